@@ -1,0 +1,48 @@
+"""Everything that reparamkit raises on purpose.
+
+`UnusableInput` is the user's to mend (exit status 2 on the command line); `NotEquivalent` says that a
+result was computed and is wrong (exit status 1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reparamkit.verify.verdict import Equivalence
+
+
+class ReparamkitError(Exception):
+    """Base of all errors of this package."""
+
+
+class UnusableInput(ReparamkitError):
+    """The input cannot be used; the message says why, and what to do."""
+
+
+class CannotCapture(UnusableInput):
+    """torch.export could not turn the model into one graph."""
+
+
+class UntrustedPickle(UnusableInput):
+    """The file holds a pickle, and a pickle can run code; nothing of it was loaded."""
+
+
+class MissingExtra(UnusableInput):
+    """An optional package is not installed; the message names the command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: pip install 'reparamkit[{extra}]'"
+        )
+
+
+class NotEquivalent(ReparamkitError):
+    """Two networks, or a network and a file made from it, do not compute the same function.
+
+    `equivalence` holds the numbers.
+    """
+
+    def __init__(self, message: str, equivalence: Equivalence | None = None) -> None:
+        super().__init__(message)
+        self.equivalence = equivalence
