@@ -1,0 +1,53 @@
+"""What each operator means: one file per family, each a reader from a call to an affine map.
+
+To add an operator, write a function `Call -> Meaning` under `@reader("aten.name.overload")` in the file of
+its family, and import that file here.
+"""
+
+from reparamkit.operators import (
+    arithmetic,
+    concat,
+    convolution,
+    identity,
+    linear,
+    normalisation,
+    padding,
+    pooling,
+)
+from reparamkit.operators.base import (
+    Affine,
+    Call,
+    Concat,
+    Constant,
+    Meaning,
+    NotAffine,
+    Part,
+    Size,
+    Value,
+    known,
+    read,
+    reader,
+)
+
+__all__ = [
+    "Affine",
+    "Call",
+    "Concat",
+    "Constant",
+    "Meaning",
+    "NotAffine",
+    "Part",
+    "Size",
+    "Value",
+    "arithmetic",
+    "concat",
+    "convolution",
+    "identity",
+    "known",
+    "linear",
+    "normalisation",
+    "padding",
+    "pooling",
+    "read",
+    "reader",
+]

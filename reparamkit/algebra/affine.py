@@ -1,0 +1,233 @@
+"""Affine maps with their numbers, in float64.
+
+Kernels are (outputs, inputs // groups, *window) as in a convolution, biases (outputs,). With A before B:
+
+    (B ∘ A):  K[o, e, s_A·δ_B·t + δ_A·u] += K_B[o, c, t] · K_A[c, e, u]
+              b = b_B + Σ_c,t K_B[o, c, t] · b_A[c]
+    (A + B):  kernels are laid onto the union of the two windows and added; biases are added
+
+Whether that is exact is decided in `geometry`; this file only computes. Sources: Ding et al.,
+RepVGG (arXiv:2101.03697) and Diverse Branch Block (arXiv:2103.13425) for the transforms I to VI,
+which are all cases of these two lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from reparamkit.algebra import geometry as geo
+from reparamkit.algebra.geometry import Geometry, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarMap:
+    """y = α·x + β; the same numbers at every element of a tensor of any layout."""
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+    @property
+    def structure(self) -> Scalar:
+        """What planning needs to know of it."""
+        return Scalar(has_bias=self.beta != 0.0, identity=self.alpha == 1.0 and self.beta == 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class AffineMap:
+    """A `Geometry` with its float64 kernel (outputs, inputs // groups, *window) and bias (outputs,)."""
+
+    structure: Geometry
+    kernel: Tensor
+    bias: Tensor | None
+
+
+Numbers = AffineMap | ScalarMap
+
+IDENTITY = ScalarMap()
+
+
+def channelwise(scale: Tensor, shift: Tensor | None, dims: int) -> AffineMap:
+    """y[c] = scale[c]·x[c] + shift[c]; both (channels,)."""
+    channels = scale.numel()
+    structure = geo.channelwise(channels, dims, has_bias=shift is not None)
+    return AffineMap(structure, scale.reshape(channels, 1, *structure.window), shift)
+
+
+def compose(after: Numbers, before: Numbers) -> Numbers:
+    """after ∘ before. Raises `Inexact` where `geometry.compose` does."""
+    if isinstance(after, ScalarMap):
+        return _scaled(before, after)
+    if isinstance(before, ScalarMap):
+        if before == IDENTITY:
+            return after
+        geo.compose(after.structure, before.structure)
+        kernel = after.kernel * before.alpha
+        if before.beta == 0.0:
+            return replace(after, kernel=kernel)
+        return _with_bias(after.structure, kernel, _plus(after.bias, _summed(after) * before.beta))
+
+    structure = geo.compose(after.structure, before.structure)
+    assert isinstance(structure, Geometry)
+    bias = after.bias
+    if before.bias is not None:
+        bias = _plus(bias, _carried(after, before.bias))
+    if after.structure.channelwise and all(w == 1 for w in after.structure.window):
+        scale = after.kernel.reshape(-1, 1, *(1,) * before.structure.dims)
+        kernel = before.kernel * scale
+    elif before.structure.channelwise and all(w == 1 for w in before.structure.window):
+        kernel = after.kernel * _per_input(before.kernel.flatten(), after.structure)
+    else:
+        kernel = _convolved(after, before, structure)
+    return _with_bias(structure, kernel, bias)
+
+
+def add(a: Numbers, b: Numbers) -> Numbers:
+    """a + b, two maps of the same source. Raises `Inexact` where `geometry.add` does."""
+    if isinstance(a, ScalarMap) and isinstance(b, ScalarMap):
+        return ScalarMap(a.alpha + b.alpha, a.beta + b.beta)
+    if isinstance(a, ScalarMap):
+        assert isinstance(b, AffineMap)
+        return add(_promoted(a, b), b)
+    if isinstance(b, ScalarMap):
+        return add(a, _promoted(b, a))
+    structure = geo.add(a.structure, b.structure)
+    assert isinstance(structure, Geometry)
+    kernel = _placed(a, structure)
+    kernel += _placed(b, structure)
+    bias = a.bias if b.bias is None else _plus(a.bias, b.bias)
+    return _with_bias(structure, kernel, bias)
+
+
+def stack(parts: list[AffineMap]) -> AffineMap:
+    """Channel concatenation of maps of the same source. Raises `Inexact` where `geometry.stack` does."""
+    structure = geo.stack([p.structure for p in parts])
+    kernel = torch.cat([_placed(p, replace(structure, outputs=p.structure.outputs)) for p in parts])
+    bias = None
+    if structure.has_bias:
+        bias = torch.cat([kernel.new_zeros(p.structure.outputs) if p.bias is None else p.bias for p in parts])
+    return _with_bias(structure, kernel, bias)
+
+
+def without_bias(m: AffineMap) -> AffineMap:
+    """The linear part alone."""
+    return _with_bias(m.structure, m.kernel, None)
+
+
+def promoted(scalar: ScalarMap, channels: int, dims: int) -> AffineMap:
+    """The scalar map as a per-channel map of `channels` channels and `dims` spatial axes."""
+    scale = torch.full((channels,), scalar.alpha, dtype=torch.float64)
+    shift = torch.full((channels,), scalar.beta, dtype=torch.float64) if scalar.beta != 0.0 else None
+    return channelwise(scale, shift, dims)
+
+
+def _promoted(scalar: ScalarMap, like: AffineMap) -> AffineMap:
+    geo.promote(scalar.structure, like.structure)
+    return promoted(scalar, like.structure.outputs, like.structure.dims)
+
+
+def _scaled(before: Numbers, by: ScalarMap) -> Numbers:
+    if by == IDENTITY:
+        return before
+    if isinstance(before, ScalarMap):
+        return ScalarMap(by.alpha * before.alpha, by.alpha * before.beta + by.beta)
+    bias = None if before.bias is None else before.bias * by.alpha
+    if by.beta != 0.0:
+        bias = _plus(bias, torch.full((before.structure.outputs,), by.beta, dtype=torch.float64))
+    return _with_bias(before.structure, before.kernel * by.alpha, bias)
+
+
+def _with_bias(structure: Geometry, kernel: Tensor, bias: Tensor | None) -> AffineMap:
+    return AffineMap(replace(structure, has_bias=bias is not None), kernel, bias)
+
+
+def _plus(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b
+
+
+def _summed(m: AffineMap) -> Tensor:
+    """(outputs,): the response to the constant 1 in every channel."""
+    return m.kernel.flatten(1).sum(1)
+
+
+def _carried(after: AffineMap, bias: Tensor) -> Tensor:
+    """(outputs,): the response of `after` to the constant `bias`."""
+    g = after.structure
+    per_channel = after.kernel.flatten(2).sum(2).view(g.groups, g.outputs // g.groups, g.inputs // g.groups)
+    return torch.bmm(per_channel, bias.view(g.groups, g.inputs // g.groups, 1)).flatten()
+
+
+def _per_input(scale: Tensor, g: Geometry) -> Tensor:
+    """A per-input-channel factor, shaped to multiply a kernel of structure `g`."""
+    per_group = scale.view(g.groups, 1, g.inputs // g.groups)
+    return per_group.expand(-1, g.outputs // g.groups, -1).reshape(g.outputs, -1, *(1,) * g.dims)
+
+
+def _regrouped(kernel: Tensor, groups: int, fewer: int) -> Tensor:
+    """The same block-diagonal map written with `fewer` groups; `fewer` divides `groups`."""
+    if groups == fewer:
+        return kernel
+    outputs, per_group, window = kernel.shape[0], kernel.shape[1], kernel.shape[2:]
+    ratio, taps = groups // fewer, math.prod(window)
+    blocks = kernel.reshape(fewer, ratio, outputs // groups, per_group, taps)
+    wide = kernel.new_zeros(fewer, ratio, outputs // groups, ratio, per_group, taps)
+    for i in range(ratio) if ratio <= 32 else ():
+        wide[:, i, :, i] = blocks[:, i]
+    if ratio > 32:
+        index = torch.arange(ratio)
+        wide[:, index, :, index] = blocks.transpose(0, 1)
+    return wide.reshape(outputs, ratio * per_group, *window)
+
+
+def _placed(part: AffineMap, whole: Geometry) -> Tensor:
+    """A fresh kernel of structure `whole` that holds `part` and zeros."""
+    kernel = _regrouped(part.kernel, part.structure.groups, whole.groups)
+    first, step = geo.offsets(part.structure, whole)
+    wide = kernel.new_zeros(*kernel.shape[:2], *whole.window)
+    where = tuple(
+        slice(f, f + s * (w - 1) + 1, s) for f, s, w in zip(first, step, part.structure.window, strict=True)
+    )
+    wide[(slice(None), slice(None), *where)] = kernel
+    return wide
+
+
+def _convolved(after: AffineMap, before: AffineMap, whole: Geometry) -> Tensor:
+    """The kernel of after ∘ before: a sum over the taps of whichever window is smaller."""
+    g, dims = whole.groups, whole.dims
+    mid = after.structure.inputs
+    ka = _regrouped(before.kernel, before.structure.groups, g)
+    kb = _regrouped(after.kernel, after.structure.groups, g)
+    ka = ka.reshape(g, mid // g, whole.inputs // g, *before.structure.window)
+    kb = kb.reshape(g, whole.outputs // g, mid // g, *after.structure.window)
+    step_a = _lattice(before.structure.dilation, before.structure.window, whole.dilation)
+    hop = tuple(s * d for s, d in zip(before.structure.stride, after.structure.dilation, strict=True))
+    step_b = _lattice(hop, after.structure.window, whole.dilation)
+    wide = ka.new_zeros(g, whole.outputs // g, whole.inputs // g, *whole.window)
+
+    over_b = math.prod(after.structure.window) <= math.prod(before.structure.window)
+    whole_of = (slice(None),) * 3
+    outer, inner = (after, before) if over_b else (before, after)
+    step_outer, step_inner = (step_b, step_a) if over_b else (step_a, step_b)
+    for tap in itertools.product(*(range(w) for w in outer.structure.window)):
+        where = tuple(
+            slice(t * so, t * so + si * (w - 1) + 1, si)
+            for t, so, si, w in zip(tap, step_outer, step_inner, inner.structure.window, strict=True)
+        )
+        at: tuple[slice | int, ...] = (*whole_of, *tap)
+        if over_b:
+            wide[(*whole_of, *where)] += torch.einsum("goc,gce...->goe...", kb[at], ka)
+        else:
+            wide[(*whole_of, *where)] += torch.einsum("goc...,gce->goe...", kb, ka[at])
+    return (
+        wide.reshape(whole.outputs, whole.inputs // g, *whole.window)
+        if dims
+        else wide.reshape(whole.outputs, whole.inputs // g)
+    )
+
+
+def _lattice(step: tuple[int, ...], window: tuple[int, ...], unit: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(s // u if w > 1 else 1 for s, w, u in zip(step, window, unit, strict=True))

@@ -1,0 +1,152 @@
+"""From the graph that torch.export gives to a functional one: no in-place operator, no alias that matters.
+
+`ExportedProgram.run_decompositions({})` does this for every graph, at two to four times the cost of the
+export itself. Nearly all networks write in place only where nobody else can see it
+(`out += branch`, `ReLU(inplace=True)`), and there it is enough to rename the operator:
+
+    y = x.add_(z)   ──▶   y = x.add(z), and every later reader of x reads y
+
+provided that nothing which may share memory with x is read afterwards. Where that cannot be shown, torch's
+own functionalization is run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+# Composite operators that always compute into memory of their own, though their schema does not say so.
+_FRESH = {
+    f"aten.{name}"
+    for name in (
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm layer_norm "
+        "group_norm instance_norm rms_norm avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d "
+        "adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d upsample_nearest2d upsample_bilinear2d "
+        "upsample_bicubic2d softmax log_softmax scaled_dot_product_attention gelu silu relu6 selu prelu "
+        "matmul cat stack einsum"
+    ).split()
+}
+
+
+def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
+    """A functional copy of the graph, and the program whose signature it follows."""
+    if not _writes(exported.graph):
+        return _copy(exported.graph), exported
+    graph = _copy(exported.graph)
+    if _rename_in_place(graph):
+        return graph, exported
+    decomposed = exported.run_decompositions({})
+    return _copy(decomposed.graph), decomposed
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    fresh = fx.Graph()
+    fresh.output(fresh.graph_copy(graph, {}))
+    return fresh
+
+
+def _writes(graph: fx.Graph) -> bool:
+    return any(
+        isinstance(n.target, HigherOrderOperator)
+        or (isinstance(n.target, OpOverload) and n.target._schema.is_mutable)
+        for n in graph.nodes
+        if n.op == "call_function"
+    )
+
+
+def _rename_in_place(graph: fx.Graph) -> bool:
+    """Rename every in-place operator of the graph; False where one of them may be seen by others."""
+    memory = _Memory()
+    nodes = list(graph.nodes)
+    order = {n: i for i, n in enumerate(nodes)}
+    for i, node in enumerate(nodes):
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, HigherOrderOperator):
+            return False
+        if not isinstance(node.target, OpOverload):
+            memory.share(node, node.all_input_nodes)
+            continue
+        if not node.target._schema.is_mutable:
+            memory.share(node, _may_alias(node, node.target))
+            continue
+        written = _written(node, node.target)
+        if written is None:
+            return False
+        for other in memory.sharing(written):
+            if other.op == "placeholder" or (
+                other is not written and any(order.get(u, i) > i for u in other.users)
+            ):
+                return False
+        target = _functional_form(node, node.target)
+        if target is None:
+            return False
+        node.target = target
+        for user in list(written.users):
+            if order[user] > i:
+                user.replace_input_with(written, node)
+    return True
+
+
+class _Memory:
+    """Which nodes may share memory: disjoint sets."""
+
+    def __init__(self) -> None:
+        self._set: dict[fx.Node, list[fx.Node]] = {}
+
+    def sharing(self, node: fx.Node) -> list[fx.Node]:
+        return self._set.get(node, [node])
+
+    def share(self, node: fx.Node, others: list[fx.Node]) -> None:
+        merged = [node]
+        for group in {id(g): g for g in (self.sharing(o) for o in others)}.values():
+            merged.extend(group)
+        for member in merged:
+            self._set[member] = merged
+
+
+def _may_alias(node: fx.Node, op: OpOverload[Any, Any]) -> list[fx.Node]:
+    schema = op._schema
+    if any(r.alias_info is not None for r in schema.returns):
+        names = {a.name for a in schema.arguments if a.alias_info is not None}
+        bound = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+        found: list[fx.Node] = []
+        for name in names:
+            fx.map_arg(bound.get(name), found.append)
+        return found
+    composite = op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    if composite and str(op).rsplit(".", 1)[0] not in _FRESH:
+        return list(node.all_input_nodes)
+    return []
+
+
+def _written(node: fx.Node, op: OpOverload[Any, Any]) -> fx.Node | None:
+    """The one operand that is written, if it is the first and only one."""
+    marked = [
+        i for i, a in enumerate(op._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+    ]
+    if marked != [0] or not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    return node.args[0]
+
+
+def _functional_form(node: fx.Node, op: OpOverload[Any, Any]) -> OpOverload[Any, Any] | None:
+    namespace, name = op._schema.name.split("::")
+    if not name.endswith("_") or name.endswith("__") or name == "copy_":
+        return None
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    if packet is None or op._overloadname not in packet.overloads():
+        return None
+    written = node.args[0].meta.get("val")  # type: ignore[union-attr]
+    for other in node.all_input_nodes:
+        value = other.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype != written.dtype:  # type: ignore[union-attr]
+            return None  # the functional operator would promote where the in-place one casts back
+    found: OpOverload[Any, Any] = getattr(packet, op._overloadname)
+    same = [a.name for a in found._schema.arguments] == [a.name for a in op._schema.arguments]
+    return found if same else None

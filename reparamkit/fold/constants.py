@@ -1,0 +1,92 @@
+"""What a captured graph knows before it sees an input: parameters, buffers, and whatever is computed from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from reparamkit.capture.program import Program
+
+
+class Constants:
+    """Finds the constant nodes of a program and evaluates them, in float64 where that is possible."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._nodes: set[fx.Node] = set()
+        for node in program.graph.nodes:
+            if program.is_constant(node) or (_pure(node) and all(n in self._nodes for n in node.all_input_nodes)):
+                self._nodes.add(node)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._nodes
+
+    def float64(self, node: fx.Node) -> Tensor:
+        """The value on the CPU; floating values in float64, computed from the stored weights in float64."""
+        return _cpu64(self._value(node))
+
+    def upkeep(self, node: fx.Node) -> int:
+        """Elements that the network recomputes on every run to have this constant; none for a stored one."""
+        count, seen, stack = 0, set(), [node]
+        while stack:
+            current = stack.pop()
+            if current in seen or current.op == "get_attr":
+                continue
+            seen.add(current)
+            value = current.meta.get("val")
+            if isinstance(value, Tensor):
+                count += math.prod(int(s) for s in value.shape)
+            stack.extend(current.all_input_nodes)
+        return count
+
+    def _value(self, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            return self._program.state[str(node.target)].detach()
+        order = _order(node)
+        try:
+            return _run(order, {n: _cpu64(self._value(n)) for n in order if n.op == "get_attr"})
+        except RuntimeError:  # hard-coded number types that do not mix with float64
+            return _run(order, {n: self._value(n) for n in order if n.op == "get_attr"})
+
+
+def _pure(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, OpOverload):
+        return node.op == "call_function" and getattr(node.target, "__module__", "") == "_operator"
+    random = torch.Tag.nondeterministic_seeded in node.target.tags
+    return not random and not node.target._schema.is_mutable and not node.is_impure()
+
+
+def _cpu64(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.to("cpu")
+        return value.double() if value.is_floating_point() else value
+    return value
+
+
+def _order(node: fx.Node) -> list[fx.Node]:
+    """The node and all that it depends on, dependencies first."""
+    order: list[fx.Node] = []
+    seen: set[fx.Node] = set()
+    stack = [(node, False)]
+    while stack:
+        current, ready = stack.pop()
+        if ready:
+            order.append(current)
+        elif current not in seen:
+            seen.add(current)
+            stack.append((current, True))
+            stack.extend((n, False) for n in current.all_input_nodes)
+    return order
+
+
+def _run(order: list[fx.Node], values: dict[fx.Node, Any]) -> Any:
+    with torch.no_grad():
+        for node in order:
+            if node not in values:
+                args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return values[order[-1]]

@@ -1,0 +1,70 @@
+"""What a layer costs: the model that decides which exact folds are worth making.
+
+    cost = MACs + κ · (elements read + elements written)        κ = 16
+
+A multiply-accumulate is the unit; moving one element of an activation or a weight counts as κ of them, about
+the arithmetic that a mobile core does while it moves four bytes. For a convolution
+
+    MACs = |output| · (inputs / groups) · Π window        elements = |input| + |output| + |kernel| + |bias|
+
+with the sizes seen at capture. A sum of two tensors is |output| MACs and 3·|output| elements; a
+per-channel scale and shift (a batch norm) is a one-tap depthwise convolution. Uneven zero padding needs a
+pass of its own over the input. Constants that the network recomputes from its parameters on every run
+count as moved once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from reparamkit.algebra import Map, Scalar
+from reparamkit.operators import Value
+
+KAPPA = 16.0
+
+
+def layer(structure: Map, source: Value, result: Value) -> float:
+    """One layer that applies `structure` to `source`."""
+    read, written = math.prod(source.shape), math.prod(result.shape)
+    if isinstance(structure, Scalar):
+        return 0.0 if structure.identity else written + KAPPA * (read + written)
+    taps = structure.inputs // structure.groups * math.prod(structure.window)
+    moved = read + written + structure.weights + (structure.outputs if structure.has_bias else 0)
+    if structure.near != structure.far or any(p < 0 for p in structure.near):
+        moved += 2 * read
+    return written * taps + KAPPA * moved
+
+
+def addition(result: Value) -> float:
+    """A sum of two tensors of the result's shape; a factor on either rides along."""
+    return (1.0 + 3.0 * KAPPA) * math.prod(result.shape)
+
+
+def copy(result: Value) -> float:
+    """A copy, or an operator that comes to no more than that."""
+    return 2.0 * KAPPA * math.prod(result.shape)
+
+
+def concatenation(result: Value) -> float:
+    """A copy of everything concatenated."""
+    return 2.0 * KAPPA * math.prod(result.shape)
+
+
+def upkeep(elements: int) -> float:
+    """Constants recomputed on every run."""
+    return KAPPA * elements
+
+
+def total(terms: Iterable[tuple[Map, Value]], result: Value) -> float:
+    """The sum of several layers on several sources."""
+    cost, count = 0.0, 0
+    for structure, source in terms:
+        count += 1
+        cost += layer(structure, source, result)
+    if count == 1:
+        return cost
+    for structure, source in terms:
+        if isinstance(structure, Scalar) and not structure.has_bias:
+            cost -= layer(structure, source, result)
+    return cost + (count - 1) * addition(result)

@@ -1,0 +1,127 @@
+"""What a fold did and did not do, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from reparamkit.algebra import Scalar
+from reparamkit.fold import cost
+from reparamkit.fold.forms import Form, Forms, Node
+from reparamkit.fold.plan import Plan
+from reparamkit.operators import Affine, Concat
+
+_MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One region that became one layer (or a few, each on a source of its own).
+
+    `where` is the path of the owning module, `layers` the paths of the new layers with their
+    descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
+    region's check.
+    """
+
+    where: str
+    operators: dict[str, int]
+    layers: dict[str, str]
+    error: float
+
+    def __str__(self) -> str:
+        before = " + ".join(f"{n} {short(op)}" for op, n in self.operators.items())
+        after = " + ".join(self.layers.values()) or "nothing"
+        return f"{self.where or '(the network)'}: {before} -> {after} (float64 error {self.error:.0e})"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One operator that stays although it might have been expected to fold, and why."""
+
+    where: str
+    node: str
+    operator: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where or '(the network)'}: {short(self.operator)} {self.node!r} stays: {self.reason}"
+
+
+def short(operator: str) -> str:
+    """aten.batch_norm.default -> batch_norm."""
+    parts = operator.split(".")
+    return parts[1] if len(parts) > 1 else operator
+
+
+def counted(operators: list[str]) -> dict[str, int]:
+    """Operator -> how often, most frequent first."""
+    return dict(Counter(operators).most_common())
+
+
+def refusals(plan: Plan, unproven: dict[int, str]) -> list[tuple[Node, str]]:
+    """Every operator that stays and the reason, in the order of the graph."""
+    found = []
+    for node in plan.nodes:
+        if node.id in unproven:
+            found.append((node, unproven[node.id]))
+        elif node.meaning is None:
+            if node.notable:
+                found.append((node, node.reason))
+        elif node.id in plan.chosen:
+            reason = _why_kept(plan, node, plan.chosen[node.id])
+            if reason:
+                found.append((node, reason))
+    return found
+
+
+def _why_kept(plan: Plan, node: Node, form: Form) -> str:
+    nodes, forms = plan.nodes, plan.forms
+    if not form.original:
+        if len(form.terms) > 1:
+            return _several_sources(nodes, form)
+        return ""
+    if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
+        return _several_sources(nodes, form)
+    before = [_edge(forms, node, nodes[v.id]) for v in node.operands if nodes[v.id].meaning is not None]
+    mergeable = node.operator.startswith(_MERGEABLE)
+    after = [
+        _edge(forms, nodes[user], node)
+        for user in node.users
+        if nodes[user].meaning is not None and user in plan.chosen and plan.chosen[user].original
+    ]
+    reasons = [r for r in [*before, *([] if mergeable else after)] if r]
+    if reasons:
+        return "; ".join(dict.fromkeys(reasons))
+    if mergeable:
+        return ""
+    if isinstance(node.meaning, Affine) and isinstance(node.meaning.parts[0].structure, Scalar):
+        if node.meaning.parts[0].structure.identity:
+            return ""
+    source = nodes[node.operands[0].id]
+    return (
+        f"nothing beside it can take it in: its input comes from {short(source.operator)} {source.name!r}, "
+        "and no convolution or linear layer reads its output alone"
+    )
+
+
+def _several_sources(nodes: object, form: Form) -> str:
+    names = ", ".join(repr(nodes[s].name) for s, _ in form.terms)  # type: ignore[index]
+    return f"a sum of values with different sources ({names}): each side folds on its own"
+
+
+def _edge(forms: Forms, node: Node, below: Node) -> str:
+    """Why `node` was not merged with what computes `below`."""
+    exact = forms.why.get((node.id, below.id))
+    if exact is not None:
+        return f"not exact with {short(below.operator)} {below.name!r}: {exact}"
+    merged = [f for f in forms.of(node.id) if not f.original]
+    if not merged or isinstance(node.meaning, Concat):
+        return ""
+    kept = forms.original(node.id)
+    best = min(merged, key=lambda f: f.cost)
+    if best.cost < kept.cost:
+        return ""
+    return (
+        f"merging it with {short(below.operator)} {below.name!r} is exact but dearer: "
+        f"{best.cost / kept.cost:.1f} times the cost (kappa {cost.KAPPA:.0f})"
+    )

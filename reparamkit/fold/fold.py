@@ -1,0 +1,102 @@
+"""The pass: read, plan, compute, prove, replace.
+
+A fold that does not prove itself is taken back (its node is barred), the plan is made again without it, and
+the reason is reported; everything else goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from reparamkit.algebra import Inexact
+from reparamkit.capture.program import Program
+from reparamkit.fold.findings import Fold, Refusal, counted, refusals
+from reparamkit.fold.forms import Form
+from reparamkit.fold.host import Host
+from reparamkit.fold.layers import Realisation, realise
+from reparamkit.fold.numbers import numbers
+from reparamkit.fold.plan import Plan, interior, plan
+from reparamkit.fold.proof import Unproven, prove
+from reparamkit.fold.surgery import Surgery, common_path, finished, owner_path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The folded module with the findings."""
+
+    module: fx.GraphModule
+    folds: tuple[Fold, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class _Proven:
+    realisation: Realisation
+    error: float
+
+
+def fold_program(program: Program) -> Outcome:
+    """Fold everything in the program that is exact and pays; the program's graph is used up."""
+    host = Host(program)
+    chosen, proven, unproven = _proven_plan(host)
+    surgery = Surgery(host)
+    folds = []
+    for form in chosen.folds:
+        if form.is_identity:
+            surgery.alias(form)
+            continue
+        done = proven[form.node]
+        inside = [host.fx_nodes[i] for i in interior(form)]
+        where = common_path(owner_path(n) for n in inside)
+        paths = surgery.replace(form, done.realisation)
+        layers = {p: _described(x.module) for p, x in zip(paths, done.realisation.layers, strict=True)}
+        folds.append(Fold(where, counted([str(n.target) for n in inside]), layers, done.error))
+    kept = tuple(
+        Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, reason)
+        for node, reason in refusals(chosen, unproven)
+    )
+    return Outcome(surgery.module(), tuple(folds), kept)
+
+
+def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
+    proven: dict[tuple[int, object], _Proven] = {}
+    unproven: dict[int, str] = {}
+    while True:
+        current = plan(host.nodes, frozenset(unproven))
+        failed = False
+        for form in current.folds:
+            key = (form.node, form.terms)
+            if form.is_identity or key in proven:
+                continue
+            try:
+                proven[key] = _make(host, form)
+            except (Unproven, Inexact) as reason:
+                unproven[form.node] = str(reason)
+                failed = True
+        if not failed:
+            return current, {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity}, unproven
+
+
+def _make(host: Host, form: Form) -> _Proven:
+    terms = numbers(host.nodes, form)
+    realisation = realise(terms)
+    error = prove(host, form, terms, realisation)
+    like = host.fx_nodes[form.node].meta["val"]
+    for layer in realisation.layers:
+        if not finished(layer.module, like):
+            raise Unproven(f"a folded weight overflows {str(like.dtype).removeprefix('torch.')}")
+    return _Proven(realisation, error)
+
+
+def _described(module: nn.Module) -> str:
+    if isinstance(module, nn.Linear):
+        return f"Linear {module.in_features} -> {module.out_features}"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        window = "x".join(map(str, module.kernel_size))
+        groups = f", groups {module.groups}" if module.groups > 1 else ""
+        stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
+        name = type(module).__name__
+        return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
+    return "per-channel scale and shift"

@@ -1,0 +1,245 @@
+"""The forms that each value of a network can take: sums of affine maps of other values.
+
+    value = Σ map_i(source_i)
+
+For every node, in order, the operator's own map is composed with each form that its operands can take, and
+also with the operands as they stand (a *cut*: the operand is then a source). All forms are exact; they differ
+in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and the
+one that reaches furthest back, because only that one can meet a parallel branch at their common source.
+
+This file knows neither torch.fx nor numbers: nodes are plain objects, maps are structures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reparamkit.algebra import Inexact, Map, Scalar, geometry
+from reparamkit.fold import cost
+from reparamkit.operators import Affine, Concat, Meaning, Part, Value
+
+BEAM = 3
+MOST_TERMS = 4
+
+Term = tuple[int, Map | None]
+"""A source and the map applied to it; None where the node is a concatenation kept as it is."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One value of the network, with what its operator means, or why that is not known."""
+
+    id: int
+    name: str
+    operator: str
+    value: Value
+    meaning: Meaning | None
+    reason: str = ""
+    notable: bool = False
+    users: list[int] = field(default_factory=list)
+    forced: bool = False
+    upkeep: int = 0
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that the meaning reads."""
+        if isinstance(self.meaning, Affine):
+            return tuple(p.value for p in self.meaning.parts)
+        return self.meaning.values if isinstance(self.meaning, Concat) else ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut)."""
+
+    node: int
+    terms: tuple[Term, ...]
+    cost: float
+    choices: tuple[Form | None, ...]
+    original: bool
+
+    @property
+    def sources(self) -> frozenset[int]:
+        """The values that have to exist for this form."""
+        return frozenset(source for source, _ in self.terms)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the node is one of its sources under another name."""
+        return _is_identity(self.terms)
+
+
+class Forms:
+    """All forms of all nodes, and why some compositions were not exact.
+
+    `barred` nodes take their original form only. `why[node, operand]` is the reason why the operator at
+    `node` could not be composed with what computes `operand`.
+    """
+
+    def __init__(self, nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> None:
+        self.nodes = nodes
+        self.barred = barred
+        self.why: dict[tuple[int, int], str] = {}
+        self._of: list[list[Form]] = []
+        self._shares = _shares(nodes)
+        for node in nodes:
+            self._of.append(self._forms(node) if node.meaning is not None else [])
+
+    def of(self, node: int) -> list[Form]:
+        """The forms of a node, the cheapest first; none if its operator is not affine."""
+        return self._of[node]
+
+    def original(self, node: int) -> Form:
+        """The form in which the operator stays as it is."""
+        return next(f for f in self._of[node] if f.original)
+
+    def _forms(self, node: Node) -> list[Form]:
+        if isinstance(node.meaning, Concat):
+            found = list(self._concat(node, node.meaning))
+        else:
+            assert isinstance(node.meaning, Affine)
+            found = list(self._sum(node, node.meaning))
+        return self._pruned(found)
+
+    def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
+        options = [list(self._through(node, part)) for part in meaning.parts]
+        for chosen in itertools.product(*options):
+            choices = tuple(choice for choice, _ in chosen)
+            cuts = not any(choices)
+            if node.id in self.barred and not cuts:
+                continue
+            try:
+                terms = _merged(term for _, terms in chosen for term in terms)
+            except Inexact as reason:
+                self._note(node, choices, str(reason))
+                continue
+            if len(terms) > MOST_TERMS and not cuts:
+                continue
+            if not cuts or node.upkeep or _is_identity(terms):
+                yield self._form(node, terms, choices, original=False)
+            if cuts:
+                yield self._form(node, terms, choices, original=True)
+
+    def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
+        for form in self._of[part.value.id] if self._of[part.value.id] else ():
+            terms = []
+            try:
+                for source, structure in form.terms:
+                    if structure is None:
+                        raise Inexact("its input is a concatenation of different values")
+                    terms.append((source, geometry.compose(part.structure, structure)))
+            except Inexact as reason:
+                self.why.setdefault((node.id, part.value.id), str(reason))
+                continue
+            yield form, terms
+        yield None, [(part.value.id, part.structure)]
+
+    def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
+        kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
+        cuts = (None,) * len(meaning.values)
+        yield Form(
+            node.id, kept, cost.concatenation(node.value) + self._upstream(v for v, _ in kept), cuts, True
+        )
+        if node.id in self.barred:
+            return
+        dims = node.value.ndim - 1 - meaning.axis
+        singles = [self._singles(v, dims) for v in meaning.values]
+        for source in singles[0]:
+            if not all(source in s for s in singles):
+                continue
+            try:
+                structure = geometry.stack([s[source][1] for s in singles])
+            except Inexact as reason:
+                self._note(node, tuple(s[source][0] for s in singles), str(reason))
+                continue
+            yield self._form(
+                node, ((source, structure),), tuple(s[source][0] for s in singles), original=False
+            )
+
+    def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, geometry.Geometry]]:
+        """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
+        found: dict[int, tuple[Form | None, geometry.Geometry]] = {}
+        if not 0 <= dims <= 3:
+            return found
+        cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
+        for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:
+            source, structure = terms[0]
+            if len(terms) > 1 or structure is None or source in found:
+                continue
+            if isinstance(structure, Scalar):
+                channels = value.shape[-dims - 1]
+                structure = geometry.channelwise(channels, dims, has_bias=structure.has_bias)
+            if structure.dims == dims:
+                found[source] = (choice, structure)
+        return found
+
+    def _form(
+        self,
+        node: Node,
+        terms: tuple[tuple[int, Map], ...],
+        choices: tuple[Form | None, ...],
+        *,
+        original: bool,
+    ) -> Form:
+        values = [(structure, self.nodes[source].value) for source, structure in terms]
+        spent = cost.total(values, node.value) + self._upstream(source for source, _ in terms)
+        if original:
+            spent += cost.upkeep(node.upkeep) + (cost.copy(node.value) if _is_identity(terms) else 0.0)
+        return Form(node.id, terms, spent, choices, original)
+
+    def _upstream(self, sources: Iterable[int]) -> float:
+        """What the sources cost that exist only for this; shared by all the places that need them."""
+        return sum(
+            self._of[s][0].cost / self._shares[s] for s in sources if self._of[s] and not self.nodes[s].forced
+        )
+
+    def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
+        for choice in choices:
+            if choice is not None:
+                self.why.setdefault((node.id, choice.node), reason)
+
+    def _pruned(self, found: list[Form]) -> list[Form]:
+        found.sort(key=lambda f: (f.cost, not f.original))
+        best: dict[frozenset[int], Form] = {}
+        for form in found:
+            best.setdefault(form.sources, form)
+        ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
+        kept = ranked[:BEAM]
+        for needed in (min(ranked, key=lambda f: max(f.sources)), next(f for f in found if f.original)):
+            if needed not in kept:
+                kept.append(needed)
+        return kept
+
+
+def _is_identity(terms: Sequence[Term]) -> bool:
+    return len(terms) == 1 and isinstance(terms[0][1], Scalar) and terms[0][1].identity
+
+
+def _merged(terms: Iterable[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
+    """The terms with those of the same source added up. Raises `Inexact`."""
+    by_source: dict[int, Map] = {}
+    for source, structure in terms:
+        by_source[source] = geometry.add(by_source[source], structure) if source in by_source else structure
+    return tuple(sorted(by_source.items(), key=lambda item: item[0]))
+
+
+def _shares(nodes: Sequence[Node]) -> list[int]:
+    """For each node, in how many separate places its value ends up (at most 8 are counted).
+
+    Two branches that meet again in one sum end up in one place; a value that two activations
+    read through two batch norms ends up in two, which share its cost.
+    """
+    ends: list[frozenset[int]] = [frozenset()] * len(nodes)
+    for node in reversed(nodes):
+        found: set[int] = set()
+        for user in node.users:
+            if nodes[user].meaning is None or nodes[user].forced:
+                found.add(user)
+            else:
+                found |= ends[user]
+            if len(found) > 8:
+                break
+        ends[node.id] = frozenset(itertools.islice(found, 8))
+    return [max(1, len(e)) for e in ends]

@@ -1,0 +1,123 @@
+"""The captured graph as the plain nodes that the search works on.
+
+This is the only reader of torch.fx in the search: another host graph needs another file like this one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from reparamkit.capture.program import Program
+from reparamkit.fold.constants import Constants
+from reparamkit.fold.forms import Node
+from reparamkit.operators import Call, Constant, Meaning, NotAffine, Value, read
+
+_RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
+
+
+class Host:
+    """`nodes[i]` stands for `fx_nodes[i]`: every tensor of the graph that depends on the input."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.constants = Constants(program)
+        self.nodes: list[Node] = []
+        self.fx_nodes: list[fx.Node] = []
+        self._ids: dict[fx.Node, int] = {}
+        raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
+        for node in program.graph.nodes:
+            if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
+                self._add(node, raw_strides=raw)
+        self._connect()
+
+    def id_of(self, node: fx.Node) -> int | None:
+        """The plain node that stands for an fx node."""
+        return self._ids.get(node)
+
+    def _add(self, node: fx.Node, *, raw_strides: bool) -> None:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return
+        found = Node(len(self.nodes), node.name, str(node.target), _value(len(self.nodes), node, value), None)
+        self.nodes.append(found)
+        self.fx_nodes.append(node)
+        self._ids[node] = found.id
+        if node.op != "call_function":
+            found.reason = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
+            return
+        try:
+            if raw_strides:
+                raise NotAffine("the network reads raw strides, which folding would change")
+            found.meaning, found.upkeep = self._meaning(node, found.value), self._upkeep(node)
+        except NotAffine as reason:
+            found.reason, found.notable = str(reason), reason.notable
+
+    def _meaning(self, node: fx.Node, result: Value) -> Meaning:
+        if not isinstance(node.target, OpOverload):
+            raise NotAffine(f"{node.target} is not an affine operator that reparamkit knows", notable=False)
+        names = [a.name for a in node.target._schema.arguments]
+        defaults = {a.name: a.default_value for a in node.target._schema.arguments if a.has_default_value()}
+        arguments = defaults | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        call = Call(str(node.target), {k: self._argument(v) for k, v in arguments.items()}, result)
+        meaning = read(call)
+        for operand in _operands(call):
+            if operand.dtype != result.dtype or not result.dtype.is_floating_point:
+                raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(result.dtype)}")
+        return meaning
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            if argument in self.constants:
+                value = argument.meta.get("val")
+                if not isinstance(value, Tensor) or not value.is_floating_point():
+                    return argument
+                return Constant(tuple(int(s) for s in value.shape), partial(self.constants.float64, argument))
+            known = self._ids.get(argument)
+            return argument if known is None else self.nodes[known].value
+        if isinstance(argument, list | tuple):
+            return [self._argument(a) for a in argument]
+        return argument
+
+    def _upkeep(self, node: fx.Node) -> int:
+        return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
+
+    def _connect(self) -> None:
+        for node, found in zip(self.fx_nodes, self.nodes, strict=True):
+            for user in node.users:
+                known = self._ids.get(user)
+                if known is None:
+                    found.forced = True
+                elif self.nodes[known].meaning is None:
+                    found.forced = True
+                    found.users.append(known)
+                else:
+                    found.users.append(known)
+
+
+def _operands(call: Call) -> list[Value]:
+    found: list[Value] = []
+    for argument in call.arguments.values():
+        found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
+    return found
+
+
+def _value(index: int, node: fx.Node, value: Tensor) -> Value:
+    shape = tuple(_hint(s) for s in value.shape)
+    sizes = tuple(s if isinstance(s, int) else str(s) for s in value.shape)
+    return Value(index, shape, sizes, value.dtype, node.name)
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    return 1 if hint is None else int(hint)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,129 @@
+"""From the numbers of a form to the layers that replace it.
+
+    Σ map_i(source_i) + b   ──▶   conv_1(source_1) + conv_2(source_2) + source_3 + …
+
+Every map becomes an `nn.Conv1d/2d/3d` or `nn.Linear` with a bias, behind an explicit zero padding or crop
+where the two sides differ; plain copies and multiples of a source join in the sum. A map per channel on the
+last axis, where a linear layer would be dense, becomes a product and a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.algebra import AffineMap, Geometry, ScalarMap
+from reparamkit.fold.numbers import Terms
+
+aten = torch.ops.aten
+
+
+class ChannelScale(nn.Module):
+    """y = weight · x + bias on the last axis; weight and bias (channels,)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels) to the same."""
+        return x * self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module applied to one source, after `pad` (as for `torch.nn.functional.pad`) if there is one."""
+
+    source: int
+    module: nn.Module
+    pad: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """layers + factors · sources + shift."""
+
+    layers: tuple[Layer, ...]
+    factors: tuple[tuple[int, float], ...]
+    shift: float
+
+    def build(
+        self, source: Callable[[int], Any], function: Callable[..., Any], layer: Callable[[int, Any], Any]
+    ) -> Any:
+        """Build the sum from the three ways to make a value, whether these run it or write it down."""
+        terms: list[tuple[Any, float]] = []
+        for i, item in enumerate(self.layers):
+            x = source(item.source)
+            if item.pad is not None:
+                x = function(aten.constant_pad_nd.default, x, list(item.pad))
+            terms.append((layer(i, x), 1.0))
+        terms += [(source(s), factor) for s, factor in self.factors]
+        terms.sort(key=lambda t: t[1] != 1.0)
+        result, factor = terms[0]
+        if factor != 1.0:
+            result = function(aten.mul.Tensor, result, factor)
+        for other, factor in terms[1:]:
+            if factor == 1.0:
+                result = function(aten.add.Tensor, result, other)
+            elif factor == -1.0:
+                result = function(aten.sub.Tensor, result, other)
+            else:
+                result = function(aten.add.Tensor, result, function(aten.mul.Tensor, other, factor))
+        if self.shift != 0.0:
+            result = function(aten.add.Tensor, result, self.shift)
+        return result
+
+    def run(self, values: dict[int, Tensor]) -> Tensor:
+        """Compute the sum."""
+        result: Tensor = self.build(
+            values.__getitem__, lambda op, *args: op(*args), lambda i, x: self.layers[i].module(x)
+        )
+        return result
+
+
+def realise(terms: Terms) -> Realisation:
+    """The layers for these numbers, in float64."""
+    maps = [(s, m) for s, m in terms.items() if isinstance(m, AffineMap)]
+    scalars = [(s, m) for s, m in terms.items() if isinstance(m, ScalarMap)]
+    shift = sum(m.beta for _, m in scalars)
+    layers = []
+    for i, (source, m) in enumerate(maps):
+        bias = m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias
+        if i == 0:
+            bias, shift = bias + shift, 0.0
+        layers.append(Layer(source, _module(m.structure, m.kernel, bias), _padding(m.structure)))
+    return Realisation(tuple(layers), tuple((s, m.alpha) for s, m in scalars), shift)
+
+
+def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
+    if g.dims == 0:
+        if g.channelwise and g.inputs > 1:
+            return ChannelScale(kernel.flatten(), bias)
+        linear = nn.Linear(g.inputs, g.outputs, device="meta")
+        return _filled(linear, kernel, bias)
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[g.dims - 1](
+        g.inputs,
+        g.outputs,
+        g.window,  # type: ignore[arg-type]
+        stride=g.stride,  # type: ignore[arg-type]
+        padding=(0,) * g.dims if _padding(g) else g.near,  # type: ignore[arg-type]
+        dilation=g.dilation,  # type: ignore[arg-type]
+        groups=g.groups,
+        device="meta",
+    )
+    return _filled(conv, kernel, bias)
+
+
+def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
+    module.weight, module.bias = nn.Parameter(kernel.contiguous()), nn.Parameter(bias.contiguous())
+    return module
+
+
+def _padding(g: Geometry) -> tuple[int, ...] | None:
+    if g.near == g.far and all(p >= 0 for p in g.near):
+        return None
+    return tuple(p for axis in reversed(range(g.dims)) for p in (g.near[axis], g.far[axis]))

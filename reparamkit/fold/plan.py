@@ -1,0 +1,54 @@
+"""Which form each needed value takes.
+
+Needed are the values that something not affine reads, and the network's outputs; each takes its cheapest
+form, whose sources are then needed too. One backward sweep settles all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reparamkit.fold.forms import Form, Forms, Node
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen form of every needed affine node, in the order of the graph."""
+
+    nodes: Sequence[Node]
+    forms: Forms
+    chosen: dict[int, Form]
+
+    @property
+    def folds(self) -> list[Form]:
+        """The forms that replace something."""
+        return [f for f in self.chosen.values() if not f.original]
+
+
+def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
+    """Choose; `barred` nodes keep their operator as it is."""
+    forms = Forms(nodes, barred)
+    needed = {n.id for n in nodes if n.forced}
+    chosen: dict[int, Form] = {}
+    for node in reversed(nodes):
+        if node.id not in needed or node.meaning is None:
+            continue
+        form = forms.of(node.id)[0]
+        chosen[node.id] = form
+        needed |= form.sources
+    return Plan(nodes, forms, dict(sorted(chosen.items())))
+
+
+def interior(form: Form) -> list[int]:
+    """All nodes that a form replaces, its own last, in the order of the graph."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack = [form]
+    while stack:
+        current = stack.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            found.add(current.node)
+            stack.extend(c for c in current.choices if c is not None)
+    return sorted(found)

@@ -1,0 +1,135 @@
+"""Proof of one fold: the original operators against the layers that replace them, both in float64.
+
+The inputs are zero-mean normals of a few small sizes, odd and even, large enough that every tap of the kernel
+meets data and small enough that the border matters, and as small as the maps allow. Right and
+wrong are ten orders of magnitude apart here, so the bar of 1e-10 relative guesses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from reparamkit.algebra import AffineMap
+from reparamkit.fold.forms import Form
+from reparamkit.fold.host import Host
+from reparamkit.fold.layers import Realisation
+from reparamkit.fold.numbers import Terms
+from reparamkit.fold.plan import interior
+
+BAR = 1e-10
+
+
+class Unproven(Exception):
+    """The fold is not the same function as what it replaces, or nothing could be compared."""
+
+
+def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
+    """The largest error relative to the output's scale; raises `Unproven` where it is above the bar."""
+    generator = torch.Generator().manual_seed(form.node)
+    inside = interior(form)
+    worst, compared = 0.0, 0
+    for exact, shapes in _shapes(host, form, terms):
+        values = {
+            s: torch.randn(shape, generator=generator, dtype=torch.float64) for s, shape in shapes.items()
+        }
+        with torch.no_grad():
+            try:
+                expected = _original(host, inside, values)
+            except (RuntimeError, ValueError) as error:
+                if exact:
+                    raise Unproven(f"the original operators do not run in float64: {error}") from error
+                continue
+            try:
+                found = realisation.run(values)
+            except (RuntimeError, ValueError) as error:
+                raise Unproven(f"the folded layer does not run where the original does: {error}") from error
+        if found.shape != expected.shape:
+            raise Unproven(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
+        if expected.numel() == 0:
+            continue
+        worst = max(worst, _error(expected, found))
+        compared += 1
+        if not worst <= BAR:
+            raise Unproven(f"the float64 check failed: relative error {worst:.1e}, allowed {BAR:.0e}")
+        if exact:
+            break
+    if compared == 0:
+        raise Unproven("no size was found at which the original operators run")
+    return worst
+
+
+def _error(expected: Tensor, found: Tensor) -> float:
+    difference = (found - expected).abs().max().item()
+    scale = expected.abs().max().item()
+    return float(difference / scale) if scale > 0 else float(difference)
+
+
+def _original(host: Host, inside: Sequence[int], values: dict[int, Tensor]) -> Tensor:
+    env: dict[fx.Node, Tensor] = {host.fx_nodes[s]: v for s, v in values.items()}
+    for index in inside:
+        node = host.fx_nodes[index]
+        env[node] = _run(host, node, env)
+    return env[host.fx_nodes[inside[-1]]]
+
+
+def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
+    sized = [n for n in node.all_input_nodes if n not in env and n not in host.constants]
+    if sized:
+        # Only a reshape that changes nothing may read a size inside a region.
+        return env[node.args[0]]  # type: ignore[index]
+
+    def value(n: fx.Node) -> object:
+        return env[n] if n in env else host.constants.float64(n)
+
+    args, kwargs = fx.map_arg((node.args, node.kwargs), value)
+    result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result
+
+
+def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[int, tuple[int, ...]]]]:
+    """Input shapes to try, the last one (marked) as captured, for regions that run at no other size."""
+    captured = {s: host.nodes[s].value.shape for s in terms}
+    maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
+    dims = {g.dims for _, g in maps}
+    ndim = len(host.nodes[form.node].value.shape)
+    if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
+        (d,) = dims
+        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d), strict=True):
+            shapes = {}
+            for s in terms:
+                own = [g for source, g in maps if source == s]
+                shape = list(captured[s])
+                if ndim > d + 1:
+                    shape[0] = batch
+                for axis in range(d):
+                    g = own[0] if own else None
+                    give = 0 if g is None else slack * (g.stride[axis] - 1)
+                    shape[ndim - d + axis] = outputs[axis] if g is None else g.length_in(axis, outputs[axis], give)
+                shapes[s] = tuple(shape)
+            if all(n > 0 for shape in shapes.values() for n in shape):
+                yield False, shapes
+            if d == 0:
+                return
+    elif not dims:
+        yield False, {s: (*(min(n, 3) for n in shape[:1]), *shape[1:]) for s, shape in captured.items()}
+    yield True, captured
+
+
+def _lengths(maps: Sequence[tuple[int, object]], d: int) -> list[tuple[tuple[int, ...], int]]:
+    """Output lengths per axis, and whether inputs are the shortest or the longest that give them."""
+    odd, even, one = [], [], []
+    for axis in range(d):
+        need = 1
+        for _, g in maps:
+            reach = max(-g.lo[axis], g.lo[axis] + g.span[axis] - 1, 1)  # type: ignore[attr-defined]
+            need = max(need, math.ceil((reach + g.extent[axis]) / g.stride[axis]) + 1)  # type: ignore[attr-defined]
+        odd.append(need | 1)
+        even.append(need + need % 2)
+        one.append(1)
+    mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
+    other = [e if i % 2 == 0 else o for i, (o, e) in enumerate(zip(odd, even, strict=True))]
+    return [(tuple(mixed), 0), (tuple(other), 1), (tuple(one), 0)]

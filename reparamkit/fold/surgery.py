@@ -1,0 +1,152 @@
+"""Put the folded layers into the graph and make a module of it.
+
+Every layer goes to the path of the module that owned what it replaces: the path of the one convolution or
+linear layer in the region, or, for branches, a child `reparam_conv` (`reparam_linear`) of the
+innermost module that holds them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from reparamkit.capture.program import Program
+from reparamkit.fold.forms import Form
+from reparamkit.fold.host import Host
+from reparamkit.fold.layers import Layer, Realisation
+from reparamkit.fold.plan import interior
+
+_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
+
+
+class Surgery:
+    """Edits the program's own graph, which is not the user's model."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.graph = host.program.graph
+        self._layers: dict[str, nn.Module] = {}
+        self._now: dict[int, fx.Node] = {}
+
+    def replace(self, form: Form, realisation: Realisation) -> list[str]:
+        """Replace the value at `form.node`; returns the paths of the new layers. Call in graph order."""
+        old = self.host.fx_nodes[form.node]
+        inside = [self.host.fx_nodes[i] for i in interior(form)]
+        paths = [self._path(inside, layer) for layer in realisation.layers]
+        for path, layer in zip(paths, realisation.layers, strict=True):
+            self._layers[path] = layer.module
+        with self.graph.inserting_before(old):
+            new = realisation.build(
+                lambda s: self._now.get(s, self.host.fx_nodes[s]),
+                lambda op, *args: self.graph.call_function(op, args),
+                lambda i, x: self.graph.call_module(paths[i], (x,)),
+            )
+        if new.op != "placeholder":
+            new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace")}
+        old.replace_all_uses_with(new)
+        self._now[form.node] = new
+        return paths
+
+    def alias(self, form: Form) -> None:
+        """The value is its source under another name."""
+        old = self.host.fx_nodes[form.node]
+        if any(user.op == "output" for user in old.users):
+            return  # an output that is a copy stays a copy
+        source = self._now.get(form.terms[0][0], self.host.fx_nodes[form.terms[0][0]])
+        old.replace_all_uses_with(source)
+        self._now[form.node] = source
+
+    def module(self) -> fx.GraphModule:
+        """The finished module, with parameters of its own."""
+        self.graph.eliminate_dead_code(
+            is_impure_node=lambda n: n.op in ("placeholder", "output") or (n.op == "call_function" and n.is_impure())
+        )
+        root = _root(self.host.program, self.graph, self._layers)
+        module = fx.GraphModule(root, self.graph, class_name="Folded")
+        for node in module.graph.nodes:
+            node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
+        return module.eval()
+
+    def _path(self, inside: Sequence[fx.Node], layer: Layer) -> str:
+        owners = [owner_path(n) for n in inside]
+        weighted = [o for n, o in zip(inside, owners, strict=True) if str(n.target).startswith(_WEIGHTED)]
+        if len(weighted) == 1 and weighted[0]:
+            wanted = weighted[0]
+        else:
+            kind = "linear" if isinstance(layer.module, nn.Linear) else "conv"
+            kind = kind if isinstance(layer.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) else "scale"
+            wanted = ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
+        return self._free(wanted)
+
+    def _free(self, wanted: str) -> str:
+        taken = set(self._layers)
+        state = self.host.program.state
+        path, count = wanted, 0
+        while path in taken or any(
+            other.startswith(path + ".") or path.startswith(other + ".") for other in taken
+        ) or any(name == path for name in state):
+            count += 1
+            path = f"{wanted}_{count}"
+        return path
+
+
+def owner_path(node: fx.Node) -> str:
+    """The path of the module whose forward made the node; "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    for path, _ in reversed(stack.values()):
+        return re.sub(r"@\d+", "", path)
+    return ""
+
+
+def common_path(paths: Iterable[str]) -> str:
+    """The innermost module that holds all of them."""
+    split = [p.split(".") if p else [] for p in paths]
+    common: list[str] = []
+    for names in zip(*split, strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return ".".join(common)
+
+
+def _root(program: Program, graph: fx.Graph, layers: dict[str, nn.Module]) -> nn.Module:
+    root = nn.Module()
+    owned: dict[int, nn.Parameter] = {}
+    used = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+    for name in dict.fromkeys(used):
+        *path, last = name.split(".")
+        parent = _ensure(root, path)
+        if name in program.submodules:
+            parent.add_module(last, program.submodules[name])
+            continue
+        tensor = program.state[name]
+        if name in program.parameters:
+            key = id(tensor)
+            if key not in owned:
+                owned[key] = nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+            parent.register_parameter(last, owned[key])
+        else:
+            parent.register_buffer(last, tensor.detach().clone(), persistent=name not in program.non_persistent)
+    for path_of, module in layers.items():
+        *path, last = path_of.split(".")
+        _ensure(root, path).add_module(last, module)
+    return root
+
+
+def _ensure(root: nn.Module, path: Sequence[str]) -> nn.Module:
+    for name in path:
+        child = root._modules.get(name)
+        if child is None:
+            child = nn.Module()
+            root.add_module(name, child)
+        root = child
+    return root
+
+
+def finished(layer: nn.Module, like: Tensor) -> bool:
+    """Round a float64 layer once, to the number type and device of `like`; False if a weight overflows."""
+    layer.to(dtype=like.dtype, device=like.device)
+    return all(bool(torch.isfinite(p).all()) for p in layer.parameters())

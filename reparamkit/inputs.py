@@ -1,0 +1,80 @@
+"""The one way in which example inputs are taken, and the names of the tensors inside them.
+
+A model's inputs are given as a tensor (its only argument), a tuple or list (positional arguments) or a
+dict (keyword arguments). Inside the package they are always a pair `(args, kwargs)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from reparamkit.errors import UnusableInput
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def normalise_inputs(inputs: object) -> tuple[Args, Kwargs]:
+    """Turn example inputs, as a user gives them, into `(args, kwargs)`.
+
+    A tensor becomes the only positional argument, a tuple or list the positional arguments, a mapping
+    with string keys the keyword arguments. Nothing is copied.
+
+    Raises:
+        UnusableInput: for anything else, `None` included.
+    """
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        for key in inputs:
+            if not isinstance(key, str):
+                raise UnusableInput(
+                    f"example inputs given as a dict are keyword arguments, but {key!r} is not a string"
+                )
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    given = "nothing" if inputs is None else f"a {type(inputs).__name__}"
+    raise UnusableInput(
+        f"example inputs are needed: a tensor, a tuple of positional arguments, or a dict of keyword "
+        f"arguments as the model's forward takes them; got {given}"
+    )
+
+
+def tensor_leaves(args: Args, kwargs: Kwargs) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor in the arguments, in call order, with a name.
+
+    The order is that of `torch.export`'s user inputs. A positional argument is called by its index ("0"),
+    a keyword argument by its keyword, a nested one by its path ("pixels.1").
+    """
+    leaves: list[tuple[str, torch.Tensor]] = []
+    for tree in (args, kwargs):
+        for path, leaf in pytree.tree_leaves_with_path(tree):
+            if isinstance(leaf, torch.Tensor):
+                leaves.append((".".join(_step(key) for key in path), leaf))
+    return leaves
+
+
+def map_tensors(function: Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """Apply `function(index, tensor)` to every tensor, with the index that `tensor_leaves` gives it."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    index = 0
+    mapped = []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            leaf = function(index, leaf)
+            index += 1
+        mapped.append(leaf)
+    new_args, new_kwargs = pytree.tree_unflatten(mapped, spec)
+    return new_args, new_kwargs
+
+
+def _step(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

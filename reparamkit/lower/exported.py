@@ -1,0 +1,97 @@
+"""From a module to an `ExportedProgram`, and the axes that one leaves free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from reparamkit.errors import CannotCapture
+from reparamkit.inputs import Args, Kwargs
+from reparamkit.lower.quiet import quiet
+from reparamkit.verify.oracle import first_line
+from reparamkit.verify.sizes import DynamicAxes, Ranges
+
+
+def export_program(
+    module: nn.Module, args: Args, kwargs: Kwargs, dynamic_shapes: Any = None
+) -> ExportedProgram:
+    """`torch.export.export` of a module in evaluation mode, non-strict.
+
+    Args:
+        dynamic_shapes: as torch.export takes them; None fixes every size.
+
+    Raises:
+        CannotCapture: torch.export refuses, with the first line of its reason.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception as error:
+        raise CannotCapture(
+            f"torch.export cannot turn the model into one graph: {first_line(error)}"
+        ) from error
+
+
+def input_shapes(program: ExportedProgram) -> list[tuple[str, torch.Size]]:
+    """Name and symbolic shape of every tensor that the program takes from its caller, in call order."""
+    wanted = set(program.graph_signature.user_inputs)
+    return [
+        (node.name, node.meta["val"].shape)
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in wanted and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+
+
+def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
+    """The axes that an exported program leaves free, as the verification takes them.
+
+    An axis whose size is a formula of another's ("2*s0") is left out, with every axis of the symbols in it:
+    they cannot be changed on their own.
+
+    Returns:
+        Flat tensor index -> axis -> symbol, and symbol -> (smallest, largest size).
+    """
+    axes: dict[int, dict[int, str]] = {}
+    bound: set[str] = set()
+    for index, (_, shape) in enumerate(input_shapes(program)):
+        for axis, size in enumerate(shape):
+            if not isinstance(size, torch.SymInt):
+                continue
+            expression = size.node.expr
+            if expression.is_symbol:
+                axes.setdefault(index, {})[axis] = str(expression)
+            else:
+                bound |= {str(symbol) for symbol in expression.free_symbols}
+    free = {
+        index: {axis: symbol for axis, symbol in found.items() if symbol not in bound}
+        for index, found in axes.items()
+    }
+    ranges: dict[str, tuple[int, int | None]] = {}
+    for symbol, interval in program.range_constraints.items():
+        upper = interval.upper
+        ranges[str(symbol)] = (int(interval.lower), int(upper) if upper.is_Integer else None)
+    return {index: found for index, found in free.items() if found}, ranges
+
+
+def axis_names(program: ExportedProgram) -> dict[str, str]:
+    """A readable name for every free symbol: batch, height and width where the place says so.
+
+    The first axis of an input is its batch; the last two of a rank of four are height and width; the last one
+    of a rank of three is a length, and a video (rank five) has depth, height and width. Any other is called by its
+    input and axis. A name that is taken by another symbol gets the input's name in front.
+    """
+    layouts = {3: {2: "length"}, 4: {2: "height", 3: "width"}, 5: {2: "depth", 3: "height", 4: "width"}}
+    names: dict[str, str] = {}
+    for name, shape in input_shapes(program):
+        for axis, size in enumerate(shape):
+            if not (isinstance(size, torch.SymInt) and size.node.expr.is_symbol):
+                continue
+            symbol = str(size.node.expr)
+            if symbol in names:
+                continue
+            readable = "batch" if axis == 0 else layouts.get(len(shape), {}).get(axis, f"{name}_axis{axis}")
+            names[symbol] = readable if readable not in names.values() else f"{name}_{readable}"
+    return names

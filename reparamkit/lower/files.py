@@ -1,0 +1,136 @@
+"""An output file appears whole and verified, or not at all.
+
+It is written into a hidden folder beside its destination, under its final name, verified there, forced to
+the disk, and moved into place in one step. Until that step an older file under the name stays as it was,
+and whatever fails, the hidden folder is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from reparamkit.errors import UnusableInput
+
+_WORDS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an error",
+}
+
+
+def write_verified(path: Path, write: Callable[[Path], None], verify: Callable[[Path], None]) -> None:
+    """Write a file (or a folder that counts as one, such as an .mlpackage), verify it, then put it in place.
+
+    Args:
+        path: where it is to appear. An older file there is replaced.
+        write: writes to the path it is given, whose name is that of `path`. Files that it puts beside it (ONNX
+            weights, say) are moved into place first; give them names that no older output uses.
+        verify: raises if what lies at the path it is given is not good.
+
+    Raises:
+        UnusableInput: the folder does not exist, or it cannot be written: no permission, disk full, …
+        Exception: whatever `write` and `verify` raise. In every case an older file is untouched.
+    """
+    check_writable(path)
+    with _words_for_os_errors(path):
+        # Short, so that a name that is valid for the file is not too long for the folder.
+        hidden = Path(tempfile.mkdtemp(prefix=".reparamkit-", dir=path.parent))
+        try:
+            made = hidden / path.name
+            write(made)
+            if not made.exists():
+                raise RuntimeError(f"nothing was written under the name {path.name}")
+            verify(made)
+            _to_disk(hidden)
+            for companion in sorted(hidden.iterdir()):
+                if companion != made:
+                    os.replace(companion, path.parent / companion.name)
+            _move(made, path, hidden)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before any long work whether an output can be written at `path`.
+
+    Raises:
+        UnusableInput: it cannot, in words.
+    """
+    folder = path.parent
+    if not path.name:
+        raise UnusableInput(f"cannot write {path}: it names no file")
+    if not folder.exists():
+        raise UnusableInput(f"cannot write {path}: the folder {folder} does not exist")
+    if not folder.is_dir():
+        raise UnusableInput(f"cannot write {path}: {folder} is not a folder")
+    if path.is_dir() and path.suffix != ".mlpackage":
+        raise UnusableInput(f"cannot write {path}: a folder of that name exists")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UnusableInput(f"cannot write {path}: it is a device or a pipe, not a file")
+    # The rename would replace a write-protected file without asking; its owner meant it to stay.
+    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise UnusableInput(f"cannot write {path}: the file is write-protected")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UnusableInput(f"cannot write {path}: permission denied in the folder {folder}")
+
+
+@contextlib.contextmanager
+def _words_for_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        words = _WORDS.get(error.errno or 0)
+        if words is None:
+            raise
+        kept = "; the file that was there is unchanged" if path.exists() else ""
+        raise UnusableInput(f"cannot write {path}: {words}{kept}") from error
+
+
+def _move(made: Path, path: Path, hidden: Path) -> None:
+    if not (made.is_dir() and path.exists()):
+        os.replace(made, path)
+        return
+    # A folder cannot replace one that holds something, so the old one steps aside first.
+    aside = hidden / ".old"
+    os.replace(path, aside)
+    try:
+        os.replace(made, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+
+
+def _to_disk(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except PermissionError:
+        if path.is_dir():
+            return  # Windows opens no folders
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a file system without fsync
+            raise
+    finally:
+        os.close(handle)

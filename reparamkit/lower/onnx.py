@@ -1,0 +1,236 @@
+"""The `.onnx` file: exported, given readable names, simplified, checked.
+
+torch.onnx (dynamo) translates the program, onnxsim simplifies it, onnx.checker reads it with strict shape
+inference. Running it is the verification's part (`reparamkit.lower.save`).
+
+The file says nothing of the machine that made it: stack traces, which torch.onnx writes into every node, are
+taken out. The module path of each node ("pkg.torch.onnx.name_scopes") stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+
+from reparamkit.errors import MissingExtra, UnusableInput
+from reparamkit.lower.quiet import quiet
+from reparamkit.verify.oracle import first_line
+
+if TYPE_CHECKING:
+    import onnx
+
+ONE_FILE_BYTES = 1_900_000_000
+"""Weights beyond this go into a second file: one protobuf message holds less than 2 GiB."""
+
+_KEPT_METADATA = frozenset({"pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"})
+
+
+def save_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    axis_names: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Write an exported program as ONNX, in one file while the weights take less than 1.9 GB.
+
+    Args:
+        input_names, output_names: one per tensor, in order; by default the program's own input names,
+            and its outputs' names as torch.onnx gives them.
+        axis_names: symbol -> readable name of a free axis. Sizes that are formulas of symbols are
+            rewritten in the same names.
+
+    Returns:
+        Notes on steps that were left out; usually none.
+
+    Raises:
+        MissingExtra: a package that this needs is not installed.
+        UnusableInput: torch.onnx cannot express the network, or names repeat.
+        OSError: the file cannot be written.
+    """
+    require_packages()
+    _distinct(input_names, "input")
+    _distinct(output_names, "output")
+    notes: list[str] = []
+    try:
+        with quiet(), torch.no_grad():
+            exported: Any = torch.onnx.export(
+                program,
+                (),
+                None,
+                dynamo=True,
+                verbose=False,
+                input_names=input_names,
+                output_names=output_names,
+            )
+    except Exception as error:
+        raise UnusableInput(f"torch.onnx cannot export this network: {_cause(error)}") from error
+    if weight_bytes(program) > ONE_FILE_BYTES:
+        notes.append("not simplified: with more than 2 GB of weights, ONNX needs a second file")
+        _save_in_two(exported, path, axis_names or {})
+        return tuple(notes)
+    model = exported.model_proto
+    del exported
+    model = _simplified(model, notes)
+    _clean(model, axis_names or {})
+    _check(model, notes)
+    with path.open("wb") as file:
+        file.write(model.SerializeToString())
+    return tuple(notes)
+
+
+def require_packages() -> None:
+    """Find out whether everything that ONNX needs is installed.
+
+    Raises:
+        MissingExtra: naming the first package that is not, and the command that installs it.
+    """
+    for package in ("onnx", "onnxscript", "onnxsim", "onnxruntime"):
+        try:
+            __import__(package)
+        except ModuleNotFoundError:
+            raise MissingExtra(package, "onnx", "writing ONNX") from None
+
+
+def operator_counts(path: Path) -> Counter[str]:
+    """How many nodes of each operator an ONNX file holds, those in functions and subgraphs included."""
+    return Counter(node.op_type for node in _nodes(_load_graph(path)))
+
+
+def convolutions_without_bias(path: Path) -> list[str]:
+    """The names of the convolution nodes that have no bias input."""
+    return [
+        node.name
+        for node in _nodes(_load_graph(path))
+        if node.op_type == "Conv" and (len(node.input) < 3 or not node.input[2])
+    ]
+
+
+def weight_bytes(program: ExportedProgram) -> int:
+    """The size of all parameters, buffers and constants of a program."""
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
+
+
+def _simplified(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+    import onnxsim
+
+    try:
+        with quiet():
+            # certify looks for z3 and can take minutes; the verification runs the file instead.
+            simplified, _ = onnxsim.simplify(model, check_n=0, certify=False)
+    except Exception as error:
+        notes.append(f"not simplified: onnxsim failed ({first_line(error)})")
+        return model
+    if _sizes(simplified) != _sizes(model):
+        notes.append("not simplified: onnxsim changed the sizes of inputs or outputs")
+        return model
+    return simplified
+
+
+def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:
+    """Name, element type and size of every input and output."""
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim],
+        )
+        for value in [*model.graph.input, *model.graph.output]
+    ]
+
+
+def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str]) -> None:
+    """Readable axes, no stack traces, no record of the simplifier."""
+    from reparamkit import __name__ as producer
+
+    model.producer_name = producer
+    del model.metadata_props[:]
+    graph = model.graph
+    del graph.metadata_props[:]
+    graph.doc_string = ""
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        del value.metadata_props[:]
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = renamed(size.dim_param, axis_names)
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+    for node in _nodes(model):
+        kept = [entry for entry in node.metadata_props if entry.key in _KEPT_METADATA]
+        node.doc_string = ""
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+
+
+def renamed(size: str, axis_names: Mapping[str, str]) -> str:
+    """The size of an axis, a symbol or a formula of symbols, in readable names."""
+    return re.sub(r"[A-Za-z_]\w*", lambda found: axis_names.get(found.group(), found.group()), size)
+
+
+def _check(model: onnx.ModelProto, notes: list[str]) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.shape_inference.InferenceError as error:
+        onnx.checker.check_model(model)
+        notes.append(f"onnx.checker could not infer every shape ({first_line(error)})")
+
+
+def _save_in_two(exported: Any, path: Path, axis_names: Mapping[str, str]) -> None:
+    """The graph under the file's name and the weights beside it, under a name that nothing else has."""
+    import uuid
+
+    import onnx
+
+    weights = f"{path.name}.{uuid.uuid4().hex[:16]}.data"
+    raw = path.with_name(f"{path.name}.raw")
+    with quiet():
+        exported.save(raw, external_data=True)
+    model = onnx.load(raw)
+    raw.unlink()
+    raw.with_name(f"{raw.name}.data").unlink(missing_ok=True)
+    _clean(model, axis_names)
+    onnx.save(model, path, save_as_external_data=True, location=weights, size_threshold=1024)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    found = []
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        for attribute in node.attribute:
+            for graph in [attribute.g, *attribute.graphs]:
+                pending += graph.node
+    return found
+
+
+def _load_graph(path: Path) -> onnx.ModelProto:
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise MissingExtra("onnx", "onnx", "reading ONNX") from None
+    return onnx.load(path, load_external_data=False)
+
+
+def _distinct(names: Sequence[str] | None, what: str) -> None:
+    repeated = [name for name, count in Counter(names or ()).items() if count > 1]
+    if repeated:
+        raise UnusableInput(f"the {what} name {repeated[0]!r} is given twice")
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost error: torch.onnx wraps the reason in advice on reporting it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)

@@ -1,0 +1,30 @@
+"""Keep a third-party exporter from talking: what it says is about itself, and its user is us."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir", "onnx", "onnxsim")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop warnings, log records below an error, and text printed from Python, while it lasts."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

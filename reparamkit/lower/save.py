@@ -1,0 +1,152 @@
+"""Save a network under the format that the file's suffix names, and only once the file has proved itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.export import ExportedProgram
+
+from reparamkit.errors import NotEquivalent, UnusableInput
+from reparamkit.lower import exported, onnx, pt2
+from reparamkit.lower.files import check_writable, write_verified
+from reparamkit.verify.reference import Reference, inputs_accepted_by
+from reparamkit.verify.runners import Runner, TorchRunner
+from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
+from reparamkit.verify.verdict import Equivalence
+
+SUFFIXES = (".onnx", ".pt2")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that was written and verified.
+
+    Attributes:
+        path: where it lies.
+        equivalence: the verdict on the file itself, read back and run.
+        operators: how many of each operator it holds (ATen names for `.pt2`, ONNX names for `.onnx`).
+        notes: steps that were left out; usually none.
+    """
+
+    path: Path
+    equivalence: Equivalence
+    operators: Counter[str]
+    notes: tuple[str, ...]
+
+
+def save(
+    program: ExportedProgram | Callable[[], ExportedProgram],
+    path: str | Path,
+    reference: Reference,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    axis_names: Mapping[str, str] | None = None,
+) -> Saved:
+    """Write a program to a file, run the file against the reference, and put it in place if it agrees.
+
+    A `.pt2` is read back with torch.export, an `.onnx` runs under ONNX Runtime; both on every probe of the
+    reference, and where the program has free axes at another batch and another size.
+
+    Args:
+        program: what to save, or a function that makes it; called only after the path was found usable.
+        path: `.onnx` or `.pt2`; an older file there is replaced in one step, or not at all.
+        reference: what the file has to agree with. It is widened by the program's free axes.
+        input_names, output_names: names in an ONNX file; the outputs' default is the reference's names,
+            with "_" for "." and "output_" before a bare number.
+        axis_names: symbol -> readable name of a free axis; by default batch, height, width, …
+
+    Raises:
+        UnusableInput: the suffix is unknown, the folder does not exist, the disk is full, …
+        MissingExtra: ONNX is asked for and a package that it needs is not installed.
+        NotEquivalent: the file does not compute what the reference computes. Nothing was written.
+    """
+    path = Path(path)
+    check_suffix(path)
+    check_writable(path)
+    if path.suffix == ".onnx":
+        onnx.require_packages()
+    made = program if isinstance(program, ExportedProgram) else program()
+    names = dict(axis_names if axis_names is not None else exported.axis_names(made))
+    _widen(reference, made, names)
+    verdicts: list[Equivalence] = []
+    notes: list[str] = []
+    operators: Counter[str] = Counter()
+
+    def write(target: Path) -> None:
+        if path.suffix == ".pt2":
+            pt2.save_pt2(made, target)
+            return
+        notes.extend(
+            onnx.save_onnx(
+                made,
+                target,
+                input_names=input_names,
+                output_names=output_names or onnx_names(reference.output_names),
+                axis_names=names,
+            )
+        )
+
+    def verify(target: Path) -> None:
+        verdict = reference.judge(_runner(target))
+        if not verdict.passed:
+            raise NotEquivalent(f"{path} was not written: the file is {verdict.summary()}", verdict)
+        verdicts.append(verdict)
+        operators.update(onnx.operator_counts(target) if path.suffix == ".onnx" else aten_counts(made))
+
+    write_verified(path, write, verify)
+    return Saved(path, verdicts[0], operators, tuple(notes))
+
+
+def check_suffix(path: Path) -> None:
+    """Find out whether `save` knows the format that a path asks for.
+
+    Raises:
+        UnusableInput: it does not, with the list of those that it knows.
+    """
+    if path.suffix == ".mlpackage":
+        raise UnusableInput(
+            f"cannot write {path}: Core ML is not there yet (supported: {', '.join(SUFFIXES)})"
+        )
+    if path.suffix not in SUFFIXES:
+        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise UnusableInput(
+            f"cannot write {path}: it has {asked}, which names no format (supported: {', '.join(SUFFIXES)})"
+        )
+
+
+def onnx_names(outputs: Sequence[str]) -> list[str]:
+    """Names for the outputs of an ONNX file from the places of a Python structure ("map.0" becomes "map_0")."""
+    plain = [name.replace(".", "_") for name in outputs]
+    return [f"output_{name}" if name[0].isdigit() else name for name in plain]
+
+
+def aten_counts(program: ExportedProgram) -> Counter[str]:
+    """How many calls of each operator a program holds, by name ("conv2d", "relu")."""
+    return Counter(
+        str(getattr(node.target, "overloadpacket", node.target)).rsplit(".", 1)[-1]
+        for node in program.graph.nodes
+        if node.op == "call_function"
+    )
+
+
+def _runner(path: Path) -> Runner:
+    if path.suffix == ".onnx":
+        return OnnxRuntimeRunner(path)
+    return TorchRunner(pt2.load_pt2(path).module(), path.name)
+
+
+def _widen(reference: Reference, program: ExportedProgram, names: Mapping[str, str]) -> None:
+    """Probe along the program's free axes too, under their readable names."""
+    axes, ranges = exported.free_axes(program)
+    reference.widen(
+        {
+            index: {axis: names.get(symbol, symbol) for axis, symbol in found.items()}
+            for index, found in axes.items()
+        },
+        {names.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
+        inputs_accepted_by(program),
+    )

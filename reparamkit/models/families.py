@@ -1,0 +1,177 @@
+"""The families of reference networks: their papers, their variants, and how to build one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.errors import UnusableInput
+from reparamkit.models import convnextv2, fastvit, mobileone, replknet, repvgg, timm_names
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where an architecture was published; `arxiv` is the arXiv identifier."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks that share a paper and a builder.
+
+    `build(name, num_classes=…, **options)` gives the network with its published initialisation;
+    `head` is the path of its classifier; `from_timm` turns timm's parameter names into ours.
+    """
+
+    name: str
+    paper: Paper
+    variants: tuple[str, ...]
+    build: Callable[..., nn.Module]
+    head: str
+    from_timm: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    input_shape: tuple[int, int, int, int] = (1, 3, 224, 224)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a reference network without building it.
+
+    `input_shape` is (N, C, H, W) as in the paper's tables.
+    """
+
+    name: str
+    family: str
+    paper: Paper
+    input_shape: tuple[int, int, int, int]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the training-time network with 1000 classes, counted on the meta device."""
+        return _count_parameters(self.name)
+
+
+def _family(
+    name: str,
+    paper: Paper,
+    variants: Iterable[str],
+    build: Callable[..., nn.Module],
+    head: str,
+    from_timm: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = timm_names.unchanged,
+    input_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
+) -> Family:
+    return Family(name, paper, tuple(variants), build, head, from_timm, input_shape)
+
+
+FAMILIES = (
+    _family(
+        "MobileOne",
+        Paper(
+            "MobileOne: An Improved One millisecond Mobile Backbone",
+            "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
+            2023,
+            "2206.04040",
+        ),
+        mobileone.VARIANTS,
+        mobileone.build,
+        "linear",
+        timm_names.mobileone,
+    ),
+    _family(
+        "RepVGG",
+        Paper(
+            "RepVGG: Making VGG-style ConvNets Great Again",
+            "Xiaohan Ding, Xiangyu Zhang, Ningning Ma, Jungong Han, Guiguang Ding, Jian Sun",
+            2021,
+            "2101.03697",
+        ),
+        repvgg.VARIANTS,
+        repvgg.build,
+        "linear",
+        timm_names.repvgg,
+    ),
+    _family(
+        "RepLKNet",
+        Paper(
+            "Scaling Up Your Kernels to 31x31: Revisiting Large Kernel Design in CNNs",
+            "Xiaohan Ding, Xiangyu Zhang, Yizhuang Zhou, Jungong Han, Guiguang Ding, Jian Sun",
+            2022,
+            "2203.06717",
+        ),
+        replknet.VARIANTS,
+        replknet.build,
+        "head",
+    ),
+    _family(
+        "FastViT",
+        Paper(
+            "FastViT: A Fast Hybrid Vision Transformer using Structural Reparameterization",
+            "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
+            2023,
+            "2303.14189",
+        ),
+        fastvit.VARIANTS,
+        fastvit.build,
+        "head",
+        timm_names.fastvit,
+        (1, 3, 256, 256),
+    ),
+    _family(
+        "ConvNeXtV2",
+        Paper(
+            "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+            "Sanghyun Woo, Shoubhik Debnath, Ronghang Hu, Xinlei Chen, Zhuang Liu, In So Kweon, Saining Xie",
+            2023,
+            "2301.00808",
+        ),
+        convnextv2.VARIANTS,
+        convnextv2.build,
+        "head",
+        timm_names.convnextv2,
+    ),
+)
+
+_BY_NAME = {variant: family for family in FAMILIES for variant in family.variants}
+
+
+def all_names() -> list[str]:
+    """Every variant, family by family, small to large."""
+    return list(_BY_NAME)
+
+
+def resolve(name: str) -> tuple[str, Family]:
+    """The canonical spelling of `name` (case, `-` and `_` do not matter) and its family.
+
+    Raises UnusableInput, with the closest names, for a name that is not registered.
+    """
+    canonical = name.strip().lower().replace("-", "_")
+    family = _BY_NAME.get(canonical)
+    if family is not None:
+        return canonical, family
+    close = difflib.get_close_matches(canonical, _BY_NAME, n=4, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(_BY_NAME)}"
+    raise UnusableInput(f"there is no reference model named {name!r}; {hint}")
+
+
+def on_meta(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
+    """The network `name` on the meta device: shapes without storage, and no random number is drawn.
+
+    Raises UnusableInput for an unknown name.
+    """
+    canonical, family = resolve(name)
+    with torch.device("meta"):
+        return family.build(canonical, num_classes=num_classes, **options)
+
+
+@cache
+def _count_parameters(name: str) -> int:
+    return sum(parameter.numel() for parameter in on_meta(name).parameters())

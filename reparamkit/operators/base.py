@@ -1,0 +1,182 @@
+"""What an operator means to the fold: the plain objects that readers see and return.
+
+A reader turns one `Call` into a `Meaning`: an affine map of its operands, or a channel concatenation of
+them. Whatever a reader does not fully understand it declines with `NotAffine` and a reason in words.
+
+    @reader("aten.neg.default")
+    def neg(call: Call) -> Meaning:
+        return scalar(call.value("self"), lambda: ScalarMap(-1.0))
+
+Structure (`Map`) is known at once, from shapes; numbers come from `load`, when a fold is really made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reparamkit.algebra import Map, Numbers, Scalar, ScalarMap
+
+Size = int | str
+"""A fixed size, or the symbol of a size that may vary."""
+
+
+class NotAffine(Exception):
+    """The operator is not an affine map of its operands, for the reason given.
+
+    `notable` reasons are worth telling the user, who may expect such an operator to fold.
+    """
+
+    def __init__(self, reason: str, *, notable: bool = True) -> None:
+        super().__init__(reason)
+        self.notable = notable
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor that depends on the network's input; `shape` are the captured sizes."""
+
+    id: int
+    shape: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    dtype: torch.dtype
+    origin: str
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A tensor that does not depend on the input; `load()` gives it in float64."""
+
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One operand and the map that the operator applies to it."""
+
+    value: Value
+    structure: Map
+    load: Callable[[], Numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """The operator is the sum of `parts`."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """The operator concatenates `values` along tensor axis `axis`."""
+
+    values: tuple[Value, ...]
+    axis: int
+
+
+Meaning = Affine | Concat
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator call with its arguments by schema name and its result."""
+
+    target: str
+    arguments: Mapping[str, Any]
+    result: Value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An argument as it stands: a `Value`, a `Constant` or a literal."""
+        return self.arguments.get(name, default)
+
+    def value(self, name: str) -> Value:
+        """An operand that depends on the network's input."""
+        found = self.get(name)
+        if not isinstance(found, Value):
+            raise NotAffine("it does not read a value of the network there")
+        return found
+
+    def constant(self, name: str, what: str) -> Constant:
+        """An operand that must be known now."""
+        found = self.get(name)
+        if isinstance(found, Value):
+            raise NotAffine(f"its {what} depends on the network's input")
+        if not isinstance(found, Constant):
+            raise NotAffine(f"its {what} is not a tensor")
+        return found
+
+    def optional(self, name: str, what: str) -> Constant | None:
+        """Like `constant`, or none."""
+        return None if self.get(name) is None else self.constant(name, what)
+
+    def ints(self, name: str, count: int, default: int) -> tuple[int, ...]:
+        """A list of `count` integers; one integer stands for all."""
+        found = self.get(name, default)
+        found = [found] if isinstance(found, int) else list(found)
+        if not found:
+            found = [default]
+        if not all(isinstance(i, int) for i in found):
+            raise NotAffine(f"its {name} depends on a size that varies")
+        if len(found) == 1:
+            found = found * count
+        if len(found) != count:
+            raise NotAffine(f"its {name} has {len(found)} entries for {count} axes")
+        return tuple(found)
+
+
+Reader = Callable[[Call], Meaning]
+_READERS: dict[str, Reader] = {}
+
+
+def reader(*targets: str) -> Callable[[Reader], Reader]:
+    """Register a reader for the operators named, e.g. "aten.conv2d.default"."""
+
+    def register(function: Reader) -> Reader:
+        for target in targets:
+            if target in _READERS:
+                raise ValueError(f"two readers for {target}")
+            _READERS[target] = function
+        return function
+
+    return register
+
+
+def read(call: Call) -> Meaning:
+    """The meaning of a call; raises `NotAffine` with the reason."""
+    function = _READERS.get(call.target)
+    if function is None:
+        raise NotAffine(f"{call.target} is not an affine operator that reparamkit knows", notable=False)
+    return function(call)
+
+
+def known() -> list[str]:
+    """The operators that have a reader."""
+    return sorted(_READERS)
+
+
+def scalar(value: Value, load: Callable[[], ScalarMap], *, has_bias: bool = False) -> Affine:
+    """y = α·x + β."""
+    return Affine((Part(value, Scalar(has_bias=has_bias), load),))
+
+
+def identity(value: Value) -> Affine:
+    """y = x."""
+    return Affine((Part(value, Scalar(identity=True), ScalarMap),))
+
+
+def spatial_axes(value: Value) -> int:
+    """Spatial axes of a batched feature map (N, C, *spatial)."""
+    dims = value.ndim - 2
+    if not 0 <= dims <= 3:
+        raise NotAffine(f"a tensor of {value.ndim} axes is not a feature map")
+    return dims

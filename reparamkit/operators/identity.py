@@ -1,0 +1,56 @@
+"""Operators that hand their input on unchanged: y = x.
+
+Memory formats and aliases are no concern of the algebra; the captured graph is functional.
+"""
+
+from __future__ import annotations
+
+from reparamkit.operators.base import Call, Meaning, NotAffine, identity, reader
+
+
+@reader(
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.alias.default",
+    "aten.detach.default",
+    "aten.lift_fresh_copy.default",
+    "aten.positive.default",
+)
+def unchanged(call: Call) -> Meaning:
+    """A copy or an alias."""
+    return identity(call.value("self"))
+
+
+@reader(
+    "aten.dropout.default",
+    "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
+)
+def dropout(call: Call) -> Meaning:
+    """Dropout that is off."""
+    if call.get("train", False) and call.get("p", 0.5) != 0:
+        raise NotAffine("the dropout is on (training mode): call model.eval() before folding")
+    return identity(call.value("input"))
+
+
+@reader(
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten.expand.default",
+    "aten.flatten.using_ints",
+    "aten._unsafe_view.default",
+)
+def same_shape(call: Call) -> Meaning:
+    """A change of shape that changes nothing."""
+    value = call.value("self")
+    if value.sizes != call.result.sizes:
+        change = f"from {list(value.sizes)} to {list(call.result.sizes)}"
+        raise NotAffine(f"it changes the shape {change}", notable=False)
+    return identity(value)
+
+
+@reader("aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten._to_copy.default")
+def cast(call: Call) -> Meaning:
+    """A cast to the number type that the value already has."""
+    return identity(call.value("self"))

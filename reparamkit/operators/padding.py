@@ -1,0 +1,90 @@
+"""Zero padding and crops of the spatial axes: a one-tap window that starts before or after its input.
+
+pad (p, q):   y[i] = x[i - p],  len(y) = n + p + q        (negative: a crop)
+x[a:-b:s]:    y[i] = x[a + s·i]
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from reparamkit.algebra import AffineMap, geometry
+from reparamkit.algebra.geometry import Geometry
+from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, Value, identity, reader
+
+
+@reader("aten.constant_pad_nd.default", "aten.pad.default")
+def pad(call: Call) -> Meaning:
+    """`torch.nn.functional.pad` with zeros."""
+    value = call.value("self")
+    mode = call.get("mode", "constant")
+    if mode != "constant":
+        raise NotAffine(f"it pads by mode {mode!r}, not with zeros")
+    if call.get("value") not in (None, 0, 0.0):
+        raise NotAffine(f"it pads with {call.get('value')}, not with zeros")
+    amounts = list(call.get("pad"))
+    if not all(isinstance(a, int) for a in amounts):
+        raise NotAffine("its amount of padding depends on a size that varies")
+    while len(amounts) > 2 and not any(amounts[-2:]):
+        amounts = amounts[:-2]
+    dims = _spatial(value, len(amounts) // 2)
+    near, far = [0] * dims, [0] * dims
+    for i in range(len(amounts) // 2):
+        near[dims - 1 - i], far[dims - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    structure = replace(
+        geometry.channelwise(value.shape[-dims - 1], dims, has_bias=False),
+        lo=tuple(-p for p in near),
+        extent=tuple(p + q for p, q in zip(near, far, strict=True)),
+    )
+    return _one_tap(value, structure)
+
+
+@reader("aten.slice.Tensor")
+def crop(call: Call) -> Meaning:
+    """`x[..., start:end:step]` along a spatial axis, with the end counted from the end."""
+    value = call.value("self")
+    axis = call.get("dim", 0) % value.ndim
+    start, end, step = call.get("start"), call.get("end"), call.get("step", 1)
+    start = 0 if start is None else start
+    end = sys.maxsize if end is None else end
+    if not all(isinstance(i, int) for i in (start, end, step)):
+        raise NotAffine("its bounds depend on a size that varies")
+    size = value.sizes[axis]
+    if end >= 0 and isinstance(size, int) and end >= size:
+        end = sys.maxsize
+    if start == 0 and end == sys.maxsize and step == 1:
+        return identity(value)
+    if start < 0 or 0 <= end < sys.maxsize:
+        raise NotAffine("it cuts to a fixed length, not by a fixed margin")
+    dims = _spatial(value, value.ndim - axis)
+    where = axis - (value.ndim - dims)
+    cut = -end if end < 0 else 0
+    flat = geometry.channelwise(value.shape[-dims - 1], dims, has_bias=False)
+
+    def at(existing: tuple[int, ...], new: int) -> tuple[int, ...]:
+        return (*existing[:where], new, *existing[where + 1 :])
+
+    structure = replace(
+        flat, lo=at(flat.lo, start), extent=at(flat.extent, -start - cut), stride=at(flat.stride, step)
+    )
+    return _one_tap(value, structure)
+
+
+def _spatial(value: Value, needed: int) -> int:
+    """Spatial axes, batched if that leaves enough of them."""
+    for dims in (value.ndim - 2, value.ndim - 1):
+        if needed <= dims <= 3:
+            return dims
+    raise NotAffine("it reaches beyond the spatial axes")
+
+
+def _one_tap(value: Value, structure: Geometry) -> Affine:
+    def load() -> AffineMap:
+        return AffineMap(
+            structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None
+        )
+
+    return Affine((Part(value, structure, load),))

@@ -1,0 +1,39 @@
+"""Average pooling, a depthwise convolution with the kernel 1/area.
+
+Only where every window divides by the same number: not with `ceil_mode`, and not where padding is
+left out of the count.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from reparamkit.algebra import AffineMap, geometry
+from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader
+
+
+@reader("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def avg_pool(call: Call) -> Meaning:
+    """(N, C, *spatial)."""
+    value = call.value("self")
+    dims = int(call.target[len("aten.avg_pool")])
+    window = call.ints("kernel_size", dims, 1)
+    stride = window if not call.get("stride") else call.ints("stride", dims, 1)
+    padding = call.ints("padding", dims, 0)
+    if call.get("ceil_mode", False):
+        raise NotAffine("the pooling uses ceil_mode, so windows at the border cover fewer positions")
+    if any(padding) and not call.get("count_include_pad", True) and call.get("divisor_override") is None:
+        raise NotAffine("the pooling leaves its padding out of the average (count_include_pad=False)")
+    divisor = call.get("divisor_override") or math.prod(window)
+    channels = value.shape[-dims - 1]
+    structure = geometry.convolution(
+        channels, channels, channels, window, stride, (1,) * dims, padding, padding, has_bias=False
+    )
+
+    def load() -> AffineMap:
+        kernel = torch.full((channels, 1, *window), 1.0 / divisor, dtype=torch.float64)
+        return AffineMap(structure, kernel, None)
+
+    return Affine((Part(value, structure, load),))

@@ -1,0 +1,105 @@
+"""The float64 oracle: the reference itself, run in double precision.
+
+Rounding in float64 is 5e8 times finer than in float32, so the run stands for the exact value of the function
+that the weights define.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from reparamkit.inputs import Args, Kwargs, map_tensors
+from reparamkit.verify.promote import PromoteToFloat64
+
+
+class Twin:
+    """A private copy of a module in float64, float32 or (`None`) its own precision, and in evaluation mode.
+
+    The module that it was made from is never touched. The copy lives as long as this object does.
+
+    Raises:
+        Exception: whatever copying or converting the module raises.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+        self.dtype = dtype
+        self.module = private_copy(module)
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
+        if dtype is torch.float64:
+            self.module.double()
+        elif dtype is torch.float32:
+            self.module.float()
+        self._promote = dtype is torch.float64
+
+    def run(self, args: Args, kwargs: Kwargs) -> Any:
+        """What the module returns for these inputs, its floating-point inputs converted first."""
+        args, kwargs = map_tensors(lambda _, tensor: self._converted(tensor), args, kwargs)
+        if self._promote:
+            try:
+                with torch.no_grad(), PromoteToFloat64():  # type: ignore[no-untyped-call]
+                    return self.module(*_cloned(args), **_cloned(kwargs))
+            except Exception:
+                # Not every operator runs under a dispatch mode; most networks do not need it.
+                self._promote = False
+        with torch.no_grad():
+            return self.module(*args, **kwargs)
+
+    def _converted(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.dtype is None:
+            return tensor
+        if tensor.is_complex():
+            return tensor.to(torch.complex128 if self.dtype is torch.float64 else torch.complex64)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def run_float64(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Any | None, str]:
+    """Run a copy of `module` in float64 and evaluation mode.
+
+    Floating-point parameters, buffers and inputs become float64; integers and booleans stay. A dtype that is
+    written down in the network's code is promoted as well (see `reparamkit.verify.promote`).
+
+    Returns:
+        The module's output and "", or None and the reason why it has none.
+    """
+    try:
+        return Twin(module, torch.float64).run(args, kwargs), ""
+    except Exception as error:
+        return None, first_line(error)
+
+
+def private_copy(module: nn.Module) -> nn.Module:
+    """A deep copy in evaluation mode."""
+    with warnings.catch_warnings():
+        # torch copies its own pytree specs by a deprecated way; nobody who calls this can act on it.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        duplicate = copy.deepcopy(module)
+    if is_training(duplicate):
+        duplicate.eval()
+    return duplicate
+
+
+def is_training(module: nn.Module) -> bool:
+    """Whether the module or one that it holds is in training mode.
+
+    A module that `torch.export` made has no modes (its `train` and `eval` raise); its `training` flags mean
+    nothing, and the answer is no.
+    """
+    if "eval" in vars(module) and "train" in vars(module):
+        return False
+    return any(part.training for part in module.modules())
+
+
+def first_line(error: BaseException) -> str:
+    """The type and the first line of an error's text, for use inside a sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _cloned(tree: Any) -> Any:
+    return torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, tree)

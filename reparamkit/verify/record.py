@@ -1,0 +1,225 @@
+"""Run the reference once per probe, and keep what every later comparison needs: its outputs and its noise.
+
+Three ways to know what the reference's rounding noise is, in order of preference:
+
+1. The reference runs in float64. That run is the truth, and the noise is what the reference's own run
+   differs from it by.
+2. The reference *is* float64. Its run is the truth; its noise is that of a float32 copy, times
+   eps(float64) / eps(float32), because rounding errors grow through a network in proportion to eps.
+3. It cannot run in float64. Its own run is the truth, and the noise is estimated (`reparamkit.verify.noise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from reparamkit.errors import UnusableInput
+from reparamkit.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.verify.measure import as_real, deviation, magnitude
+from reparamkit.verify.noise import jitter_parameters, jittered_inputs
+from reparamkit.verify.oracle import Twin, first_line
+from reparamkit.verify.probes import EXAMPLE, Probe
+from reparamkit.verify.runners import NamedTensors, Runner, named_outputs
+
+_JITTERED_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One output of the reference under one probe, on the CPU.
+
+    Attributes:
+        values: float64, or the integers and booleans themselves. Where the float64 run is not finite
+            or the reference's own run is not, the own run's value.
+        dtype: the output's own dtype; complex outputs are held as pairs on a last axis.
+        noise: largest absolute rounding error of the reference, in the output's units.
+        scale: largest finite magnitude.
+        finite: how many elements can be compared.
+        undecided: integers that differ between the reference's own run and its float64 run.
+    """
+
+    name: str
+    values: torch.Tensor
+    dtype: torch.dtype
+    noise: float
+    scale: float
+    finite: int
+    undecided: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """All outputs of the reference under one probe."""
+
+    probe: Probe
+    truths: tuple[Truth, ...]
+
+
+class Rejected(Exception):
+    """The reference does not take this probe; the text says why."""
+
+
+class Recorder:
+    """Runs the reference. It holds copies of the module, so it should not outlive the recording.
+
+    Attributes:
+        oracle: "float64" or "float32", once the example was recorded.
+        notes: what was found out on the way.
+    """
+
+    def __init__(self, runner: Runner, module: nn.Module | None, precision: torch.dtype, seed: int) -> None:
+        self.oracle = "float64"
+        self.notes: list[str] = []
+        self._runner = runner
+        self._module = module
+        self._precision = precision
+        self._seed = seed
+        self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]] | None = None
+
+    def record(self, probe: Probe) -> Record:
+        """Run the reference, and whatever tells its noise, on one probe.
+
+        Raises:
+            Rejected: the reference raised, or overflowed on values that the caller did not ask for.
+        """
+        try:
+            own = self._runner.run(*probe.inputs())
+        except UnusableInput:
+            raise
+        except Exception as error:
+            raise Rejected(first_line(error)) from error
+        if self._noise is None:
+            self._noise = self._choose_noise(probe, own)
+        try:
+            exact, noise = self._noise(probe, own)
+        except Exception as error:
+            raise Rejected(f"in float64: {first_line(error)}") from error
+        return Record(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
+
+    def _truth(
+        self, probe: Probe, own: tuple[str, torch.Tensor], exact: tuple[str, torch.Tensor], noise: float
+    ) -> Truth:
+        name, run = own[0], as_real(own[1])
+        values = as_real(exact[1])
+        if not run.is_floating_point():
+            differs = run != values
+            undecided = differs if bool(differs.any()) else None
+            return Truth(name, run, own[1].dtype, noise, 0.0, run.numel(), undecided)
+        overflow = ~run.isfinite() & values.isfinite()
+        if probe.group != EXAMPLE and bool(overflow.any()):
+            raise Rejected(f"its output {name!r} overflows {own[1].dtype}")
+        finite = run.isfinite() & values.isfinite()
+        values = torch.where(finite, values.double(), run.double())
+        return Truth(name, values, own[1].dtype, noise, magnitude(values), int(finite.sum()))
+
+    def _choose_noise(
+        self, probe: Probe, own: NamedTensors
+    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+        if self._precision is torch.float64:
+            return self._scaled_noise(probe)
+        why = "the reference is not a PyTorch module"
+        if self._module is not None:
+            try:
+                twin = Twin(self._module, torch.float64)
+                _same_outputs(named_outputs(twin.run(*probe.inputs())), own)
+            except Exception as error:
+                why = first_line(error)
+            else:
+                return lambda probe, own: _against_float64(twin, probe, own)
+        self.oracle = "float32"
+        self.notes.append(
+            f"the reference does not run in float64 ({why}); the candidate was compared with the reference's "
+            f"own run, and the rounding noise estimated from runs with weights and inputs off by a few ulp"
+        )
+        return self._estimated_noise()
+
+    def _scaled_noise(
+        self, probe: Probe
+    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+        ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+        twin: Twin | None = None
+        try:
+            if self._module is not None:
+                twin = Twin(self._module, torch.float32)
+                twin.run(*probe.inputs())
+        except Exception:
+            twin = None
+        if twin is None:
+            self.notes.append(
+                "the reference runs in float64 only, so its rounding noise is taken as the floor"
+            )
+            return lambda probe, own: (own, [0.0] * len(own))
+        self.notes.append(
+            "the reference is float64: its rounding noise was scaled from that of a float32 copy"
+        )
+        single = twin
+
+        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
+            run = named_outputs(single.run(*probe.inputs()))
+            return own, [value * ratio for value in _distances(run, own)]
+
+        return noise
+
+    def _estimated_noise(self) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+        twins: list[Twin] = []
+        try:
+            for number in range(_JITTERED_RUNS if self._module is not None else 0):
+                assert self._module is not None
+                twin = Twin(self._module, None)
+                jitter_parameters(twin.module, self._seed + number)
+                twins.append(twin)
+        except Exception:
+            twins = []
+
+        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
+            worst = [0.0] * len(own)
+            for number in range(_JITTERED_RUNS):
+                args, kwargs = jittered_inputs(*probe.inputs(), self._seed + number)
+                if twins:
+                    run = named_outputs(twins[number].run(args, kwargs))
+                else:
+                    run = self._runner.run(args, kwargs)
+                worst = [max(pair) for pair in zip(worst, _distances(run, own), strict=True)]
+            return own, worst
+
+        return noise
+
+
+def lowest_precision(module: nn.Module | None, args: Args, kwargs: Kwargs) -> torch.dtype:
+    """The least precise floating-point dtype among weights, or inputs if there are none; else float32."""
+    tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+    if module is not None:
+        weights = [*module.parameters(), *module.buffers()]
+        # A float64 network that is handed float32 images computes in float64, or not at all.
+        tensors = [tensor for tensor in weights if tensor.is_floating_point()] or tensors
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+
+
+def _against_float64(twin: Twin, probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
+    exact = named_outputs(twin.run(*probe.inputs()))
+    _same_outputs(exact, own)
+    return exact, _distances(own, exact)
+
+
+def _distances(run: NamedTensors, truth: NamedTensors) -> list[float]:
+    """Largest distance per output over the elements that are finite in both; 0 for integers."""
+    distances = []
+    for (_, left), (_, right) in zip(run, truth, strict=True):
+        left, right = as_real(left), as_real(right)
+        if left.is_floating_point() and right.is_floating_point() and left.shape == right.shape:
+            both = left.isfinite() & right.isfinite()
+            left, right = left.double().where(both, 0.0), right.double().where(both, 0.0)
+            distances.append(deviation(left, right).max_abs)
+        else:
+            distances.append(0.0)
+    return distances
+
+
+def _same_outputs(exact: NamedTensors, own: NamedTensors) -> None:
+    if [(name, tensor.shape) for name, tensor in exact] != [(name, tensor.shape) for name, tensor in own]:
+        raise ValueError("its outputs have other names or shapes there")

@@ -1,0 +1,56 @@
+"""Runners: one small file per back end, and the choice among them.
+
+To add a back end, write a class that is a `Runner` (see `reparamkit.verify.runners.base`) and give its kind
+of object or file a line in `open_runner`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+from torch.export import ExportedProgram
+
+from reparamkit.errors import UnusableInput
+from reparamkit.verify.runners.base import NamedTensors, Runner, named_outputs
+from reparamkit.verify.runners.torch import TorchRunner
+
+__all__ = ["NamedTensors", "Runner", "TorchRunner", "named_outputs", "open_runner"]
+
+
+def open_runner(subject: object) -> Runner:
+    """A runner for an `nn.Module`, an `ExportedProgram`, a file (`str` or `Path`), or a runner as it is.
+
+    An `.onnx` file runs under ONNX Runtime; any other file is opened by `reparamkit.capture.source.load`,
+    which never unpickles what it does not trust.
+
+    Raises:
+        UnusableInput: it is none of these, or there is no such file.
+        MissingExtra: the package for this kind of file is not installed.
+    """
+    if isinstance(subject, nn.Module):
+        return TorchRunner(subject)
+    if isinstance(subject, ExportedProgram):
+        return TorchRunner(subject.module(), "torch.export")
+    if isinstance(subject, (str, Path)):
+        return _open_file(Path(subject))
+    if isinstance(subject, Runner):
+        return subject
+    raise UnusableInput(
+        f"cannot run a {type(subject).__name__}: give an nn.Module, an ExportedProgram or the path of a file"
+    )
+
+
+def _open_file(path: Path) -> Runner:
+    if not path.exists():
+        raise UnusableInput(f"there is no file {path}")
+    if path.suffix == ".onnx":
+        from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
+
+        return OnnxRuntimeRunner(path)
+    from reparamkit.capture.source import load
+
+    model: nn.Module | ExportedProgram = load(path).model
+    if isinstance(model, nn.Module):
+        return TorchRunner(model, path.name)
+    return TorchRunner(model.module(), path.name)

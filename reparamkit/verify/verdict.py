@@ -1,0 +1,135 @@
+"""What a comparison found: numbers, and the sentence that they amount to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """One output under one probe.
+
+    Attributes:
+        output: the output's name: "output" for a lone tensor, else its key, index or path ("map.0").
+        probe: the name of the input that it was computed from.
+        e0: the reference's own rounding error for this output, relative to `scale`; None without an oracle.
+        e1: the candidate's largest error relative to `scale`. For integers and booleans it is the share
+            of elements that differ.
+        budget: what `e1` had to stay under.
+        max_abs: the candidate's largest absolute error, in the output's own units.
+        scale: the largest magnitude of this output over the probes of the same group, same units.
+        index: where `max_abs` was found.
+        reference_value: the oracle's value there.
+        candidate_value: the candidate's value there.
+    """
+
+    output: str
+    probe: str
+    e0: float | None
+    e1: float
+    max_abs: float
+    scale: float
+    index: tuple[int, ...]
+    reference_value: float
+    candidate_value: float
+    budget: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.e1 <= self.budget
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a candidate computes the reference's function, and the numbers behind the answer.
+
+    `e0`, `e1` and `budget` all belong to one place, the output and probe at which `e1 / budget` is largest,
+    so that `passed` is `e1 <= budget` there. `outputs` holds every place. All three are relative to the
+    output's scale and have no unit.
+
+    Attributes:
+        passed: the candidate is the same function, to within rounding.
+        e0: the reference's own error against its float64 run, or None where it cannot run in float64.
+        e1: the candidate's error against that same run (against the reference's own run if `e0` is None);
+            infinite where the two could not be compared at all (see `reason`).
+        floor: the smallest budget, a few units in the last place of the network's precision.
+        budget: `4 * e0 + floor`; the formula is derived in `reparamkit.verify.reference`.
+        oracle: "float64", or "float32" when the reference's own run had to serve as the oracle.
+        outputs: one entry per output and probe.
+        seed: reproduces the probes.
+        notes: what a reader must know before trusting the verdict.
+        reason: why it failed, in words; empty when it passed.
+        constant_outputs: outputs that no probe changed; they are no evidence.
+    """
+
+    passed: bool
+    e0: float | None
+    e1: float
+    floor: float
+    budget: float
+    oracle: str
+    outputs: tuple[OutputError, ...]
+    seed: int
+    notes: tuple[str, ...]
+    reason: str = ""
+    constant_outputs: tuple[str, ...] = field(default=())
+
+    def worst(self) -> OutputError | None:
+        """The output and probe with the largest error in terms of its budget."""
+        return max(self.outputs, key=exceeds, default=None)
+
+    def summary(self) -> str:
+        """The verdict in one or two lines."""
+        if not self.passed:
+            return f"not equivalent: {self.reason}"
+        oracle = "its float64 run" if self.oracle == "float64" else "its own run"
+        against = f"error {self.e1:.1e} of the output's scale against {oracle}"
+        own = "" if self.e0 is None else f", the reference's own is {self.e0:.1e}"
+        probes = len({entry.probe for entry in self.outputs})
+        line = f"equivalent: {against}{own}, allowed {self.budget:.1e} ({probes} probes, seed {self.seed})"
+        return "\n".join([line, *(f"note: {note}" for note in self.notes[:1])])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain JSON; a number that JSON lacks becomes the text "inf", "-inf" or "nan"."""
+        return {
+            "passed": self.passed,
+            "reason": self.reason,
+            "e0": _json_number(self.e0),
+            "e1": _json_number(self.e1),
+            "floor": _json_number(self.floor),
+            "budget": _json_number(self.budget),
+            "oracle": self.oracle,
+            "seed": self.seed,
+            "notes": list(self.notes),
+            "constant_outputs": list(self.constant_outputs),
+            "outputs": [
+                {
+                    "output": entry.output,
+                    "probe": entry.probe,
+                    "e0": _json_number(entry.e0),
+                    "e1": _json_number(entry.e1),
+                    "budget": _json_number(entry.budget),
+                    "max_abs": _json_number(entry.max_abs),
+                    "scale": _json_number(entry.scale),
+                    "index": list(entry.index),
+                    "reference_value": _json_number(entry.reference_value),
+                    "candidate_value": _json_number(entry.candidate_value),
+                }
+                for entry in self.outputs
+            ],
+        }
+
+
+def exceeds(entry: OutputError) -> float:
+    """How large the error is in terms of its budget: above 1 it is too large."""
+    if entry.budget > 0:
+        return entry.e1 / entry.budget
+    return math.inf if entry.e1 > 0 else 0.0
+
+
+def _json_number(value: float | None) -> float | str | None:
+    if value is None or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")

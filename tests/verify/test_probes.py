@@ -1,0 +1,178 @@
+"""Probes: what they are made of, and how other sizes are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reparamkit.errors import UnusableInput
+from reparamkit.inputs import normalise_inputs, tensor_leaves
+from reparamkit.verify import Reference, probes
+from reparamkit.verify.sizes import other_sizes
+from tests.verify.nets import Lambda, folded, net
+
+IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+AXES = {0: {0: "batch", 2: "height", 3: "width"}}
+
+
+def _by_name(probe_list: list[object], name: str) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
+    return next(probe.inputs() for probe in probe_list if probe.name == name)  # type: ignore[attr-defined]
+
+
+def test_normal_probes_have_zero_mean_and_the_example_s_magnitude() -> None:
+    example = torch.rand(4, 3, 32, 32) * 10
+    chosen = probes((example,), {}, seed=0)
+    assert [probe.name for probe in chosen] == ["example", "normal 1", "normal 2", "large", "impulses"]
+    (value,), _ = _by_name(chosen, "normal 1")
+    rms = float(example.square().mean().sqrt())
+    assert abs(float(value.mean())) < 0.05 * rms
+    assert float(value.std()) == pytest.approx(rms, rel=0.05)
+    assert float((value < 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    (large,), _ = _by_name(chosen, "large")
+    assert float(large.std()) == pytest.approx(32 * rms, rel=0.05)
+    (zeros,), _ = _by_name(probes((torch.zeros(8, 64),), {}, seed=0), "normal 1")
+    assert float(zeros.std()) == pytest.approx(1, rel=0.1)
+
+
+def test_impulses_sit_at_the_corners_and_in_the_centre() -> None:
+    (value,), _ = _by_name(probes((torch.zeros(2, 3, 9, 7),), {}, seed=0), "impulses")
+    places = value.abs().sum((0, 1)).nonzero().tolist()
+    assert places == [[0, 0], [4, 3], [8, 6]]
+
+
+def test_probes_are_reproducible_and_fresh() -> None:
+    for left, right in zip(probes((IMAGE,), {}, seed=3), probes((IMAGE,), {}, seed=3), strict=True):
+        first, second = left.inputs()[0][0], right.inputs()[0][0]
+        assert torch.equal(first, second)
+        assert first.data_ptr() != second.data_ptr()
+        assert first.data_ptr() != IMAGE.data_ptr()
+    other = _by_name(probes((IMAGE,), {}, seed=4), "normal 1")[0][0]
+    assert not torch.equal(other, _by_name(probes((IMAGE,), {}, seed=3), "normal 1")[0][0])
+
+
+def test_integers_keep_their_values_and_booleans_their_places() -> None:
+    ids = torch.tensor([[5, 7, 11, 13, 17]])
+    mask = torch.tensor([True, False, True])
+    chosen = probes((ids,), {"mask": mask, "scale": 2.0}, seed=0)
+    assert [probe.name for probe in chosen] == ["example", "normal 1", "normal 2"]
+    (rolled,), kwargs = _by_name(chosen, "normal 1")
+    assert sorted(rolled.flatten().tolist()) == [5, 7, 11, 13, 17]
+    assert not torch.equal(rolled, ids)
+    assert torch.equal(kwargs["mask"], mask)  # type: ignore[arg-type]
+    assert kwargs["scale"] == 2.0
+    bigger = probes((ids,), {}, seed=0, dynamic_axes={0: {1: "length"}})[-1]
+    assert set(bigger.inputs()[0][0].flatten().tolist()) <= {5, 7, 11, 13, 17}
+
+
+def test_axes_of_one_symbol_change_together() -> None:
+    inputs = (IMAGE, torch.randn(2, 1, 32, 32))
+    axes = {0: {0: "b", 2: "s"}, 1: {0: "b", 2: "s", 3: "t"}}
+    for probe in probes(inputs, {}, seed=0, dynamic_axes=axes):
+        (left, right), _ = probe.inputs()
+        assert left.shape[0] == right.shape[0]
+        assert left.shape[2] == right.shape[2]
+        assert left.shape[3] == 32
+        assert left.dtype is torch.float32
+
+
+def test_other_sizes_stay_in_range_and_differ_from_the_example() -> None:
+    sizes = {"batch": 2, "height": 224, "width": 224}
+    ranges = {"batch": (1, 4), "height": (32, 300), "width": (32, None)}
+    proposals = [proposal for _, proposal in other_sizes(sizes, ranges)]
+    assert proposals
+    for proposal in proposals:
+        assert proposal != sizes
+        assert 1 <= proposal["batch"] <= 4
+        assert 32 <= proposal["height"] <= 300
+        assert proposal["width"] >= 32
+    assert proposals[0]["height"] != proposals[0]["width"]
+    assert {"batch": 3, "height": 224, "width": 224} in proposals
+    assert list(other_sizes({"batch": 1}, {"batch": (1, 1)})) == []
+
+
+def test_a_network_is_compared_at_another_batch_and_size() -> None:
+    original = net()
+    reference = Reference(original, (IMAGE,), dynamic_axes=AXES)
+    tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
+    assert len(tried) == 2
+    assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in tried)
+    assert reference.judge(folded(original)).passed
+
+
+def test_a_candidate_that_is_right_at_the_example_s_size_only_fails() -> None:
+    pooled = Lambda(lambda self, x: self.conv(x).mean((2, 3)))
+    fixed = Lambda(lambda self, x: self.conv(x).sum((2, 3)) / 1024)
+    assert Reference(pooled, (IMAGE,)).judge(fixed).passed
+    assert not Reference(pooled, (IMAGE,), dynamic_axes=AXES).judge(fixed).passed
+    crashing = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024).mean(2))
+    verdict = Reference(pooled, (IMAGE,), dynamic_axes=AXES).judge(crashing)
+    assert not verdict.passed
+    assert "the candidate fails on the probe 'another size (batch=3" in verdict.reason
+
+
+def test_sizes_that_the_reference_rejects_are_passed_over() -> None:
+    def multiple(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_unshuffle(self.conv(x), 32)
+
+    reference = Reference(Lambda(multiple), (IMAGE,), dynamic_axes=AXES)
+    tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
+    assert len(tried) == 2
+    assert all(size["height"] % 32 == 0 for size in tried)
+    stubborn = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024))
+    reference = Reference(stubborn, (IMAGE,), dynamic_axes={0: {0: "batch"}})
+    assert reference.judge(stubborn).passed
+    assert "free axes were compared at the example's size only (tried another size" in reference.notes[-1]
+
+
+def test_sizes_that_the_exported_guards_reject_are_passed_over() -> None:
+    from reparamkit.verify import inputs_accepted_by
+
+    original = net()
+    dynamic = torch.export.Dim("batch", max=64)
+    program = torch.export.export(original, (IMAGE,), dynamic_shapes=({0: dynamic},))
+    reference = Reference(original, (IMAGE,), dynamic_axes=AXES, accepts=inputs_accepted_by(program))
+    tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
+    assert tried == [{"batch": 3, "height": 32, "width": 32}]
+    assert reference.judge(program).passed
+
+
+def test_widening_twice_adds_nothing() -> None:
+    reference = Reference(net(), (IMAGE,))
+    reference.widen(AXES)
+    count = len(reference.records)
+    reference.widen(AXES)
+    assert len(reference.records) == count
+
+
+def test_networks_with_few_outputs_are_tried_more_often() -> None:
+    scalar = Lambda(lambda self, x: self.conv(x).mean((1, 2, 3)))
+    names = [record.probe.name for record in Reference(scalar, (IMAGE[:1],)).records]
+    assert names.count("normal 8") == 1
+    assert "normal 3" not in [
+        record.probe.name for record in Reference(net(), (IMAGE.repeat(8, 1, 1, 1),)).records
+    ]
+
+
+def test_probes_that_the_reference_rejects_are_left_out_with_a_note() -> None:
+    def positive_only(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if x.amax() > 100:
+            raise ValueError("too bright")
+        return self.conv(x)
+
+    network = Lambda(positive_only)
+    verdict = Reference(network, (IMAGE * 10,)).judge(network)
+    assert verdict.passed
+    assert "the probe 'large' was left out: the reference rejects it: ValueError: too bright" in verdict.notes
+
+
+def test_inputs_are_normalised_in_one_way() -> None:
+    assert normalise_inputs(IMAGE) == ((IMAGE,), {})
+    assert normalise_inputs([IMAGE, None]) == ((IMAGE, None), {})
+    assert normalise_inputs({"x": IMAGE}) == ((), {"x": IMAGE})
+    for bad in (None, 3, "x"):
+        with pytest.raises(UnusableInput, match="a tensor, a tuple of positional arguments, or a dict"):
+            normalise_inputs(bad)
+    names = [name for name, _ in tensor_leaves((IMAGE, [IMAGE]), {"y": {"a": IMAGE}})]
+    assert names == ["0", "1.0", "y.a"]
