@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,25 +24,44 @@ def limited(seconds: float | None) -> Iterator[None]:
         yield
         return
     thread = ctypes.c_ulong(threading.get_ident())
-    done, lock = threading.Event(), threading.Lock()
+    done, lock, sent = threading.Event(), threading.Lock(), 0
 
     def watch() -> None:
-        if done.wait(seconds):
-            return
-        while True:
+        nonlocal sent
+        pause = seconds
+        while not done.wait(pause):
             with lock:
                 if done.is_set():
                     return
+                sent += 1
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
-            if done.wait(1.0):
-                return
+            pause = 1.0
 
     watcher = threading.Thread(target=watch, daemon=True, name="reparamkit-limit")
     watcher.start()
+    caught = 0
     try:
         yield
+    except OutOfTime:
+        caught = 1
+        raise
     finally:
         with lock:
             done.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+        if sent > caught:
+            _absorb()
         watcher.join()
+
+
+def _absorb() -> None:
+    """Take an exception that was sent but may not have arrived yet.
+
+    Clearing it (SetAsyncExc with NULL) leaves CPython 3.11's eval breaker set for good, which slows
+    down all that follows.
+    """
+    try:
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            pass
+    except OutOfTime:
+        pass

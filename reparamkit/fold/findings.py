@@ -119,7 +119,7 @@ def _edge(forms: Forms, node: Node, below: Node) -> str:
         return ""
     kept = forms.original(node.id)
     best = min(merged, key=lambda f: f.cost)
-    if best.cost < kept.cost:
+    if best.cost <= kept.cost:
         return ""
     return (
         f"merging it with {short(below.operator)} {below.name!r} is exact but dearer: "

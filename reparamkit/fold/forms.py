@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 
 from reparamkit.algebra import Inexact, Map, Scalar, geometry
 from reparamkit.fold import cost
+from reparamkit.fold.dominance import PostDominance
 from reparamkit.operators import Affine, Concat, Meaning, Part, Value
 
 BEAM = 3
 MOST_TERMS = 4
+_SHARED = 1 / 64
 
 Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation kept as it is."""
@@ -52,10 +54,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut)."""
+    """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut).
+
+    `own` is the cost of computing it from its sources, `cost` adds what those cost that exist for it alone.
+    """
 
     node: int
     terms: tuple[Term, ...]
+    own: float
     cost: float
     choices: tuple[Form | None, ...]
     original: bool
@@ -83,7 +89,7 @@ class Forms:
         self.barred = barred
         self.why: dict[tuple[int, int], str] = {}
         self._of: list[list[Form]] = []
-        self._shares = _shares(nodes)
+        self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
         for node in nodes:
             self._of.append(self._forms(node) if node.meaning is not None else [])
 
@@ -139,9 +145,8 @@ class Forms:
     def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
         kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
         cuts = (None,) * len(meaning.values)
-        yield Form(
-            node.id, kept, cost.concatenation(node.value) + self._upstream(v for v, _ in kept), cuts, True
-        )
+        own = cost.concatenation(node.value)
+        yield Form(node.id, kept, own, own + self._upstream(node, (v for v, _ in kept)), cuts, True)
         if node.id in self.barred:
             return
         dims = node.value.ndim - 1 - meaning.axis
@@ -184,16 +189,24 @@ class Forms:
         original: bool,
     ) -> Form:
         values = [(structure, self.nodes[source].value) for source, structure in terms]
-        spent = cost.total(values, node.value) + self._upstream(source for source, _ in terms)
+        own = cost.total(values, node.value)
         if original:
-            spent += cost.upkeep(node.upkeep) + (cost.copy(node.value) if _is_identity(terms) else 0.0)
-        return Form(node.id, terms, spent, choices, original)
+            own += cost.upkeep(node.upkeep) + (cost.copy(node.value) if _is_identity(terms) else 0.0)
+        spent = own + self._upstream(node, (source for source, _ in terms))
+        return Form(node.id, terms, own, spent, choices, original)
 
-    def _upstream(self, sources: Iterable[int]) -> float:
-        """What the sources cost that exist only for this; shared by all the places that need them."""
-        return sum(
-            self._of[s][0].cost / self._shares[s] for s in sources if self._of[s] and not self.nodes[s].forced
-        )
+    def _upstream(self, node: Node, sources: Iterable[int]) -> float:
+        """What the sources cost that exist only for this.
+
+        A source that ends up in other places too will most likely exist anyway. It is not quite free, so
+        that of two equals the form wins that does without it: then, if all its readers can, it goes.
+        """
+        spent = 0.0
+        for s in sources:
+            if self._of[s] and not self.nodes[s].forced:
+                best = self._of[s][0]
+                spent += best.cost if self._postdominates(node.id, s) else best.own * _SHARED
+        return spent
 
     def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
         for choice in choices:
@@ -223,23 +236,3 @@ def _merged(terms: Iterable[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
     for source, structure in terms:
         by_source[source] = geometry.add(by_source[source], structure) if source in by_source else structure
     return tuple(sorted(by_source.items(), key=lambda item: item[0]))
-
-
-def _shares(nodes: Sequence[Node]) -> list[int]:
-    """For each node, in how many separate places its value ends up (at most 8 are counted).
-
-    Two branches that meet again in one sum end up in one place; a value that two activations
-    read through two batch norms ends up in two, which share its cost.
-    """
-    ends: list[frozenset[int]] = [frozenset()] * len(nodes)
-    for node in reversed(nodes):
-        found: set[int] = set()
-        for user in node.users:
-            if nodes[user].meaning is None or nodes[user].forced:
-                found.add(user)
-            else:
-                found |= ends[user]
-            if len(found) > 8:
-                break
-        ends[node.id] = frozenset(itertools.islice(found, 8))
-    return [max(1, len(e)) for e in ends]

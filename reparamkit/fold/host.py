@@ -29,6 +29,7 @@ class Host:
         self.nodes: list[Node] = []
         self.fx_nodes: list[fx.Node] = []
         self._ids: dict[fx.Node, int] = {}
+        self._symbols: dict[object, str] = {}
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
         for node in program.graph.nodes:
             if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
@@ -43,7 +44,7 @@ class Host:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             return
-        found = Node(len(self.nodes), node.name, str(node.target), _value(len(self.nodes), node, value), None)
+        found = Node(len(self.nodes), node.name, str(node.target), self._value(node, value), None)
         self.nodes.append(found)
         self.fx_nodes.append(node)
         self._ids[node] = found.id
@@ -56,6 +57,17 @@ class Host:
             found.meaning, found.upkeep = self._meaning(node, found.value), self._upkeep(node)
         except NotAffine as reason:
             found.reason, found.notable = str(reason), reason.notable
+
+    def _value(self, node: fx.Node, value: Tensor) -> Value:
+        shape = tuple(_hint(s) for s in value.shape)
+        sizes = tuple(s if isinstance(s, int) else self._symbol(s) for s in value.shape)
+        return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
+
+    def _symbol(self, size: torch.SymInt) -> str:
+        expression = size.node.expr
+        if expression not in self._symbols:  # printing one costs more than all else here
+            self._symbols[expression] = str(expression)
+        return self._symbols[expression]
 
     def _meaning(self, node: fx.Node, result: Value) -> Meaning:
         if not isinstance(node.target, OpOverload):
@@ -104,12 +116,6 @@ def _operands(call: Call) -> list[Value]:
     for argument in call.arguments.values():
         found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
     return found
-
-
-def _value(index: int, node: fx.Node, value: Tensor) -> Value:
-    shape = tuple(_hint(s) for s in value.shape)
-    sizes = tuple(s if isinstance(s, int) else str(s) for s in value.shape)
-    return Value(index, shape, sizes, value.dtype, node.name)
 
 
 def _hint(size: int | torch.SymInt) -> int:

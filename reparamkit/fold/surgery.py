@@ -35,9 +35,10 @@ class Surgery:
         """Replace the value at `form.node`; returns the paths of the new layers. Call in graph order."""
         old = self.host.fx_nodes[form.node]
         inside = [self.host.fx_nodes[i] for i in interior(form)]
-        paths = [self._path(inside, layer) for layer in realisation.layers]
-        for path, layer in zip(paths, realisation.layers, strict=True):
-            self._layers[path] = layer.module
+        paths = []
+        for layer in realisation.layers:
+            paths.append(self._path(inside, layer))
+            self._layers[paths[-1]] = layer.module
         with self.graph.inserting_before(old):
             new = realisation.build(
                 lambda s: self._now.get(s, self.host.fx_nodes[s]),
@@ -62,7 +63,7 @@ class Surgery:
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own."""
         self.graph.eliminate_dead_code(
-            is_impure_node=lambda n: n.op in ("placeholder", "output") or (n.op == "call_function" and n.is_impure())
+            is_impure_node=lambda n: n.op in ("placeholder", "output") or (n.op == "call_function" and n.is_impure(impure_random=False))
         )
         root = _root(self.host.program, self.graph, self._layers)
         module = fx.GraphModule(root, self.graph, class_name="Folded")

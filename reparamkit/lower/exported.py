@@ -79,9 +79,9 @@ def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
 def axis_names(program: ExportedProgram) -> dict[str, str]:
     """A readable name for every free symbol: batch, height and width where the place says so.
 
-    The first axis of an input is its batch; the last two of a rank of four are height and width; the last one
-    of a rank of three is a length, and a video (rank five) has depth, height and width. Any other is called by its
-    input and axis. A name that is taken by another symbol gets the input's name in front.
+    The first axis of an input is its batch; the last two of a rank of four are height and width; the last
+    one of a rank of three is a length, and a volume (rank five) has depth, height and width. Any other is
+    called by its input and axis. A name that another symbol has gets the input's name in front.
     """
     layouts = {3: {2: "length"}, 4: {2: "height", 3: "width"}, 5: {2: "depth", 3: "height", 4: "width"}}
     names: dict[str, str] = {}

@@ -34,8 +34,8 @@ def write_verified(path: Path, write: Callable[[Path], None], verify: Callable[[
 
     Args:
         path: where it is to appear. An older file there is replaced.
-        write: writes to the path it is given, whose name is that of `path`. Files that it puts beside it (ONNX
-            weights, say) are moved into place first; give them names that no older output uses.
+        write: writes to the path it is given, whose name is that of `path`. Files that it puts beside it
+            (ONNX weights, say) are moved into place first; give them names that no older output uses.
         verify: raises if what lies at the path it is given is not good.
 
     Raises:

@@ -9,6 +9,7 @@ taken out. The module path of each node ("pkg.torch.onnx.name_scopes") stays.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 ONE_FILE_BYTES = 1_900_000_000
 """Weights beyond this go into a second file: one protobuf message holds less than 2 GiB."""
 
-_KEPT_METADATA = frozenset({"pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"})
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_KEPT_METADATA = frozenset({_SCOPES, "pkg.torch.onnx.class_hierarchy"})
 
 
 def save_onnx(
@@ -79,6 +81,7 @@ def save_onnx(
     model = exported.model_proto
     del exported
     model = _simplified(model, notes)
+    _restore_zero_biases(model, program)
     _clean(model, axis_names or {})
     _check(model, notes)
     with path.open("wb") as file:
@@ -113,6 +116,23 @@ def convolutions_without_bias(path: Path) -> list[str]:
     ]
 
 
+def remove_stale_weights(path: Path) -> None:
+    """Remove the second files that older files of this name left, and that this one does not use."""
+    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data")
+    found = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+    if not found:
+        return
+    used = {
+        entry.value
+        for tensor in _load_graph(path).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for other in found:
+        if other.name not in used:
+            other.unlink(missing_ok=True)
+
+
 def weight_bytes(program: ExportedProgram) -> int:
     """The size of all parameters, buffers and constants of a program."""
     tensors = [*program.state_dict.values(), *program.constants.values()]
@@ -125,14 +145,53 @@ def _simplified(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     try:
         with quiet():
             # certify looks for z3 and can take minutes; the verification runs the file instead.
-            simplified, _ = onnxsim.simplify(model, check_n=0, certify=False)
+            simplified: onnx.ModelProto = onnxsim.simplify(model, check_n=0, certify=False)[0]
     except Exception as error:
         notes.append(f"not simplified: onnxsim failed ({first_line(error)})")
         return model
     if _sizes(simplified) != _sizes(model):
         notes.append("not simplified: onnxsim changed the sizes of inputs or outputs")
         return model
+    # onnxsim drops where a node comes from; a node that it kept still has its name.
+    origins = {node.name: node.metadata_props for node in _nodes(model) if node.name}
+    for node in _nodes(simplified):
+        if node.name in origins and not node.metadata_props:
+            node.metadata_props.extend(origins[node.name])
     return simplified
+
+
+def _restore_zero_biases(model: onnx.ModelProto, program: ExportedProgram) -> None:
+    """Give back the bias of a convolution that an optimiser dropped because it is all zeros.
+
+    A graph whose convolutions all have one is what quantisers and later folds of the file expect.
+    """
+    import numpy as np
+    import onnx
+
+    biased = {
+        node.name
+        for node in program.graph.nodes
+        if node.op == "call_function"
+        and "conv" in str(node.target)
+        and _argument(node, 2, "bias") is not None
+    }
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or (len(node.input) > 2 and node.input[2]) or node.input[1] not in weights:
+            continue
+        scopes = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        if not scopes or ast.literal_eval(scopes[0])[-1] not in biased:
+            continue
+        weight = weights[node.input[1]]
+        zeros = np.zeros(weight.dims[0], onnx.helper.tensor_dtype_to_np_dtype(weight.data_type))
+        name = f"{node.name}.bias"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
+        del node.input[2:]
+        node.input.append(name)
+
+
+def _argument(node: torch.fx.Node, position: int, name: str) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:
@@ -149,9 +208,7 @@ def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:
 
 def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str]) -> None:
     """Readable axes, no stack traces, no record of the simplifier."""
-    from reparamkit import __name__ as producer
-
-    model.producer_name = producer
+    model.producer_name = "reparamkit"
     del model.metadata_props[:]
     graph = model.graph
     del graph.metadata_props[:]

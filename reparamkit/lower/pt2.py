@@ -14,8 +14,8 @@ from reparamkit.lower.quiet import quiet
 def save_pt2(program: ExportedProgram, path: Path) -> None:
     """Write an exported program. Weights lie in the archive as raw bytes, never pickled.
 
-    The archive is made in memory (it takes the file's size once more): torch's writer ends the whole process when
-    the disk is full, from C++, where no handler reaches it.
+    The archive is made in memory (it takes the file's size once more): torch's writer ends the whole process
+    when the disk is full, from C++, where no handler reaches it.
 
     Raises:
         OSError: the file cannot be written.

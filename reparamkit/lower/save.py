@@ -98,6 +98,8 @@ def save(
         operators.update(onnx.operator_counts(target) if path.suffix == ".onnx" else aten_counts(made))
 
     write_verified(path, write, verify)
+    if path.suffix == ".onnx":
+        onnx.remove_stale_weights(path)
     return Saved(path, verdicts[0], operators, tuple(notes))
 
 
@@ -119,7 +121,7 @@ def check_suffix(path: Path) -> None:
 
 
 def onnx_names(outputs: Sequence[str]) -> list[str]:
-    """Names for the outputs of an ONNX file from the places of a Python structure ("map.0" becomes "map_0")."""
+    """Names for an ONNX file's outputs from places in a Python structure ("map.0" becomes "map_0")."""
     plain = [name.replace(".", "_") for name in outputs]
     return [f"output_{name}" if name[0].isdigit() else name for name in plain]
 

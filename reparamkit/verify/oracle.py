@@ -29,12 +29,13 @@ class Twin:
     def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
         self.module = private_copy(module)
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(False)
-        if dtype is torch.float64:
-            self.module.double()
-        elif dtype is torch.float32:
-            self.module.float()
+        with warnings.catch_warnings():
+            # A copy of a traced TorchScript module has parameters that are no leaves.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            if dtype is torch.float64:
+                self.module.double()
+            elif dtype is torch.float32:
+                self.module.float()
         self._promote = dtype is torch.float64
 
     def run(self, args: Args, kwargs: Kwargs) -> Any:
