@@ -19,7 +19,9 @@ class Constants:
         self._program = program
         self._nodes: set[fx.Node] = set()
         for node in program.graph.nodes:
-            if program.is_constant(node) or (_pure(node) and all(n in self._nodes for n in node.all_input_nodes)):
+            if program.is_constant(node) or (
+                _pure(node) and all(n in self._nodes for n in node.all_input_nodes)
+            ):
                 self._nodes.add(node)
 
     def __contains__(self, node: object) -> bool:

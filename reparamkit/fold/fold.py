@@ -42,22 +42,29 @@ def fold_program(program: Program) -> Outcome:
     host = Host(program)
     chosen, proven, unproven = _proven_plan(host)
     surgery = Surgery(host)
-    folds = []
+    made = []
     for form in chosen.folds:
         if form.is_identity:
             surgery.alias(form)
-            continue
-        done = proven[form.node]
+        else:
+            made.append((form, proven[form.node], surgery.replace(form, proven[form.node].realisation)))
+    module = surgery.module()
+    folds = []
+    for form, done, calls in made:
         inside = [host.fx_nodes[i] for i in interior(form)]
-        where = common_path(owner_path(n) for n in inside)
-        paths = surgery.replace(form, done.realisation)
-        layers = {p: _described(x.module) for p, x in zip(paths, done.realisation.layers, strict=True)}
-        folds.append(Fold(where, counted([str(n.target) for n in inside]), layers, done.error))
+        folds.append(
+            Fold(
+                where=common_path(owner_path(n) for n in inside),
+                operators=counted([str(n.target) for n in inside]),
+                layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
+                error=done.error,
+            )
+        )
     kept = tuple(
         Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, reason)
         for node, reason in refusals(chosen, unproven)
     )
-    return Outcome(surgery.module(), tuple(folds), kept)
+    return Outcome(module, tuple(folds), kept)
 
 
 def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
@@ -76,7 +83,11 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
                 unproven[form.node] = str(reason)
                 failed = True
         if not failed:
-            return current, {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity}, unproven
+            return (
+                current,
+                {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
+                unproven,
+            )
 
 
 def _make(host: Host, form: Form) -> _Proven:

@@ -24,6 +24,7 @@ from reparamkit.operators import Affine, Concat, Meaning, Part, Value
 BEAM = 3
 MOST_TERMS = 4
 _SHARED = 1 / 64
+_HORIZON = 32
 
 Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation kept as it is."""
@@ -52,19 +53,20 @@ class Node:
         return self.meaning.values if isinstance(self.meaning, Concat) else ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Form:
     """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut).
 
-    `own` is the cost of computing it from its sources, `cost` adds what those cost that exist for it alone.
+    `own` is the cost of computing it from its sources; `cost`, to be compared between the forms of one node
+    only, adds what those cost that exist for it alone.
     """
 
     node: int
     terms: tuple[Term, ...]
-    own: float
-    cost: float
     choices: tuple[Form | None, ...]
     original: bool
+    own: float
+    cost: float = 0.0
 
     @property
     def sources(self) -> frozenset[int]:
@@ -145,8 +147,7 @@ class Forms:
     def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
         kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
         cuts = (None,) * len(meaning.values)
-        own = cost.concatenation(node.value)
-        yield Form(node.id, kept, own, own + self._upstream(node, (v for v, _ in kept)), cuts, True)
+        yield Form(node.id, kept, cuts, True, cost.concatenation(node.value))
         if node.id in self.barred:
             return
         dims = node.value.ndim - 1 - meaning.axis
@@ -192,21 +193,40 @@ class Forms:
         own = cost.total(values, node.value)
         if original:
             own += cost.upkeep(node.upkeep) + (cost.copy(node.value) if _is_identity(terms) else 0.0)
-        spent = own + self._upstream(node, (source for source, _ in terms))
-        return Form(node.id, terms, own, spent, choices, original)
+        return Form(node.id, terms, choices, original, own)
 
-    def _upstream(self, node: Node, sources: Iterable[int]) -> float:
-        """What the sources cost that exist only for this.
+    def _count_upstream(self, node: Node, found: list[Form]) -> None:
+        """Add to each form what its sources cost that exist only for it, as far as the forms differ there.
 
-        A source that ends up in other places too will most likely exist anyway. It is not quite free, so
-        that of two equals the form wins that does without it: then, if all its readers can, it goes.
+        All are followed upstream together, the latest value first, until they need the same values: what
+        lies further up is common to all. A source that ends up in other places too will most likely
+        exist anyway. It is not quite free, so that of two equals the form wins that does without it:
+        then, if all its readers can, it goes.
         """
-        spent = 0.0
+        needs: list[set[int]] = []
+        shared: list[set[int]] = []
+        for form in found:
+            form.cost = form.own
+            needs.append(set())
+            shared.append(set())
+            self._sort_in(node, form.sources, needs[-1], shared[-1])
+        for _ in range(_HORIZON):
+            if all(n == needs[0] for n in needs):
+                break
+            latest = max(max(n) for n in needs if n)
+            best = self._of[latest][0]
+            for form, need, free in zip(found, needs, shared, strict=True):
+                if latest in need:
+                    need.remove(latest)
+                    form.cost += best.own
+                    self._sort_in(node, best.sources, need, free)
+        for form, free in zip(found, shared, strict=True):
+            form.cost += sum(self._of[s][0].own * _SHARED for s in free)
+
+    def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
         for s in sources:
             if self._of[s] and not self.nodes[s].forced:
-                best = self._of[s][0]
-                spent += best.cost if self._postdominates(node.id, s) else best.own * _SHARED
-        return spent
+                (needed if self._postdominates(node.id, s) else shared).add(s)
 
     def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
         for choice in choices:
@@ -214,6 +234,7 @@ class Forms:
                 self.why.setdefault((node.id, choice.node), reason)
 
     def _pruned(self, found: list[Form]) -> list[Form]:
+        self._count_upstream(self.nodes[found[0].node], found)
         found.sort(key=lambda f: (f.cost, not f.original))
         best: dict[frozenset[int], Form] = {}
         for form in found:

@@ -49,7 +49,9 @@ class Host:
         self.fx_nodes.append(node)
         self._ids[node] = found.id
         if node.op != "call_function":
-            found.reason = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
+            found.reason = (
+                "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
+            )
             return
         try:
             if raw_strides:

@@ -117,7 +117,9 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
                 for axis in range(d):
                     g = own[0] if own else None
                     give = 0 if g is None else slack * (g.stride[axis] - 1)
-                    shape[ndim - d + axis] = outputs[axis] if g is None else g.length_in(axis, outputs[axis], give)
+                    shape[ndim - d + axis] = (
+                        outputs[axis] if g is None else g.length_in(axis, outputs[axis], give)
+                    )
                 shapes[s] = tuple(shape)
             if all(n > 0 for shape in shapes.values() for n in shape):
                 yield False, shapes

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from reparamkit.capture.program import Program
 from reparamkit.fold.forms import Form
 from reparamkit.fold.host import Host
-from reparamkit.fold.layers import Layer, Realisation
+from reparamkit.fold.layers import Realisation
 from reparamkit.fold.plan import interior
 
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
@@ -28,28 +28,31 @@ class Surgery:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.graph = host.program.graph
-        self._layers: dict[str, nn.Module] = {}
         self._now: dict[int, fx.Node] = {}
+        self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
 
-    def replace(self, form: Form, realisation: Realisation) -> list[str]:
-        """Replace the value at `form.node`; returns the paths of the new layers. Call in graph order."""
+    def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
+        """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
         old = self.host.fx_nodes[form.node]
         inside = [self.host.fx_nodes[i] for i in interior(form)]
-        paths = []
-        for layer in realisation.layers:
-            paths.append(self._path(inside, layer))
-            self._layers[paths[-1]] = layer.module
+        calls: list[fx.Node] = []
+
+        def call(i: int, x: fx.Node) -> fx.Node:
+            module = realisation.layers[i].module
+            calls.append(self.graph.call_module("", (x,)))
+            self._wanted[calls[-1]] = _wanted_path(inside, module), module
+            return calls[-1]
+
         with self.graph.inserting_before(old):
             new = realisation.build(
                 lambda s: self._now.get(s, self.host.fx_nodes[s]),
                 lambda op, *args: self.graph.call_function(op, args),
-                lambda i, x: self.graph.call_module(paths[i], (x,)),
+                call,
             )
-        if new.op != "placeholder":
-            new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace")}
+        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace")}
         old.replace_all_uses_with(new)
         self._now[form.node] = new
-        return paths
+        return calls
 
     def alias(self, form: Form) -> None:
         """The value is its source under another name."""
@@ -61,37 +64,60 @@ class Surgery:
         self._now[form.node] = source
 
     def module(self) -> fx.GraphModule:
-        """The finished module, with parameters of its own."""
-        self.graph.eliminate_dead_code(
-            is_impure_node=lambda n: n.op in ("placeholder", "output") or (n.op == "call_function" and n.is_impure(impure_random=False))
-        )
-        root = _root(self.host.program, self.graph, self._layers)
+        """The finished module, with parameters of its own; afterwards every call knows its path."""
+        self.graph.eliminate_dead_code(is_impure_node=_impure)
+        root = _root(self.host.program, self.graph)
+        for call, (wanted, layer) in self._wanted.items():
+            call.target = _free(root, wanted)
+            *path, last = call.target.split(".")
+            _ensure(root, path).add_module(last, layer)
         module = fx.GraphModule(root, self.graph, class_name="Folded")
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
 
-    def _path(self, inside: Sequence[fx.Node], layer: Layer) -> str:
-        owners = [owner_path(n) for n in inside]
-        weighted = [o for n, o in zip(inside, owners, strict=True) if str(n.target).startswith(_WEIGHTED)]
-        if len(weighted) == 1 and weighted[0]:
-            wanted = weighted[0]
-        else:
-            kind = "linear" if isinstance(layer.module, nn.Linear) else "conv"
-            kind = kind if isinstance(layer.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) else "scale"
-            wanted = ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
-        return self._free(wanted)
 
-    def _free(self, wanted: str) -> str:
-        taken = set(self._layers)
-        state = self.host.program.state
-        path, count = wanted, 0
-        while path in taken or any(
-            other.startswith(path + ".") or path.startswith(other + ".") for other in taken
-        ) or any(name == path for name in state):
-            count += 1
-            path = f"{wanted}_{count}"
-        return path
+def _impure(node: fx.Node) -> bool:
+    if node.op == "call_function":
+        return node.is_impure(impure_random=False)
+    return node.op in ("placeholder", "output")
+
+
+def _wanted_path(inside: Sequence[fx.Node], module: nn.Module) -> str:
+    owners = [owner_path(n) for n in inside]
+    weighted = [o for n, o in zip(inside, owners, strict=True) if str(n.target).startswith(_WEIGHTED)]
+    if len(weighted) == 1 and weighted[0]:
+        return weighted[0]
+    kind = "scale"
+    if isinstance(module, nn.Linear):
+        kind = "linear"
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        kind = "conv"
+    return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
+
+
+def _free(root: nn.Module, wanted: str) -> str:
+    """The path wanted, or the next number behind it where the network still keeps something there."""
+    path, count = wanted, 0
+    while not _is_free(root, path.split(".")):
+        count += 1
+        path = f"{wanted}_{count}"
+    return path
+
+
+def _is_free(root: nn.Module, path: Sequence[str]) -> bool:
+    for i, name in enumerate(path):
+        if type(root) is not nn.Module:
+            return False  # inside another layer
+        if hasattr(root, name) and name not in root._modules:
+            return False
+        child = root._modules.get(name)
+        if child is None:
+            return True
+        if i == len(path) - 1:
+            return False
+        root = child
+    return True
 
 
 def owner_path(node: fx.Node) -> str:
@@ -113,7 +139,7 @@ def common_path(paths: Iterable[str]) -> str:
     return ".".join(common)
 
 
-def _root(program: Program, graph: fx.Graph, layers: dict[str, nn.Module]) -> nn.Module:
+def _root(program: Program, graph: fx.Graph) -> nn.Module:
     root = nn.Module()
     owned: dict[int, nn.Parameter] = {}
     used = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
@@ -130,10 +156,9 @@ def _root(program: Program, graph: fx.Graph, layers: dict[str, nn.Module]) -> nn
                 owned[key] = nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
             parent.register_parameter(last, owned[key])
         else:
-            parent.register_buffer(last, tensor.detach().clone(), persistent=name not in program.non_persistent)
-    for path_of, module in layers.items():
-        *path, last = path_of.split(".")
-        _ensure(root, path).add_module(last, module)
+            parent.register_buffer(
+                last, tensor.detach().clone(), persistent=name not in program.non_persistent
+            )
     return root
 
 
