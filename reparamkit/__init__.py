@@ -1,0 +1,85 @@
+"""reparamkit: fold structural re-parameterization out of any PyTorch network, and prove that nothing changed.
+
+    import reparamkit as rk
+
+    folded = rk.fold(model, example_inputs)
+    folded.save("net.onnx")
+
+Names are imported when they are first used, so that `import reparamkit` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reparamkit import models
+    from reparamkit.api import Folded, Inspection, fold, inspect
+    from reparamkit.capture.source import Source, load
+    from reparamkit.errors import (
+        CannotCapture,
+        MissingExtra,
+        NotEquivalent,
+        ReparamkitError,
+        UntrustedPickle,
+        UnusableInput,
+    )
+    from reparamkit.folding.findings import Fold, Refusal
+    from reparamkit.verify import Equivalence, assert_equivalent, check
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Folded": "reparamkit.api",
+    "Inspection": "reparamkit.api",
+    "fold": "reparamkit.api",
+    "inspect": "reparamkit.api",
+    "Source": "reparamkit.capture.source",
+    "load": "reparamkit.capture.source",
+    "Fold": "reparamkit.folding.findings",
+    "Refusal": "reparamkit.folding.findings",
+    "Equivalence": "reparamkit.verify",
+    "assert_equivalent": "reparamkit.verify",
+    "check": "reparamkit.verify",
+    "CannotCapture": "reparamkit.errors",
+    "MissingExtra": "reparamkit.errors",
+    "NotEquivalent": "reparamkit.errors",
+    "ReparamkitError": "reparamkit.errors",
+    "UntrustedPickle": "reparamkit.errors",
+    "UnusableInput": "reparamkit.errors",
+}
+
+__all__ = [
+    "CannotCapture",
+    "Equivalence",
+    "Fold",
+    "Folded",
+    "Inspection",
+    "MissingExtra",
+    "NotEquivalent",
+    "Refusal",
+    "ReparamkitError",
+    "Source",
+    "UntrustedPickle",
+    "UnusableInput",
+    "__version__",
+    "assert_equivalent",
+    "check",
+    "fold",
+    "inspect",
+    "load",
+    "models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module("reparamkit.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

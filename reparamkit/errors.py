@@ -33,7 +33,8 @@ class MissingExtra(UnusableInput):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: pip install 'reparamkit[{extra}]'"
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f"pip install 'reparamkit[{extra}]'"
         )
 
 

@@ -7,6 +7,7 @@ symbolic solver has none: batch and spatial sizes, batch alone, fixed sizes.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from reparamkit.errors import CannotCapture, UnusableInput
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
 
-_FULL, _BATCH, _FIXED = "batch and spatial sizes", "batch size", "fixed sizes"
+_FULL, _BATCH = "batch and spatial sizes", "batch size"
+_LADDERS = {"auto": (_FULL, _BATCH), True: (_FULL, _BATCH), "batch": (_BATCH,), False: ()}
 _NOISY = ("torch._export", "torch.export", "torch.fx.experimental", "torch._dynamo", "torch._functorch")
 
 
@@ -34,20 +36,22 @@ def capture(
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
     *,
-    dynamic: str | bool | Any = "auto",
+    dynamic: Any = "auto",
     seconds: float = SECONDS_PER_ATTEMPT,
 ) -> Program:
     """Capture `model` called with the example `args` and `kwargs`.
 
     `dynamic` is "auto" (as much as the model allows), "batch", False (fixed sizes), or the
     `dynamic_shapes` of torch.export. `seconds` bounds each dynamic attempt. A model in training
-    mode is captured as a copy in eval mode, and a note says so. Raises `CannotCapture`.
+    mode is captured as a copy in eval mode, and a note says so.
+
+    Raises:
+        UnusableInput: the model itself rejects the example.
+        CannotCapture: it runs, but torch.export cannot turn it into one graph.
     """
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
-        program = program_of(model, args, kwargs)
-        program.notes.append(f"sizes as in the exported program: {_sizes(program)}")
-        return program
+        return program_of(model, args, kwargs)
     notes: list[str] = []
     if any(m.training for m in model.modules()):
         model = copy.deepcopy(model).eval()
@@ -56,44 +60,38 @@ def capture(
         )
     if isinstance(model, torch.jit.ScriptModule):
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
-        program.notes.extend([*notes, "TorchScript is captured with fixed sizes"])
-        return program
-    exported, note = _export(model, args, kwargs, dynamic, seconds)
-    program = program_of(exported, args, kwargs)
-    program.notes.extend([*notes, *([note] if note else [])])
+        notes.append("TorchScript is captured with fixed sizes")
+    else:
+        exported, failures = _export(model, args, kwargs, dynamic, seconds)
+        program = program_of(exported, *(exported.example_inputs or (args, kwargs)))
+        notes += failures
+    program.notes += notes
     return program
 
 
 def _export(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float
-) -> tuple[ExportedProgram, str]:
-    if (
-        dynamic not in ("auto", "batch", True, False, None)
-        if isinstance(dynamic, str | bool | None)
-        else False
-    ):
+) -> tuple[ExportedProgram, list[str]]:
+    """The exported program, and what could not be kept free."""
+    if dynamic is None:
+        dynamic = False
+    if not isinstance(dynamic, str | bool):
+        return _attempt(model, args, kwargs, dynamic, None), []
+    if dynamic not in _LADDERS:
         raise UnusableInput(f'dynamic={dynamic!r} is none of "auto", "batch", False or torch.export shapes')
-    if not isinstance(dynamic, str | bool | None):
-        return _attempt(model, args, kwargs, dynamic, None), ""
-    attempts = {"auto": [_FULL, _BATCH], True: [_FULL, _BATCH], "batch": [_BATCH]}.get(dynamic, [])  # type: ignore[arg-type]
-    failures = []
-    doubled = _two_of_each(args, kwargs)
-    for kind in attempts:
-        example = doubled if doubled is not None else (args, kwargs)
+    failures: list[str] = []
+    example = _two_of_each(args, kwargs) or (args, kwargs)
+    for kind in _LADDERS[dynamic]:
         shapes = _dynamic_shapes(*example, spatial=kind == _FULL)
         if shapes is None:
             continue
         try:
-            exported = _attempt(model, *example, shapes, seconds)
+            return _attempt(model, *example, shapes, seconds), failures
         except OutOfTime:
-            failures.append(f"{kind}: no answer within {seconds:.0f} s")
-            continue
+            failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
         except CannotCapture as error:
-            failures.append(f"{kind}: {_first_line(error)}")
-            continue
-        return exported, "; ".join(f"not dynamic in {f}" for f in failures)
-    exported = _attempt(model, args, kwargs, None, None)
-    return exported, "; ".join(["captured with fixed sizes", *failures] if failures else [])
+            failures.append(f"not captured with free {kind}: {_first_line(error)}")
+    return _attempt(model, args, kwargs, None, None), failures
 
 
 def _attempt(
@@ -102,21 +100,41 @@ def _attempt(
     try:
         with _quiet(), torch.no_grad(), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-    except (OutOfTime, KeyboardInterrupt):
-        raise
     except Exception as error:  # whatever the user's forward raises
+        if _register_outputs(model, args, kwargs):
+            return _attempt(model, args, kwargs, shapes, seconds)
         raise CannotCapture(_explained(error)) from error
 
 
+def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell torch.export about dataclasses that the model returns; False if there was nothing to tell."""
+    try:
+        with _quiet(), torch.no_grad():
+            result = model(*args, **kwargs)
+    except Exception as error:
+        shapes = ", ".join(
+            f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+            for x in pytree.tree_leaves((args, kwargs))
+            if isinstance(x, Tensor)
+        )
+        raise UnusableInput(
+            f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    found = False
+    for leaf in pytree.tree_leaves(result):
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            torch.export.register_dataclass(type(leaf))
+            found = True
+    return found
+
+
 def _explained(error: Exception) -> str:
-    text = _first_line(error)
-    hint = "fold the part of it that is a fixed graph (rk.fold(model.backbone, x)), or rewrite the branch with torch.cond"
-    kind = type(error).__name__
-    if "data-dependent" in str(error) or "GuardOnDataDependent" in kind:
-        return f"torch.export cannot capture the model: its control flow depends on the data ({text}); {hint}"
+    text, kind = _first_line(error), type(error).__name__
+    data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
+    reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
     return (
-        f"the model cannot be captured with these inputs: {kind}: {text}; check that "
-        f"model(*example_inputs) runs with exactly these shapes and types, or {hint}"
+        f"the model cannot be captured as one graph: {reason} ({text}). Fold the part of it that is a fixed "
+        "graph, for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where"
     )
 
 
@@ -183,12 +201,6 @@ def _from_torchscript(
             f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
             "fold the nn.Module that it was made from"
         ) from error
-
-
-def _sizes(program: Program) -> str:
-    if not program.axes:
-        return "fixed"
-    return ", ".join(sorted({s for axes in program.axes.values() for s in axes.values()})) + " vary"
 
 
 @contextmanager

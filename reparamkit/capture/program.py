@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
-from torch.utils import _pytree as pytree
 
 from reparamkit.capture.functional import functional_graph
 from reparamkit.errors import CannotCapture
@@ -26,25 +24,37 @@ Axes = dict[int, dict[int, str]]
 """Flat input index -> axis -> symbol of the size that may vary there."""
 
 aten = torch.ops.aten
-_NORM_WITHOUT_STATISTICS_UPDATE = aten._native_batch_norm_legit_no_training.default
+_RUNNING_STATISTICS_NORM = aten._native_batch_norm_legit_no_training.default
 _CASTS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default)
 
 
 @dataclass
 class Program:
-    """A captured network; `state` holds the very tensors of the original, never copies."""
+    """A captured network.
+
+    `state` holds the very tensors of the original, never copies; `args` and `kwargs` are the example that
+    it was captured with, `axes` and `ranges` the sizes that may differ from it.
+    """
 
     graph: fx.Graph
-    state: dict[str, Tensor]
-    parameters: frozenset[str]
-    non_persistent: frozenset[str]
-    mutated: frozenset[str]
-    submodules: dict[str, fx.GraphModule]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    axes: Axes
-    ranges: dict[str, tuple[int, int | None]]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    parameters: set[str] = field(default_factory=set)
+    non_persistent: set[str] = field(default_factory=set)
+    mutated: set[str] = field(default_factory=set)
+    submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
+    axes: Axes = field(default_factory=dict)
+    ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> str:
+        """Which sizes of the inputs may vary, in words."""
+        free = {axis == 0 for axes in self.axes.values() for axis in axes}
+        if len(free) == 2:
+            return "free batch and spatial sizes"
+        return "fixed sizes" if not free else "free batch size" if True in free else "free spatial sizes"
 
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a `get_attr` node is a tensor that no call changes."""
@@ -54,14 +64,20 @@ class Program:
 def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
     """The functional program behind an exported one."""
     graph, exported = functional_graph(exported)
-    signature = exported.graph_signature
-    state: dict[str, Tensor] = {}
-    parameters, non_persistent, mutated = set(), set(), set()
-    targets: dict[str, str] = {}
-    submodules: dict[str, fx.GraphModule] = {}
+    program = Program(graph, args, kwargs)
+    inputs = _lift_state(program, exported)
+    _write_back(program, exported)
+    graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))
+    _canonicalise(graph)
+    program.axes, program.ranges = _dynamic_axes(exported, inputs)
+    return program
+
+
+def _lift_state(program: Program, exported: ExportedProgram) -> list[fx.Node]:
+    """Turn the placeholders of parameters and buffers into `get_attr` nodes; returns the real inputs."""
+    graph, inputs = program.graph, []
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    inputs = []
-    for node, spec in zip(placeholders, signature.input_specs, strict=True):
+    for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
         if spec.kind == InputKind.USER_INPUT:
             inputs.append(node)
             continue
@@ -69,31 +85,36 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
             raise CannotCapture(f"the model holds {spec.target!r}, an object that is not a tensor")
         name = str(spec.target)
         if spec.kind == InputKind.PARAMETER:
-            parameters.add(name)
+            program.parameters.add(name)
         if name in exported.state_dict:
-            state[name] = exported.state_dict[name]
+            program.state[name] = exported.state_dict[name]
         else:
-            state[name] = exported.constants[name]
-            non_persistent.add(name)
-        targets[node.name] = name
+            program.state[name] = exported.constants[name]
+            program.non_persistent.add(name)
         with graph.inserting_before(node):
             attr = graph.create_node("get_attr", name, name=node.name)
         attr.meta = dict(node.meta)
         node.replace_all_uses_with(attr)
         graph.erase_node(node)
     for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in state:
-            submodules[node.target] = getattr(exported.graph_module, node.target)
+        if node.op == "get_attr" and node.target not in program.state:
+            name = str(node.target)
+            program.submodules[name] = getattr(exported.graph_module, name)
+    return inputs
 
+
+def _write_back(program: Program, exported: ExportedProgram) -> None:
+    """Keep what the network writes into its buffers and inputs, as copies at the end of the graph."""
+    graph = program.graph
     output = next(n for n in graph.nodes if n.op == "output")
-    user, writes = [], []
     by_name = {n.name: n for n in graph.nodes}
-    for value, spec in zip(output.args[0], signature.output_specs, strict=True):
+    user, writes = [], []
+    results: Any = output.args[0]
+    for value, spec in zip(results, exported.graph_signature.output_specs, strict=True):
         if spec.kind == OutputKind.USER_OUTPUT:
-            literal = isinstance(spec.arg, ConstantArgument)
-            user.append(spec.arg.value if literal else value)
+            user.append(spec.arg.value if isinstance(spec.arg, ConstantArgument) else value)
         elif spec.kind == OutputKind.BUFFER_MUTATION:
-            mutated.add(str(spec.target))
+            program.mutated.add(str(spec.target))
             attr = next(n for n in graph.nodes if n.op == "get_attr" and n.target == spec.target)
             writes.append((attr, value))
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
@@ -105,28 +126,16 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
             graph.call_function(aten.copy_.default, (destination, value))
     output.args = (tuple(user),)
 
-    in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
-    names = exported.module_call_graph[0].signature
-    arguments = list(names.forward_arg_names or []) if names is not None else []
-    if not arguments:
-        arguments = [f"arg_{i}" for i in range(in_spec.child(0).num_children)]
-        arguments += list(in_spec.child(1).context)
-    graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(arguments, in_spec, out_spec)))
 
-    _canonicalise(graph)
-    axes, ranges = _dynamic_axes(exported, inputs)
-    return Program(
-        graph=graph,
-        state=state,
-        parameters=frozenset(parameters),
-        non_persistent=frozenset(non_persistent),
-        mutated=frozenset(mutated),
-        submodules=submodules,
-        args=args,
-        kwargs=kwargs,
-        axes=axes,
-        ranges=ranges,
-    )
+def _calling_convention(exported: ExportedProgram) -> _PyTreeInfo:
+    in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
+    assert in_spec is not None
+    signature = exported.module_call_graph[0].signature
+    names = list(signature.forward_arg_names or []) if signature is not None else []
+    if not names:
+        names = [f"arg_{i}" for i in range(in_spec.child(0).num_children)]
+        names += list(in_spec.child(1).context)
+    return _PyTreeInfo(names, in_spec, out_spec)
 
 
 def _canonicalise(graph: fx.Graph) -> None:
@@ -138,12 +147,12 @@ def _canonicalise(graph: fx.Graph) -> None:
                 sizes.setdefault(str(size), (node, axis))
         if node.op != "call_function":
             continue
-        if node.target is operator.getitem and node.args[0].target is _NORM_WITHOUT_STATISTICS_UPDATE:
+        if node.target is operator.getitem and _first(node).target is _RUNNING_STATISTICS_NORM:
             _as_batch_norm(graph, node)
         elif node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
         elif node.target in _CASTS and _changes_nothing(node):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(_first(node))
             graph.erase_node(node)
         elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # a folded layer may leave its output in other strides
@@ -153,7 +162,7 @@ def _canonicalise(graph: fx.Graph) -> None:
 
 
 def _as_batch_norm(graph: fx.Graph, item: fx.Node) -> None:
-    norm = item.args[0]
+    norm = _first(item)
     if item.args[1] != 0:
         return
     value, weight, bias, mean, var, momentum, eps = norm.args
@@ -169,7 +178,7 @@ def _as_batch_norm(graph: fx.Graph, item: fx.Node) -> None:
 
 
 def _changes_nothing(node: fx.Node) -> bool:
-    before, after = node.args[0].meta.get("val"), node.meta.get("val")
+    before, after = _first(node).meta.get("val"), node.meta.get("val")
     return (
         isinstance(before, Tensor)
         and isinstance(after, Tensor)
@@ -186,8 +195,14 @@ def _read_size_off_an_input(graph: fx.Graph, node: fx.Node, sizes: dict[str, tup
         graph.erase_node(node)
         return
     found = sizes.get(str(value))
-    if found is not None and node.args[0] is not found[0]:
+    if found is not None and _first(node) is not found[0]:
         node.args = found
+
+
+def _first(node: fx.Node) -> fx.Node:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    return operand
 
 
 def _symbolic(node: fx.Node) -> Iterator[tuple[int, torch.SymInt]]:
@@ -203,23 +218,15 @@ def _dynamic_axes(
 ) -> tuple[Axes, dict[str, tuple[int, int | None]]]:
     axes: Axes = {}
     ranges: dict[str, tuple[int, int | None]] = {}
-    limits = {str(k): v for k, v in exported.range_constraints.items()}
-    for index, node in enumerate(inputs):
+    limits: dict[str, Any] = {str(k): v for k, v in exported.range_constraints.items()}
+    tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
+    for index, node in enumerate(tensors):
         for axis, size in _symbolic(node):
             name = str(size)
             axes.setdefault(index, {})[axis] = name
             bound = limits.get(name)
-            upper = getattr(bound, "upper", None)
-            finite = upper is not None and upper.is_number and upper < 2**31
-            ranges[name] = (int(bound.lower) if bound is not None else 2, int(upper) if finite else None)  # type: ignore[arg-type]
+            if bound is None:
+                ranges[name] = (2, None)
+                continue
+            ranges[name] = (int(bound.lower), int(bound.upper) if bound.upper.is_Integer else None)
     return axes, ranges
-
-
-def is_operator(node: fx.Node) -> bool:
-    """Whether the node calls an ATen-like operator, as against Python arithmetic on sizes."""
-    return node.op == "call_function" and isinstance(node.target, OpOverload)
-
-
-def leaves(inputs: tuple[Any, dict[str, Any]]) -> list[Any]:
-    """The flat inputs in the order of the placeholders."""
-    return pytree.tree_leaves(inputs)

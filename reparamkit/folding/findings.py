@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
-from reparamkit.fold import cost
-from reparamkit.fold.forms import Form, Forms, Node
-from reparamkit.fold.plan import Plan
+from reparamkit.folding import cost
+from reparamkit.folding.forms import Form, Forms, Node
+from reparamkit.folding.plan import Plan
 from reparamkit.operators import Affine, Concat
 
 _MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
@@ -94,8 +94,9 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return "; ".join(dict.fromkeys(reasons))
     if mergeable:
         return ""
-    if isinstance(node.meaning, Affine) and isinstance(node.meaning.parts[0].structure, Scalar):
-        if node.meaning.parts[0].structure.identity:
+    if isinstance(node.meaning, Affine):
+        structure = node.meaning.parts[0].structure
+        if isinstance(structure, Scalar) and structure.identity:
             return ""
     source = nodes[node.operands[0].id]
     return (

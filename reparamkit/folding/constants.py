@@ -1,4 +1,4 @@
-"""What a captured graph knows before it sees an input: parameters, buffers, and whatever is computed from them."""
+"""What a captured graph knows before it sees an input: its state, and whatever is computed from that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Constants:
 
     def float64(self, node: fx.Node) -> Tensor:
         """The value on the CPU; floating values in float64, computed from the stored weights in float64."""
-        return _cpu64(self._value(node))
+        value: Tensor = _cpu64(self._value(node))
+        return value
 
     def upkeep(self, node: fx.Node) -> int:
         """Elements that the network recomputes on every run to have this constant; none for a stored one."""

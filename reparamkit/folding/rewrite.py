@@ -12,14 +12,14 @@ from torch import fx, nn
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
-from reparamkit.fold.findings import Fold, Refusal, counted, refusals
-from reparamkit.fold.forms import Form
-from reparamkit.fold.host import Host
-from reparamkit.fold.layers import Realisation, realise
-from reparamkit.fold.numbers import numbers
-from reparamkit.fold.plan import Plan, interior, plan
-from reparamkit.fold.proof import Unproven, prove
-from reparamkit.fold.surgery import Surgery, common_path, finished, owner_path
+from reparamkit.folding.findings import Fold, Refusal, counted, refusals
+from reparamkit.folding.forms import Form
+from reparamkit.folding.host import Host
+from reparamkit.folding.layers import Realisation, realise
+from reparamkit.folding.numbers import numbers
+from reparamkit.folding.plan import Plan, interior, plan
+from reparamkit.folding.proof import Unproven, prove
+from reparamkit.folding.surgery import Surgery, common_path, finished, owner_path
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from reparamkit.capture.program import Program
-from reparamkit.fold.forms import Form
-from reparamkit.fold.host import Host
-from reparamkit.fold.layers import Realisation
-from reparamkit.fold.plan import interior
+from reparamkit.folding.forms import Form
+from reparamkit.folding.host import Host
+from reparamkit.folding.layers import Realisation
+from reparamkit.folding.plan import interior
 
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
 

@@ -13,8 +13,8 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
-from reparamkit.fold.constants import Constants
-from reparamkit.fold.forms import Node
+from reparamkit.folding.constants import Constants
+from reparamkit.folding.forms import Node
 from reparamkit.operators import Call, Constant, Meaning, NotAffine, Value, read
 
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reparamkit.fold.forms import Form, Forms, Node
+from reparamkit.folding.forms import Form, Forms, Node
 
 
 @dataclass(frozen=True)

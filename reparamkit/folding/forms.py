@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reparamkit.algebra import Inexact, Map, Scalar, geometry
-from reparamkit.fold import cost
-from reparamkit.fold.dominance import PostDominance
+from reparamkit.folding import cost
+from reparamkit.folding.dominance import PostDominance
 from reparamkit.operators import Affine, Concat, Meaning, Part, Value
 
 BEAM = 3

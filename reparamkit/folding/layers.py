@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap
-from reparamkit.fold.numbers import Terms
+from reparamkit.folding.numbers import Terms
 
 aten = torch.ops.aten
 

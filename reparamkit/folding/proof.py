@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap
-from reparamkit.fold.forms import Form
-from reparamkit.fold.host import Host
-from reparamkit.fold.layers import Realisation
-from reparamkit.fold.numbers import Terms
-from reparamkit.fold.plan import interior
+from reparamkit.folding.forms import Form
+from reparamkit.folding.host import Host
+from reparamkit.folding.layers import Realisation
+from reparamkit.folding.numbers import Terms
+from reparamkit.folding.plan import interior
 
 BAR = 1e-10
 
@@ -91,7 +92,7 @@ def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
         # Only a reshape that changes nothing may read a size inside a region.
         return env[node.args[0]]  # type: ignore[index]
 
-    def value(n: fx.Node) -> object:
+    def value(n: fx.Node) -> Any:
         return env[n] if n in env else host.constants.float64(n)
 
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class PostDominance:
-    """`successors[i]` are the readers of value i, all later in the order; `ends[i]` is true where others read it."""
+    """`successors[i]` are the readers of value i, all later in order; `ends[i]`: others read it too."""
 
     def __init__(self, successors: Sequence[Sequence[int]], ends: Sequence[bool]) -> None:
         count = len(successors)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Numbers, ScalarMap, affine
-from reparamkit.fold.forms import Form, Node
+from reparamkit.folding.forms import Form, Node
 from reparamkit.operators import Affine, Concat
 
 Terms = dict[int, Numbers]
 
 
 def numbers(nodes: Sequence[Node], form: Form) -> Terms:
-    """Source -> affine map with its numbers. Raises `Inexact` if the numbers forbid what the shapes allowed."""
+    """Source -> affine map. Raises `Inexact` if the numbers forbid what the shapes allowed."""
     done: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]

@@ -1,0 +1,29 @@
+"""How many of each operator a graph calls, by the names that the field uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import Tensor, fx, nn
+
+_LAYERS: dict[type[nn.Module], str] = {
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.Linear: "linear",
+}
+
+
+def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict[str, int]:
+    """Operator -> number of calls on tensors, most frequent first; arithmetic on sizes is left out."""
+    found: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "call_module":
+            layer = (modules or {})[str(node.target)]
+            found.update(["mul", "add"] if type(layer) not in _LAYERS else [_LAYERS[type(layer)]])
+        elif node.op == "call_function" and hasattr(node.target, "_schema"):
+            value = node.meta.get("val")
+            if value is None or isinstance(value, Tensor | list | tuple):
+                found[node.target._schema.name.split("::")[1]] += 1
+    found.pop("sym_size", None)
+    return dict(found.most_common())
