@@ -6,7 +6,7 @@ dict (keyword arguments). Inside the package they are always a pair `(args, kwar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,3 +78,22 @@ def _step(key: Any) -> str:
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
+
+
+def normal_inputs(shapes: Sequence[str], seed: int = 0) -> Args:
+    """Zero-mean normal float32 inputs of the shapes written as "1x3x224x224", in order, from a seed.
+
+    Raises:
+        UnusableInput: a shape that cannot be read.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(_shape(text), generator=generator) for text in shapes)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().replace("×", "x").split("x")
+    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UnusableInput(
+            f"{text!r} is not a shape: write the sizes of all axes with x between them, such as 1x3x224x224"
+        )
+    return tuple(int(part) for part in parts)

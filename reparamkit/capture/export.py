@@ -91,7 +91,12 @@ def _export(
             failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
         except CannotCapture as error:
             failures.append(f"not captured with free {kind}: {_first_line(error)}")
-    return _attempt(model, args, kwargs, None, None), failures
+    try:
+        return _attempt(model, args, kwargs, None, None), failures
+    except CannotCapture:
+        if _register_outputs(model, args, kwargs):
+            return _export(model, args, kwargs, dynamic, seconds)
+        raise
 
 
 def _attempt(
@@ -101,8 +106,6 @@ def _attempt(
         with _quiet(), torch.no_grad(), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward raises
-        if _register_outputs(model, args, kwargs):
-            return _attempt(model, args, kwargs, shapes, seconds)
         raise CannotCapture(_explained(error)) from error
 
 

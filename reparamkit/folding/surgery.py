@@ -1,7 +1,7 @@
 """Put the folded layers into the graph and make a module of it.
 
 Every layer goes to the path of the module that owned what it replaces: the path of the one convolution or
-linear layer in the region, or, for branches, a child `reparam_conv` (`reparam_linear`) of the
+linear layer in a chain, or, for branches, a child `reparam_conv` (`reparam_linear`) of the
 innermost module that holds them all.
 """
 
@@ -34,13 +34,13 @@ class Surgery:
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
         old = self.host.fx_nodes[form.node]
-        inside = [self.host.fx_nodes[i] for i in interior(form)]
+        inside = interior(form)
         calls: list[fx.Node] = []
 
         def call(i: int, x: fx.Node) -> fx.Node:
             module = realisation.layers[i].module
             calls.append(self.graph.call_module("", (x,)))
-            self._wanted[calls[-1]] = _wanted_path(inside, module), module
+            self._wanted[calls[-1]] = self._wanted_path(inside, module), module
             return calls[-1]
 
         with self.graph.inserting_before(old):
@@ -76,24 +76,28 @@ class Surgery:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
 
+    def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
+        owners = [owner_path(self.host.fx_nodes[i]) for i in inside]
+        branches = any(len(self.host.nodes[i].operands) > 1 for i in inside)
+        weighted = [
+            owner
+            for i, owner in zip(inside, owners, strict=True)
+            if self.host.nodes[i].operator.startswith(_WEIGHTED)
+        ]
+        if len(weighted) == 1 and weighted[0] and not branches:
+            return weighted[0]
+        kind = "scale"
+        if isinstance(module, nn.Linear):
+            kind = "linear"
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            kind = "conv"
+        return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
+
 
 def _impure(node: fx.Node) -> bool:
     if node.op == "call_function":
         return node.is_impure(impure_random=False)
     return node.op in ("placeholder", "output")
-
-
-def _wanted_path(inside: Sequence[fx.Node], module: nn.Module) -> str:
-    owners = [owner_path(n) for n in inside]
-    weighted = [o for n, o in zip(inside, owners, strict=True) if str(n.target).startswith(_WEIGHTED)]
-    if len(weighted) == 1 and weighted[0]:
-        return weighted[0]
-    kind = "scale"
-    if isinstance(module, nn.Linear):
-        kind = "linear"
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        kind = "conv"
-    return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 
 def _free(root: nn.Module, wanted: str) -> str:

@@ -134,3 +134,16 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step: an older one is replaced whole or not at all.
+
+    Raises:
+        UnusableInput: it cannot be written, in words.
+    """
+    write_verified(path, lambda target: _write_text(target, text), lambda target: None)
+
+
+def _write_text(target: Path, text: str) -> None:
+    target.write_text(text, encoding="utf-8")

@@ -11,8 +11,10 @@ github.com/apple/ml-mobileone, so its checkpoints of the unfused networks load w
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,9 +89,9 @@ class MobileOneBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         skip = 0 if self.rbr_skip is None else self.rbr_skip(x)
         scale = 0 if self.rbr_scale is None else self.rbr_scale(x)
-        total = scale + skip
-        for branch in self.rbr_conv:
-            total = total + branch(x)
+        terms = [scale, skip, *(branch(x) for branch in self.rbr_conv)]
+        # As in the release a missing branch is the number 0; adding it last changes no bit of the sum.
+        total = reduce(operator.add, sorted(terms, key=lambda term: not isinstance(term, Tensor)))
         out: Tensor = self.activation(self.se(total))
         return out
 

@@ -1,0 +1,35 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test slow lint clean
+
+# Each installation leaves a stamp, so that a second call starts at once.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[onnx]"
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[test]"
+	touch $@
+
+demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
+	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx
+
+test: $(VENV)/installed-test  ## install what the tests need and run them
+	$(BIN)/python -m pytest -q
+
+slow: $(VENV)/installed-test  ## the long sweeps
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/installed-test  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

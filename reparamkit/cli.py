@@ -1,0 +1,248 @@
+"""The command line: arguments in, calls of the public API, exit status out.
+
+Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reparamkit.api import Folded, Inspection
+    from reparamkit.capture.source import Source
+
+app = typer.Typer(
+    name="reparamkit",
+    help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
+    "and scales become single convolutions, every fold is proven in float64, and the result is written as "
+    "ONNX or torch.export and verified again.",
+    epilog="Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A file (.pt2, TorchScript, weights, pickled module; recognised by its content), the name of a "
+        "reference model (see 'reparamkit models'), or package.module:callable.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Shape of an input, such as 1x3x224x224; once for every input, in order. Needed where the "
+        "source does not know its own.",
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:CALLABLE",
+        help="What a file of weights alone belongs to: a callable that returns the network, or the name of a "
+        "reference model.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
+]
+DynamicOption = Annotated[
+    str,
+    typer.Option(
+        "--dynamic",
+        metavar="auto|batch|none",
+        help="Sizes to keep free: batch and spatial sizes as far as the network allows, the batch size, "
+        "or none.",
+    ),
+]
+
+
+@app.command()
+def fold(
+    source: SourceArgument,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where to write, by suffix: .onnx or .pt2; may be given several times. Default: "
+            "STEM.folded.pt2 beside the source, for a reference model in the current folder.",
+        ),
+    ] = None,
+    shapes: InputOption = None,
+    model: ModelOption = None,
+    trust_pickle: TrustOption = False,
+    json_file: JsonOption = None,
+    dynamic: DynamicOption = "auto",
+) -> None:
+    """Fold SOURCE, prove it, and write it; the report goes to stdout."""
+    from reparamkit.lower import check_suffix, check_writable
+
+    for path in [*(output or []), *([json_file] if json_file else [])]:
+        if path is not json_file:
+            check_suffix(path)
+        check_writable(path)
+    with _progress() as say:
+        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        paths = output or [_default_output(opened)]
+        check_writable(paths[0])
+        say(f"folding {opened.name}")
+        import reparamkit as rk
+
+        folded = rk.fold(opened, inputs, dynamic=_dynamic(dynamic))
+        for path in paths:
+            say(f"writing and verifying {path}")
+            folded.save(path)
+    _tell(opened.name, folded, json_file)
+
+
+@app.command()
+def inspect(
+    source: SourceArgument,
+    shapes: InputOption = None,
+    model: ModelOption = None,
+    trust_pickle: TrustOption = False,
+    json_file: JsonOption = None,
+    dynamic: DynamicOption = "auto",
+) -> None:
+    """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
+    from reparamkit.lower import check_writable
+
+    if json_file:
+        check_writable(json_file)
+    with _progress() as say:
+        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        say(f"reading {opened.name}")
+        import reparamkit as rk
+
+        found = rk.inspect(opened, inputs, dynamic=_dynamic(dynamic))
+    _tell(opened.name, found, json_file)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model in detail.")] = None,
+) -> None:
+    """List the reference models."""
+    from reparamkit.models import info, names
+    from reparamkit.report.catalogue import show_all, show_one
+
+    if name is None:
+        show_all([info(n) for n in names()], _console())
+    else:
+        show_one(info(name), _console())
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    from reparamkit.errors import NotEquivalent, ReparamkitError
+
+    try:
+        app()
+    except NotEquivalent as error:
+        _complain(f"verification failed: {error}")
+        sys.exit(1)
+    except ReparamkitError as error:
+        _complain(f"error: {error}")
+        sys.exit(2)
+
+
+def _opened(
+    source: str, model: str | None, trust_pickle: bool, shapes: list[str] | None, say: Any
+) -> tuple[Source, Any]:
+    import reparamkit as rk
+    from reparamkit.inputs import normal_inputs
+
+    inputs = normal_inputs(shapes) if shapes else None
+    say(f"opening {source}")
+    opened = rk.load(source, model=model, trust_pickle=trust_pickle)
+    if inputs is None and opened.example_inputs is None and not opened.example_kwargs:
+        raise rk.UnusableInput(
+            f"{source} does not say what its inputs look like; give --input, for instance --input 1x3x224x224"
+        )
+    return opened, inputs
+
+
+def _default_output(source: Source) -> Path:
+    folder = source.path.parent if source.path is not None else Path()
+    return folder / f"{source.name}.folded.pt2"
+
+
+def _dynamic(given: str) -> str | bool:
+    from reparamkit.errors import UnusableInput
+
+    if given not in ("auto", "batch", "none"):
+        raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
+    return False if given == "none" else given
+
+
+def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:
+    from reparamkit.lower import write_text
+    from reparamkit.report.findings import Report
+    from reparamkit.report.machine import as_dict
+    from reparamkit.report.text import show
+
+    report = Report(
+        name,
+        found.sizes,
+        found.before,
+        found.after,
+        found.folds,
+        found.refusals,
+        found.notes,
+        getattr(found, "equivalence", None),
+        getattr(found, "saved", ()),
+    )
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
+    show(report, _console())
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """Say on stderr what is being done; on a terminal as a line that goes away."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: console.print(f"{text} …", markup=False)
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(f"{text} …")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+
+
+def _complain(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"reparamkit: {text}")
+
+
+if __name__ == "__main__":
+    main()

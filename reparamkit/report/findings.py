@@ -1,0 +1,97 @@
+"""What there is to report, wherever it came from; the other files of this room only lay it out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Verdict(Protocol):
+    """The equivalence of two networks."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether they are the same function within the budget."""
+
+    def summary(self) -> str:
+        """One or two lines in words."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+
+
+class File(Protocol):
+    """A file that was written and verified."""
+
+    @property
+    def path(self) -> Any:
+        """Where it lies."""
+
+    @property
+    def operators(self) -> Counter[str]:
+        """What it holds."""
+
+    @property
+    def equivalence(self) -> Verdict:
+        """The verdict on it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Steps that were left out."""
+
+
+class Folding(Protocol):
+    """One fold."""
+
+    @property
+    def where(self) -> str:
+        """The owning module's path."""
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """What was there before."""
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Path -> description of what is there now."""
+
+    @property
+    def error(self) -> float:
+        """Relative float64 error."""
+
+
+class Refusing(Protocol):
+    """One operator that stays."""
+
+    @property
+    def where(self) -> str:
+        """The owning module's path."""
+
+    @property
+    def node(self) -> str:
+        """Its name in the captured graph."""
+
+    @property
+    def operator(self) -> str:
+        """Such as aten.batch_norm.default."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings on one network."""
+
+    name: str
+    sizes: str
+    before: dict[str, int]
+    after: dict[str, int]
+    folds: Sequence[Folding]
+    refusals: Sequence[Refusing]
+    notes: Sequence[str]
+    equivalence: Verdict | None = None
+    files: Sequence[File] = ()
