@@ -157,7 +157,8 @@ def _summed(m: AffineMap) -> Tensor:
 def _carried(after: AffineMap, bias: Tensor) -> Tensor:
     """(outputs,): the response of `after` to the constant `bias`."""
     g = after.structure
-    per_channel = after.kernel.flatten(2).sum(2).view(g.groups, g.outputs // g.groups, g.inputs // g.groups)
+    per_group = g.groups, g.outputs // g.groups, g.inputs // g.groups
+    per_channel = after.kernel.reshape(*after.kernel.shape[:2], -1).sum(2).view(per_group)
     return torch.bmm(per_channel, bias.view(g.groups, g.inputs // g.groups, 1)).flatten()
 
 

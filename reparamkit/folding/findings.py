@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
@@ -82,16 +83,19 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
-    before = [_edge(forms, node, nodes[v.id]) for v in node.operands if nodes[v.id].meaning is not None]
     mergeable = node.operator.startswith(_MERGEABLE)
-    after = [
-        _edge(forms, nodes[user], node)
-        for user in node.users
-        if nodes[user].meaning is not None and user in plan.chosen and plan.chosen[user].original
+    reasons = [
+        _edge(forms, node, below, below)
+        for below in (nodes[v.id] for v in node.operands)
+        if below.meaning is not None and (not mergeable or forms.only_for(node.id, below.id))
     ]
-    reasons = [r for r in [*before, *([] if mergeable else after)] if r]
+    if not mergeable:
+        reasons += [
+            _edge(forms, nodes[u], node, nodes[u]) for u in node.users if nodes[u].meaning is not None
+        ]
+    reasons = [r for r in reasons if r]
     if reasons:
-        return "; ".join(dict.fromkeys(reasons))
+        return "; ".join(list(dict.fromkeys(reasons))[:2])
     if mergeable:
         return ""
     if isinstance(node.meaning, Affine):
@@ -105,24 +109,24 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
     )
 
 
-def _several_sources(nodes: object, form: Form) -> str:
-    names = ", ".join(repr(nodes[s].name) for s, _ in form.terms)  # type: ignore[index]
+def _several_sources(nodes: Sequence[Node], form: Form) -> str:
+    names = ", ".join(repr(nodes[s].name) for s, _ in form.terms)
     return f"a sum of values with different sources ({names}): each side folds on its own"
 
 
-def _edge(forms: Forms, node: Node, below: Node) -> str:
-    """Why `node` was not merged with what computes `below`."""
+def _edge(forms: Forms, node: Node, below: Node, other: Node) -> str:
+    """Why `node` was not merged with `below`, said to one of them about the `other`."""
     exact = forms.why.get((node.id, below.id))
     if exact is not None:
-        return f"not exact with {short(below.operator)} {below.name!r}: {exact}"
+        return f"not exact with {short(other.operator)} {other.name!r}: {exact}"
     merged = [f for f in forms.of(node.id) if not f.original]
     if not merged or isinstance(node.meaning, Concat):
         return ""
     kept = forms.original(node.id)
     best = min(merged, key=lambda f: f.cost)
-    if best.cost <= kept.cost:
+    if best.cost <= kept.cost or kept.cost == 0:
         return ""
     return (
-        f"merging it with {short(below.operator)} {below.name!r} is exact but dearer: "
+        f"merging it with {short(other.operator)} {other.name!r} is exact but dearer: "
         f"{best.cost / kept.cost:.1f} times the cost (kappa {cost.KAPPA:.0f})"
     )

@@ -103,6 +103,10 @@ class Forms:
         """The form in which the operator stays as it is."""
         return next(f for f in self._of[node] if f.original)
 
+    def only_for(self, node: int, source: int) -> bool:
+        """Whether all that is made of `source` is made of it by way of `node`."""
+        return not self.nodes[source].forced and self._postdominates(node, source)
+
     def _forms(self, node: Node) -> list[Form]:
         if isinstance(node.meaning, Concat):
             found = list(self._concat(node, node.meaning))
@@ -192,7 +196,7 @@ class Forms:
         values = [(structure, self.nodes[source].value) for source, structure in terms]
         own = cost.total(values, node.value)
         if original:
-            own += cost.upkeep(node.upkeep) + (cost.copy(node.value) if _is_identity(terms) else 0.0)
+            own = _as_it_stands(node, terms, own)
         return Form(node.id, terms, choices, original, own)
 
     def _count_upstream(self, node: Node, found: list[Form]) -> None:
@@ -245,6 +249,15 @@ class Forms:
             if needed not in kept:
                 kept.append(needed)
         return kept
+
+
+def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
+    """The cost of the original operator; `layers` if it is arithmetic."""
+    moves = node.meaning.moves if isinstance(node.meaning, Affine) else ""
+    if moves == "a view":
+        return 0.0
+    arithmetic = moves == "" and not _is_identity(terms)
+    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep)
 
 
 def _is_identity(terms: Sequence[Term]) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,9 +71,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """The operator is the sum of `parts`."""
+    """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic."""
 
     parts: tuple[Part, ...]
+    moves: Literal["", "a copy", "a view"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def scalar(value: Value, load: Callable[[], ScalarMap], *, has_bias: bool = Fals
 
 def identity(value: Value) -> Affine:
     """y = x."""
-    return Affine((Part(value, Scalar(identity=True), ScalarMap),))
+    return Affine((Part(value, Scalar(identity=True), ScalarMap),), moves="a copy")
 
 
 def spatial_axes(value: Value) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -39,7 +40,7 @@ def pad(call: Call) -> Meaning:
         lo=tuple(-p for p in near),
         extent=tuple(p + q for p, q in zip(near, far, strict=True)),
     )
-    return _one_tap(value, structure)
+    return _one_tap(value, structure, "a copy")
 
 
 @reader("aten.slice.Tensor")
@@ -70,7 +71,7 @@ def crop(call: Call) -> Meaning:
     structure = replace(
         flat, lo=at(flat.lo, start), extent=at(flat.extent, -start - cut), stride=at(flat.stride, step)
     )
-    return _one_tap(value, structure)
+    return _one_tap(value, structure, "a view")
 
 
 def _spatial(value: Value, needed: int) -> int:
@@ -81,10 +82,10 @@ def _spatial(value: Value, needed: int) -> int:
     raise NotAffine("it reaches beyond the spatial axes")
 
 
-def _one_tap(value: Value, structure: Geometry) -> Affine:
+def _one_tap(value: Value, structure: Geometry, moves: Literal["a copy", "a view"]) -> Affine:
     def load() -> AffineMap:
         return AffineMap(
             structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None
         )
 
-    return Affine((Part(value, structure, load),))
+    return Affine((Part(value, structure, load),), moves)
