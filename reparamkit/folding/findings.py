@@ -83,6 +83,8 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
+    if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":
+        return ""
     mergeable = node.operator.startswith(_MERGEABLE)
     reasons = [
         _edge(forms, node, below, below)
