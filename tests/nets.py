@@ -53,7 +53,7 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 
 def randomised(model: ModelT, seed: int = 0) -> ModelT:
-    """Weights, and batch norm statistics, that are nowhere 0 or 1; a third of the norms' weights are negative."""
+    """Weights and norm statistics that are nowhere 0 or 1; a third of the norms' weights are negative."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(like: Tensor, low: float, high: float) -> Tensor:
@@ -90,7 +90,7 @@ class Folded:
         return "\n".join(r.reason for r in self.refusals)
 
     def compare(self, *args: Any, bar: float = BAR, **kwargs: Any) -> None:
-        """Original and folded module on copies of the same inputs: outputs, and what they wrote into the inputs."""
+        """Both modules on copies of the same inputs: the outputs, and what was written into the inputs."""
         there, here = copy.deepcopy((args, kwargs)), copy.deepcopy((args, kwargs))
         with torch.no_grad():
             expected = self.original(*there[0], **there[1])

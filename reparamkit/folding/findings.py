@@ -10,7 +10,7 @@ from reparamkit.algebra import Scalar
 from reparamkit.folding import cost
 from reparamkit.folding.forms import Form, Forms, Node
 from reparamkit.folding.plan import Plan
-from reparamkit.operators import Affine, Concat
+from reparamkit.operators import Affine, Concat, Through
 
 _MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
 
@@ -83,6 +83,8 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
+    if isinstance(node.meaning, Through):
+        return node.meaning.reason
     if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":
         return ""
     mergeable = node.operator.startswith(_MERGEABLE)

@@ -19,15 +19,16 @@ from dataclasses import dataclass, field
 from reparamkit.algebra import Inexact, Map, Scalar, geometry
 from reparamkit.folding import cost
 from reparamkit.folding.dominance import PostDominance
-from reparamkit.operators import Affine, Concat, Meaning, Part, Value
+from reparamkit.operators import Affine, Concat, Meaning, Part, Through, Value
 
 BEAM = 3
 MOST_TERMS = 4
 _SHARED = 1 / 64
 _HORIZON = 32
+_KEPT = {Concat: "its input is a concatenation of different values"}
 
 Term = tuple[int, Map | None]
-"""A source and the map applied to it; None where the node is a concatenation kept as it is."""
+"""A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class Node:
         """The values that the meaning reads."""
         if isinstance(self.meaning, Affine):
             return tuple(p.value for p in self.meaning.parts)
+        if isinstance(self.meaning, Through):
+            return (self.meaning.value,)
         return self.meaning.values if isinstance(self.meaning, Concat) else ()
 
 
@@ -110,6 +113,8 @@ class Forms:
     def _forms(self, node: Node) -> list[Form]:
         if isinstance(node.meaning, Concat):
             found = list(self._concat(node, node.meaning))
+        elif isinstance(node.meaning, Through):
+            found = list(self._passed(node, node.meaning))
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
@@ -140,13 +145,20 @@ class Forms:
             try:
                 for source, structure in form.terms:
                     if structure is None:
-                        raise Inexact("its input is a concatenation of different values")
+                        raise Inexact(_KEPT.get(type(self.nodes[form.node].meaning), ""))
                     terms.append((source, geometry.compose(part.structure, structure)))
             except Inexact as reason:
-                self.why.setdefault((node.id, part.value.id), str(reason))
+                if str(reason):
+                    self.why.setdefault((node.id, part.value.id), str(reason))
                 continue
             yield form, terms
         yield None, [(part.value.id, part.structure)]
+
+    def _passed(self, node: Node, meaning: Through) -> Iterator[Form]:
+        yield Form(node.id, ((meaning.value.id, None),), (None,), True, 0.0)
+        if meaning.sunk is not None and node.id not in self.barred:
+            part = meaning.sunk.part
+            yield self._form(node, ((part.value.id, part.structure),), (None,), original=False)
 
     def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
         kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))

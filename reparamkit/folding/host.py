@@ -5,6 +5,7 @@ This is the only reader of torch.fx in the search: another host graph needs anot
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch._ops import OpOverload
 from reparamkit.capture.program import Program
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Node
-from reparamkit.operators import Call, Constant, Meaning, NotAffine, Value, read
+from reparamkit.folding.sinking import below, chain_above
+from reparamkit.operators import Call, Constant, Meaning, NotAffine, Sunk, Through, Value, read
 
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
@@ -30,8 +32,10 @@ class Host:
         self.fx_nodes: list[fx.Node] = []
         self._ids: dict[fx.Node, int] = {}
         self._symbols: dict[object, str] = {}
+        self.derived: dict[int, int] = {}
+        """Operators written down once more on another operand: their own node -> that operand."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
-        for node in program.graph.nodes:
+        for node in list(program.graph.nodes):
             if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
                 self._add(node, raw_strides=raw)
         self._connect()
@@ -44,21 +48,44 @@ class Host:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             return
-        found = Node(len(self.nodes), node.name, str(node.target), self._value(node, value), None)
-        self.nodes.append(found)
-        self.fx_nodes.append(node)
-        self._ids[node] = found.id
         if node.op != "call_function":
-            found.reason = (
-                "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
-            )
+            where = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
+            self._append(node, value).reason = where
             return
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
-            found.meaning, found.upkeep = self._meaning(node, found.value), self._upkeep(node)
+            meaning = self._meaning(node, self._value(node, value))
+            sunk = self._sunk(node, value, meaning) if isinstance(meaning, Through) else None
+            found = self._append(node, value)
+            found.meaning = meaning if sunk is None else replace(meaning, sunk=sunk)  # type: ignore[call-arg]
+            found.upkeep = self._upkeep(node)
         except NotAffine as reason:
+            found = self._append(node, value)
             found.reason, found.notable = str(reason), reason.notable
+
+    def _append(self, node: fx.Node, value: Tensor) -> Node:
+        found = Node(len(self.nodes), node.name, str(node.target), self._value(node, value), None)
+        self.nodes.append(found)
+        self.fx_nodes.append(node)
+        self._ids[node] = found.id
+        return found
+
+    def _sunk(self, node: fx.Node, value: Tensor, meaning: Through) -> Sunk | None:
+        """Write the operator down on what lies above the maps per channel on its operand, if there are any."""
+        chain = chain_above(self.nodes, meaning)
+        if chain is None or below(chain, meaning, self._value(node, value), chain.root) is None:
+            return None
+        operand, root = self.fx_nodes[meaning.value.id], self.fx_nodes[chain.root.id]
+        with self.program.graph.inserting_before(node):
+            moved = self.program.graph.node_copy(node, lambda n: root if n is operand else n)
+        moved.meta = dict(node.meta)
+        found = self._append(moved, value)
+        found.meaning = replace(meaning, value=chain.root)
+        self.derived[found.id] = chain.root.id
+        part = below(chain, meaning, found.value, found.value)
+        assert part is not None
+        return Sunk(part, chain.covers)
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         shape = tuple(_hint(s) for s in value.shape)
@@ -111,6 +138,9 @@ class Host:
                     found.users.append(known)
                 else:
                     found.users.append(known)
+        for node in self.nodes:
+            if isinstance(node.meaning, Through) and node.meaning.sunk is not None:
+                self.nodes[node.meaning.sunk.part.value.id].users.append(node.id)
 
 
 def _operands(call: Call) -> list[Value]:

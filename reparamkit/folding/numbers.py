@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Numbers, ScalarMap, affine
 from reparamkit.folding.forms import Form, Node
-from reparamkit.operators import Affine, Concat
+from reparamkit.operators import Affine, Concat, Through
 
 Terms = dict[int, Numbers]
 
@@ -18,6 +18,10 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
         node = nodes[current.node]
         if isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)
+        elif isinstance(node.meaning, Through):
+            assert node.meaning.sunk is not None
+            part = node.meaning.sunk.part
+            done[id(current)] = {part.value.id: part.load()}
         else:
             assert isinstance(node.meaning, Affine)
             done[id(current)] = _summed(current, node.meaning, done)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reparamkit.folding.forms import Form, Forms, Node
+from reparamkit.operators import Through
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
     return Plan(nodes, forms, dict(sorted(chosen.items())))
 
 
-def interior(form: Form) -> list[int]:
+def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     """All nodes that a form replaces, its own last, in the order of the graph."""
     found: set[int] = set()
     seen: set[int] = set()
@@ -50,5 +51,8 @@ def interior(form: Form) -> list[int]:
         if id(current) not in seen:
             seen.add(id(current))
             found.add(current.node)
+            meaning = nodes[current.node].meaning
+            if isinstance(meaning, Through) and meaning.sunk is not None and not current.original:
+                found.update(meaning.sunk.covers)
             stack.extend(c for c in current.choices if c is not None)
     return sorted(found)

@@ -20,6 +20,7 @@ from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
+from reparamkit.operators import Affine, Through
 
 BAR = 1e-10
 
@@ -40,23 +41,21 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
 
 def _worst(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
     generator = torch.Generator().manual_seed(form.node)
-    inside = interior(form)
+    inside = interior(host.nodes, form)
     worst, compared = 0.0, 0
     for exact, shapes in _shapes(host, form, terms):
         if exact and compared:
             break
-        values = {
-            s: torch.randn(shape, generator=generator, dtype=torch.float64) for s, shape in shapes.items()
-        }
         with torch.no_grad():
             try:
-                expected = _original(host, inside, values)
+                env = _inputs(host, terms, shapes, generator)
+                expected = _original(host, inside, env)
             except (RuntimeError, ValueError) as error:
                 if exact:
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
-                found = realisation.run(values)
+                found = realisation.run({s: env[host.fx_nodes[s]] for s in terms})
             except (RuntimeError, ValueError) as error:
                 raise Unproven(f"the folded layer does not run where the original does: {error}") from error
         if found.shape != expected.shape:
@@ -78,23 +77,49 @@ def _error(expected: Tensor, found: Tensor) -> float:
     return float(difference / scale) if scale > 0 else float(difference)
 
 
-def _original(host: Host, inside: Sequence[int], values: dict[int, Tensor]) -> Tensor:
-    env: dict[fx.Node, Tensor] = {host.fx_nodes[s]: v for s, v in values.items()}
+def _inputs(
+    host: Host, terms: Terms, shapes: dict[int, tuple[int, ...]], generator: torch.Generator
+) -> dict[fx.Node, Tensor]:
+    """Random values for all sources; one that is an operator written down again is computed from its operand."""
+    env: dict[fx.Node, Tensor] = {}
+    pending = sorted(terms, reverse=True)
+    derived = []
+    while pending:
+        source = pending.pop()
+        if source in host.derived:
+            derived.append(source)
+            pending.append(host.derived[source])
+        elif host.fx_nodes[source] not in env:
+            shape = shapes.get(source, host.nodes[source].value.shape)
+            env[host.fx_nodes[source]] = torch.randn(shape, generator=generator, dtype=torch.float64)
+    for source in sorted(set(derived)):
+        env[host.fx_nodes[source]] = _run(host, host.fx_nodes[source], env)
+    return env
+
+
+def _original(host: Host, inside: Sequence[int], given: dict[fx.Node, Tensor]) -> Tensor:
+    env = dict(given)
     for index in inside:
         node = host.fx_nodes[index]
-        env[node] = _run(host, node, env)
+        if node not in env:
+            env[node] = _run(host, node, env)
     return env[host.fx_nodes[inside[-1]]]
 
 
 def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
-    sized = [n for n in node.all_input_nodes if n not in env and n not in host.constants]
-    if sized:
-        # Only a reshape that changes nothing may read a size inside a region.
-        return env[node.args[0]]  # type: ignore[index]
-
     def value(n: fx.Node) -> Any:
-        return env[n] if n in env else host.constants.float64(n)
+        if n in env:
+            return env[n]
+        if n in host.constants:
+            return host.constants.float64(n)
+        size = n.meta["val"]
+        return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
+    if any(n not in env and n not in host.constants for n in node.all_input_nodes):
+        known = host.id_of(node)
+        if known is not None and isinstance(host.nodes[known].meaning, Affine):
+            # It reads a size and is affine: a change of shape that changes nothing.
+            return env[node.args[0]]  # type: ignore[index]
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)
     result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
     return result
@@ -106,6 +131,9 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     dims = {g.dims for _, g in maps}
     ndim = len(host.nodes[form.node].value.shape)
+    if any(host.nodes[i].meaning.__class__ is Through for i in interior(host.nodes, form)):
+        yield True, captured  # its sizes may be written into its reshapes
+        return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
         (d,) = dims
         for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d), strict=True):

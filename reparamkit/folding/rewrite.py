@@ -51,7 +51,7 @@ def fold_program(program: Program) -> Outcome:
     module = surgery.module()
     folds = []
     for form, done, calls in made:
-        inside = [host.fx_nodes[i] for i in interior(form)]
+        inside = [host.fx_nodes[i] for i in interior(host.nodes, form)]
         folds.append(
             Fold(
                 where=common_path(owner_path(n) for n in inside),

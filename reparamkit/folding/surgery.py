@@ -34,7 +34,7 @@ class Surgery:
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
         old = self.host.fx_nodes[form.node]
-        inside = interior(form)
+        inside = interior(self.host.nodes, form)
         calls: list[fx.Node] = []
 
         def call(i: int, x: fx.Node) -> fx.Node:

@@ -85,7 +85,30 @@ class Concat:
     axis: int
 
 
-Meaning = Affine | Concat
+@dataclass(frozen=True, slots=True)
+class Through:
+    """The operator treats all channels of `value` alike and keeps constants, whichever axis they lie on.
+
+    `axes[a]` is where axis `a` of the value lies in the result, None if it does not survive whole. `reason`
+    says why it is not affine itself, where that is worth telling. `sunk`, which readers leave alone, is the
+    same result with the maps per channel above the operator moved below it.
+    """
+
+    value: Value
+    axes: tuple[int | None, ...]
+    reason: str = ""
+    sunk: Sunk | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sunk:
+    """`part` applied to the operator's result on what lies above the maps; `covers` are the values skipped."""
+
+    part: Part
+    covers: tuple[int, ...]
+
+
+Meaning = Affine | Concat | Through
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,22 +34,6 @@ def dropout(call: Call) -> Meaning:
     return identity(call.value("input"))
 
 
-@reader(
-    "aten.view.default",
-    "aten.reshape.default",
-    "aten.expand.default",
-    "aten.flatten.using_ints",
-    "aten._unsafe_view.default",
-)
-def same_shape(call: Call) -> Meaning:
-    """A change of shape that changes nothing."""
-    value = call.value("self")
-    if value.sizes != call.result.sizes:
-        change = f"from {list(value.sizes)} to {list(call.result.sizes)}"
-        raise NotAffine(f"it changes the shape {change}", notable=False)
-    return identity(value)
-
-
 @reader("aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten._to_copy.default")
 def cast(call: Call) -> Meaning:
     """A cast to the number type that the value already has."""

@@ -7,11 +7,13 @@ left out of the count.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from reparamkit.algebra import AffineMap, geometry
 from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader
+from reparamkit.operators.layout import spatial
 
 
 @reader("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
@@ -22,10 +24,16 @@ def avg_pool(call: Call) -> Meaning:
     window = call.ints("kernel_size", dims, 1)
     stride = window if not call.get("stride") else call.ints("stride", dims, 1)
     padding = call.ints("padding", dims, 0)
+    excluded = any(padding) and not call.get("count_include_pad", True)
+    if call.get("divisor_override") is None and (excluded or call.get("ceil_mode", False)):
+        reason = "the pooling uses ceil_mode, so windows at the border cover fewer positions"
+        if excluded:
+            reason = "the pooling leaves its padding out of the average (count_include_pad=False)"
+        elif any(padding):
+            raise NotAffine(reason)
+        return replace(spatial(value, dims), reason=reason)
     if call.get("ceil_mode", False):
         raise NotAffine("the pooling uses ceil_mode, so windows at the border cover fewer positions")
-    if any(padding) and not call.get("count_include_pad", True) and call.get("divisor_override") is None:
-        raise NotAffine("the pooling leaves its padding out of the average (count_include_pad=False)")
     divisor = call.get("divisor_override") or math.prod(window)
     channels = value.shape[-dims - 1]
     structure = geometry.convolution(

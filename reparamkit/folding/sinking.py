@@ -1,0 +1,90 @@
+"""Maps per channel sink through operators that treat every channel alike.
+
+    s ─▶ batch norm ─▶ mean over H, W ─▶ linear          s ─▶ mean over H, W ─▶ (scale and shift ∘ linear)
+
+For every such operator P below a chain of maps per channel on `s`, P is also written down on `s` itself, and
+P's own result gets a second meaning: the chain's map, on the axis where the channels then lie, of
+P(s). Whether that is used is for the cost to say; if not, the second P is dead code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numbers, Scalar, affine, geometry
+from reparamkit.folding.forms import Node
+from reparamkit.operators import Affine, Part, Through, Value
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What lies above an operator: `structure` (with numbers from `load`) applied to `root`, by way of `covers`."""
+
+    root: Value
+    structure: Map
+    load: Callable[[], Numbers]
+    covers: tuple[int, ...]
+
+
+def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
+    """The chain of maps per channel that ends in the operator's operand; None if there is none."""
+    parts: list[Part] = []
+    covers: list[int] = []
+    current = meaning.value
+    while True:
+        node = nodes[current.id]
+        part = _per_channel(node)
+        if part is None:
+            break
+        covers.append(node.id)
+        if isinstance(node.meaning, Through):
+            assert node.meaning.sunk is not None
+            covers += node.meaning.sunk.covers
+        parts.append(part)
+        current = part.value
+    structure: Map = Scalar(identity=True)
+    for part in reversed(parts):
+        try:
+            structure = geometry.compose(part.structure, structure)
+        except Inexact:
+            return None
+    if isinstance(structure, Scalar) and structure.identity:
+        return None
+    return Chain(current, structure, lambda: _composed(parts), tuple(covers))
+
+
+def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part | None:
+    """The chain's map on the result of the operator, `moved` being that operator's value on the root."""
+    if isinstance(chain.structure, Scalar):
+        return Part(moved, chain.structure, chain.load)
+    axis = meaning.axes[meaning.value.ndim - 1 - chain.structure.dims]
+    if axis is None or result.ndim - 1 - axis > 3:
+        return None
+    dims = result.ndim - 1 - axis
+    structure = geometry.channelwise(chain.structure.outputs, dims, has_bias=chain.structure.has_bias)
+
+    def load() -> Numbers:
+        above = chain.load()
+        assert isinstance(above, AffineMap)
+        return affine.channelwise(above.kernel.flatten(), above.bias, dims)
+
+    return Part(moved, structure, load)
+
+
+def _per_channel(node: Node) -> Part | None:
+    if isinstance(node.meaning, Through):
+        return None if node.meaning.sunk is None else node.meaning.sunk.part
+    if not isinstance(node.meaning, Affine) or len(node.meaning.parts) != 1:
+        return None
+    part = node.meaning.parts[0]
+    if isinstance(part.structure, Geometry) and not (part.structure.channelwise and part.structure.pointwise):
+        return None
+    return part
+
+
+def _composed(parts: Sequence[Part]) -> Numbers:
+    numbers: Numbers = IDENTITY
+    for part in reversed(parts):
+        numbers = affine.compose(part.load(), numbers)
+    return numbers
