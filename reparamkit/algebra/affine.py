@@ -76,6 +76,10 @@ def compose(after: Numbers, before: Numbers) -> Numbers:
     bias = after.bias
     if before.bias is not None:
         bias = _plus(bias, _carried(after, before.bias))
+    if structure.unit:
+        return AffineMap(
+            structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None
+        )
     if after.structure.channelwise and all(w == 1 for w in after.structure.window):
         scale = after.kernel.reshape(-1, 1, *(1,) * before.structure.dims)
         kernel = before.kernel * scale
@@ -142,7 +146,7 @@ def _scaled(before: Numbers, by: ScalarMap) -> Numbers:
 
 
 def _with_bias(structure: Geometry, kernel: Tensor, bias: Tensor | None) -> AffineMap:
-    return AffineMap(replace(structure, has_bias=bias is not None), kernel, bias)
+    return AffineMap(replace(structure, has_bias=bias is not None, unit=False), kernel, bias)
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Geometry:
     lo: Ints
     extent: Ints
     has_bias: bool
+    unit: bool = False
+    """Promises a kernel of ones: values are moved, not multiplied."""
 
     @property
     def dims(self) -> int:
@@ -138,11 +140,13 @@ def compose(after: Map, before: Map) -> Map:
     if isinstance(after, Scalar):
         if isinstance(before, Scalar):
             return Scalar(after.has_bias or before.has_bias, after.identity and before.identity)
-        return replace(before, has_bias=before.has_bias or after.has_bias)
+        return replace(
+            before, has_bias=before.has_bias or after.has_bias, unit=before.unit and after.identity
+        )
     if isinstance(before, Scalar):
         if before.has_bias:
             _require_inside(after, "a constant shift")
-        return replace(after, has_bias=after.has_bias or before.has_bias)
+        return replace(after, has_bias=after.has_bias or before.has_bias, unit=after.unit and before.identity)
     if after.dims != before.dims:
         raise Inexact("the two work along different axes of the tensor")
     if after.inputs != before.outputs:
@@ -173,6 +177,7 @@ def compose(after: Map, before: Map) -> Map:
         lo=tuple(s * b + a for s, b, a in zip(before.stride, after.lo, before.lo, strict=True)),
         extent=tuple(a + s * b for s, b, a in zip(before.stride, after.extent, before.extent, strict=True)),
         has_bias=after.has_bias or before.has_bias,
+        unit=after.unit and before.unit,
     )
 
 

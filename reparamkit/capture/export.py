@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,16 +15,17 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from reparamkit.capture.agreement import answers_alike, two_of_each
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.program import Program, program_of
 from reparamkit.errors import CannotCapture, UnusableInput
+from reparamkit.quiet import quiet
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
 
 _FULL, _BATCH = "batch and spatial sizes", "batch size"
 _LADDERS = {"auto": (_FULL, _BATCH), True: (_FULL, _BATCH), "batch": (_BATCH,), False: ()}
-_NOISY = ("torch._export", "torch.export", "torch.fx.experimental", "torch._dynamo", "torch._functorch")
 
 
 def capture(
@@ -54,7 +51,7 @@ def capture(
         return program_of(model, args, kwargs)
     notes: list[str] = []
     if any(m.training for m in model.modules()):
-        model = copy.deepcopy(model).eval()
+        model = _evaluating(model)
         notes.append(
             "the model was in training mode; a copy in eval mode was folded (call model.eval() first)"
         )
@@ -69,6 +66,16 @@ def capture(
     return program
 
 
+def _evaluating(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:
+        raise UnusableInput(
+            "the model is in training mode and cannot be copied: call model.eval() before folding "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
+
+
 def _export(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float
 ) -> tuple[ExportedProgram, list[str]]:
@@ -80,17 +87,23 @@ def _export(
     if dynamic not in _LADDERS:
         raise UnusableInput(f'dynamic={dynamic!r} is none of "auto", "batch", False or torch.export shapes')
     failures: list[str] = []
-    example = _two_of_each(args, kwargs) or (args, kwargs)
+    doubled = two_of_each(args, kwargs)
     for kind in _LADDERS[dynamic]:
-        shapes = _dynamic_shapes(*example, spatial=kind == _FULL)
-        if shapes is None:
-            continue
-        try:
-            return _attempt(model, *example, shapes, seconds), failures
-        except OutOfTime:
-            failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
-        except CannotCapture as error:
-            failures.append(f"not captured with free {kind}: {_first_line(error)}")
+        for example in filter(None, (doubled, (args, kwargs))):
+            shapes = _dynamic_shapes(model, *example, spatial=kind == _FULL)
+            if shapes is None:
+                continue
+            try:
+                exported = _attempt(model, *example, shapes, seconds)
+            except OutOfTime:
+                failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
+                break
+            except CannotCapture as error:
+                failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
+                break
+            if example is not doubled or answers_alike(exported, model, args, kwargs):
+                return exported, failures
+            failures.append("the network treats a batch of one in its own way: captured for that batch size")
     try:
         return _attempt(model, args, kwargs, None, None), failures
     except CannotCapture:
@@ -103,7 +116,7 @@ def _attempt(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, seconds: float | None
 ) -> ExportedProgram:
     try:
-        with _quiet(), torch.no_grad(), limited(seconds):
+        with quiet(), torch.no_grad(), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward raises
         raise CannotCapture(_explained(error)) from error
@@ -112,7 +125,7 @@ def _attempt(
 def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell torch.export about dataclasses that the model returns; False if there was nothing to tell."""
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             result = model(*args, **kwargs)
     except Exception as error:
         shapes = ", ".join(
@@ -126,7 +139,9 @@ def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     found = False
     for leaf in pytree.tree_leaves(result):
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            torch.export.register_dataclass(type(leaf))
+            kind = type(leaf)
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            torch.export.register_dataclass(kind, serialized_type_name=name)
             found = True
     return found
 
@@ -146,20 +161,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _two_of_each(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The same example with a batch of two: torch.export takes a size of 1 for a constant."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if not tensors or any(t.ndim == 0 or t.shape[0] != 1 for t in tensors):
-        return None
-    twice = [torch.cat([x, x]) if isinstance(x, Tensor) else x for x in leaves]
-    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(twice, spec)
-    return found
-
-
-def _dynamic_shapes(args: tuple[Any, ...], kwargs: dict[str, Any], *, spatial: bool) -> Any:
+def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, spatial: bool) -> Any:
     """Dim.AUTO for every axis that may vary, or None where there is none."""
     any_axis = False
 
@@ -196,7 +198,7 @@ def _from_torchscript(
     from torch._export.converter import TS2EPConverter
 
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             converted: ExportedProgram = TS2EPConverter(model, args, kwargs or None).convert()
             return converted
     except Exception as error:  # the converter raises all sorts
@@ -204,18 +206,3 @@ def _from_torchscript(
             f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
             "fold the nn.Module that it was made from"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what torch says about its own internals while it captures."""
-    levels = {name: logging.getLogger(name).level for name in _NOISY}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

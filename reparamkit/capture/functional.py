@@ -19,10 +19,12 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
+from reparamkit.quiet import quiet
+
 # Composite operators that always compute into memory of their own, though their schema does not say so.
 _FRESH = frozenset(
     """
-    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul einsum cat stack
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul cat stack
     batch_norm layer_norm group_norm instance_norm rms_norm softmax log_softmax gelu silu relu6 selu prelu
     avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d
     upsample_nearest2d upsample_bilinear2d upsample_bicubic2d scaled_dot_product_attention
@@ -30,15 +32,67 @@ _FRESH = frozenset(
 )
 
 
+_DROPOUTS = frozenset(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"))
+
+# Elementwise operators whose functional form computes the same number type.
+_ELEMENTWISE = frozenset(
+    """
+    add sub mul div neg abs relu relu6 hardtanh hardswish hardsigmoid silu mish gelu elu celu selu leaky_relu
+    sigmoid tanh softplus threshold clamp clamp_min clamp_max exp log sqrt rsqrt square pow reciprocal addcmul
+    addcdiv lerp sin cos erf floor ceil round
+    """.split()  # noqa: SIM905
+)
+
+
 def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
     """A functional copy of the graph, and the program whose signature it follows."""
-    if not _writes(exported.graph):
-        return _copy(exported.graph), exported
     graph = _copy(exported.graph)
-    if _rename_in_place(graph):
+    _without_dropout(graph)
+    if not _writes(graph) or _rename_in_place(graph):
         return graph, exported
-    decomposed = exported.run_decompositions({})
+    with quiet():
+        decomposed = _with_graph(exported).run_decompositions({})
     return _copy(decomposed.graph), decomposed
+
+
+def _with_graph(exported: ExportedProgram) -> ExportedProgram:
+    """The program with the aliases spelt out that torch takes for fresh copies when it decomposes."""
+    graph = _copy(exported.graph)
+    _without_dropout(graph)
+    _with_permutations(graph)
+    return exported._update(
+        fx.GraphModule(exported.graph_module, graph),
+        exported.graph_signature,
+        state_dict=exported.state_dict,
+        constants=exported.constants,
+        verifiers=[exported.verifier],
+    )
+
+
+def _without_dropout(graph: fx.Graph) -> None:
+    """Let the readers of dropout that is off read its input, which is what it returns."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not isinstance(node.target, OpOverload):
+            continue
+        if node.target._schema.name.removeprefix("aten::").rstrip("_") not in _DROPOUTS:
+            continue
+        names = [a.name for a in node.target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        if not given["train"]:
+            node.replace_all_uses_with(given["input" if "input" in given else "self"])
+            graph.erase_node(node)
+
+
+def _with_permutations(graph: fx.Graph) -> None:
+    """An einsum of one operand that only reorders its axes returns a view."""
+    for node in graph.nodes:
+        if node.target is not torch.ops.aten.einsum.default or len(node.args[1]) != 1:
+            continue
+        left, arrow, right = str(node.args[0]).replace(" ", "").partition("->")
+        right = right if arrow else "".join(sorted(left))
+        if "." not in left and len(set(left)) == len(left) and sorted(left) == sorted(right):
+            node.target = torch.ops.aten.permute.default
+            node.args = (node.args[1][0], [left.index(letter) for letter in right])
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:
@@ -134,7 +188,7 @@ def _written(node: fx.Node, op: OpOverload[Any, Any]) -> fx.Node | None:
 
 def _functional_form(node: fx.Node, op: OpOverload[Any, Any]) -> OpOverload[Any, Any] | None:
     namespace, name = op._schema.name.split("::")
-    if not name.endswith("_") or name.endswith("__") or name == "copy_":
+    if namespace != "aten" or name.removesuffix("_") not in _ELEMENTWISE:
         return None
     packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
     if packet is None or op._overloadname not in packet.overloads():

@@ -43,6 +43,7 @@ class Program:
     parameters: set[str] = field(default_factory=set)
     non_persistent: set[str] = field(default_factory=set)
     mutated: set[str] = field(default_factory=set)
+    writes: bool = False
     submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
     axes: Axes = field(default_factory=dict)
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
@@ -121,9 +122,22 @@ def _write_back(program: Program, exported: ExportedProgram) -> None:
             writes.append((by_name[str(spec.target)], value))
         else:
             raise CannotCapture(f"the captured graph has an output of kind {spec.kind.name}")
+    destinations = {destination for destination, _ in writes}
     with graph.inserting_before(output):
+
+        def safe(value: Any) -> Any:
+            """The value as it was before anything was written."""
+            if value not in destinations:
+                return value
+            kept = graph.call_function(aten.clone.default, (value,))
+            kept.meta = dict(value.meta)
+            return kept
+
+        user = [safe(value) for value in user]
+        writes = [(destination, safe(value)) for destination, value in writes]
         for destination, value in writes:
             graph.call_function(aten.copy_.default, (destination, value))
+    program.writes = bool(writes)
     output.args = (tuple(user),)
 
 
@@ -152,8 +166,7 @@ def _canonicalise(graph: fx.Graph) -> None:
         elif node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
         elif node.target in _CASTS and _changes_nothing(node):
-            node.replace_all_uses_with(_first(node))
-            graph.erase_node(node)
+            _without_cast(graph, node)
         elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # a folded layer may leave its output in other strides
         elif node.target is aten.sym_size.int:
@@ -175,6 +188,17 @@ def _as_batch_norm(graph: fx.Graph, item: fx.Node) -> None:
     graph.erase_node(item)
     if not norm.users:
         graph.erase_node(norm)
+
+
+def _without_cast(graph: fx.Graph, node: fx.Node) -> None:
+    """A cast to what the value already is hands it on, or copies it if it was told to."""
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    copies = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    if node.target is aten._to_copy.default or copies.get("copy", False):
+        node.target, node.args, node.kwargs = aten.clone.default, (_first(node),), {}
+        return
+    node.replace_all_uses_with(_first(node))
+    graph.erase_node(node)
 
 
 def _changes_nothing(node: fx.Node) -> bool:
@@ -209,7 +233,7 @@ def _symbolic(node: fx.Node) -> Iterator[tuple[int, torch.SymInt]]:
     value = node.meta.get("val")
     if isinstance(value, Tensor):
         for axis, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
                 yield axis, size
 
 

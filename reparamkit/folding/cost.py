@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from reparamkit.algebra import Map, Scalar
+from reparamkit.algebra import Geometry, Map, Scalar
 from reparamkit.operators import Value
 
 KAPPA = 16.0
@@ -29,11 +29,21 @@ def layer(structure: Map, source: Value, result: Value) -> float:
     read, written = math.prod(source.shape), math.prod(result.shape)
     if isinstance(structure, Scalar):
         return 0.0 if structure.identity else written + KAPPA * (read + written)
+    uneven = structure.near != structure.far or any(p < 0 for p in structure.near)
+    padded = _padded(structure, source) if uneven else read
+    if structure.unit and all(s == 1 for s in structure.stride):
+        return copy(result)
     taps = structure.inputs // structure.groups * math.prod(structure.window)
-    moved = read + written + structure.weights + (structure.outputs if structure.has_bias else 0)
-    if structure.near != structure.far or any(p < 0 for p in structure.near):
-        moved += 2 * read
+    moved = padded + written + structure.weights + (structure.outputs if structure.has_bias else 0)
+    if uneven:
+        moved += 2 * padded
     return written * taps + KAPPA * moved
+
+
+def _padded(structure: Geometry, source: Value) -> int:
+    spatial = source.shape[source.ndim - structure.dims :]
+    sides = (n + p + q for n, p, q in zip(spatial, structure.near, structure.far, strict=True))
+    return math.prod(source.shape[: source.ndim - structure.dims]) * math.prod(sides)
 
 
 def addition(result: Value) -> float:

@@ -104,7 +104,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine):
         structure = node.meaning.parts[0].structure
-        if isinstance(structure, Scalar) and structure.identity:
+        if structure.identity if isinstance(structure, Scalar) else structure.unit:
             return ""
     source = nodes[node.operands[0].id]
     return (

@@ -25,7 +25,7 @@ BEAM = 3
 MOST_TERMS = 4
 _SHARED = 1 / 64
 _HORIZON = 32
-_KEPT = {Concat: "its input is a concatenation of different values"}
+_CONCATENATED = "its input is a concatenation of different values"
 
 Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
@@ -125,8 +125,6 @@ class Forms:
         for chosen in itertools.product(*options):
             choices = tuple(choice for choice, _ in chosen)
             cuts = not any(choices)
-            if node.id in self.barred and not cuts:
-                continue
             try:
                 terms = _merged(term for _, terms in chosen for term in terms)
             except Inexact as reason:
@@ -134,7 +132,7 @@ class Forms:
                 continue
             if len(terms) > MOST_TERMS and not cuts:
                 continue
-            if not cuts or node.upkeep or _is_identity(terms):
+            if node.id not in self.barred and (not cuts or node.upkeep or _is_identity(terms)):
                 yield self._form(node, terms, choices, original=False)
             if cuts:
                 yield self._form(node, terms, choices, original=True)
@@ -145,7 +143,9 @@ class Forms:
             try:
                 for source, structure in form.terms:
                     if structure is None:
-                        raise Inexact(_KEPT.get(type(self.nodes[form.node].meaning), ""))
+                        raise Inexact(
+                            _CONCATENATED if isinstance(self.nodes[form.node].meaning, Concat) else ""
+                        )
                     terms.append((source, geometry.compose(part.structure, structure)))
             except Inexact as reason:
                 if str(reason):
@@ -166,6 +166,8 @@ class Forms:
         yield Form(node.id, kept, cuts, True, cost.concatenation(node.value))
         if node.id in self.barred:
             return
+        if meaning.axis not in (1, node.value.ndim - 1) or node.value.ndim < 2:
+            return
         dims = node.value.ndim - 1 - meaning.axis
         singles = [self._singles(v, dims) for v in meaning.values]
         for source in singles[0]:
@@ -183,7 +185,7 @@ class Forms:
     def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, geometry.Geometry]]:
         """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
         found: dict[int, tuple[Form | None, geometry.Geometry]] = {}
-        if not 0 <= dims <= 3:
+        if not 0 <= dims <= 3 or not isinstance(value.sizes[value.ndim - 1 - dims], int):
             return found
         cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
         for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:

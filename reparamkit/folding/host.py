@@ -17,7 +17,7 @@ from reparamkit.capture.program import Program
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Node
 from reparamkit.folding.sinking import below, chain_above
-from reparamkit.operators import Call, Constant, Meaning, NotAffine, Sunk, Through, Value, read
+from reparamkit.operators import Call, Constant, Meaning, NotAffine, Size, Sunk, Through, Value, read
 
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
@@ -58,7 +58,9 @@ class Host:
             meaning = self._meaning(node, self._value(node, value))
             sunk = self._sunk(node, value, meaning) if isinstance(meaning, Through) else None
             found = self._append(node, value)
-            found.meaning = meaning if sunk is None else replace(meaning, sunk=sunk)  # type: ignore[call-arg]
+            found.meaning = meaning
+            if isinstance(meaning, Through) and sunk is not None:
+                found.meaning = replace(meaning, sunk=sunk)
             found.upkeep = self._upkeep(node)
         except NotAffine as reason:
             found = self._append(node, value)
@@ -72,7 +74,7 @@ class Host:
         return found
 
     def _sunk(self, node: fx.Node, value: Tensor, meaning: Through) -> Sunk | None:
-        """Write the operator down on what lies above the maps per channel on its operand, if there are any."""
+        """Write the operator down on what lies above the maps per channel on its operand, if any."""
         chain = chain_above(self.nodes, meaning)
         if chain is None or below(chain, meaning, self._value(node, value), chain.root) is None:
             return None
@@ -89,11 +91,15 @@ class Host:
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         shape = tuple(_hint(s) for s in value.shape)
-        sizes = tuple(s if isinstance(s, int) else self._symbol(s) for s in value.shape)
+        sizes = tuple(self._size(s) for s in value.shape)
         return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
 
-    def _symbol(self, size: torch.SymInt) -> str:
+    def _size(self, size: int | torch.SymInt) -> Size:
+        if isinstance(size, int):
+            return size
         expression = size.node.expr
+        if expression.is_number:
+            return int(expression)
         if expression not in self._symbols:  # printing one costs more than all else here
             self._symbols[expression] = str(expression)
         return self._symbols[expression]
@@ -107,7 +113,9 @@ class Host:
         call = Call(str(node.target), {k: self._argument(v) for k, v in arguments.items()}, result)
         meaning = read(call)
         for operand in _operands(call):
-            if operand.dtype != result.dtype or not result.dtype.is_floating_point:
+            if not result.dtype.is_floating_point:
+                raise NotAffine(f"it computes {_name(result.dtype)}", notable=False)
+            if operand.dtype != result.dtype:
                 raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(result.dtype)}")
         return meaning
 
@@ -131,6 +139,8 @@ class Host:
         for node, found in zip(self.fx_nodes, self.nodes, strict=True):
             for user in node.users:
                 known = self._ids.get(user)
+                if known in self.derived:
+                    continue  # what is written down again is no reader of its own
                 if known is None:
                     found.forced = True
                 elif self.nodes[known].meaning is None:
@@ -138,9 +148,9 @@ class Host:
                     found.users.append(known)
                 else:
                     found.users.append(known)
-        for node in self.nodes:
-            if isinstance(node.meaning, Through) and node.meaning.sunk is not None:
-                self.nodes[node.meaning.sunk.part.value.id].users.append(node.id)
+        for found in self.nodes:
+            if isinstance(found.meaning, Through) and found.meaning.sunk is not None:
+                self.nodes[found.meaning.sunk.part.value.id].users.append(found.id)
 
 
 def _operands(call: Call) -> list[Value]:

@@ -9,6 +9,7 @@ last axis, where a linear layer would be dense, becomes a product and a sum.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +37,10 @@ class ChannelScale(nn.Module):
 
 @dataclass(frozen=True)
 class Layer:
-    """A module applied to one source, after `pad` (as for `torch.nn.functional.pad`) if there is one."""
+    """A module (none: just the padding) on one source, after `pad` as for `torch.nn.functional.pad`."""
 
     source: int
-    module: nn.Module
+    module: nn.Module | None
     pad: tuple[int, ...] | None
 
 
@@ -60,7 +61,7 @@ class Realisation:
             x = source(item.source)
             if item.pad is not None:
                 x = function(aten.constant_pad_nd.default, x, list(item.pad))
-            terms.append((layer(i, x), 1.0))
+            terms.append((x if item.module is None else layer(i, x), 1.0))
         terms += [(source(s), factor) for s, factor in self.factors]
         terms.sort(key=lambda t: t[1] != 1.0)
         result, factor = terms[0]
@@ -79,10 +80,62 @@ class Realisation:
 
     def run(self, values: dict[int, Tensor]) -> Tensor:
         """Compute the sum."""
-        result: Tensor = self.build(
-            values.__getitem__, lambda op, *args: op(*args), lambda i, x: self.layers[i].module(x)
-        )
+
+        def layer(i: int, x: Tensor) -> Tensor:
+            module = self.layers[i].module
+            assert module is not None
+            result: Tensor = module(x)
+            return result
+
+        result: Tensor = self.build(values.__getitem__, lambda op, *args: op(*args), layer)
         return result
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the sum is one of its sources under another name."""
+        return not self.layers and len(self.factors) == 1 and self.factors[0][1] == 1.0 and self.shift == 0.0
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How many of each operator it takes, by ATen's names."""
+        found: list[str] = []
+
+        def function(op: Any, *_: Any) -> None:
+            found.append(op._schema.name.removeprefix("aten::"))
+
+        def layer(i: int, _: Any) -> None:
+            module = self.layers[i].module
+            if isinstance(module, ChannelScale):
+                found.extend(["mul", "add"])
+            else:
+                found.append("linear" if isinstance(module, nn.Linear) else f"conv{_dims(module)}d")
+
+        self.build(lambda s: None, function, layer)
+        return dict(Counter(found))
+
+    def rounded(self, like: Tensor) -> bool:
+        """Round every number once, to the number type and device of `like`.
+
+        False if one overflows, or if a layer or factor that is not zero vanishes.
+        """
+        for item in self.layers:
+            if item.module is None:
+                continue
+            sizes = [float(p.detach().abs().max()) if p.numel() else 0.0 for p in item.module.parameters()]
+            item.module.to(dtype=like.dtype, device=like.device)
+            for size, parameter in zip(sizes, item.module.parameters(), strict=True):
+                rounded = parameter.detach()
+                if not bool(torch.isfinite(rounded).all()) or (size > 0.0 and not bool(rounded.any())):
+                    return False
+        numbers = [factor for _, factor in self.factors] + [self.shift]
+        kept = torch.tensor(numbers, dtype=torch.float64).to(like.dtype)
+        return bool(torch.isfinite(kept).all()) and all(
+            bool(k != 0) == (n != 0) for k, n in zip(kept, numbers, strict=True)
+        )
+
+
+def _dims(module: nn.Module | None) -> int:
+    return next(d for d, kind in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)) if isinstance(module, kind))
 
 
 def realise(terms: Terms) -> Realisation:
@@ -95,7 +148,9 @@ def realise(terms: Terms) -> Realisation:
         bias = m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias
         if i == 0:
             bias, shift = bias + shift, 0.0
-        layers.append(Layer(source, _module(m.structure, m.kernel, bias), _padding(m.structure)))
+        pad = _padding(m.structure) or ((0, 0) * m.structure.dims if m.structure.unit else None)
+        moves = m.structure.unit and all(s == 1 for s in m.structure.stride) and not bias.any()
+        layers.append(Layer(source, None if moves else _module(m.structure, m.kernel, bias), pad))
     return Realisation(tuple(layers), tuple((s, m.alpha) for s, m in scalars), shift)
 
 

@@ -6,20 +6,21 @@ the reason is reported; everything else goes on.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
-from reparamkit.folding.findings import Fold, Refusal, counted, refusals
+from reparamkit.folding.findings import Fold, Refusal, counted, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import numbers
 from reparamkit.folding.plan import Plan, interior, plan
 from reparamkit.folding.proof import Unproven, prove
-from reparamkit.folding.surgery import Surgery, common_path, finished, owner_path
+from reparamkit.folding.surgery import Surgery, common_path, owner_path
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ def fold_program(program: Program) -> Outcome:
     surgery = Surgery(host)
     made = []
     for form in chosen.folds:
-        if form.is_identity:
+        done = proven.get(form.node)
+        if done is None or done.realisation.is_identity:
             surgery.alias(form)
         else:
-            made.append((form, proven[form.node], surgery.replace(form, proven[form.node].realisation)))
+            made.append((form, done, surgery.replace(form, done.realisation)))
     module = surgery.module()
     folds = []
     for form, done, calls in made:
@@ -70,19 +72,27 @@ def fold_program(program: Program) -> Outcome:
 def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
     proven: dict[tuple[int, object], _Proven] = {}
     unproven: dict[int, str] = {}
+    same: set[int] = set()
     while True:
-        current = plan(host.nodes, frozenset(unproven))
-        failed = False
+        current = plan(host.nodes, frozenset(unproven) | same)
+        settled = True
         for form in current.folds:
             key = (form.node, form.terms)
             if form.is_identity or key in proven:
                 continue
             try:
-                proven[key] = _make(host, form)
+                made = _make(host, form)
             except (Unproven, Inexact) as reason:
+                if form.node in unproven:
+                    raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
                 unproven[form.node] = str(reason)
-                failed = True
-        if not failed:
+                settled = False
+                continue
+            if _changes_nothing(host, form, made.realisation):
+                same.add(form.node)
+                settled = False
+            proven[key] = made
+        if settled:
             return (
                 current,
                 {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
@@ -90,14 +100,20 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
             )
 
 
+def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
+    """Whether the fold would put back the operators that it takes away."""
+    inside = interior(host.nodes, form)
+    before = Counter(short(host.nodes[i].operator) for i in inside)
+    return dict(before) == realisation.operators and not any(host.nodes[i].upkeep for i in inside)
+
+
 def _make(host: Host, form: Form) -> _Proven:
     terms = numbers(host.nodes, form)
     realisation = realise(terms)
     error = prove(host, form, terms, realisation)
     like = host.fx_nodes[form.node].meta["val"]
-    for layer in realisation.layers:
-        if not finished(layer.module, like):
-            raise Unproven(f"a folded weight overflows {str(like.dtype).removeprefix('torch.')}")
+    if not realisation.rounded(like):
+        raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
     return _Proven(realisation, error)
 
 

@@ -19,7 +19,7 @@ from reparamkit.operators import Affine, Part, Through, Value
 
 @dataclass(frozen=True)
 class Chain:
-    """What lies above an operator: `structure` (with numbers from `load`) applied to `root`, by way of `covers`."""
+    """What lies above an operator: `structure` applied to `root`, by way of the values `covers`."""
 
     root: Value
     structure: Map

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
 from reparamkit.folding.forms import Form
@@ -39,6 +40,7 @@ class Surgery:
 
         def call(i: int, x: fx.Node) -> fx.Node:
             module = realisation.layers[i].module
+            assert module is not None
             calls.append(self.graph.call_module("", (x,)))
             self._wanted[calls[-1]] = self._wanted_path(inside, module), module
             return calls[-1]
@@ -57,8 +59,8 @@ class Surgery:
     def alias(self, form: Form) -> None:
         """The value is its source under another name."""
         old = self.host.fx_nodes[form.node]
-        if any(user.op == "output" for user in old.users):
-            return  # an output that is a copy stays a copy
+        if self.host.program.writes or _shows(old):
+            return  # a copy that someone can tell from its original stays
         source = self._now.get(form.terms[0][0], self.host.fx_nodes[form.terms[0][0]])
         old.replace_all_uses_with(source)
         self._now[form.node] = source
@@ -92,6 +94,26 @@ class Surgery:
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             kind = "conv"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
+
+
+def _shows(node: fx.Node) -> bool:
+    """Whether the network's caller gets the value, or a view of it."""
+    seen, stack = {node}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and _may_be_view(user):
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return True
+    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 def _impure(node: fx.Node) -> bool:
@@ -174,9 +196,3 @@ def _ensure(root: nn.Module, path: Sequence[str]) -> nn.Module:
             root.add_module(name, child)
         root = child
     return root
-
-
-def finished(layer: nn.Module, like: Tensor) -> bool:
-    """Round a float64 layer once, to the number type and device of `like`; False if a weight overflows."""
-    layer.to(dtype=like.dtype, device=like.device)
-    return all(bool(torch.isfinite(p).all()) for p in layer.parameters())

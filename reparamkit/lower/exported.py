@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import Args, Kwargs
-from reparamkit.lower.quiet import quiet
+from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.sizes import DynamicAxes, Ranges
 

@@ -20,7 +20,7 @@ import torch
 from torch.export import ExportedProgram
 
 from reparamkit.errors import MissingExtra, UnusableInput
-from reparamkit.lower.quiet import quiet
+from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.lower.quiet import quiet
+from reparamkit.quiet import quiet
 
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:

@@ -144,9 +144,15 @@ def _broadcast(
         structure = Scalar(has_bias=has_bias)
         load = lambda: everywhere(float(constant.load()))  # noqa: E731
     else:
+        if varying[0] not in (1, value.ndim - 1) or varying[0] == 0 < value.ndim - 1:
+            raise NotAffine(
+                f"the constant of shape {list(constant.shape)} varies along an axis that is not the channels'"
+            )
         dims = value.ndim - 1 - varying[0]
         if dims > 3:
             raise NotAffine("the constant varies along an axis that is followed by more than three others")
+        if not isinstance(value.sizes[varying[0]], int):
+            raise NotAffine("the constant varies along an axis whose size may vary")
         structure = geometry.channelwise(aligned[varying[0]], dims, has_bias=has_bias)
         load = lambda: per_channel(constant.load().flatten(), dims)  # noqa: E731
     return Affine((Part(value, structure, load),))

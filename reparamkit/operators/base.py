@@ -102,7 +102,7 @@ class Through:
 
 @dataclass(frozen=True, slots=True)
 class Sunk:
-    """`part` applied to the operator's result on what lies above the maps; `covers` are the values skipped."""
+    """`part` applied to the operator's result on what lies above; `covers` are the values skipped."""
 
     part: Part
     covers: tuple[int, ...]
@@ -204,3 +204,12 @@ def spatial_axes(value: Value) -> int:
     if not 0 <= dims <= 3:
         raise NotAffine(f"a tensor of {value.ndim} axes is not a feature map")
     return dims
+
+
+def channel_count(value: Value, dims: int) -> int:
+    """Channels of a feature map with `dims` spatial axes; they must not vary, nor be the batch."""
+    axis = value.ndim - dims - 1
+    size = value.sizes[axis]
+    if not isinstance(size, int) or (axis == 0 and value.ndim > 1):
+        raise NotAffine("the axis before its spatial axes is not one of channels", notable=False)
+    return size

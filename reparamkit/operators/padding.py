@@ -14,7 +14,17 @@ import torch
 
 from reparamkit.algebra import AffineMap, geometry
 from reparamkit.algebra.geometry import Geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, Value, identity, reader
+from reparamkit.operators.base import (
+    Affine,
+    Call,
+    Meaning,
+    NotAffine,
+    Part,
+    Value,
+    channel_count,
+    identity,
+    reader,
+)
 
 
 @reader("aten.constant_pad_nd.default", "aten.pad.default")
@@ -36,9 +46,10 @@ def pad(call: Call) -> Meaning:
     for i in range(len(amounts) // 2):
         near[dims - 1 - i], far[dims - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
     structure = replace(
-        geometry.channelwise(value.shape[-dims - 1], dims, has_bias=False),
+        geometry.channelwise(channel_count(value, dims), dims, has_bias=False),
         lo=tuple(-p for p in near),
         extent=tuple(p + q for p, q in zip(near, far, strict=True)),
+        unit=True,
     )
     return _one_tap(value, structure, "a copy")
 
@@ -63,22 +74,25 @@ def crop(call: Call) -> Meaning:
     dims = _spatial(value, value.ndim - axis)
     where = axis - (value.ndim - dims)
     cut = -end if end < 0 else 0
-    flat = geometry.channelwise(value.shape[-dims - 1], dims, has_bias=False)
+    flat = geometry.channelwise(channel_count(value, dims), dims, has_bias=False)
 
     def at(existing: tuple[int, ...], new: int) -> tuple[int, ...]:
         return (*existing[:where], new, *existing[where + 1 :])
 
     structure = replace(
-        flat, lo=at(flat.lo, start), extent=at(flat.extent, -start - cut), stride=at(flat.stride, step)
+        flat,
+        lo=at(flat.lo, start),
+        extent=at(flat.extent, -start - cut),
+        stride=at(flat.stride, step),
+        unit=True,
     )
     return _one_tap(value, structure, "a view")
 
 
 def _spatial(value: Value, needed: int) -> int:
-    """Spatial axes, batched if that leaves enough of them."""
-    for dims in (value.ndim - 2, value.ndim - 1):
-        if needed <= dims <= 3:
-            return dims
+    """Spatial axes of a batched feature map, if that leaves enough of them."""
+    if needed <= value.ndim - 2 <= 3:
+        return value.ndim - 2
     raise NotAffine("it reaches beyond the spatial axes")
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from reparamkit.algebra import AffineMap, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader
+from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, channel_count, reader
 from reparamkit.operators.layout import spatial
 
 
@@ -35,7 +35,7 @@ def avg_pool(call: Call) -> Meaning:
     if call.get("ceil_mode", False):
         raise NotAffine("the pooling uses ceil_mode, so windows at the border cover fewer positions")
     divisor = call.get("divisor_override") or math.prod(window)
-    channels = value.shape[-dims - 1]
+    channels = channel_count(value, dims)
     structure = geometry.convolution(
         channels, channels, channels, window, stride, (1,) * dims, padding, padding, has_bias=False
     )

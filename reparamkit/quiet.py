@@ -8,16 +8,27 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir", "onnx", "onnxsim")
+_LOGGERS = (
+    "torch.onnx",
+    "torch.export",
+    "torch._export",
+    "torch.fx.experimental",
+    "torch._dynamo",
+    "torch._functorch",
+    "onnxscript",
+    "onnx_ir",
+    "onnx",
+    "onnxsim",
+)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, log records below an error, and text printed from Python, while it lasts."""
+    """Drop warnings, log records below a critical one, and text printed from Python, while it lasts."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
