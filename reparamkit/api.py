@@ -16,18 +16,18 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.export import capture
+from reparamkit.capture.export import capture, evaluating
 from reparamkit.capture.program import Program
 from reparamkit.capture.source import Source
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.folding.census import census
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.folding.rewrite import Outcome, fold_program
-from reparamkit.inputs import normalise_inputs
+from reparamkit.inputs import Args, Kwargs, map_tensors, normalise_inputs
 from reparamkit.lower import Saved
 from reparamkit.lower import save as lower_save
-from reparamkit.lower.exported import export_program
-from reparamkit.verify import Equivalence, Reference
+from reparamkit.lower.exported import axis_names, export_program
+from reparamkit.verify import Equivalence, Reference, inputs_accepted_by
 from reparamkit.weights import non_finite
 
 Model = nn.Module | ExportedProgram | Source
@@ -99,12 +99,19 @@ class Folded:
     def _get_reference(self) -> Reference:
         if self._reference is None:
             self._reference = Reference(self._original, *self._inputs)
+            if self._program.axes:
+                names = axis_names(self._program.exported)
+                self._reference.widen(
+                    {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
+                    {names[s]: bounds for s, bounds in self._program.ranges.items()},
+                    inputs_accepted_by(self._program.exported),
+                )
         return self._reference
 
     def _export(self) -> ExportedProgram:
         """The folded module as an exported program, with the sizes free that were free at capture."""
         if self._exported is None:
-            args, kwargs = self._program.args, self._program.kwargs
+            args, kwargs = _with_sizes_to_free(self._program)
             shapes = _auto_shapes(self._program)
             try:
                 self._exported = export_program(self.module, args, kwargs, shapes)
@@ -117,9 +124,7 @@ class Folded:
         return self._exported
 
     def _judge(self) -> Equivalence:
-        reference = self._get_reference()
-        reference.widen(self._program.axes, self._program.ranges)
-        return reference.judge(self.module)
+        return self._get_reference().judge(self.module)
 
 
 def fold(
@@ -142,11 +147,11 @@ def fold(
         CannotCapture: torch.export cannot turn the model into one graph.
         NotEquivalent: the folded network is not the same function (`error.equivalence` has the numbers).
     """
-    original, inputs = _prepared(model, example_inputs)
+    original, inputs, notes = _prepared(model, example_inputs)
     program = capture(original, *inputs, dynamic=dynamic, **options)
     before = census(program.graph)
     outcome = fold_program(program)
-    findings = _findings(program, outcome, before, model)
+    findings = _findings(program, outcome, before, notes)
     folded = Folded(
         module=outcome.module,
         equivalence=None,
@@ -158,9 +163,7 @@ def fold(
     if verify:
         folded.equivalence = folded._judge()
         if not folded.equivalence.passed:
-            raise NotEquivalent(
-                f"the folded network is not equivalent: {folded.equivalence.summary()}", folded.equivalence
-            )
+            raise NotEquivalent(f"the folded network is {folded.equivalence.summary()}", folded.equivalence)
     return folded
 
 
@@ -169,43 +172,59 @@ def inspect(model: Model, example_inputs: Any = None, dynamic: Any = "auto", **o
 
     Arguments and errors as for `fold`.
     """
-    original, inputs = _prepared(model, example_inputs)
+    original, inputs, notes = _prepared(model, example_inputs)
     program = capture(original, *inputs, dynamic=dynamic, **options)
     before = census(program.graph)
-    return _findings(program, fold_program(program), before, model)
+    return _findings(program, fold_program(program), before, notes)
 
 
 def _prepared(
     model: Model, example_inputs: Any
-) -> tuple[nn.Module | ExportedProgram, tuple[tuple[Any, ...], dict[str, Any]]]:
-    source = model if isinstance(model, Source) else None
-    original = model.model if isinstance(model, Source) else model
-    if not isinstance(original, nn.Module | ExportedProgram):
+) -> tuple[nn.Module | ExportedProgram, tuple[Args, Kwargs], list[str]]:
+    """The network in eval mode, its inputs, and notes."""
+    notes: list[str] = []
+    inputs = None if example_inputs is None else normalise_inputs(example_inputs)
+    if isinstance(model, Source):
+        notes += model.notes
+        if inputs is None and model.example_inputs is not None:
+            inputs = model.example_inputs, model.example_kwargs
+        model = model.model
+    if not isinstance(model, nn.Module | ExportedProgram):
         raise UnusableInput(
-            f"a {type(original).__name__} is not a model: give an nn.Module, an ExportedProgram, "
+            f"a {type(model).__name__} is not a model: give an nn.Module, an ExportedProgram, "
             "or what reparamkit.load returned"
         )
-    broken = non_finite(original)
+    broken = non_finite(model)
     if broken:
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise UnusableInput(
             f"the model has NaN or infinite weights: {', '.join(broken[:5])}{more}; "
             "nothing computed from them could be compared"
         )
-    if example_inputs is not None:
-        return original, normalise_inputs(example_inputs)
-    if source is not None and source.example_inputs is not None:
-        return original, (source.example_inputs, source.example_kwargs)
-    if isinstance(original, ExportedProgram) and original.example_inputs is not None:
-        args, kwargs = original.example_inputs
-        return original, (tuple(args), dict(kwargs))
-    return original, normalise_inputs(example_inputs)
+    if isinstance(model, nn.Module):
+        model, training = evaluating(model)
+        notes += training
+    elif inputs is None and model.example_inputs is not None:
+        args, kwargs = model.example_inputs
+        inputs = tuple(args), dict(kwargs)
+    return model, inputs or normalise_inputs(None), notes
 
 
-def _findings(program: Program, outcome: Outcome, before: dict[str, int], model: Model) -> Inspection:
-    notes = (*(model.notes if isinstance(model, Source) else ()), *program.notes)
+def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes: list[str]) -> Inspection:
     after = census(outcome.module.graph, dict(outcome.module.named_modules()))
-    return Inspection(outcome.folds, outcome.refusals, before, after, program.sizes, notes)
+    return Inspection(outcome.folds, outcome.refusals, before, after, program.sizes, (*notes, *program.notes))
+
+
+def _with_sizes_to_free(program: Program) -> tuple[Args, Kwargs]:
+    """The program's example with two of whatever is free and one: torch.export would fix a size of one."""
+
+    def widened(index: int, tensor: torch.Tensor) -> torch.Tensor:
+        for axis in program.axes.get(index, {}):
+            if tensor.shape[axis] == 1:
+                tensor = torch.cat([tensor, tensor], axis)
+        return tensor
+
+    return map_tensors(widened, program.args, program.kwargs)
 
 
 def _auto_shapes(program: Program) -> Any:

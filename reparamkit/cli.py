@@ -1,13 +1,16 @@
 """The command line: arguments in, calls of the public API, exit status out.
 
-Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input.
+Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, 3 an error of
+reparamkit itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +28,8 @@ app = typer.Typer(
     help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
     "and scales become single convolutions, every fold is proven in float64, and the result is written as "
     "ONNX or torch.export and verified again.",
-    epilog="Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input.",
+    epilog="Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, "
+    "3 an error of reparamkit itself.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -96,20 +100,20 @@ def fold(
     dynamic: DynamicOption = "auto",
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
-    from reparamkit.lower import check_suffix, check_writable
+    from reparamkit.lower import check_suffix
 
-    for path in [*(output or []), *([json_file] if json_file else [])]:
-        if path is not json_file:
-            check_suffix(path)
-        check_writable(path)
+    sizes = _dynamic(dynamic)
+    for path in output or []:
+        check_suffix(path)
+    _check_distinct([*(output or []), *([json_file] if json_file else [])])
     with _progress() as say:
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         paths = output or [_default_output(opened)]
-        check_writable(paths[0])
+        _check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
         import reparamkit as rk
 
-        folded = rk.fold(opened, inputs, dynamic=_dynamic(dynamic))
+        folded = rk.fold(opened, inputs, dynamic=sizes)
         for path in paths:
             say(f"writing and verifying {path}")
             folded.save(path)
@@ -128,6 +132,7 @@ def inspect(
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     from reparamkit.lower import check_writable
 
+    sizes = _dynamic(dynamic)
     if json_file:
         check_writable(json_file)
     with _progress() as say:
@@ -135,7 +140,7 @@ def inspect(
         say(f"reading {opened.name}")
         import reparamkit as rk
 
-        found = rk.inspect(opened, inputs, dynamic=_dynamic(dynamic))
+        found = rk.inspect(opened, inputs, dynamic=sizes)
     _tell(opened.name, found, json_file)
 
 
@@ -153,18 +158,43 @@ def models(
         show_one(info(name), _console())
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from reparamkit import __version__
+
+        typer.echo(f"reparamkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit; an error of ours that nobody foresaw ends with status 3."""
     from reparamkit.errors import NotEquivalent, ReparamkitError
 
     try:
         app()
+        sys.stdout.flush()
     except NotEquivalent as error:
         _complain(f"verification failed: {error}")
         sys.exit(1)
     except ReparamkitError as error:
         _complain(f"error: {error}")
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the report has left
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        _complain("error: this should not have happened; please report it with the lines above")
+        sys.exit(3)
 
 
 def _opened(
@@ -181,6 +211,18 @@ def _opened(
             f"{source} does not say what its inputs look like; give --input, for instance --input 1x3x224x224"
         )
     return opened, inputs
+
+
+def _check_distinct(paths: list[Path]) -> None:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.lower import check_writable
+
+    seen: set[Path] = set()
+    for path in paths:
+        check_writable(path)
+        if path.resolve() in seen:
+            raise UnusableInput(f"{path} is named for two outputs")
+        seen.add(path.resolve())
 
 
 def _default_output(source: Source) -> Path:
@@ -223,7 +265,7 @@ def _progress() -> Iterator[Any]:
     """Say on stderr what is being done; on a terminal as a line that goes away."""
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=sys.stderr, highlight=False)  # this very stream: others are silenced meanwhile
     if not console.is_terminal:
         yield lambda text: console.print(f"{text} …", markup=False)
         return

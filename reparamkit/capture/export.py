@@ -49,12 +49,7 @@ def capture(
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
         return program_of(model, args, kwargs)
-    notes: list[str] = []
-    if any(m.training for m in model.modules()):
-        model = _evaluating(model)
-        notes.append(
-            "the model was in training mode; a copy in eval mode was folded (call model.eval() first)"
-        )
+    model, notes = evaluating(model)
     if isinstance(model, torch.jit.ScriptModule):
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
         notes.append("TorchScript is captured with fixed sizes")
@@ -66,14 +61,22 @@ def capture(
     return program
 
 
-def _evaluating(model: nn.Module) -> nn.Module:
+def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The model, or a copy in eval mode of one that is in training mode with a note that says so.
+
+    Raises:
+        UnusableInput: it is in training mode and cannot be copied.
+    """
+    if not any(m.training for m in model.modules()):
+        return model, []
     try:
-        return copy.deepcopy(model).eval()
+        model = copy.deepcopy(model).eval()
     except Exception as error:
         raise UnusableInput(
             "the model is in training mode and cannot be copied: call model.eval() before folding "
             f"({type(error).__name__}: {_first_line(error)})"
         ) from error
+    return model, ["the model was in training mode; a copy in eval mode was folded (call model.eval() first)"]
 
 
 def _export(

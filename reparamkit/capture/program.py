@@ -32,11 +32,13 @@ _CASTS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, at
 class Program:
     """A captured network.
 
-    `state` holds the very tensors of the original, never copies; `args` and `kwargs` are the example that
-    it was captured with, `axes` and `ranges` the sizes that may differ from it.
+    `exported` is what it was read from, `state` holds the very tensors of the original, never copies;
+    `args` and `kwargs` are the example that it was captured with, `axes` and `ranges` the sizes that may
+    differ from it.
     """
 
     graph: fx.Graph
+    exported: ExportedProgram
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -64,8 +66,9 @@ class Program:
 
 def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
     """The functional program behind an exported one."""
+    original = exported
     graph, exported = functional_graph(exported)
-    program = Program(graph, args, kwargs)
+    program = Program(graph, original, args, kwargs)
     inputs = _lift_state(program, exported)
     _write_back(program, exported)
     graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))

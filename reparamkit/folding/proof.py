@@ -31,15 +31,6 @@ class Unproven(Exception):
 
 def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
     """The largest error relative to the output's scale; raises `Unproven` where it is above the bar."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and on a busy machine for long
-    try:
-        return _worst(host, form, terms, realisation)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _worst(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
     generator = torch.Generator().manual_seed(form.node)
     inside = interior(host.nodes, form)
     worst, compared = 0.0, 0

@@ -7,8 +7,11 @@ the reason is reported; everything else goes on.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from reparamkit.algebra import Inexact
@@ -41,7 +44,8 @@ class _Proven:
 def fold_program(program: Program) -> Outcome:
     """Fold everything in the program that is exact and pays; the program's graph is used up."""
     host = Host(program)
-    chosen, proven, unproven = _proven_plan(host)
+    with _one_thread():
+        chosen, proven, unproven = _proven_plan(host)
     surgery = Surgery(host)
     made = []
     for form in chosen.folds:
@@ -67,6 +71,17 @@ def fold_program(program: Program) -> Outcome:
         for node, reason in refusals(chosen, unproven)
     )
     return Outcome(module, tuple(folds), kept)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors are tiny: a second thread only waits for the first, and on a busy machine for long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from reparamkit.errors import UnusableInput
 from reparamkit.quiet import quiet
+from reparamkit.verify.oracle import first_line
 
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:
@@ -19,10 +21,16 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        UnusableInput: the program holds something that torch.export has no way to write down.
     """
     archive = io.BytesIO()
-    with quiet():
-        torch.export.save(program, archive)
+    try:
+        with quiet():
+            torch.export.save(program, archive)
+    except NotImplementedError as error:
+        raise UnusableInput(
+            f"cannot write {path}: torch.export cannot write this network down: {first_line(error)}"
+        ) from error
     with path.open("wb") as file:
         file.write(archive.getbuffer())
 

@@ -1,0 +1,498 @@
+"""Random networks, mostly affine, written as lines of Python so that a failure prints its own reproduction.
+
+    net = draw_net(draw)         hypothesis' `draw` chooses every operator and attribute
+    print(net.source)            the modules and the lines of its forward
+
+Values are kept at the size of 1, and every value that nothing reads is an output, so that no mistake hides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.nets import noise, randomised
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+_NAMES = {"torch": torch, "F": F}
+_CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_MOST_ELEMENTS = 20_000
+
+
+class RandomNet(nn.Module):
+    """Runs `lines` of the form (name, expression in earlier names and `self`) and returns `outputs`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str]] = []
+        self.built: list[str] = []
+        self.outputs: list[str] = []
+        self._code: dict[str, Any] = {}
+
+    def forward(self, x: Tensor) -> Any:
+        env: dict[str, Any] = {"self": self, "x": x}
+        for name, expression in self.lines:
+            env[name] = self.run(expression, env)
+        results = tuple(env[name] for name in self.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def run(self, expression: str, env: dict[str, Any]) -> Any:
+        if expression not in self._code:
+            self._code[expression] = compile(expression, "<random net>", "eval")
+        return eval(self._code[expression], _NAMES, env)
+
+    @property
+    def source(self) -> str:
+        """The network as text."""
+        lines = [f"{name} = {expression}" for name, expression in self.lines]
+        return "\n".join([*self.built, *lines, f"return {', '.join(self.outputs)}"])
+
+
+class _Builder:
+    """Grows a network line by line, and runs each at once to know the shape of its value."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+        self.net = RandomNet()
+        self.layout: dict[str, int] = {}
+        """Value -> its spatial axes when it is (N, C, *spatial); -1: channels last."""
+        self.env: dict[str, Any] = {"self": self.net}
+        self.read: set[str] = set()
+        dims = self.pick([2, 2, 2, 2, 1, 3])
+        sides = [self.int(4, 8) for _ in range(dims)] if dims < 3 else [self.int(3, 5) for _ in range(3)]
+        shape = (2, self.pick([2, 3, 4, 6]), *sides)
+        self.example = noise(*shape)
+        self.env["x"] = self.example.clone()
+        self.layout["x"] = dims
+
+    # choices
+
+    def pick(self, options: list[Any]) -> Any:
+        return self.draw(st.sampled_from(options))
+
+    def int(self, low: int, high: int) -> int:
+        return int(self.draw(st.integers(low, high)))
+
+    def coin(self) -> bool:
+        return bool(self.draw(st.booleans()))
+
+    def factor(self) -> float:
+        return float(self.pick([-1.0, 0.5, -0.75, 1.0, 1.5, 2.0]))
+
+    # lines
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.env[name].shape)
+
+    def line(self, expression: str, *reads: str, dims: int) -> str:
+        """Append a line; the name of its value, or of the first value read where it does not run."""
+        with torch.no_grad():
+            try:
+                value = self.net.run(expression, self.env)
+            except (RuntimeError, ValueError):
+                return reads[0]
+        if value.numel() == 0 or value.numel() > _MOST_ELEMENTS or value.abs().max() > 1e4:
+            # Undo what an in-place form may have done: every value is computed anew.
+            self._rerun()
+            return reads[0]
+        name = f"v{len(self.net.lines)}"
+        self.net.lines.append((name, expression))
+        self.env[name] = value
+        self.layout[name] = dims
+        self.read.update(reads)
+        return name
+
+    def _rerun(self) -> None:
+        self.env = {"self": self.net, "x": self.example.clone()}
+        with torch.no_grad():
+            for name, expression in self.net.lines:
+                self.env[name] = self.net.run(expression, self.env)
+
+    def module(self, module: nn.Module) -> str:
+        name = f"m{len(self.net.built)}"
+        randomised(module.double(), len(self.net.built))
+        self.net.add_module(name, module)
+        self.net.built.append(f"self.{name} = {module}".replace("\n", " "))
+        return f"self.{name}"
+
+    def tensor(self, *shape: int, parameter: bool | None = None) -> str:
+        name = f"p{len(self.net.built)}"
+        value = noise(*shape, seed=len(self.net.built))
+        value = torch.where(value < 0, value - 0.3, value + 0.3)
+        kind = self.coin() if parameter is None else parameter
+        if kind:
+            self.net.register_parameter(name, nn.Parameter(value))
+        else:
+            self.net.register_buffer(name, value)
+        self.net.built.append(f"self.{name} = {'Parameter' if kind else 'buffer'}{tuple(shape)}")
+        return f"self.{name}"
+
+    def values(self, layout: int | None = None) -> list[str]:
+        """Values to go on from, the latest three times as likely as the older ones."""
+        names = [n for n, d in self.layout.items() if layout is None or d == layout]
+        return [*names, *names[-2:], *names[-2:]]
+
+    # operators on feature maps (N, C, *spatial)
+
+    def conv(self, v: str, **fixed: Any) -> str:
+        dims, channels = self.layout[v], self.shape(v)[1]
+        groups = fixed.get("groups") or self.pick([1, 1, *_divisors(channels)])
+        outputs = fixed.get("outputs") or groups * self.int(1, max(1, 6 // groups))
+        if outputs % groups:
+            groups = 1
+        window = fixed.get("window") or self.pick([1, 1, 3, 3, 2, (3, 1, 2)[:dims], (1, 3, 1)[:dims]])
+        dilation = fixed.get("dilation") or self.pick([1, 1, 1, 2])
+        stride = fixed.get("stride") or self.pick([1, 1, 1, 2, (2, 1, 1)[:dims]])
+        padding = fixed.get("padding")
+        if padding is None:
+            padding = self.pick([0, 0, 1, 1, 2, (1, 0, 2)[:dims], "valid"])
+            if stride == 1 and self.int(0, 5) == 0:
+                padding = "same"
+        layer = _CONVS[dims](
+            channels, outputs, window, stride, padding, dilation, groups, self.pick([True, False])
+        )
+        return self.line(f"{self.module(layer)}({v})", v, dims=dims)
+
+    def again(self, v: str) -> str:
+        """A module that is used already, on another value."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        known = [
+            n
+            for n, m in self.net.named_modules()
+            if (isinstance(m, _CONVS.get(dims, nn.Linear)) and m.in_channels == channels)
+            or (isinstance(m, _NORMS[dims]) and m.num_features == channels)
+        ]
+        return self.line(f"self.{self.pick(known)}({v})", v, dims=dims) if known else v
+
+    def norm(self, v: str) -> str:
+        dims = self.layout[v]
+        layer = _NORMS[dims](self.shape(v)[1], eps=self.pick([1e-5, 1e-3]), affine=self.pick([True, True, False]))
+        return self.line(f"{self.module(layer)}({v})", v, dims=dims)
+
+    def constant(self, v: str) -> str:
+        """A constant that broadcasts onto the value: a number, or one per channel, in several spellings."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        kind = self.int(0, 5)
+        if kind == 0:
+            return str(self.factor())
+        if kind == 1:
+            return self.tensor(*self.pick([(), (1,), (1,) * (dims + 1)]))
+        if kind == 2:
+            return f"torch.exp({self.tensor(1, channels, *(1,) * dims)} * 0.3)"
+        if kind == 3:
+            return f"{self.tensor(channels, parameter=True)}.view(1, -1, {', '.join('1' * dims)})"
+        if kind == 4 and self.int(0, 3) == 0:
+            return self.tensor(*(1,) * (dims > 0), *self.shape(v)[2:])  # along the spatial axes
+        return self.tensor(channels, *(1,) * dims)
+
+    def arithmetic(self, v: str) -> str:
+        form = self.pick(
+            [
+                "{v} * {c}",
+                "{c} * {v}",
+                "{v} + {c}",
+                "{c} - {v}",
+                "{v} - {c}",
+                "{v} / {c}",
+                "-{v}",
+                "torch.add({v}, {c}, alpha=-2)",
+                "torch.sub({v}, {c}, alpha=0.5)",
+                "0 + {v}",
+                "torch.rsub({v}, 0.5, alpha=2)",
+            ]
+        )
+        return self.line(form.format(v=v, c=self.constant(v)), v, dims=self.layout[v])
+
+    def written(self, v: str) -> str:
+        """An in-place form, now and then on a value that others read too, or that is a view."""
+        own = self.pick(["{v}.clone()", "{v} * 1", "{v}.relu()", "{v} - 0.1", "{v}", "{v}[:, :]", "{v}.detach()"])
+        target = v if own == "{v}" else self.line(own.format(v=v), v, dims=self.layout[v])
+        form = self.pick(
+            ["{t}.mul_({c})", "{t}.add_({c})", "{t}.sub_({c})", "{t}.neg_()", "F.relu({t}, inplace=True)"]
+        )
+        written = form.format(t=target, c=self.constant(v))
+        others = [o for o in self.values(self.layout[v]) if self.shape(o) == self.shape(v)]
+        if self.int(0, 3) == 0:
+            other = self.pick(others)
+            return self.line(f"{target}.add_({other})", target, other, dims=self.layout[v])
+        return self.line(written, target, dims=self.layout[v])
+
+    def pair(self, v: str) -> str:
+        """A sum or difference of two values of one shape."""
+        others = [o for o in self.values(self.layout[v]) if self.shape(o) == self.shape(v)]
+        other = self.pick(others)
+        form = self.pick(
+            [
+                "{v} + {o}",
+                "{v} - {o}",
+                "torch.add({v}, {o}, alpha=-0.5)",
+                "torch.sub({o}, {v}, alpha=2)",
+                "{v} * 0.5 + {o}",
+                "sum([{v}, {o}])",
+                "torch.stack([{v}, {o}]).sum(0)",
+            ]
+        )
+        return self.line(form.format(v=v, o=other), v, other, dims=self.layout[v])
+
+    def branches(self, v: str) -> str:
+        """Parallel branches of one output shape, as RepVGG, MobileOne, DBB and ACNet have them."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        stride = self.pick([1, 1, 1, 2])
+        groups = self.pick([1, 1, channels])
+        outputs = channels if stride == 1 and self.coin() else groups * self.int(1, 3)
+        found: list[str] = []
+        for _ in range(self.int(2, 4)):
+            branch = self.branch(v, dims, channels, outputs, stride, groups)
+            if branch != v or (stride == 1 and outputs == channels):
+                found.append(branch)
+        found = [f for f in found if self.shape(f) == self.shape(found[0])]
+        if len(found) < 2:
+            return found[0] if found else v
+        if self.coin():
+            total = found[0]
+            for other in found[1:]:
+                form = self.pick(["{a} + {b}", "{a} - {b}", "{a} + {b} * -0.5", "{b} + {a}"])
+                total = self.line(form.format(a=total, b=other), total, other, dims=dims)
+            return total
+        return self.line(f"sum([{', '.join(found)}])", *found, dims=dims)
+
+    def branch(self, v: str, dims: int, channels: int, outputs: int, stride: int, groups: int) -> str:
+        if channels % groups or outputs % groups:
+            groups = 1
+        kind = self.int(0, 7)
+        same = {"stride": stride, "outputs": outputs, "groups": groups}
+        if kind <= 1:
+            out = self.conv(v, window=3, padding=1, dilation=1, **same)
+        elif kind == 2:
+            out = self.conv(v, window=1, padding=0, dilation=1, **same)
+        elif kind == 3:
+            side = self.pick([(1, 3, 3), (3, 1, 3), (3, 3, 1)])[:dims]
+            out = self.conv(v, window=side, padding=tuple(s // 2 for s in side), dilation=1, **same)
+        elif kind == 4:
+            out = self.conv(v, window=3, padding=2, dilation=2, **same)
+        elif kind == 5 and outputs == channels and groups in (1, channels):
+            pool = f"F.avg_pool{dims}d({v}, 3, {stride}, 1)"
+            out = self.line(pool, v, dims=dims)
+        elif kind == 6:
+            middle = self.conv(v, window=1, padding=1, stride=1, dilation=1, outputs=self.int(1, 4), groups=1)
+            out = self.conv(middle, window=3, padding=0, dilation=1, stride=stride, outputs=outputs, groups=1)
+        elif stride == 1 and outputs == channels:
+            out = v
+        else:
+            out = self.conv(v, window=1, padding=0, dilation=1, **same)
+        if self.coin():
+            out = self.norm(out)
+        return self.arithmetic(out) if self.int(0, 3) == 0 else out
+
+    def padded(self, v: str) -> str:
+        dims = self.layout[v]
+        amounts = [self.int(-1, 2) for _ in range(2 * self.int(1, dims))]
+        return self.line(f"F.pad({v}, {tuple(amounts)})", v, dims=dims)
+
+    def cropped(self, v: str) -> str:
+        cuts = [self.pick(["1:-1", ":-1", "1:", "::2", "1::2", ":", ":3", "-3:"]) for _ in range(self.layout[v])]
+        return self.line(f"{v}[:, :, {', '.join(cuts)}]", v, dims=self.layout[v])
+
+    def pooled(self, v: str) -> str:
+        dims = self.layout[v]
+        window, stride, padding = self.int(2, 3), self.int(1, 2), self.int(0, 1)
+        options = f"ceil_mode={self.coin()}, count_include_pad={self.coin()}"
+        if dims > 1 and self.int(0, 3) == 0:
+            options += ", divisor_override=5"
+        return self.line(f"F.avg_pool{dims}d({v}, {window}, {stride}, {padding}, {options})", v, dims=dims)
+
+    def nothing(self, v: str) -> str:
+        form = self.pick(
+            ["{m}({v})", "{v}.contiguous()", "{v}.clone()", "F.dropout({v}, 0.3, False)", "{v}.to({v}.dtype)", "{v}[:]"]
+        )
+        module = ""
+        if "{m}" in form:
+            module = self.module(self.pick([nn.Identity(), nn.Dropout(0.2), nn.Dropout(0.2, inplace=True)]))
+        return self.line(form.format(v=v, m=module), v, dims=self.layout[v])
+
+    def gate(self, v: str) -> str:
+        """What is not affine."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        kind = self.int(0, 6)
+        if kind == 0 and dims > 0:
+            axes = tuple(range(2, 2 + dims))
+            mean = self.line(f"{v}.mean({axes}, keepdim=True)", v, dims=dims)
+            if self.coin():
+                mean = self.norm(mean)
+            inner = self.conv(mean, window=1, padding=0, stride=1, dilation=1, outputs=channels, groups=1)
+            if self.shape(inner)[1] != channels:
+                return inner
+            return self.line(f"{v} * torch.sigmoid({inner})", v, inner, dims=dims)
+        forms = ["F.relu({v})", "torch.sigmoid({v})", "{v}.abs()", "F.hardswish({v})", "F.gelu({v})", "{v}.clamp(-1, 1)"]
+        if dims in (1, 2, 3):
+            forms.append(f"F.max_pool{dims}d({{v}}, 2, 1)")
+        return self.line(self.pick(forms).format(v=v), v, dims=dims)
+
+    def concatenated(self, v: str) -> str:
+        dims = self.layout[v]
+        others = [
+            o for o in self.values(dims) if self.shape(o)[2:] == self.shape(v)[2:]
+        ]
+        parts = [v, *(self.pick(others) for _ in range(self.int(1, 2)))]
+        if self.coin():
+            parts[0] = self.conv(v, window=1, stride=1, padding=0, dilation=1)
+        return self.line(f"torch.cat([{', '.join(parts)}], 1)", *parts, dims=dims)
+
+    def split(self, v: str) -> str:
+        """Some of the channels, or all in another order."""
+        channels = self.shape(v)[1]
+        half = max(1, channels // 2)
+        form = self.pick(
+            [f"{v}[:, :{half}]", f"{v}[:, {half - 1}:]", f"{v}.flip(1)", f"{v}.chunk(2, 1)[0]", f"{v}.narrow(1, 0, {half})"]
+        )
+        return self.line(form, v, dims=self.layout[v])
+
+    def resized(self, v: str) -> str:
+        dims = self.layout[v]
+        form = self.pick(
+            [
+                f"F.interpolate({v}, scale_factor=2)",
+                f"F.adaptive_avg_pool{dims}d({v}, {self.int(1, 3)})",
+                f"F.adaptive_avg_pool{dims}d({v}, 1) + {v}",
+            ]
+        )
+        return self.line(form, v, dims=dims)
+
+    def computed(self, v: str) -> str:
+        """A convolution whose weight the network computes."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        window = self.pick([1, 3])
+        weight = self.tensor(self.int(1, 4), channels, *(window,) * dims, parameter=True)
+        form = self.pick(
+            [
+                f"{weight} * 0.3",
+                f"{weight} - {weight}.mean(1, keepdim=True)",
+                f"F.normalize({weight}, dim=1)",
+                f"{weight}.flip(1) + {weight}",
+                f"torch.tanh({weight})",
+            ]
+        )
+        return self.line(f"F.conv{dims}d({v}, {form}, padding={window // 2})", v, dims=dims)
+
+    # other layouts
+
+    def tail(self, v: str) -> str:
+        dims = self.layout[v]
+        form = self.pick([f"{v}.mean({tuple(range(2, 2 + dims))})", f"F.adaptive_avg_pool{dims}d({v}, 1).flatten(1)"])
+        return self.vector(self.line(form, v, dims=0))
+
+    def vector(self, v: str) -> str:
+        if self.layout[v] != 0:
+            return v
+        for _ in range(self.int(0, 3)):
+            kind = self.int(0, 3)
+            if kind == 0:
+                layer = nn.Linear(self.shape(v)[1], self.int(1, 5), bias=self.coin())
+                v = self.line(f"{self.module(layer)}({v})", v, dims=0)
+            elif kind == 1:
+                v = self.norm(v)
+            elif kind == 2:
+                v = self.arithmetic(v)
+            else:
+                v = self.nothing(v)
+        return v
+
+    def channels_last(self, v: str) -> str:
+        dims, channels = self.layout[v], self.shape(v)[1]
+        spatial = tuple(range(2, 2 + dims))
+        v = self.line(f"{v}.permute(0, {', '.join(map(str, spatial))}, 1)", v, dims=-1)
+        v = self.last_axis(v)
+        if self.coin():
+            return v
+        back = (0, dims + 1, *range(1, dims + 1))
+        return self.line(f"{v}.permute{back}", v, dims=dims) if self.layout[v] == -1 else v
+
+    def tokens(self, v: str) -> str:
+        dims = self.layout[v]
+        shape = self.shape(v)
+        v = self.line(f"{v}.flatten(2).transpose(1, 2)", v, dims=-1)
+        v = self.last_axis(v)
+        if self.layout[v] != -1 or self.coin():
+            return v
+        channels = self.shape(v)[-1]
+        sides = ", ".join(map(str, shape[2:]))
+        return self.line(f"{v}.transpose(1, 2).reshape(-1, {channels}, {sides})", v, dims=dims)
+
+    def last_axis(self, v: str) -> str:
+        for _ in range(self.int(1, 4)):
+            kind, channels = self.int(0, 6), self.shape(v)[-1]
+            if kind <= 1:
+                layer = nn.Linear(channels, self.int(1, 5), bias=self.coin())
+                v = self.line(f"{self.module(layer)}({v})", v, dims=-1)
+            elif kind == 2:
+                form = self.pick(["{v} * {c}", "{v} + {c}", "{c} - {v}", "{v} / {c}"])
+                v = self.line(form.format(v=v, c=self.tensor(channels)), v, dims=-1)
+            elif kind == 3:
+                norm = self.module(nn.BatchNorm1d(channels))
+                v = self.line(f"{norm}({v}.flatten(0, -2)).reshape({v}.shape)", v, dims=-1)
+            elif kind == 4:
+                v = self.line(self.pick(["F.relu({v})", "F.layer_norm({v}, ({c},))"]).format(v=v, c=channels), v, dims=-1)
+            elif kind == 5:
+                v = self.line(f"{v} + {v} * {self.factor()}", v, dims=-1)
+            else:
+                matrix = self.tensor(channels, self.int(1, 4))
+                v = self.line(f"{v} @ {matrix}", v, dims=-1)
+        return v
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(2, n + 1) if n % d == 0]
+
+
+_STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
+    (6, _Builder.conv),
+    (4, _Builder.branches),
+    (4, _Builder.norm),
+    (4, _Builder.arithmetic),
+    (4, _Builder.pair),
+    (2, _Builder.padded),
+    (2, _Builder.cropped),
+    (2, _Builder.pooled),
+    (2, _Builder.nothing),
+    (2, _Builder.gate),
+    (2, _Builder.concatenated),
+    (2, _Builder.written),
+    (1, _Builder.again),
+    (1, _Builder.split),
+    (1, _Builder.resized),
+    (1, _Builder.computed),
+    (1, _Builder.channels_last),
+    (1, _Builder.tokens),
+    (1, _Builder.tail),
+]
+
+
+@st.composite
+def nets(draw: Draw, most: int = 10) -> tuple[RandomNet, Tensor]:
+    """A network of up to `most` steps in float64, and the input it was drawn with."""
+    builder = _Builder(draw)
+    steps = [step for weight, step in _STEPS for _ in range(weight)]
+    for _ in range(builder.int(1, most)):
+        v = builder.pick([n for n in builder.values() if builder.layout[n] > 0])
+        builder.pick(steps)(builder, v)
+    net = builder.net
+    if not net.lines:
+        builder.line("x * 1.5", "x", dims=builder.layout["x"])
+    net.outputs = [name for name, _ in net.lines if name not in builder.read]
+    if len(net.outputs) > 1 and builder.int(0, 4) == 0:
+        net.outputs.pop(0)  # a branch that nothing reads
+    if builder.int(0, 3) == 0:
+        net.outputs.append(builder.pick([name for name, _ in net.lines]))
+    return net.eval(), builder.example
+
+
+def noise_floor(value: Tensor) -> float:
+    """What an error is relative to: the largest value, or 1e-5 where terms of size 1 cancelled."""
+    return max(value.abs().max().item(), 1e-5) if value.numel() else math.inf
