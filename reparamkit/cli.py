@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -101,11 +101,15 @@ def fold(
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower import check_suffix
+    from reparamkit.lower.onnx import require_packages
 
     sizes = _dynamic(dynamic)
     for path in output or []:
         check_suffix(path)
+    if any(path.suffix == ".onnx" for path in output or []):
+        require_packages()
     _check_distinct([*(output or []), *([json_file] if json_file else [])])
+    _check_spared(source, json_file)
     with _progress() as say:
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         paths = output or [_default_output(opened)]
@@ -135,6 +139,7 @@ def inspect(
     sizes = _dynamic(dynamic)
     if json_file:
         check_writable(json_file)
+    _check_spared(source, json_file)
     with _progress() as say:
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         say(f"reading {opened.name}")
@@ -152,10 +157,12 @@ def models(
     from reparamkit.models import info, names
     from reparamkit.report.catalogue import show_all, show_one
 
-    if name is None:
-        show_all([info(n) for n in names()], _console())
-    else:
-        show_one(info(name), _console())
+    found = [info(n) for n in (names() if name is None else [name])]
+    with _report() as console:
+        if name is None:
+            show_all(found, console)
+        else:
+            show_one(found[0], console)
 
 
 def _version(asked: bool) -> None:
@@ -181,16 +188,16 @@ def main() -> None:
 
     try:
         app()
-        sys.stdout.flush()
     except NotEquivalent as error:
         _complain(f"verification failed: {error}")
         sys.exit(1)
     except ReparamkitError as error:
         _complain(f"error: {error}")
         sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the report has left
-        sys.exit(0)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
+            sys.exit(0)
+        raise
     except Exception:
         traceback.print_exc()
         _complain("error: this should not have happened; please report it with the lines above")
@@ -225,6 +232,13 @@ def _check_distinct(paths: list[Path]) -> None:
         seen.add(path.resolve())
 
 
+def _check_spared(source: str, json_file: Path | None) -> None:
+    from reparamkit.errors import UnusableInput
+
+    if json_file is not None and json_file.resolve() == Path(source).resolve():
+        raise UnusableInput(f"--json {json_file} would replace the source")
+
+
 def _default_output(source: Source) -> Path:
     folder = source.path.parent if source.path is not None else Path()
     return folder / f"{source.name}.folded.pt2"
@@ -257,33 +271,62 @@ def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None
     )
     if json_file is not None:
         write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
-    show(report, _console())
+    with _report() as console:
+        show(report, console)
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Any]:
     """Say on stderr what is being done; on a terminal as a line that goes away."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(file=sys.stderr, highlight=False)  # this very stream: others are silenced meanwhile
+    console = _console(sys.stderr)  # this very stream: others are silenced meanwhile
     if not console.is_terminal:
-        yield lambda text: console.print(f"{text} …", markup=False)
+        yield lambda text: _aside(console, f"{text} …")
         return
     with console.status("") as status:
-        yield lambda text: status.update(f"{text} …")
+        yield lambda text: status.update(Text(f"{text} …"))
 
 
-def _console() -> Console:
+@contextlib.contextmanager
+def _report() -> Iterator[Console]:
+    """stdout, for the report."""
+    from reparamkit.errors import UnusableInput
+
+    console = _console(sys.stdout)
+    try:
+        yield console if console.is_terminal else _console(sys.stdout, width=160)
+    except OSError as error:
+        _abandon(sys.stdout)
+        raise UnusableInput(f"the report cannot be written: {error.strerror or error}") from error
+
+
+def _console(stream: TextIO, **options: Any) -> Console:
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Whoever read along has left, which is no failure; rich would end with status 1."""
+            self.quiet = True
+            _abandon(stream)
+
+    return Plain(file=stream, highlight=False, markup=False, emoji=False, **options)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what is still to be written go nowhere: Python would try it once more at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _complain(text: str) -> None:
-    from rich.console import Console
+    _aside(_console(sys.stderr), f"reparamkit: {text}")
 
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"reparamkit: {text}")
+
+def _aside(console: Console, text: str) -> None:
+    try:
+        console.print(text, soft_wrap=True)
+    except OSError:  # the exit status says it too
+        _abandon(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ class Node:
     users: list[int] = field(default_factory=list)
     forced: bool = False
     upkeep: int = 0
+    stand_in: bool = False
+    """It is there for folds only and cannot run as it is."""
+    lifted: int | None = None
+    """Another node of the same value."""
+    acts_for: int | None = None
+    """The node for whose sake it was written down, if the network has no such node."""
 
     @property
     def operands(self) -> tuple[Value, ...]:
@@ -108,7 +114,7 @@ class Forms:
 
     def only_for(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node`."""
-        return not self.nodes[source].forced and self._postdominates(node, source)
+        return not self.nodes[source].forced and self._ends_in(node, source)
 
     def _forms(self, node: Node) -> list[Form]:
         if isinstance(node.meaning, Concat):
@@ -118,6 +124,8 @@ class Forms:
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
+        if node.lifted is not None and node.id not in self.barred:
+            found.append(self._form(node, ((node.lifted, Scalar(identity=True)),), (None,), original=False))
         return self._pruned(found)
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
@@ -132,9 +140,10 @@ class Forms:
                 continue
             if len(terms) > MOST_TERMS and not cuts:
                 continue
-            if node.id not in self.barred and (not cuts or node.upkeep or _is_identity(terms)):
+            replaces = not cuts or node.upkeep or node.stand_in or _is_identity(terms)
+            if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
-            if cuts:
+            if cuts and not node.stand_in:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
@@ -244,7 +253,14 @@ class Forms:
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
         for s in sources:
             if self._of[s] and not self.nodes[s].forced:
-                (needed if self._postdominates(node.id, s) else shared).add(s)
+                (needed if self._ends_in(node.id, s) else shared).add(s)
+
+    def _ends_in(self, node: int, source: int) -> bool:
+        """Whether all that is made of `source` is made of it by way of `node`, or what it acts for."""
+        real_node, real_source = self.nodes[node].acts_for, self.nodes[source].acts_for
+        return self._postdominates(
+            node if real_node is None else real_node, source if real_source is None else real_source
+        )
 
     def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
         for choice in choices:
@@ -259,9 +275,8 @@ class Forms:
             best.setdefault(form.sources, form)
         ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
         kept = ranked[:BEAM]
-        for needed in (min(ranked, key=lambda f: max(f.sources)), next(f for f in found if f.original)):
-            if needed not in kept:
-                kept.append(needed)
+        furthest = min(ranked, key=lambda f: max(f.sources))
+        kept += [f for f in (furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
 
 

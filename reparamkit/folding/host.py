@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from reparamkit.capture.program import Program
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Node
+from reparamkit.folding.lifting import lift, meaning_of
 from reparamkit.folding.sinking import below, chain_above
 from reparamkit.operators import Call, Constant, Meaning, NotAffine, Size, Sunk, Through, Value, read
 
@@ -32,6 +33,8 @@ class Host:
         self.fx_nodes: list[fx.Node] = []
         self._ids: dict[fx.Node, int] = {}
         self._symbols: dict[object, str] = {}
+        self.lifts: dict[int, tuple[int, tuple[int, ...]]] = {}
+        """Last operator of a lift -> the map above it, and the operators that it stands in for."""
         self.derived: dict[int, int] = {}
         """Operators written down once more on another operand: their own node -> that operand."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
@@ -43,6 +46,11 @@ class Host:
     def id_of(self, node: fx.Node) -> int | None:
         """The plain node that stands for an fx node."""
         return self._ids.get(node)
+
+    def spoken_of(self, index: int) -> fx.Node:
+        """The node of the network that the user knows this one by."""
+        node = self.nodes[index]
+        return self.fx_nodes[index if node.acts_for is None or not node.stand_in else node.acts_for]
 
     def _add(self, node: fx.Node, *, raw_strides: bool) -> None:
         value = node.meta.get("val")
@@ -56,8 +64,14 @@ class Host:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
             meaning = self._meaning(node, self._value(node, value))
+            first = len(self.nodes)
             sunk = self._sunk(node, value, meaning) if isinstance(meaning, Through) else None
+            lifted = self._lifted(node, meaning)
+            written = self.nodes[first:]
             found = self._append(node, value)
+            found.lifted = lifted
+            for other in written:
+                other.acts_for = found.id
             found.meaning = meaning
             if isinstance(meaning, Through) and sunk is not None:
                 found.meaning = replace(meaning, sunk=sunk)
@@ -80,14 +94,40 @@ class Host:
             return None
         operand, root = self.fx_nodes[meaning.value.id], self.fx_nodes[chain.root.id]
         with self.program.graph.inserting_before(node):
-            moved = self.program.graph.node_copy(node, lambda n: root if n is operand else n)
-        moved.meta = dict(node.meta)
+            moved = self._copied(node, operand, root)
         found = self._append(moved, value)
         found.meaning = replace(meaning, value=chain.root)
         self.derived[found.id] = chain.root.id
         part = below(chain, meaning, found.value, found.value)
         assert part is not None
         return Sunk(part, chain.covers)
+
+    def _copied(self, node: fx.Node, old: fx.Node, new: fx.Node) -> fx.Node:
+        copied = self.program.graph.node_copy(node, lambda n: new if n is old else n)
+        copied.meta = dict(node.meta)
+        return copied
+
+    def _lifted(self, node: fx.Node, meaning: Meaning) -> int | None:
+        """Write the operators above a map per channel down once more, below the map."""
+        found = lift(self.nodes, meaning)
+        if found is None or any(len(self.fx_nodes[i].users) > 1 for i in found.path):
+            return None
+        operand = self.fx_nodes[found.root.id]
+        with self.program.graph.inserting_before(node):
+            current = self.program.graph.call_function(_stand_in, (operand,))
+            current.meta = dict(node.meta) | {"val": operand.meta["val"]}
+            risen = self._append(current, operand.meta["val"])
+            risen.meaning, risen.stand_in = meaning_of(found), True
+            self.derived[risen.id] = found.root.id
+            for step in found.path:
+                above, copied = self.fx_nodes[step], current
+                through = self.nodes[step].meaning
+                assert isinstance(through, Through)
+                current = self._copied(above, self.fx_nodes[through.value.id], copied)
+                moved = self._append(current, above.meta["val"])
+                moved.meaning = replace(through, value=self.nodes[self._ids[copied]].value, sunk=None)
+        self.lifts[moved.id] = (risen.id, found.path)
+        return moved.id
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         shape = tuple(_hint(s) for s in value.shape)
@@ -139,7 +179,7 @@ class Host:
         for node, found in zip(self.fx_nodes, self.nodes, strict=True):
             for user in node.users:
                 known = self._ids.get(user)
-                if known in self.derived:
+                if known is not None and self.nodes[known].acts_for is not None:
                     continue  # what is written down again is no reader of its own
                 if known is None:
                     found.forced = True
@@ -148,9 +188,11 @@ class Host:
                     found.users.append(known)
                 else:
                     found.users.append(known)
-        for found in self.nodes:
-            if isinstance(found.meaning, Through) and found.meaning.sunk is not None:
-                self.nodes[found.meaning.sunk.part.value.id].users.append(found.id)
+
+
+def _stand_in(value: Tensor) -> Tensor:
+    """Marks the place of a map that exists inside folds only."""
+    raise AssertionError("a stand-in was left in the graph")
 
 
 def _operands(call: Call) -> list[Value]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap
-from reparamkit.folding.forms import Form
+from reparamkit.folding.forms import Form, Node
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
@@ -63,6 +63,24 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     return worst
 
 
+def prove_lift(host: Host, form: Form) -> float:
+    """A map per channel below some operators against the same map above them, at the captured size."""
+    risen, path = host.lifts[form.terms[0][0]]
+    root = host.fx_nodes[host.derived[risen]]
+    generator = torch.Generator().manual_seed(form.node)
+    shape = host.nodes[host.derived[risen]].value.shape
+    given = {root: torch.randn(shape, generator=generator, dtype=torch.float64)}
+    with torch.no_grad():
+        try:
+            expected = _original(host, [*path, form.node], given)
+            found = _original(host, range(risen, form.terms[0][0] + 1), given)
+        except (RuntimeError, ValueError) as error:
+            raise Unproven(f"the original operators do not run in float64: {error}") from error
+    if found.shape != expected.shape or not _error(expected, found) <= BAR:
+        raise Unproven("the float64 check failed: the map does not pass through the operators above it")
+    return _error(expected, found)
+
+
 def _error(expected: Tensor, found: Tensor) -> float:
     difference = (found - expected).abs().max().item()
     scale = expected.abs().max().item()
@@ -99,6 +117,10 @@ def _original(host: Host, inside: Sequence[int], given: dict[fx.Node, Tensor]) -
 
 
 def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
+    index = host.id_of(node)
+    if index is not None and host.nodes[index].stand_in:
+        return _applied(host.nodes[index], env[node.args[0]])  # type: ignore[index]
+
     def value(n: fx.Node) -> Any:
         if n in env:
             return env[n]
@@ -107,14 +129,21 @@ def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
         size = n.meta["val"]
         return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
-    if any(n not in env and n not in host.constants for n in node.all_input_nodes):
-        known = host.id_of(node)
-        if known is not None and isinstance(host.nodes[known].meaning, Affine):
-            # It reads a size and is affine: a change of shape that changes nothing.
-            return env[node.args[0]]  # type: ignore[index]
+    sized = any(n not in env and n not in host.constants for n in node.all_input_nodes)
+    if sized and index is not None and isinstance(host.nodes[index].meaning, Affine):
+        return env[node.args[0]]  # type: ignore[index]  # a change of shape that changes nothing
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)
     result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
     return result
+
+
+def _applied(node: Node, x: Tensor) -> Tensor:
+    assert isinstance(node.meaning, Affine)
+    numbers = node.meaning.parts[0].load()
+    assert isinstance(numbers, AffineMap)
+    per_channel = (-1, *(1,) * numbers.structure.dims)
+    x = x * numbers.kernel.reshape(per_channel)
+    return x if numbers.bias is None else x + numbers.bias.reshape(per_channel)
 
 
 def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[int, tuple[int, ...]]]]:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from reparamkit.algebra import Inexact
+from reparamkit.algebra import IDENTITY, Inexact
 from reparamkit.capture.program import Program
 from reparamkit.folding.findings import Fold, Refusal, counted, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
-from reparamkit.folding.numbers import numbers
+from reparamkit.folding.numbers import Terms, numbers
 from reparamkit.folding.plan import Plan, interior, plan
-from reparamkit.folding.proof import Unproven, prove
+from reparamkit.folding.proof import Unproven, prove, prove_lift
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 
 
@@ -57,7 +57,7 @@ def fold_program(program: Program) -> Outcome:
     module = surgery.module()
     folds = []
     for form, done, calls in made:
-        inside = [host.fx_nodes[i] for i in interior(host.nodes, form)]
+        inside = [host.spoken_of(i) for i in interior(host.nodes, form)]
         folds.append(
             Fold(
                 where=common_path(owner_path(n) for n in inside),
@@ -93,7 +93,7 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
         settled = True
         for form in current.folds:
             key = (form.node, form.terms)
-            if form.is_identity or key in proven:
+            if key in proven or (form.is_identity and form.terms[0][0] not in host.lifts):
                 continue
             try:
                 made = _make(host, form)
@@ -117,12 +117,16 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
     """Whether the fold would put back the operators that it takes away."""
-    inside = interior(host.nodes, form)
-    before = Counter(short(host.nodes[i].operator) for i in inside)
-    return dict(before) == realisation.operators and not any(host.nodes[i].upkeep for i in inside)
+    inside = [host.nodes[i] for i in interior(host.nodes, form)]
+    if realisation.is_identity or any(node.upkeep for node in inside):
+        return False
+    return dict(Counter(short(node.operator) for node in inside)) == realisation.operators
 
 
 def _make(host: Host, form: Form) -> _Proven:
+    if form.is_identity:
+        terms: Terms = {form.terms[0][0]: IDENTITY}
+        return _Proven(realise(terms), prove_lift(host, form))
     terms = numbers(host.nodes, form)
     realisation = realise(terms)
     error = prove(host, form, terms, realisation)

@@ -79,7 +79,7 @@ class Surgery:
         return module.eval()
 
     def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
-        owners = [owner_path(self.host.fx_nodes[i]) for i in inside]
+        owners = [owner_path(self.host.spoken_of(i)) for i in inside]
         branches = any(len(self.host.nodes[i].operands) > 1 for i in inside)
         weighted = [
             owner

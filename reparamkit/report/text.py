@@ -23,9 +23,9 @@ def show(report: Report, console: Console) -> None:
 def rendered(report: Report) -> list[RenderableType]:
     """The report, piece by piece."""
     parts: list[RenderableType] = [_heading(report), Text(), _counts(report), Text()]
-    parts += [_folds(report), Text()] if report.folds else [Text("Nothing folds."), Text()]
+    parts += [*_folds(report), Text()] if report.folds else [Text("Nothing folds."), Text()]
     if report.refusals:
-        parts += [_refusals(report), Text()]
+        parts += [*_refusals(report), Text()]
     parts += [Text(f"note: {note}") for note in report.notes]
     if report.equivalence is not None:
         parts.append(Text(f"whole network: {report.equivalence.summary()}"))
@@ -51,12 +51,12 @@ def _counts(report: Report) -> Table:
     return table
 
 
-def _folds(report: Report) -> Table:
+def _folds(report: Report) -> list[RenderableType]:
     worst = max(f.error for f in report.folds)
     title = (
         f"{_number(len(report.folds), 'fold')}, each proven in float64 (largest relative error {worst:.0e})"
     )
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("where", overflow="fold")
     table.add_column("before", overflow="fold")
     table.add_column("after", overflow="fold")
@@ -64,15 +64,15 @@ def _folds(report: Report) -> Table:
         before = " + ".join(f"{n} {_short(op)}" for op, n in fold.operators.items())
         after = "\n".join(f"{path}: {what}" for path, what in fold.layers.items()) or "(nothing)"
         table.add_row(fold.where or "(the network)", before, after)
-    return table
+    return [Text(title, "bold"), table]
 
 
-def _refusals(report: Report) -> Table:
+def _refusals(report: Report) -> list[RenderableType]:
     groups: dict[tuple[str, str], list[int]] = {}
     for i, refusal in enumerate(report.refusals):
         groups.setdefault((refusal.operator, re.sub(r"'[^']*'|[0-9.]+", "", refusal.reason)), []).append(i)
     title = f"{_number(len(report.refusals), 'operator')} that might be expected to fold and stay"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("operator")
     table.add_column("where", overflow="fold")
     table.add_column("why", overflow="fold")
@@ -80,7 +80,7 @@ def _refusals(report: Report) -> Table:
         first = report.refusals[members[0]]
         places = [report.refusals[i].where or "(the network)" for i in members]
         table.add_row(f"{len(members)} {_short(first.operator)}", _places(places), first.reason)
-    return table
+    return [Text(title, "bold"), table]
 
 
 def _places(places: Sequence[str]) -> str:
