@@ -59,7 +59,8 @@ class Surgery:
     def alias(self, form: Form) -> None:
         """The value is its source under another name."""
         old = self.host.fx_nodes[form.node]
-        if self.host.program.writes or _shows(old):
+        copies = form.terms[0][0] not in self.host.lifts
+        if copies and (self.host.program.writes or _shows(old)):
             return  # a copy that someone can tell from its original stays
         source = self._now.get(form.terms[0][0], self.host.fx_nodes[form.terms[0][0]])
         old.replace_all_uses_with(source)

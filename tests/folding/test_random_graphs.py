@@ -54,7 +54,7 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
     """Fold a copy and compare: at the example, and at another size where sizes are free.
 
     `kappa`, the price of moving one element, decides what merges: at 1e6 all that is exact, at 0 what saves
-    arithmetic. Exactness must not hang on it, nor on the proof: the algebra alone is right.
+    arithmetic. Exactness must not hang on it.
     """
     try:
         with pytest.MonkeyPatch.context() as patched:
@@ -63,8 +63,6 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
     except Exception as error:
         error.add_note(net.source)
         raise
-    for reason in ("float64 check failed", "does not run where", "instead of"):
-        assert reason not in done.reasons(), f"only the proof stopped it: {done.reasons()}\n{net.source}"
     _compare(net, done, x, "at the example")
     _compare(net, done, noise(*x.shape, seed=2), "at other values")
     other = _other(done, x)
