@@ -117,6 +117,19 @@ def stack(parts: list[AffineMap]) -> AffineMap:
     return _with_bias(structure, kernel, bias)
 
 
+def with_bias(m: AffineMap, bias: Tensor) -> AffineMap:
+    """The linear part with another shift (outputs,)."""
+    return _with_bias(m.structure, m.kernel, bias)
+
+
+def reaching(pad: Geometry, m: AffineMap) -> AffineMap:
+    """The linear part of `m` with its result padded by zeros. Raises `Inexact` where that is no such map."""
+    ones = torch.ones(pad.outputs, 1, *pad.window, dtype=torch.float64)
+    composed = compose(AffineMap(pad, ones, None), without_bias(m))
+    assert isinstance(composed, AffineMap)
+    return composed
+
+
 def without_bias(m: AffineMap) -> AffineMap:
     """The linear part alone."""
     return _with_bias(m.structure, m.kernel, None)

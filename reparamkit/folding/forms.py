@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reparamkit.algebra import Inexact, Map, Scalar, geometry
 from reparamkit.folding import cost
 from reparamkit.folding.dominance import PostDominance
-from reparamkit.operators import Affine, Concat, Meaning, Part, Through, Value
+from reparamkit.operators import Affine, Bordered, Concat, Meaning, Part, Through, Value
 
 BEAM = 3
 MOST_TERMS = 4
@@ -57,7 +57,7 @@ class Node:
         """The values that the meaning reads."""
         if isinstance(self.meaning, Affine):
             return tuple(p.value for p in self.meaning.parts)
-        if isinstance(self.meaning, Through):
+        if isinstance(self.meaning, Through | Bordered):
             return (self.meaning.value,)
         return self.meaning.values if isinstance(self.meaning, Concat) else ()
 
@@ -121,6 +121,8 @@ class Forms:
             found = list(self._concat(node, node.meaning))
         elif isinstance(node.meaning, Through):
             found = list(self._passed(node, node.meaning))
+        elif isinstance(node.meaning, Bordered):
+            found = list(self._bordered(node, node.meaning))
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
@@ -168,6 +170,20 @@ class Forms:
         if meaning.sunk is not None and node.id not in self.barred:
             part = meaning.sunk.part
             yield self._form(node, ((part.value.id, part.structure),), (None,), original=False)
+
+    def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
+        yield Form(node.id, tuple((r, None) for r in meaning.reads), (None,), True, cost.copy(node.value))
+        for form in self._of[meaning.value.id] if node.id not in self.barred else ():
+            source, structure = form.terms[0]
+            if len(form.terms) > 1 or not isinstance(structure, geometry.Geometry):
+                continue
+            try:  # that the constant is the map's own shift is for the numbers to show
+                whole = geometry.compose(meaning.structure, replace(structure, has_bias=False))
+            except Inexact as reason:
+                self.why.setdefault((node.id, meaning.value.id), str(reason))
+                continue
+            assert isinstance(whole, geometry.Geometry)
+            yield self._form(node, ((source, replace(whole, has_bias=True)),), (form,), original=False)
 
     def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
         kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))

@@ -13,12 +13,26 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
+from reparamkit.algebra import Geometry
 from reparamkit.capture.program import Program
+from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Node
 from reparamkit.folding.lifting import lift, meaning_of
 from reparamkit.folding.sinking import below, chain_above
-from reparamkit.operators import Call, Constant, Meaning, NotAffine, Size, Sunk, Through, Value, read
+from reparamkit.operators import (
+    Affine,
+    Bordered,
+    Call,
+    Constant,
+    Meaning,
+    NotAffine,
+    Size,
+    Sunk,
+    Through,
+    Value,
+    read,
+)
 
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
@@ -32,6 +46,7 @@ class Host:
         self.nodes: list[Node] = []
         self.fx_nodes: list[fx.Node] = []
         self._ids: dict[fx.Node, int] = {}
+        self.borders = Borders(self.constants)
         self._symbols: dict[object, str] = {}
         self.lifts: dict[int, tuple[int, tuple[int, ...]]] = {}
         """Last operator of a lift -> the map above it, and the operators that it stands in for."""
@@ -63,7 +78,7 @@ class Host:
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
-            meaning = self._meaning(node, self._value(node, value))
+            meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
             first = len(self.nodes)
             sunk = self._sunk(node, value, meaning) if isinstance(meaning, Through) else None
             lifted = self._lifted(node, meaning)
@@ -79,6 +94,18 @@ class Host:
         except NotAffine as reason:
             found = self._append(node, value)
             found.reason, found.notable = str(reason), reason.notable
+
+    def _bordered(self, node: fx.Node) -> Bordered | None:
+        border = self.borders.follow(node)
+        if border is None:
+            return None
+        padding = self.nodes[self._ids[border.pad]].meaning
+        if not isinstance(padding, Affine) or not isinstance(padding.parts[0].structure, Geometry):
+            return None
+        covers = tuple(self._ids[n] for n in border.covers if n in self._ids)
+        reads = tuple(self._ids[n] for n in node.all_input_nodes if n in self._ids)
+        fill: Constant = self._argument(border.fill)
+        return Bordered(padding.parts[0].value, padding.parts[0].structure, fill, covers, reads)
 
     def _append(self, node: fx.Node, value: Tensor) -> Node:
         found = Node(len(self.nodes), node.name, str(node.target), self._value(node, value), None)

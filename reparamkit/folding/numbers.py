@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Numbers, ScalarMap, affine
 from reparamkit.folding.forms import Form, Node
-from reparamkit.operators import Affine, Concat, Through
+from reparamkit.operators import Affine, Bordered, Concat, Through
 
 Terms = dict[int, Numbers]
+_SAME = 1e-6  # the network computes its border in its own precision
 
 
 def numbers(nodes: Sequence[Node], form: Form) -> Terms:
@@ -22,6 +25,8 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
             assert node.meaning.sunk is not None
             part = node.meaning.sunk.part
             done[id(current)] = {part.value.id: part.load()}
+        elif isinstance(node.meaning, Bordered):
+            done[id(current)] = _bordered(current, node.meaning, done)
         else:
             assert isinstance(node.meaning, Affine)
             done[id(current)] = _summed(current, node.meaning, done)
@@ -61,6 +66,17 @@ def _without_bias(numbers: Numbers) -> Numbers:
     if isinstance(numbers, ScalarMap):
         return ScalarMap(numbers.alpha)
     return affine.without_bias(numbers)
+
+
+def _bordered(form: Form, meaning: Bordered, done: dict[int, Terms]) -> Terms:
+    (choice,) = form.choices
+    ((source, inner),) = done[id(choice)].items()
+    assert isinstance(inner, AffineMap)
+    fill = meaning.fill.load().flatten()
+    shift = torch.zeros_like(fill) if inner.bias is None else inner.bias
+    if not bool(((fill - shift).abs() <= _SAME * fill.abs().max()).all()):
+        raise Inexact("the border holds another constant than the shift of what it surrounds")
+    return {source: affine.with_bias(affine.reaching(meaning.structure, inner), fill)}
 
 
 def _stacked(form: Form, node: Node, meaning: Concat, done: dict[int, Terms]) -> Terms:

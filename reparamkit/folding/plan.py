@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reparamkit.folding.forms import Form, Forms, Node
-from reparamkit.operators import Through
+from reparamkit.operators import Bordered, Through
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,7 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
             meaning = nodes[current.node].meaning
             if isinstance(meaning, Through) and meaning.sunk is not None and not current.original:
                 found.update(meaning.sunk.covers)
+            if isinstance(meaning, Bordered) and not current.original:
+                found.update(meaning.covers)
             stack.extend(c for c in current.choices if c is not None)
     return sorted(found)

@@ -20,7 +20,7 @@ from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
-from reparamkit.operators import Affine, Through
+from reparamkit.operators import Affine, Bordered, Through
 
 BAR = 1e-10
 
@@ -152,7 +152,7 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     dims = {g.dims for _, g in maps}
     ndim = len(host.nodes[form.node].value.shape)
-    if any(host.nodes[i].meaning.__class__ is Through for i in interior(host.nodes, form)):
+    if any(isinstance(host.nodes[i].meaning, Through | Bordered) for i in interior(host.nodes, form)):
         yield True, captured  # its sizes may be written into its reshapes
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:

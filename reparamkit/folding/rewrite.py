@@ -57,6 +57,8 @@ def fold_program(program: Program) -> Outcome:
     module = surgery.module()
     folds = []
     for form, done, calls in made:
+        if calls and not any(surgery.is_used(call) for call in calls):
+            continue  # made for a reader that another fold replaced
         inside = [host.spoken_of(i) for i in interior(host.nodes, form)]
         folds.append(
             Fold(
@@ -69,6 +71,7 @@ def fold_program(program: Program) -> Outcome:
     kept = tuple(
         Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, reason)
         for node, reason in refusals(chosen, unproven)
+        if surgery.is_left(node.id)
     )
     return Outcome(module, tuple(folds), kept)
 

@@ -30,6 +30,7 @@ class Surgery:
         self.host = host
         self.graph = host.program.graph
         self._now: dict[int, fx.Node] = {}
+        self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
@@ -66,10 +67,20 @@ class Surgery:
         old.replace_all_uses_with(source)
         self._now[form.node] = source
 
+    def is_used(self, call: fx.Node) -> bool:
+        """Whether the call of a layer is still there; known once the module is made."""
+        return call in self._wanted
+
+    def is_left(self, node: int) -> bool:
+        """Whether the value, or what took its place, is still computed; known once the module is made."""
+        return any(n in self._alive for n in (self.host.fx_nodes[node], self._now.get(node)))
+
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
         self.graph.eliminate_dead_code(is_impure_node=_impure)
         root = _root(self.host.program, self.graph)
+        self._alive = set(self.graph.nodes)
+        self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
         for call, (wanted, layer) in self._wanted.items():
             call.target = _free(root, wanted)
             *path, last = call.target.split(".")

@@ -17,6 +17,7 @@ from reparamkit.operators import (
 )
 from reparamkit.operators.base import (
     Affine,
+    Bordered,
     Call,
     Concat,
     Constant,
@@ -34,6 +35,7 @@ from reparamkit.operators.base import (
 
 __all__ = [
     "Affine",
+    "Bordered",
     "Call",
     "Concat",
     "Constant",

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reparamkit.algebra import Map, Numbers, Scalar, ScalarMap
+from reparamkit.algebra import Geometry, Map, Numbers, Scalar, ScalarMap
 
 Size = int | str
 """A fixed size, or the symbol of a size that may vary."""
@@ -108,7 +108,21 @@ class Sunk:
     covers: tuple[int, ...]
 
 
-Meaning = Affine | Concat | Through
+@dataclass(frozen=True, slots=True)
+class Bordered:
+    """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros.
+
+    `covers` are the values between the two, `reads` the operands of the last operator.
+    """
+
+    value: Value
+    structure: Geometry
+    fill: Constant
+    covers: tuple[int, ...]
+    reads: tuple[int, ...]
+
+
+Meaning = Affine | Concat | Through | Bordered
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,14 +63,14 @@ def crop(call: Call) -> Meaning:
     start = 0 if start is None else start
     end = sys.maxsize if end is None else end
     if not all(isinstance(i, int) for i in (start, end, step)):
-        raise NotAffine("its bounds depend on a size that varies")
+        raise NotAffine("its bounds depend on a size that varies", notable=False)
     size = value.sizes[axis]
     if end >= 0 and isinstance(size, int) and end >= size:
         end = sys.maxsize
     if start == 0 and end == sys.maxsize and step == 1:
         return identity(value)
     if start < 0 or 0 <= end < sys.maxsize:
-        raise NotAffine("it cuts to a fixed length, not by a fixed margin")
+        raise NotAffine("it cuts to a fixed length, not by a fixed margin", notable=False)
     dims = _spatial(value, value.ndim - axis)
     where = axis - (value.ndim - dims)
     cut = -end if end < 0 else 0

@@ -423,7 +423,7 @@ class _Builder:
             return v
         channels = self.shape(v)[-1]
         sides = ", ".join(map(str, shape[2:]))
-        return self.line(f"{v}.transpose(1, 2).reshape(-1, {channels}, {sides})", v, dims=dims)
+        return self.line(f"{v}.transpose(1, 2).reshape({v}.shape[0], {channels}, {sides})", v, dims=dims)
 
     def last_axis(self, v: str) -> str:
         for _ in range(self.int(1, 4)):

@@ -1,0 +1,78 @@
+"""Sizes other than the example's: answered as the original answers them, or refused; never answered wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch.nn.functional as F
+from torch import nn
+
+from reparamkit.folding import cost
+from tests.nets import Net, fold, noise, randomised
+
+BOUND_TO_A_SIZE: dict[str, Callable[..., Any]] = {
+    "a branch on the height": lambda s, x: s.conv(x) * (2 if x.shape[2] > 10 else 1),
+    "a pool over the whole map": lambda s, x: F.avg_pool2d(s.conv(x), x.shape[2:]),
+    "a sum over the height": lambda s, x: s.conv(x) / x.shape[2] if x.shape[2] % 2 else s.conv(x),
+}
+
+
+@pytest.mark.parametrize("name", BOUND_TO_A_SIZE)
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+def test_a_size_that_the_capture_left_out_is_answered_rightly_or_refused(name: str, dynamic: Any) -> None:
+    """torch.export's own module raises there; a folded module must not answer what the original does not."""
+    done = fold(Net(BOUND_TO_A_SIZE[name], conv=nn.Conv2d(3, 4, 3, padding=1)), noise(2, 3, 8, 8), dynamic=dynamic)
+    done.compare(noise(2, 3, 8, 8))
+    try:
+        done.module(noise(2, 3, 17, 16))
+    except (RuntimeError, ValueError, AssertionError):
+        return
+    done.compare(noise(2, 3, 17, 16))
+
+
+def test_a_fold_whose_sources_depend_on_each_other_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.5·x + v with v = x[:]: drawn independently, the two sources deny what the network grants."""
+    monkeypatch.setattr(cost, "KAPPA", 0.0)
+    net = Net(
+        lambda s, x: s.layer(((y := x[:]) * 0.5 + y).permute(0, 2, 3, 1)), layer=nn.Linear(4, 2)
+    )
+    done = fold(randomised(net), noise(2, 4, 8, 5))
+    done.compare(noise(2, 4, 8, 5))
+    assert "float64 check failed" not in done.reasons()
+
+
+@pytest.mark.parametrize("cut", ["9:", "5:-5", ":-9"])
+def test_a_crop_by_more_than_there_is_stays_empty(cut: str) -> None:
+    """torch answers with an empty tensor."""
+    start, _, stop = cut.partition(":")
+    taken = slice(int(start or 0), int(stop) if stop else None)
+    net = Net(lambda s, x: s.conv(x)[:, :, taken], conv=nn.Conv2d(3, 4, 1))
+    fold(randomised(net), noise(2, 3, 8, 8)).compare(noise(2, 3, 8, 8))
+
+
+def test_a_crop_that_is_empty_at_another_size_stays_empty() -> None:
+    net = Net(lambda s, x: s.conv(x)[:, :, 3:-3], conv=nn.Conv2d(3, 4, 1))
+    done = fold(randomised(net), noise(2, 3, 8, 8), dynamic="auto")
+    done.compare(noise(2, 3, 8, 8))
+    done.compare(noise(2, 3, 5, 8))
+
+
+def test_a_layer_that_turns_out_to_be_dead_does_not_end_the_fold() -> None:
+    net = Net(
+        lambda s, x: s.norm((x * s.scale).flatten(0, 1)), norm=nn.BatchNorm1d(6), scale=noise(6)
+    )
+    done = fold(randomised(net), noise(2, 5, 6), dynamic="auto")
+    done.compare(noise(2, 5, 6))
+    done.compare(noise(3, 7, 6))
+
+
+def test_a_division_by_zero_is_what_it_was() -> None:
+    net = Net(lambda s, x: ((x.relu() + 1) / 0).clamp(max=1.0))
+    fold(net, noise(2, 3)).compare(noise(2, 3))
+
+
+def test_a_linear_layer_with_a_vector_for_a_weight() -> None:
+    net = Net(lambda s, x: F.linear(x * 2, s.weight), weight=nn.Parameter(noise(3)))
+    fold(net, noise(2, 3)).compare(noise(2, 3))
