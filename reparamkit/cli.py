@@ -187,7 +187,7 @@ def main() -> None:
     from reparamkit.errors import NotEquivalent, ReparamkitError
 
     try:
-        app()
+        app(prog_name="reparamkit")  # under `python -m` too
     except NotEquivalent as error:
         _complain(f"verification failed: {error}")
         sys.exit(1)

@@ -242,9 +242,9 @@ class Forms:
         """Add to each form what its sources cost that exist only for it, as far as the forms differ there.
 
         All are followed upstream together, the latest value first, until they need the same values: what
-        lies further up is common to all. A source that ends up in other places too will most likely
-        exist anyway. It is not quite free, so that of two equals the form wins that does without it:
-        then, if all its readers can, it goes.
+        lies further up is common to all. A source with other readers that end up elsewhere will most
+        likely exist anyway. It is not quite free, so that of two equals the form wins that does without
+        it: then, if all its readers can, it goes.
         """
         needs: list[set[int]] = []
         shared: list[set[int]] = []
@@ -269,7 +269,8 @@ class Forms:
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
         for s in sources:
             if self._of[s] and not self.nodes[s].forced:
-                (needed if self._ends_in(node.id, s) else shared).add(s)
+                alone = len(self.nodes[s].users) < 2 or self._ends_in(node.id, s)
+                (needed if alone else shared).add(s)
 
     def _ends_in(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node`, or what it acts for."""

@@ -84,8 +84,7 @@ def maps(
     far = ints(low, 2) if draw(st.booleans()) else near
     if "extent" in fixed:
         far = tuple(
-            e - p + d * (w - 1)
-            for e, p, d, w in zip(fixed["extent"], near, dilation, window, strict=True)
+            e - p + d * (w - 1) for e, p, d, w in zip(fixed["extent"], near, dilation, window, strict=True)
         )
     biased = draw(st.booleans())
     structure = geometry.convolution(

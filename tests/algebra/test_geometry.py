@@ -65,7 +65,9 @@ def test_the_kernel_has_as_many_elements_as_the_shape_says(data: st.DataObject, 
     stride=st.integers(1, 4),
 )
 @_quietly
-def test_padding_comes_back_as_it_was_given(near: int, far: int, window: int, dilation: int, stride: int) -> None:
+def test_padding_comes_back_as_it_was_given(
+    near: int, far: int, window: int, dilation: int, stride: int
+) -> None:
     g = conv(window, stride, dilation, near, far)
     assert (g.near, g.far) == ((near,), (far,))
     assert g.span == ((window - 1) * dilation + 1,)
@@ -142,15 +144,27 @@ def test_the_dilation_of_one_tap_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("after", "before", "reason"),
     [
-        (conv(near=1), conv(1, bias=1), "a per-channel shift before zero padding: the padded border stays zero"),
-        (conv(near=1), Scalar(has_bias=True), "a constant shift before zero padding: the padded border stays zero"),
+        (
+            conv(near=1),
+            conv(1, bias=1),
+            "a per-channel shift before zero padding: the padded border stays zero",
+        ),
+        (
+            conv(near=1),
+            Scalar(has_bias=True),
+            "a constant shift before zero padding: the padded border stays zero",
+        ),
         (conv(near=0, far=1), conv(1, bias=1), "a per-channel shift before zero padding"),
         (conv(near=1), conv(3), "zero padding between two windows: the second pads the output of the first"),
         (conv(near=1), conv(3, near=1), "zero padding between two windows"),
         (conv(near=1), conv(1, near=-1), "zero padding after a crop: the cropped values would come back"),
         (conv(near=0, far=1), conv(1, far=-1), "zero padding after a crop"),
         (conv(inputs=4), conv(outputs=6, inputs=6), "channel counts differ (6 and 4)"),
-        (conv(), geometry.pointwise(4, 4, 1, 2, has_bias=False), "the two work along different axes of the tensor"),
+        (
+            conv(),
+            geometry.pointwise(4, 4, 1, 2, has_bias=False),
+            "the two work along different axes of the tensor",
+        ),
     ],
 )
 def test_a_composition_is_refused_in_words(after: Geometry, before: Geometry | Scalar, reason: str) -> None:

@@ -173,7 +173,9 @@ class _Builder:
 
     def norm(self, v: str) -> str:
         dims = self.layout[v]
-        layer = _NORMS[dims](self.shape(v)[1], eps=self.pick([1e-5, 1e-3]), affine=self.pick([True, True, False]))
+        layer = _NORMS[dims](
+            self.shape(v)[1], eps=self.pick([1e-5, 1e-3]), affine=self.pick([True, True, False])
+        )
         return self.line(f"{self.module(layer)}({v})", v, dims=dims)
 
     def constant(self, v: str) -> str:
@@ -212,7 +214,9 @@ class _Builder:
 
     def written(self, v: str) -> str:
         """An in-place form, now and then on a value that others read too, or that is a view."""
-        own = self.pick(["{v}.clone()", "{v} * 1", "{v}.relu()", "{v} - 0.1", "{v}", "{v}[:, :]", "{v}.detach()"])
+        own = self.pick(
+            ["{v}.clone()", "{v} * 1", "{v}.relu()", "{v} - 0.1", "{v}", "{v}[:, :]", "{v}.detach()"]
+        )
         target = v if own == "{v}" else self.line(own.format(v=v), v, dims=self.layout[v])
         form = self.pick(
             ["{t}.mul_({c})", "{t}.add_({c})", "{t}.sub_({c})", "{t}.neg_()", "F.relu({t}, inplace=True)"]
@@ -297,7 +301,9 @@ class _Builder:
         return self.line(f"F.pad({v}, {tuple(amounts)})", v, dims=dims)
 
     def cropped(self, v: str) -> str:
-        cuts = [self.pick(["1:-1", ":-1", "1:", "::2", "1::2", ":", ":3", "-3:"]) for _ in range(self.layout[v])]
+        cuts = [
+            self.pick(["1:-1", ":-1", "1:", "::2", "1::2", ":", ":3", "-3:"]) for _ in range(self.layout[v])
+        ]
         return self.line(f"{v}[:, :, {', '.join(cuts)}]", v, dims=self.layout[v])
 
     def pooled(self, v: str) -> str:
@@ -310,7 +316,14 @@ class _Builder:
 
     def nothing(self, v: str) -> str:
         form = self.pick(
-            ["{m}({v})", "{v}.contiguous()", "{v}.clone()", "F.dropout({v}, 0.3, False)", "{v}.to({v}.dtype)", "{v}[:]"]
+            [
+                "{m}({v})",
+                "{v}.contiguous()",
+                "{v}.clone()",
+                "F.dropout({v}, 0.3, False)",
+                "{v}.to({v}.dtype)",
+                "{v}[:]",
+            ]
         )
         module = ""
         if "{m}" in form:
@@ -330,16 +343,21 @@ class _Builder:
             if self.shape(inner)[1] != channels:
                 return inner
             return self.line(f"{v} * torch.sigmoid({inner})", v, inner, dims=dims)
-        forms = ["F.relu({v})", "torch.sigmoid({v})", "{v}.abs()", "F.hardswish({v})", "F.gelu({v})", "{v}.clamp(-1, 1)"]
+        forms = [
+            "F.relu({v})",
+            "torch.sigmoid({v})",
+            "{v}.abs()",
+            "F.hardswish({v})",
+            "F.gelu({v})",
+            "{v}.clamp(-1, 1)",
+        ]
         if dims in (1, 2, 3):
             forms.append(f"F.max_pool{dims}d({{v}}, 2, 1)")
         return self.line(self.pick(forms).format(v=v), v, dims=dims)
 
     def concatenated(self, v: str) -> str:
         dims = self.layout[v]
-        others = [
-            o for o in self.values(dims) if self.shape(o)[2:] == self.shape(v)[2:]
-        ]
+        others = [o for o in self.values(dims) if self.shape(o)[2:] == self.shape(v)[2:]]
         parts = [v, *(self.pick(others) for _ in range(self.int(1, 2)))]
         if self.coin():
             parts[0] = self.conv(v, window=1, stride=1, padding=0, dilation=1)
@@ -350,7 +368,13 @@ class _Builder:
         channels = self.shape(v)[1]
         half = max(1, channels // 2)
         form = self.pick(
-            [f"{v}[:, :{half}]", f"{v}[:, {half - 1}:]", f"{v}.flip(1)", f"{v}.chunk(2, 1)[0]", f"{v}.narrow(1, 0, {half})"]
+            [
+                f"{v}[:, :{half}]",
+                f"{v}[:, {half - 1}:]",
+                f"{v}.flip(1)",
+                f"{v}.chunk(2, 1)[0]",
+                f"{v}.narrow(1, 0, {half})",
+            ]
         )
         return self.line(form, v, dims=self.layout[v])
 
@@ -385,7 +409,9 @@ class _Builder:
 
     def tail(self, v: str) -> str:
         dims = self.layout[v]
-        form = self.pick([f"{v}.mean({tuple(range(2, 2 + dims))})", f"F.adaptive_avg_pool{dims}d({v}, 1).flatten(1)"])
+        form = self.pick(
+            [f"{v}.mean({tuple(range(2, 2 + dims))})", f"F.adaptive_avg_pool{dims}d({v}, 1).flatten(1)"]
+        )
         return self.vector(self.line(form, v, dims=0))
 
     def vector(self, v: str) -> str:
@@ -405,7 +431,7 @@ class _Builder:
         return v
 
     def channels_last(self, v: str) -> str:
-        dims, channels = self.layout[v], self.shape(v)[1]
+        dims = self.layout[v]
         spatial = tuple(range(2, 2 + dims))
         v = self.line(f"{v}.permute(0, {', '.join(map(str, spatial))}, 1)", v, dims=-1)
         v = self.last_axis(v)
@@ -438,7 +464,11 @@ class _Builder:
                 norm = self.module(nn.BatchNorm1d(channels))
                 v = self.line(f"{norm}({v}.flatten(0, -2)).reshape({v}.shape)", v, dims=-1)
             elif kind == 4:
-                v = self.line(self.pick(["F.relu({v})", "F.layer_norm({v}, ({c},))"]).format(v=v, c=channels), v, dims=-1)
+                v = self.line(
+                    self.pick(["F.relu({v})", "F.layer_norm({v}, ({c},))"]).format(v=v, c=channels),
+                    v,
+                    dims=-1,
+                )
             elif kind == 5:
                 v = self.line(f"{v} + {v} * {self.factor()}", v, dims=-1)
             else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import reparamkit as rk
-from tests.nets import noise, randomised
+from tests.nets import noise
 from tests.timm_import import import_timm
 
 COUNTS = {
@@ -20,11 +20,11 @@ COUNTS = {
     "ghostnetv3_050": (137, 0, 16, None),
     "lcnetv2_small": (36, 0, 1, None),
 }
-FAST = ("repghostnet_050", "lcnetv2_small")
+FAST = ("lcnetv2_small",)
 
 
 def _model(name: str) -> Any:
-    return randomised(import_timm().create_model(name, pretrained=False))
+    return rk.models.randomize(import_timm().create_model(name, pretrained=False), 0).eval()
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,6 @@ def test_timm_networks_fold_to_the_counts_of_the_design(name: str) -> None:
     verdict = folded.equivalence
     assert verdict is not None
     assert verdict.passed
+    assert verdict.e0 is not None
+    assert verdict.e1 <= 4 * verdict.e0 + verdict.floor
     assert all(fold.error <= 1e-10 for fold in folded.folds)

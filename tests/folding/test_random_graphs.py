@@ -75,10 +75,10 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
 
 
 @given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
-@settings(
-    max_examples=240, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED
-)
-def test_the_fold_of_a_random_network_is_the_same_function(drawn: tuple[RandomNet, Tensor], kappa: float) -> None:
+@settings(max_examples=240, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
+def test_the_fold_of_a_random_network_is_the_same_function(
+    drawn: tuple[RandomNet, Tensor], kappa: float
+) -> None:
     check(*drawn, dynamic=False, kappa=kappa)
 
 
@@ -91,7 +91,10 @@ def test_the_fold_of_a_random_network_holds_at_every_size(drawn: tuple[RandomNet
 @pytest.mark.slow
 def test_the_folds_of_thousands_of_random_networks(capsys: pytest.CaptureFixture[str]) -> None:
     """REPARAMKIT_SEED and REPARAMKIT_GRAPHS choose which and how many."""
-    number, graphs = int(os.environ.get("REPARAMKIT_SEED", "0")), int(os.environ.get("REPARAMKIT_GRAPHS", "3000"))
+    number, graphs = (
+        int(os.environ.get("REPARAMKIT_SEED", "0")),
+        int(os.environ.get("REPARAMKIT_GRAPHS", "3000")),
+    )
     count = 0
 
     @seed(number)

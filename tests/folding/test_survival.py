@@ -132,7 +132,9 @@ def test_a_folded_module_trains_on(done: Folded) -> None:
 
 def test_every_folded_layer_is_a_layer_with_a_bias_where_its_region_was(done: Folded) -> None:
     layers = {
-        name: type(m).__name__ for name, m in done.module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
+        name: type(m).__name__
+        for name, m in done.module.named_modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
     }
     assert layers == {
         "stem.0": "Conv2d",

@@ -62,9 +62,7 @@ def test_trap_02_one_parameter_in_two_modules() -> None:
 
 
 def test_trap_02_one_norm_behind_two_convolutions() -> None:
-    net = Net(
-        lambda s, x: s.norm(s.a(x)).relu() * s.norm(s.b(x)), a=conv(), b=conv(), norm=nn.BatchNorm2d(4)
-    )
+    net = Net(lambda s, x: s.norm(s.a(x)).relu() * s.norm(s.b(x)), a=conv(), b=conv(), norm=nn.BatchNorm2d(4))
     assert fold_and_compare(randomised(net), noise(*X)).count(noise(*X))[:2] == (2, 0)
 
 
@@ -307,9 +305,7 @@ def test_trap_12_a_dropped_activation_that_writes_in_place_is_kept() -> None:
         F.relu(y, inplace=True)
         return y * 2
 
-    done = fold_and_compare(
-        randomised(Net(forward, conv=conv(), norm=nn.BatchNorm2d(4))), noise(*X)
-    )
+    done = fold_and_compare(randomised(Net(forward, conv=conv(), norm=nn.BatchNorm2d(4))), noise(*X))
     assert any("relu" in n.name for n in done.module.graph.nodes)
 
 

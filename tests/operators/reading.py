@@ -1,4 +1,4 @@
-"""What the engine understands of one operator: captured from a small network, evaluated by the algebra's oracle."""
+"""What the engine understands of one operator, evaluated by the oracle of the algebra's tests."""
 
 from __future__ import annotations
 

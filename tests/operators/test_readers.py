@@ -84,7 +84,10 @@ def test_convolutions_as_torch_functions_with_the_padding_as_one_number(operator
     x = noise(2, 3, 7, 8)
     if operator == "conv":
         _same(
-            lambda s, x: torch.convolution(x, s.w, None, [2], [1], [1], False, [0], 1), x, "convolution", w=weight
+            lambda s, x: torch.convolution(x, s.w, None, [2], [1], [1], False, [0], 1),
+            x,
+            "convolution",
+            w=weight,
         )
     else:
         _same(lambda s, x: F.conv2d(x, s.w, stride=2, padding=1), x, "conv2d", w=weight)
@@ -189,7 +192,8 @@ def test_negation() -> None:
 
 
 @pytest.mark.parametrize(
-    "amounts", [(1, 2), (1, 2, 0, 3), (-1, 0, 2, -1), (0, 0, 1, 1), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)]
+    "amounts",
+    [(1, 2), (1, 2, 0, 3), (-1, 0, 2, -1), (0, 0, 1, 1), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)],
 )
 @pytest.mark.parametrize("value", [None, 0.0])
 def test_padding_with_zeros_and_cropping_by_it(amounts: tuple[int, ...], value: float | None) -> None:
@@ -211,9 +215,7 @@ def test_cropping_by_a_margin(cut: Any) -> None:
     taken = [s for s in cut if isinstance(s, slice) and s != slice(None)]
     axis = 3 if cut[0] is ... else 2
     (one,) = taken
-    _same(
-        lambda s, x: torch.ops.aten.slice.Tensor(x, axis, one.start, one.stop, one.step or 1), x, "slice"
-    )
+    _same(lambda s, x: torch.ops.aten.slice.Tensor(x, axis, one.start, one.stop, one.step or 1), x, "slice")
 
 
 @DIMS
@@ -319,7 +321,13 @@ def test_where_each_axis_goes(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((2, 3, 4), (2, 12)), ((2, 3, 4), (6, 4)), ((2, 6, 4), (2, 2, 3, 4)), ((4, 4), (2, 2, 4)), ((2, 2, 2), (2, 4))],
+    [
+        ((2, 3, 4), (2, 12)),
+        ((2, 3, 4), (6, 4)),
+        ((2, 6, 4), (2, 2, 3, 4)),
+        ((4, 4), (2, 2, 4)),
+        ((2, 2, 2), (2, 4)),
+    ],
 )
 def test_a_reshape_claims_only_axes_that_stay_whole(before: tuple[int, ...], after: tuple[int, ...]) -> None:
     x = torch.arange(noise(*before).numel(), dtype=torch.float64).view(before)
@@ -331,7 +339,11 @@ def test_a_reshape_claims_only_axes_that_stay_whole(before: tuple[int, ...], aft
             marked = index.view([-1 if a == axis else 1 for a in range(len(before))]).expand(before)
             expected = index.view([-1 if a == where else 1 for a in range(len(after))]).expand(after)
             assert torch.equal(marked.reshape(after), expected)
-    whole = {(2, 3, 4): {(2, 12): [0], (6, 4): [2]}, (2, 6, 4): {(2, 2, 3, 4): [0, 2]}, (4, 4): {(2, 2, 4): [1]}}
+    whole = {
+        (2, 3, 4): {(2, 12): [0], (6, 4): [2]},
+        (2, 6, 4): {(2, 2, 3, 4): [0, 2]},
+        (4, 4): {(2, 2, 4): [1]},
+    }
     for axis in whole.get(before, {}).get(after, []):
         assert node.meaning.axes[axis] is not None, "an axis that does stay whole is found"
 

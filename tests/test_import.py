@@ -1,0 +1,55 @@
+"""What `import reparamkit` costs, in a fresh interpreter each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "coremltools", "rich", "jinja2")
+
+
+def modules_after(statements: str) -> set[str]:
+    """The top-level packages that are imported after these statements."""
+    code = f"{statements}\nimport json, sys\nprint(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_the_package_alone_imports_nothing() -> None:
+    found = modules_after("import reparamkit")
+    assert "reparamkit" in found
+    assert found & {*HEAVY, "numpy", "typer"} == set()
+
+
+def test_listing_the_names_imports_nothing() -> None:
+    found = modules_after("import reparamkit as rk\nassert 'fold' in dir(rk)\nrk.__version__; rk.__all__")
+    assert found & set(HEAVY) == set()
+
+
+def test_the_api_imports_torch_and_what_torch_imports() -> None:
+    plain = modules_after("import torch, torch.export, torch._export.converter")
+    found = modules_after("import reparamkit.api, reparamkit.capture.source, reparamkit.verify")
+    assert "torch" in found
+    assert found & set(HEAVY) - plain == set()
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    found = modules_after("import reparamkit.cli")
+    assert found & (set(HEAVY) - {"rich"}) == set()
+
+
+def test_every_public_name_is_there() -> None:
+    import reparamkit as rk
+
+    for name in rk.__all__:
+        assert getattr(rk, name) is not None
+    assert {"fold", "inspect", "check", "assert_equivalent", "load", "models", "NotEquivalent"} <= set(
+        rk.__all__
+    )
+    with pytest.raises(AttributeError, match="module 'reparamkit' has no attribute 'nothing'"):
+        _ = rk.nothing
