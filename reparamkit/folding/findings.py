@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from reparamkit.algebra import Scalar
 from reparamkit.folding import cost
 from reparamkit.folding.forms import Form, Forms, Node
-from reparamkit.folding.plan import Plan
-from reparamkit.operators import Affine, Concat, Through
+from reparamkit.folding.plan import Plan, interior
+from reparamkit.operators import Affine, Bordered, Concat, Through
 
 _MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
 
@@ -59,20 +59,51 @@ def counted(operators: list[str]) -> dict[str, int]:
     return dict(Counter(operators).most_common())
 
 
-def refusals(plan: Plan, unproven: dict[int, str]) -> list[tuple[Node, str]]:
-    """Every operator that stays and the reason, in the order of the graph."""
+def refusals(plan: Plan, unproven: dict[int, str]) -> list[tuple[Node, str, int]]:
+    """Every operator that stays, the reason, and the value that it is part of, in the order of the graph."""
     found = []
     for node in plan.nodes:
         if node.id in unproven:
-            found.append((node, unproven[node.id]))
+            found.append((node, unproven[node.id], node.id))
         elif node.meaning is None:
             if node.notable:
-                found.append((node, node.reason))
+                found.append((node, node.reason, node.id))
         elif node.id in plan.chosen:
             reason = _why_kept(plan, node, plan.chosen[node.id])
             if reason:
-                found.append((node, reason))
+                found.append((node, reason, node.id))
+            if not plan.chosen[node.id].original:
+                found += _meetings(plan, plan.chosen[node.id])
     return found
+
+
+def _meetings(plan: Plan, form: Form) -> list[tuple[Node, str, int]]:
+    """Where one fold ends and the next begins although nothing else reads what lies between."""
+    nodes, forms = plan.nodes, plan.forms
+    inside = set(interior(nodes, form))
+    found = []
+    for source in form.sources:
+        below = nodes[source]
+        if not isinstance(below.meaning, Affine) or not forms.only_for(form.node, source):
+            continue
+        for reader in sorted(inside & set(below.users)):
+            reason = forms.why.get((reader, source), "")
+            if reason:
+                reason = f"not exact with {short(below.operator)} {below.name!r}: {reason}"
+            else:
+                others = [f.cost for f in forms.of(form.node) if source not in f.sources]
+                if others and form.cost > 0 and min(others) > form.cost:
+                    reason = _dearer(below, min(others) / form.cost)
+            if reason:
+                found.append((nodes[reader], reason, form.node))
+    return found
+
+
+def _dearer(other: Node, ratio: float) -> str:
+    return (
+        f"merging it with {short(other.operator)} {other.name!r} is exact but dearer: "
+        f"{ratio:.1f} times the cost (kappa {cost.KAPPA:.0f})"
+    )
 
 
 def _why_kept(plan: Plan, node: Node, form: Form) -> str:
@@ -85,6 +116,8 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return _several_sources(nodes, form)
     if isinstance(node.meaning, Through):
         return node.meaning.reason
+    if isinstance(node.meaning, Bordered):
+        return ""
     if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":
         return ""
     mergeable = node.operator.startswith(_MERGEABLE)
@@ -130,7 +163,4 @@ def _edge(forms: Forms, node: Node, below: Node, other: Node) -> str:
     best = min(merged, key=lambda f: f.cost)
     if best.cost <= kept.cost or kept.cost == 0:
         return ""
-    return (
-        f"merging it with {short(other.operator)} {other.name!r} is exact but dearer: "
-        f"{best.cost / kept.cost:.1f} times the cost (kappa {cost.KAPPA:.0f})"
-    )
+    return _dearer(other, best.cost / kept.cost)

@@ -149,7 +149,10 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        for form in self._of[part.value.id] if self._of[part.value.id] else ():
+        mixes = isinstance(part.structure, geometry.Geometry) and not part.structure.channelwise
+        for form in self._of[part.value.id]:
+            if mixes and len(form.terms) > 1:
+                continue  # one layer on a sum is not spread over the summands
             terms = []
             try:
                 for source, structure in form.terms:

@@ -129,6 +129,11 @@ class Host:
         assert part is not None
         return Sunk(part, chain.covers)
 
+    def _readers(self, index: int) -> int:
+        """Readers of a value in the network itself."""
+        users = (self._ids.get(user) for user in self.fx_nodes[index].users)
+        return sum(i is None or self.nodes[i].acts_for is None for i in users)
+
     def _copied(self, node: fx.Node, old: fx.Node, new: fx.Node) -> fx.Node:
         copied = self.program.graph.node_copy(node, lambda n: new if n is old else n)
         copied.meta = dict(node.meta)
@@ -137,7 +142,7 @@ class Host:
     def _lifted(self, node: fx.Node, meaning: Meaning) -> int | None:
         """Write the operators above a map per channel down once more, below the map."""
         found = lift(self.nodes, meaning)
-        if found is None or any(len(self.fx_nodes[i].users) > 1 for i in found.path):
+        if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):
             return None
         operand = self.fx_nodes[found.root.id]
         with self.program.graph.inserting_before(node):
@@ -153,7 +158,7 @@ class Host:
                 current = self._copied(above, self.fx_nodes[through.value.id], copied)
                 moved = self._append(current, above.meta["val"])
                 moved.meaning = replace(through, value=self.nodes[self._ids[copied]].value, sunk=None)
-        self.lifts[moved.id] = (risen.id, found.path)
+        self.lifts[moved.id] = (risen.id, (*found.path, *found.skipped))
         return moved.id
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:

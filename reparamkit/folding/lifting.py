@@ -13,30 +13,36 @@ from dataclasses import dataclass
 
 from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, affine, geometry
 from reparamkit.folding.forms import Node
+from reparamkit.folding.sinking import composed_numbers, composed_structure, per_channel
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
 
 @dataclass(frozen=True)
 class Lift:
-    """`structure` on `root` instead of the map below the operators `path` (the nearest to the root first)."""
+    """`structure` on `root` instead of the maps below the operators `path` (the nearest to the root first).
+
+    `skipped` are the values between the operators and the last of the maps.
+    """
 
     root: Value
     path: tuple[int, ...]
+    skipped: tuple[int, ...]
     structure: Map
     load: Callable[[], Numbers]
 
 
 def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     """The other way to compute a map per channel; None if nothing above would take it in."""
-    if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
+    parts = [part for part in (per_channel(meaning),) if part is not None]
+    if not parts:
         return None
-    part = meaning.parts[0]
-    if not isinstance(part.structure, Geometry):
+    while (above := per_channel(nodes[parts[-1].value.id].meaning)) is not None:
+        parts.append(above)
+    chain = composed_structure(parts)
+    if not isinstance(chain, Geometry):
         return None
-    if not (part.structure.channelwise and part.structure.pointwise):
-        return None
-    value, path = part.value, []
-    axis: int | None = value.ndim - 1 - part.structure.dims
+    value, path = parts[-1].value, []
+    axis: int | None = value.ndim - 1 - chain.dims
     while isinstance(through := nodes[value.id].meaning, Through):
         if axis not in through.axes:
             return None
@@ -48,14 +54,15 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     dims = value.ndim - 1 - axis
     if dims > 3:
         return None
-    structure = geometry.channelwise(part.structure.outputs, dims, has_bias=part.structure.has_bias)
+    structure = geometry.channelwise(chain.outputs, dims, has_bias=chain.has_bias)
 
     def load() -> Numbers:
-        below = part.load()
+        below = composed_numbers(parts)
         assert isinstance(below, AffineMap)
         return affine.channelwise(below.kernel.flatten(), below.bias, dims)
 
-    return Lift(value, tuple(reversed(path)), structure, load)
+    skipped = tuple(part.value.id for part in reversed(parts[:-1]))
+    return Lift(value, tuple(reversed(path)), skipped, structure, load)
 
 
 def meaning_of(found: Lift) -> Affine:

@@ -70,8 +70,8 @@ def fold_program(program: Program) -> Outcome:
         )
     kept = tuple(
         Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, reason)
-        for node, reason in refusals(chosen, unproven)
-        if surgery.is_left(node.id)
+        for node, reason, part_of in refusals(chosen, unproven)
+        if surgery.is_left(part_of)
     )
     return Outcome(module, tuple(folds), kept)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numbers, Scalar, affine, geometry
 from reparamkit.folding.forms import Node
-from reparamkit.operators import Affine, Part, Through, Value
+from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
     current = meaning.value
     while True:
         node = nodes[current.id]
-        part = _per_channel(node)
+        part = _sunk_or_per_channel(node)
         if part is None:
             break
         covers.append(node.id)
@@ -43,15 +43,10 @@ def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
             covers += node.meaning.sunk.covers
         parts.append(part)
         current = part.value
-    structure: Map = Scalar(identity=True)
-    for part in reversed(parts):
-        try:
-            structure = geometry.compose(part.structure, structure)
-        except Inexact:
-            return None
-    if isinstance(structure, Scalar) and structure.identity:
+    structure = composed_structure(parts)
+    if structure is None or (isinstance(structure, Scalar) and structure.identity):
         return None
-    return Chain(current, structure, lambda: _composed(parts), tuple(covers))
+    return Chain(current, structure, lambda: composed_numbers(parts), tuple(covers))
 
 
 def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part | None:
@@ -72,19 +67,36 @@ def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part |
     return Part(moved, structure, load)
 
 
-def _per_channel(node: Node) -> Part | None:
-    if isinstance(node.meaning, Through):
-        return None if node.meaning.sunk is None else node.meaning.sunk.part
-    if not isinstance(node.meaning, Affine) or len(node.meaning.parts) != 1:
+def per_channel(meaning: Meaning | None) -> Part | None:
+    """The one map per channel (or the same everywhere) that a meaning is; None if it is anything else."""
+    if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
-    part = node.meaning.parts[0]
+    part = meaning.parts[0]
     if isinstance(part.structure, Geometry) and not (part.structure.channelwise and part.structure.pointwise):
         return None
     return part
 
 
-def _composed(parts: Sequence[Part]) -> Numbers:
+def composed_structure(parts: Sequence[Part]) -> Map | None:
+    """The structure of a chain of maps, the last to act first; None if they do not fit together."""
+    structure: Map = Scalar(identity=True)
+    for part in reversed(parts):
+        try:
+            structure = geometry.compose(part.structure, structure)
+        except Inexact:
+            return None
+    return structure
+
+
+def composed_numbers(parts: Sequence[Part]) -> Numbers:
+    """The same with numbers."""
     numbers: Numbers = IDENTITY
     for part in reversed(parts):
         numbers = affine.compose(part.load(), numbers)
     return numbers
+
+
+def _sunk_or_per_channel(node: Node) -> Part | None:
+    if isinstance(node.meaning, Through):
+        return None if node.meaning.sunk is None else node.meaning.sunk.part
+    return per_channel(node.meaning)

@@ -141,7 +141,7 @@ class Call:
         """An operand that depends on the network's input."""
         found = self.get(name)
         if not isinstance(found, Value):
-            raise NotAffine("it does not read a value of the network there")
+            raise NotAffine("it does not read a value of the network there", notable=False)
         return found
 
     def constant(self, name: str, what: str) -> Constant:

@@ -74,3 +74,15 @@ def test_a_division_by_zero_is_what_it_was() -> None:
 def test_a_linear_layer_with_a_vector_for_a_weight() -> None:
     net = Net(lambda s, x: F.linear(x * 2, s.weight), weight=nn.Parameter(noise(3)))
     fold(net, noise(2, 3)).compare(noise(2, 3))
+
+
+def test_a_size_that_only_a_reshape_fixes_is_answered_rightly_or_refused() -> None:
+    """Found by the random networks: the bound is on ⌊(n + 1)/2⌋ + 1, not on the size n itself."""
+    net = Net(lambda s, x: s.conv(x).reshape(-1, 2, 3).relu(), conv=nn.Conv1d(4, 2, 1, stride=2, padding=1))
+    done = fold(randomised(net), noise(2, 4, 4), dynamic="auto")
+    done.compare(noise(2, 4, 4))
+    try:
+        done.module(noise(3, 4, 6))
+    except (RuntimeError, ValueError, AssertionError):
+        return
+    done.compare(noise(3, 4, 6))
