@@ -18,6 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.functional import functional_graph
+from reparamkit.capture.sizes import SizeGuards, size_guards
 from reparamkit.errors import CannotCapture
 
 Axes = dict[int, dict[int, str]]
@@ -49,6 +50,7 @@ class Program:
     submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
     axes: Axes = field(default_factory=dict)
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    guards: SizeGuards | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -74,6 +76,7 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
     graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))
     _canonicalise(graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
+    program.guards = size_guards(original, inputs)
     return program
 
 

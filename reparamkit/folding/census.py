@@ -6,6 +6,8 @@ from collections import Counter
 
 from torch import Tensor, fx, nn
 
+from reparamkit.capture.sizes import SizeGuards
+
 _LAYERS: dict[type[nn.Module], str] = {
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
@@ -20,6 +22,8 @@ def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict
     for node in graph.nodes:
         if node.op == "call_module":
             layer = (modules or {})[str(node.target)]
+            if isinstance(layer, SizeGuards):
+                continue
             found.update(["mul", "add"] if type(layer) not in _LAYERS else [_LAYERS[type(layer)]])
         elif node.op == "call_function" and hasattr(node.target, "_schema"):
             value = node.meta.get("val")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
@@ -85,10 +85,22 @@ class Surgery:
             call.target = _free(root, wanted)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
+        self._guard(root)
         module = fx.GraphModule(root, self.graph, class_name="Folded")
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
+
+    def _guard(self, root: nn.Module) -> None:
+        """Check the sizes of the inputs before anything is computed from them."""
+        guards = self.host.program.guards
+        if guards is None or not guards.assumptions:
+            return
+        inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
+        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
+        root.add_module(_GUARDS, guards)
+        with self.graph.inserting_after(inputs[-1]):
+            self.graph.call_module(_GUARDS, tensors)
 
     def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
         owners = [owner_path(self.host.spoken_of(i)) for i in inside]
@@ -126,6 +138,9 @@ def _may_be_view(node: fx.Node) -> bool:
         return True
     composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     return composite or any(r.alias_info is not None for r in node.target._schema.returns)
+
+
+_GUARDS = "size_guards"
 
 
 def _impure(node: fx.Node) -> bool:
