@@ -8,6 +8,7 @@ Each step lives in a room of its own; here they only follow each other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.export import capture, evaluating
+from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Program
 from reparamkit.capture.source import Source
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.folding.census import census
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.folding.rewrite import Outcome, fold_program
-from reparamkit.inputs import Args, Kwargs, map_tensors, normalise_inputs
+from reparamkit.inputs import Args, Kwargs, map_tensors, normalise_inputs, tensor_leaves
 from reparamkit.lower import Saved
 from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program
@@ -83,17 +84,26 @@ class Folded:
     def save(self, *paths: str | Path) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names (.onnx, .pt2).
 
-        A file appears under its name only after it was read back, run and found equivalent to the original.
+        The files appear under their names only after each was read back, run and found equivalent to the
+        original: all of them, or none.
 
         Raises:
             UnusableInput: an unknown suffix, a missing folder, a full disk; an old file there is untouched.
             MissingExtra: a package for that format is not installed.
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
-        done = []
-        for path in paths:
-            done.append(lower_save(self._export, path, self._get_reference()))
-            self.saved.append(done[-1])
+        done: list[Saved] = []
+
+        def save_from(i: int) -> None:
+            """Each file waits under another name until all behind it have passed."""
+            if i < len(paths):
+                following = partial(save_from, i + 1)
+                reference = self._get_reference()
+                done.append(lower_save(self._export, paths[i], reference, before_it_appears=following))
+
+        save_from(0)
+        done.reverse()
+        self.saved += done
         return done
 
     def _get_reference(self) -> Reference:
@@ -160,7 +170,9 @@ def fold(
         _inputs=inputs,
         **vars(findings),
     )
-    if verify:
+    if not verify:
+        _check_inputs(program, original, inputs)
+    else:
         folded.equivalence = folded._judge()
         if not folded.equivalence.passed:
             raise NotEquivalent(f"the folded network is {folded.equivalence.summary()}", folded.equivalence)
@@ -174,6 +186,7 @@ def inspect(model: Model, example_inputs: Any = None, dynamic: Any = "auto", **o
     """
     original, inputs, notes = _prepared(model, example_inputs)
     program = capture(original, *inputs, dynamic=dynamic, **options)
+    _check_inputs(program, original, inputs)
     before = census(program.graph)
     return _findings(program, fold_program(program), before, notes)
 
@@ -208,6 +221,20 @@ def _prepared(
         args, kwargs = model.example_inputs
         inputs = tuple(args), dict(kwargs)
     return model, inputs or normalise_inputs(None), notes
+
+
+def _check_inputs(
+    program: Program, original: nn.Module | ExportedProgram, inputs: tuple[Args, Kwargs]
+) -> None:
+    """Run the original once: torch.export lets some inputs pass that the model itself rejects."""
+    if isinstance(original, nn.Module):
+        run_example(original, *inputs)
+        return
+    try:
+        if program.guards is not None:
+            program.guards(*(tensor for _, tensor in tensor_leaves(*inputs)))
+    except (ValueError, IndexError) as error:
+        raise UnusableInput(f"the exported program rejects the example inputs: {error}") from error
 
 
 def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes: list[str]) -> Inspection:

@@ -118,9 +118,8 @@ def fold(
         import reparamkit as rk
 
         folded = rk.fold(opened, inputs, dynamic=sizes)
-        for path in paths:
-            say(f"writing and verifying {path}")
-            folded.save(path)
+        say(f"writing and verifying {', '.join(map(str, paths))}")
+        folded.save(*paths)
     _tell(opened.name, folded, json_file)
 
 

@@ -87,7 +87,13 @@ def normal_inputs(shapes: Sequence[str], seed: int = 0) -> Args:
         UnusableInput: a shape that cannot be read.
     """
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(_shape(text), generator=generator) for text in shapes)
+    made = []
+    for text in shapes:
+        try:
+            made.append(torch.randn(_shape(text), generator=generator))
+        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+            raise UnusableInput(f"an input of shape {text} does not fit into memory") from error
+    return tuple(made)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.program import Program, program_of
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.quiet import quiet
+from reparamkit.untouched import call_untouched
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
@@ -52,7 +53,6 @@ def capture(
     model, notes = evaluating(model)
     if isinstance(model, torch.jit.ScriptModule):
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
-        notes.append("TorchScript is captured with fixed sizes")
     else:
         exported, failures = _export(model, args, kwargs, dynamic, seconds)
         program = program_of(exported, *(exported.example_inputs or (args, kwargs)))
@@ -125,11 +125,11 @@ def _attempt(
         raise CannotCapture(_explained(error)) from error
 
 
-def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell torch.export about dataclasses that the model returns; False if there was nothing to tell."""
+def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the model returns for the example. Raises `UnusableInput` with the shapes if it rejects it."""
     try:
-        with quiet(), torch.no_grad():
-            result = model(*args, **kwargs)
+        with quiet():
+            return call_untouched(model, args, kwargs)
     except Exception as error:
         shapes = ", ".join(
             f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
@@ -139,6 +139,11 @@ def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
         raise UnusableInput(
             f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {_first_line(error)}"
         ) from error
+
+
+def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell torch.export about dataclasses that the model returns; False if there was nothing to tell."""
+    result = run_example(model, args, kwargs)
     found = False
     for leaf in pytree.tree_leaves(result):
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
@@ -205,6 +210,7 @@ def _from_torchscript(
             converted: ExportedProgram = TS2EPConverter(model, args, kwargs or None).convert()
             return converted
     except Exception as error:  # the converter raises all sorts
+        _register_outputs(model, args, kwargs)  # says so if it is the inputs that are wrong
         raise CannotCapture(
             f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
             "fold the nn.Module that it was made from"

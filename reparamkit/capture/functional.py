@@ -12,6 +12,7 @@ own functionalization is run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgr
 def _with_graph(exported: ExportedProgram) -> ExportedProgram:
     """The program with the aliases spelt out that torch takes for fresh copies when it decomposes."""
     graph = _copy(exported.graph)
-    _without_dropout(graph)
+    for node, value in _dropouts_off(graph):
+        node.target, node.args, node.kwargs = torch.ops.aten.alias.default, (value,), {}
     _with_permutations(graph)
     return exported._update(
         fx.GraphModule(exported.graph_module, graph),
@@ -71,6 +73,12 @@ def _with_graph(exported: ExportedProgram) -> ExportedProgram:
 
 def _without_dropout(graph: fx.Graph) -> None:
     """Let the readers of dropout that is off read its input, which is what it returns."""
+    for node, value in _dropouts_off(graph):
+        node.replace_all_uses_with(value)
+        graph.erase_node(node)
+
+
+def _dropouts_off(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
     for node in list(graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, OpOverload):
             continue
@@ -79,8 +87,7 @@ def _without_dropout(graph: fx.Graph) -> None:
         names = [a.name for a in node.target._schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
         if not given["train"]:
-            node.replace_all_uses_with(given["input" if "input" in given else "self"])
-            graph.erase_node(node)
+            yield node, given["input" if "input" in given else "self"]
 
 
 def _with_permutations(graph: fx.Graph) -> None:

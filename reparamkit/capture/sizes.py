@@ -1,15 +1,14 @@
 """The sizes that a captured network was captured for, checked where it is called.
 
-torch.export settles branches and shapes by assumptions on the sizes of the inputs, which its own modules check
-when they run. What is made from the graph has to check them too: otherwise a size that the capture ruled out
-gets an answer, and a wrong one.
+torch.export settles branches and shapes by assumptions on the sizes of the inputs, which its own modules
+check when they run. What is made from the graph has to check them too: otherwise a size that the capture
+ruled out gets an answer, and a wrong one.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,7 +50,8 @@ _ARITHMETIC = (
 class SizeGuards(nn.Module):
     """Takes the network's input tensors and raises `ValueError` if their sizes break an assumption.
 
-    `places` are the sizes that the assumptions speak of, called n0, n1, …; `assumptions` are expressions in them.
+    `places` are the sizes that the assumptions speak of, called n0, n1, …; `assumptions` are expressions in
+    these names.
     """
 
     _is_impure = True  # so that fx keeps the call, whose result nobody reads
@@ -59,11 +59,19 @@ class SizeGuards(nn.Module):
     def __init__(self, places: Sequence[Place], names: Sequence[str], assumptions: Sequence[str]) -> None:
         super().__init__()
         self.places, self.names, self.assumptions = tuple(places), tuple(names), tuple(assumptions)
+        self._check = _compiled(self.assumptions, len(self.places))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_check"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._check = _compiled(self.assumptions, len(self.places))
 
     def forward(self, *inputs: Tensor) -> None:
         """Any shapes; nothing is computed."""
         sizes = [inputs[index].shape[axis] for index, axis in self.places]
-        for i, holds in enumerate(_compiled(self.assumptions, len(sizes))(*sizes)):
+        for i, holds in enumerate(self._check(*sizes)):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))
 
@@ -171,7 +179,6 @@ def _argument_tree(exported: ExportedProgram) -> dict[str, Any]:
     return dict(zip(names, values, strict=False))
 
 
-@lru_cache(maxsize=256)
 def _compiled(assumptions: tuple[str, ...], count: int) -> Callable[..., tuple[Any, ...]]:
     """One function of all sizes for all assumptions, which are arithmetic and nothing else."""
     for text in assumptions:

@@ -39,7 +39,8 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             break
         with torch.no_grad():
             try:
-                env = _inputs(host, terms, shapes, generator)
+                drawn = [s for s in terms if s not in inside]
+                env = _inputs(host, drawn, shapes, generator)
                 expected = _original(host, inside, env)
             except (RuntimeError, ValueError) as error:
                 if exact:
@@ -72,8 +73,8 @@ def prove_lift(host: Host, form: Form) -> float:
     given = {root: torch.randn(shape, generator=generator, dtype=torch.float64)}
     with torch.no_grad():
         try:
-            expected = _original(host, [*path, form.node], given)
-            found = _original(host, range(risen, form.terms[0][0] + 1), given)
+            expected = _original(host, [*path, form.node], dict(given))
+            found = _original(host, range(risen, form.terms[0][0] + 1), dict(given))
         except (RuntimeError, ValueError) as error:
             raise Unproven(f"the original operators do not run in float64: {error}") from error
     if found.shape != expected.shape or not _error(expected, found) <= BAR:
@@ -88,7 +89,7 @@ def _error(expected: Tensor, found: Tensor) -> float:
 
 
 def _inputs(
-    host: Host, terms: Terms, shapes: dict[int, tuple[int, ...]], generator: torch.Generator
+    host: Host, terms: Sequence[int], shapes: dict[int, tuple[int, ...]], generator: torch.Generator
 ) -> dict[fx.Node, Tensor]:
     """Random values for all sources; an operator written down again is computed from its operand."""
     env: dict[fx.Node, Tensor] = {}
@@ -107,8 +108,8 @@ def _inputs(
     return env
 
 
-def _original(host: Host, inside: Sequence[int], given: dict[fx.Node, Tensor]) -> Tensor:
-    env = dict(given)
+def _original(host: Host, inside: Sequence[int], env: dict[fx.Node, Tensor]) -> Tensor:
+    """Run the original operators on what is in `env`, and leave their results there."""
     for index in inside:
         node = host.fx_nodes[index]
         if node not in env:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, fx, nn
@@ -87,6 +88,10 @@ class Surgery:
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
         module = fx.GraphModule(root, self.graph, class_name="Folded")
+        for name in self.host.program.non_persistent:
+            *path, last = name.split(".")
+            with suppress(AttributeError):  # no longer used
+                module.get_submodule(".".join(path))._non_persistent_buffers_set.add(last)
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()

@@ -68,6 +68,11 @@ def check_writable(path: Path) -> None:
     Raises:
         UnusableInput: it cannot, in words.
     """
+    with _words_for_os_errors(path):
+        _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
     folder = path.parent
     if not path.name:
         raise UnusableInput(f"cannot write {path}: it names no file")

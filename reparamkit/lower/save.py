@@ -45,6 +45,7 @@ def save(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     axis_names: Mapping[str, str] | None = None,
+    before_it_appears: Callable[[], object] | None = None,
 ) -> Saved:
     """Write a program to a file, run the file against the reference, and put it in place if it agrees.
 
@@ -58,6 +59,7 @@ def save(
         input_names, output_names: names in an ONNX file; the outputs' default is the reference's names,
             with "_" for "." and "output_" before a bare number.
         axis_names: symbol -> readable name of a free axis; by default batch, height, width, …
+        before_it_appears: called once the file has passed; if it raises, the file does not appear.
 
     Raises:
         UnusableInput: the suffix is unknown, the folder does not exist, the disk is full, …
@@ -95,6 +97,8 @@ def save(
         if not verdict.passed:
             raise NotEquivalent(f"{path} was not written: the file is {verdict.summary()}", verdict)
         verdicts.append(verdict)
+        if before_it_appears is not None:
+            before_it_appears()
         operators.update(onnx.operator_counts(target) if path.suffix == ".onnx" else aten_counts(made))
 
     write_verified(path, write, verify)

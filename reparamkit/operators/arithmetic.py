@@ -110,6 +110,8 @@ def _scaled(call: Call, value: Value, factor: Literal, *, reciprocal: bool) -> M
     if call.get("rounding_mode") is not None:
         raise NotAffine("the division rounds")
     if isinstance(factor, float):
+        if reciprocal and factor == 0.0:
+            raise NotAffine("it divides by zero")
         number = 1.0 / factor if reciprocal else factor
         return Affine((Part(value, Scalar(identity=number == 1.0), lambda: ScalarMap(number)),))
 

@@ -50,6 +50,8 @@ def _map(
     *,
     transposed: bool,
 ) -> Affine:
+    if len(weight.shape) != 2:
+        raise NotAffine("its weight is not a matrix")
     outputs, inputs = reversed(weight.shape) if transposed else weight.shape
     structure = geometry.pointwise(inputs, outputs, 1, 0, has_bias=bias is not None)
     return Affine(

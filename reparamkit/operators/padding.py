@@ -71,6 +71,8 @@ def crop(call: Call) -> Meaning:
         return identity(value)
     if start < 0 or 0 <= end < sys.maxsize:
         raise NotAffine("it cuts to a fixed length, not by a fixed margin", notable=False)
+    if call.result.shape[axis] == 0:
+        raise NotAffine("it cuts everything off", notable=False)
     dims = _spatial(value, value.ndim - axis)
     where = axis - (value.ndim - dims)
     cut = -end if end < 0 else 0

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from reparamkit.inputs import Args, Kwargs, map_tensors
+from reparamkit.untouched import call_untouched
 from reparamkit.verify.promote import PromoteToFloat64
 
 
@@ -44,12 +45,12 @@ class Twin:
         if self._promote:
             try:
                 with torch.no_grad(), PromoteToFloat64():  # type: ignore[no-untyped-call]
-                    return self.module(*_cloned(args), **_cloned(kwargs))
+                    return call_untouched(self.module, args, kwargs)
             except Exception:
                 # Not every operator runs under a dispatch mode; most networks do not need it.
                 self._promote = False
         with torch.no_grad():
-            return self.module(*args, **kwargs)
+            return call_untouched(self.module, args, kwargs)
 
     def _converted(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.dtype is None:
@@ -100,7 +101,3 @@ def first_line(error: BaseException) -> str:
     """The type and the first line of an error's text, for use inside a sentence."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _cloned(tree: Any) -> Any:
-    return torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, tree)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
+from reparamkit.untouched import call_untouched
 from reparamkit.verify.oracle import is_training, private_copy
 from reparamkit.verify.runners.base import NamedTensors, named_outputs
 
@@ -22,5 +22,4 @@ class TorchRunner:
         self.module = private_copy(module) if self.was_training else module
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
-        with torch.no_grad():
-            return named_outputs(self.module(*args, **kwargs))
+        return named_outputs(call_untouched(self.module, args, kwargs))

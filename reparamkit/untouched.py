@@ -1,0 +1,32 @@
+"""Running somebody's model without changing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`module(*args, **kwargs)` without gradients, on copies of the inputs.
+
+    A forward may write into the module's buffers (a counter, a cache); they get their values back.
+    """
+    with torch.no_grad():
+        kept = [
+            (buffer, buffer._version, buffer.clone())
+            for buffer in module.buffers()
+            if not buffer.is_inference()
+        ]
+        try:
+            return module(*_copies(args), **_copies(kwargs))
+        finally:
+            for buffer, version, value in kept:
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+def _copies(tree: Any) -> Any:
+    return pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, tree)
