@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from reparamkit.capture.program import Program
 from reparamkit.untouched import call_untouched
 
 _ALIKE = 1e-2
@@ -32,43 +32,48 @@ def two_of_each(
     return found
 
 
-def answers_alike(
-    exported: ExportedProgram, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> bool:
-    """Whether both give outputs of the same shape and, roughly, the same values on these inputs."""
-    if any(
-        spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.BUFFER_MUTATION)
-        for spec in exported.graph_signature.output_specs
-    ):
+def batch_is_free(exported: ExportedProgram) -> bool:
+    """Whether the first axis of every input tensor may vary."""
+    user = set(exported.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
+    return all(
+        isinstance(v.shape[0], torch.SymInt) and not v.shape[0].node.expr.is_number
+        for v in values
+        if isinstance(v, Tensor)
+    )
+
+
+def answers_alike(program: Program, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether both give outputs of the same shape and, roughly, the same values on these inputs.
+
+    A program that writes into its buffers or inputs is not run, and the answer is no.
+    """
+    if program.writes:
         return False
     try:
         with torch.no_grad():
-            found = _run(exported, pytree.tree_leaves((args, kwargs)))
+            found = _run(program, pytree.tree_leaves((args, kwargs)))
             expected = pytree.tree_leaves(call_untouched(model, args, kwargs))
     except Exception:
         return False
     return len(found) == len(expected) and all(_alike(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def _run(exported: ExportedProgram, leaves: list[Any]) -> list[Any]:
-    """The user's outputs, on copies of everything that the program could write to."""
-    signature = exported.graph_signature
+def _run(program: Program, leaves: list[Any]) -> list[Any]:
     inputs = iter(leaves)
-    values: list[Any] = []
-    for spec in signature.input_specs:
-        if spec.kind == InputKind.USER_INPUT:
-            value = next(inputs)
-            values.append(value.clone() if isinstance(value, Tensor) else value)
-        else:
-            name = str(spec.target)
-            stored = exported.state_dict[name] if name in exported.state_dict else exported.constants[name]
-            values.append(stored.clone() if spec.kind == InputKind.BUFFER else stored)
-    results = fx.Interpreter(exported.graph_module).run(*values, enable_io_processing=False)
-    return [
-        r
-        for r, spec in zip(results, signature.output_specs, strict=True)
-        if spec.kind == OutputKind.USER_OUTPUT
-    ]
+    values: dict[fx.Node, Any] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(inputs)
+        elif node.op == "get_attr":
+            name = str(node.target)
+            values[node] = program.state[name] if name in program.state else program.submodules[name]
+        elif node.op == "call_function":
+            given, named = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*given, **named)
+    output = next(n for n in program.graph.nodes if n.op == "output")
+    results: list[Any] = list(fx.map_arg(output.args[0], values.__getitem__))
+    return pytree.tree_leaves(results)
 
 
 def _alike(a: Any, b: Any) -> bool:

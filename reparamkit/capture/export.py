@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.agreement import answers_alike, two_of_each
+from reparamkit.capture.agreement import answers_alike, batch_is_free, two_of_each
 from reparamkit.capture.limit import OutOfTime, limited
+from reparamkit.capture.ones import allow_ones
 from reparamkit.capture.program import Program, program_of
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.quiet import quiet
@@ -54,8 +55,8 @@ def capture(
     if isinstance(model, torch.jit.ScriptModule):
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
     else:
-        exported, failures = _export(model, args, kwargs, dynamic, seconds)
-        program = program_of(exported, *(exported.example_inputs or (args, kwargs)))
+        program, failures = _export(model, args, kwargs, dynamic, seconds)
+        allow_ones(program, model)
         notes += failures
     program.notes += notes
     return program
@@ -81,12 +82,12 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
 
 def _export(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float
-) -> tuple[ExportedProgram, list[str]]:
-    """The exported program, and what could not be kept free."""
+) -> tuple[Program, list[str]]:
+    """The captured program, and what could not be kept free."""
     if dynamic is None:
         dynamic = False
     if not isinstance(dynamic, str | bool):
-        return _attempt(model, args, kwargs, dynamic, None), []
+        return program_of(_attempt(model, args, kwargs, dynamic, None), args, kwargs), []
     if dynamic not in _LADDERS:
         raise UnusableInput(f'dynamic={dynamic!r} is none of "auto", "batch", False or torch.export shapes')
     failures: list[str] = []
@@ -104,11 +105,14 @@ def _export(
             except CannotCapture as error:
                 failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
                 break
-            if example is not doubled or answers_alike(exported, model, args, kwargs):
-                return exported, failures
+            program = program_of(exported, *example)
+            if example is not doubled or (
+                batch_is_free(exported) and answers_alike(program, model, args, kwargs)
+            ):
+                return program, failures
             failures.append("the network treats a batch of one in its own way: captured for that batch size")
     try:
-        return _attempt(model, args, kwargs, None, None), failures
+        return program_of(_attempt(model, args, kwargs, None, None), args, kwargs), failures
     except CannotCapture:
         if _register_outputs(model, args, kwargs):
             return _export(model, args, kwargs, dynamic, seconds)
@@ -179,8 +183,7 @@ def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             return None
         axes = {}
         for axis, size in enumerate(leaf.shape):
-            channel = axis == 1 and leaf.ndim != 3
-            if size > 1 and (axis == 0 or (spatial and not channel)):
+            if size > 1 and (axis == 0 or spatial):  # channels turn out to be fixed by the weights
                 axes[axis] = Dim.AUTO
                 any_axis = True
         return axes or None

@@ -75,6 +75,17 @@ class SizeGuards(nn.Module):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))
 
+    def holds(self, texts: Sequence[str], sizes: Sequence[int]) -> bool:
+        """Whether these assumptions, some of its own, hold for the sizes of `places`."""
+        try:
+            return all(_compiled(tuple(texts), len(sizes))(*sizes))
+        except ZeroDivisionError:
+            return False
+
+    def without(self, texts: Sequence[str]) -> SizeGuards:
+        """The same without some of its assumptions."""
+        return SizeGuards(self.places, self.names, [t for t in self.assumptions if t not in texts])
+
     def _complaint(self, broken: int, sizes: Sequence[int]) -> str:
         text = self.assumptions[broken]
         for i in reversed(range(len(sizes))):

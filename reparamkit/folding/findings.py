@@ -64,6 +64,8 @@ def refusals(plan: Plan, unproven: dict[int, str]) -> list[tuple[Node, str, int]
     found = []
     for node in plan.nodes:
         if node.id in unproven:
+            if isinstance(node.meaning, Bordered):
+                continue  # told about what reads it
             found.append((node, unproven[node.id], node.id))
         elif node.meaning is None:
             if node.notable:
@@ -86,6 +88,8 @@ def _meetings(plan: Plan, form: Form) -> list[tuple[Node, str, int]]:
         below = nodes[source]
         if not isinstance(below.meaning, Affine) or not forms.only_for(form.node, source):
             continue
+        if len(plan.chosen[source].terms) > 1:
+            continue  # a sum of different sources is nothing that a layer takes in
         for reader in sorted(inside & set(below.users)):
             reason = forms.why.get((reader, source), "")
             if reason:

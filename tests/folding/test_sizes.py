@@ -52,11 +52,13 @@ def test_a_crop_by_more_than_there_is_stays_empty(cut: str) -> None:
     fold(randomised(net), noise(2, 3, 8, 8)).compare(noise(2, 3, 8, 8))
 
 
-def test_a_crop_that_is_empty_at_another_size_stays_empty() -> None:
+def test_a_size_at_which_a_crop_would_be_empty_is_ruled_out_as_by_the_capture() -> None:
     net = Net(lambda s, x: s.conv(x)[:, :, 3:-3], conv=nn.Conv2d(3, 4, 1))
     done = fold(randomised(net), noise(2, 3, 8, 8), dynamic="auto")
     done.compare(noise(2, 3, 8, 8))
-    done.compare(noise(2, 3, 5, 8))
+    done.compare(noise(2, 3, 9, 7))
+    with pytest.raises(ValueError, match=r"captured for other sizes: it assumes x.shape\[2\] >= 6"):
+        done.module(noise(2, 3, 5, 8))
 
 
 def test_a_layer_that_turns_out_to_be_dead_does_not_end_the_fold() -> None:

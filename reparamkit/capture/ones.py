@@ -1,0 +1,78 @@
+"""Sizes of one inside a network, which torch.export rules out whether or not they matter.
+
+The symbolic solver takes every size that it cannot know for more than one, and writes that down as an
+assumption ("height // 32 != 1"). A network that branches on such a size needs it; nearly all do not. So the
+captured graph is run once at sizes where these assumptions break, next to the model: if both answer
+alike, every assumption that broke there goes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from reparamkit.capture.agreement import answers_alike
+from reparamkit.capture.program import Program
+from reparamkit.inputs import map_tensors, tensor_leaves
+
+_LARGEST = 512
+
+
+def allow_ones(program: Program, model: nn.Module) -> None:
+    """Drop the assumptions of the program that some size is not one, if the model shows them to be idle."""
+    guards = program.guards
+    if guards is None:
+        return
+    idle = [text for text in guards.assumptions if text.endswith(" != 1")]
+    if not idle:
+        return
+    sizes, broken = _breaking(program, idle)
+    if not sizes:
+        return
+
+    def resized(index: int, tensor: Any) -> Any:
+        for (place, axis), size in sizes.items():
+            if place == index:
+                times = -(-size // tensor.shape[axis])
+                tensor = tensor.repeat_interleave(times, axis).narrow(axis, 0, size)
+        return tensor
+
+    args, kwargs = map_tensors(resized, program.args, program.kwargs)
+    if answers_alike(program, model, args, kwargs):
+        program.guards = guards.without(broken)
+
+
+def _breaking(program: Program, idle: list[str]) -> tuple[dict[tuple[int, int], int], list[str]]:
+    """Sizes at which none of these assumptions holds, and all that do not hold there.
+
+    No sizes, if any of those is more than the exclusion of a value.
+    """
+    guards = program.guards
+    assert guards is not None
+    leaves = [tensor for _, tensor in tensor_leaves(program.args, program.kwargs)]
+    sizes = [leaves[index].shape[axis] for index, axis in guards.places]
+    changed: dict[tuple[int, int], int] = {}
+    same: dict[str, list[int]] = {}
+    for i, (index, axis) in enumerate(guards.places):
+        symbol = program.axes.get(index, {}).get(axis)
+        if symbol is not None:
+            same.setdefault(symbol, []).append(i)
+    for text in idle:
+        if not guards.holds([text], sizes):
+            continue  # broken already by another's change
+        for numbers in same.values():
+            found = next(
+                (n for n in range(1, _LARGEST) if not guards.holds([text], _with(sizes, numbers, n))), None
+            )
+            if found is not None:
+                sizes = _with(sizes, numbers, found)
+                changed |= {guards.places[i]: found for i in numbers}
+                break
+    broken = [text for text in guards.assumptions if not guards.holds([text], sizes)]
+    telling = set(idle) <= set(broken) and all(" != " in text or " >= " in text for text in broken)
+    return (changed, broken) if telling else ({}, [])
+
+
+def _with(sizes: list[int], numbers: list[int], size: int) -> list[int]:
+    return [size if i in numbers else old for i, old in enumerate(sizes)]
