@@ -21,7 +21,7 @@ demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
 	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx
 
 test: $(VENV)/installed-test  ## install what the tests need and run them
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 slow: $(VENV)/installed-test  ## the long sweeps
 	$(BIN)/python -m pytest -q -m slow

@@ -234,7 +234,7 @@ def _check_inputs(
         if program.guards is not None:
             program.guards(*(tensor for _, tensor in tensor_leaves(*inputs)))
     except (ValueError, IndexError) as error:
-        raise UnusableInput(f"the exported program rejects the example inputs: {error}") from error
+        raise UnusableInput(f"the model rejects the example inputs: {error}") from error
 
 
 def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes: list[str]) -> Inspection:

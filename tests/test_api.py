@@ -763,11 +763,12 @@ def test_torchscript(tmp_path: Path, make: Callable[[Path], rk.Source]) -> None:
 
 
 def test_torchscript_whose_forward_has_defaults(tmp_path: Path) -> None:
+    """torch's own converter takes no default arguments; the error has to say what to do instead."""
     source = rk.load(write_scripted(tmp_path / "net.pt"))
-    x = noise(1, 3, 8, 8, dtype=torch.float32)
-    folded = rk.fold(source, x)
-    assert isinstance(source.model, torch.jit.ScriptModule)
-    assert_same(source.model(x), folded.module(x), F32)
+    with pytest.raises(
+        rk.CannotCapture, match=r"cannot be converted.*fold the nn\.Module that it was made from"
+    ):
+        rk.fold(source, noise(1, 3, 8, 8, dtype=torch.float32))
 
 
 def test_torchscript_says_one_thing_about_its_sizes(tmp_path: Path) -> None:

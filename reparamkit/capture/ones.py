@@ -44,7 +44,7 @@ def allow_ones(program: Program, model: nn.Module) -> None:
 
 
 def _breaking(program: Program, idle: list[str]) -> tuple[dict[tuple[int, int], int], list[str]]:
-    """Sizes at which none of these assumptions holds, and all that do not hold there.
+    """Sizes at which the last of these assumptions break, one for each symbol, and all that break there.
 
     No sizes, if any of those is more than the exclusion of a value.
     """
@@ -58,19 +58,16 @@ def _breaking(program: Program, idle: list[str]) -> tuple[dict[tuple[int, int], 
         symbol = program.axes.get(index, {}).get(axis)
         if symbol is not None:
             same.setdefault(symbol, []).append(i)
-    for text in idle:
-        if not guards.holds([text], sizes):
-            continue  # broken already by another's change
-        for numbers in same.values():
-            found = next(
-                (n for n in range(1, _LARGEST) if not guards.holds([text], _with(sizes, numbers, n))), None
-            )
+    for text in reversed(idle):  # the deepest layers come last, and are the first to shrink to one
+        for symbol, numbers in list(same.items()):
+            tried = (n for n in range(1, _LARGEST) if not guards.holds([text], _with(sizes, numbers, n)))
+            found = next(tried, None) if guards.holds([text], sizes) else None
             if found is not None:
                 sizes = _with(sizes, numbers, found)
                 changed |= {guards.places[i]: found for i in numbers}
-                break
+                del same[symbol]
     broken = [text for text in guards.assumptions if not guards.holds([text], sizes)]
-    telling = set(idle) <= set(broken) and all(" != " in text or " >= " in text for text in broken)
+    telling = all(" != " in text or " >= " in text for text in broken)
     return (changed, broken) if telling else ({}, [])
 
 

@@ -99,7 +99,7 @@ def _words_for_os_errors(path: Path) -> Iterator[None]:
         words = _WORDS.get(error.errno or 0)
         if words is None:
             raise
-        kept = "; the file that was there is unchanged" if path.exists() else ""
+        kept = "; the file that was there is unchanged" if os.path.exists(path) else ""
         raise UnusableInput(f"cannot write {path}: {words}{kept}") from error
 
 

@@ -33,6 +33,7 @@ from torch import nn
 
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.untouched import call_untouched
 from reparamkit.verify.judge import Budgets, judge
 from reparamkit.verify.probes import EXAMPLE, NORMAL, Probe, another_draw, probes
 from reparamkit.verify.record import Record, Recorder, Rejected, lowest_precision
@@ -221,8 +222,7 @@ def inputs_accepted_by(program: torch.export.ExportedProgram) -> Accepts:
 
     def accepts(args: Args, kwargs: Kwargs) -> bool:
         try:
-            with torch.no_grad():
-                module(*args, **kwargs)
+            call_untouched(module, args, kwargs)
         except Exception:
             return False
         return True
