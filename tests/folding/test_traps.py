@@ -153,6 +153,19 @@ def test_trap_07_a_norm_of_batch_statistics_stays() -> None:
     assert "keeps no running statistics" in done.reasons()
 
 
+def test_trap_07_a_norm_that_has_running_statistics_and_trains_stays_and_says_so() -> None:
+    net = Net(
+        lambda s, x: F.batch_norm(s.conv(x), s.mean * 1, s.var * 1, s.weight, training=True),
+        conv=conv(),
+        mean=noise(4),
+        var=noise(4).square() + 1,
+        weight=noise(4, seed=1),
+    )
+    done = fold_and_compare(net, noise(*X))
+    assert done.folds == ()
+    assert "the batch norm is in training mode: call model.eval() before folding" in done.reasons()
+
+
 def test_trap_07_a_norm_that_trains_and_a_dropout_that_is_on_inside_an_eval_model_stay() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         y = F.batch_norm(s.conv(x), None, None, s.weight, training=True)
