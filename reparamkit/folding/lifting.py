@@ -16,6 +16,8 @@ from reparamkit.folding.forms import Node
 from reparamkit.folding.sinking import composed_numbers, composed_structure, per_channel
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
+_LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
+
 
 @dataclass(frozen=True)
 class Lift:
@@ -38,6 +40,8 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
         return None
     while (above := per_channel(nodes[parts[-1].value.id].meaning)) is not None:
         parts.append(above)
+        if len(parts) > _LONGEST:
+            return None
     chain = composed_structure(parts)
     if not isinstance(chain, Geometry):
         return None
