@@ -101,9 +101,12 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
             try:
                 made = _make(host, form)
             except (Unproven, Inexact) as reason:
-                if form.node in unproven:
-                    raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
-                unproven[form.node] = str(reason)
+                refused = host.nodes[form.node]
+                # A stand-in cannot stay as it is; the node that it was written down for can.
+                stays = refused.acts_for if refused.stand_in and refused.acts_for is not None else refused.id
+                if stays in unproven:
+                    raise AssertionError(f"{refused.name} was planned after all") from reason
+                unproven[stays] = str(reason)
                 settled = False
                 continue
             if _changes_nothing(host, form, made.realisation):

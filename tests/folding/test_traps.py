@@ -357,3 +357,16 @@ def test_trap_15_the_original_is_neither_changed_nor_shared() -> None:
     assert [type(m) for m in net.modules()] == modules
     assert torch.equal(net(noise(*X)), expected)
     assert bool(torch.isnan(done(noise(*X))).all())
+
+
+def test_trap_11_a_scale_that_overflows_in_the_layer_above_a_transpose_stays_where_it_is() -> None:
+    net = Net(
+        lambda s, x: (s.linear(x).transpose(1, 2) * s.scale).relu(),
+        linear=nn.Linear(4, 4),
+        scale=torch.full((4, 1), 300.0, dtype=torch.float16),
+    ).half()
+    nn.init.constant_(net.linear.weight, 300.0)
+    x = noise(2, 5, 4).half() * 1e-3
+    outcome = fold_program(capture(net.eval(), (x,), dynamic=False))
+    assert torch.equal(outcome.module(x), net(x))
+    assert any("overflows" in r.reason for r in outcome.refusals)

@@ -1,5 +1,0 @@
-"""Small tensors gain nothing from several threads, and lose a great deal on a machine that is busy."""
-
-import torch
-
-torch.set_num_threads(1)
