@@ -469,7 +469,13 @@ def test_models(run: Run) -> None:
     assert {"mobileone_s0", "mobileone_s4", "repvgg_a0", "repvgg_b3g4", "repvgg_d2se"} <= set(names)
     one = run("models", "mobileone_s0")
     assert one.status == 0
-    for words in ("5.293 M", "1x3x224x224", "arxiv.org/abs/", "reparamkit fold mobileone_s0"):
+    for words in (
+        "5.293 M as trained",
+        "2.079 M folded",
+        "1x3x224x224",
+        "arxiv.org/abs/",
+        "reparamkit fold mobileone_s0",
+    ):
         assert words in one.out
     refused(run("models", "mobileone_s9"), "no reference model named 'mobileone_s9'", "did you mean")
 

@@ -22,8 +22,6 @@ from reparamkit.capture.scripted import is_scripted, load_scripted
 from reparamkit.errors import UnusableInput
 from reparamkit.weights import fit_state_dict
 
-_SEED = 0
-
 
 @dataclass(frozen=True)
 class Source:
@@ -122,15 +120,15 @@ def _build(model: str, path: Path, weights: Weights) -> tuple[nn.Module, tuple[A
     from reparamkit.models import create, info
 
     try:
-        shape = info(model).input_shape
+        known = info(model)
     except UnusableInput as error:
         raise UnusableInput(f"--model {model}: not MODULE:CALLABLE, and {error}") from error
     if weights.plain:
         # it knows other projects' names for the same weights
-        return create(model, weights=path), _noise(shape)
+        return create(model, weights=path), known.example_inputs()
     reference = create(model)
     _fit(path, reference, weights)
-    return reference, _noise(shape)
+    return reference, known.example_inputs()
 
 
 def _fit(path: Path, model: nn.Module, weights: Weights) -> None:
@@ -150,7 +148,7 @@ def _from_name(text: str) -> Source:
     from reparamkit.models import create, info
 
     try:
-        shape = info(text).input_shape
+        known = info(text)
     except UnusableInput as error:
         like_a_path = "/" in text or "\\" in text or "." in text
         why = "`reparamkit models` lists them" if like_a_path else error
@@ -158,11 +156,7 @@ def _from_name(text: str) -> Source:
             f"no such file {text!r}, and not the name of a reference model ({why}), nor of the form "
             f"package.module:callable"
         ) from error
-    return Source(create(text), text, None, _noise(shape))
-
-
-def _noise(shape: tuple[int, ...]) -> tuple[Any, ...]:
-    return (torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)),)
+    return Source(create(text), text, None, known.example_inputs())
 
 
 def _refuse_model(path: Path, model: str | None, what: str) -> None:

@@ -22,7 +22,7 @@ def load(path: Path, name: str, family: Family, model: nn.Module) -> None:
     """
     stored = read_state_dict(path)
     try:
-        fit_state_dict(model, family.from_timm(stored))
+        fit_state_dict(model, family.renamed(stored))
     except UnusableInput as error:
         raise UnusableInput(f"the checkpoint {path} does not fit {name}: {error}{_advice(stored)}") from error
 
@@ -48,15 +48,19 @@ def fitting_variants(stored: Mapping[str, Tensor]) -> list[str]:
     """
     fitting = []
     for family in FAMILIES:
-        state = family.from_timm(stored)
-        head = state.get(f"{family.head}.weight")
-        if head is None or head.ndim == 0:
-            continue
-        classes = head.shape[0]
+        state = family.renamed(stored)
+        classes = None
+        if family.head is not None:
+            head = state.get(f"{family.head}.weight")
+            if head is None or head.ndim == 0:
+                continue
+            classes = head.shape[0]
         shapes = _shapes(state)
         for variant in family.variants:
             if shapes == _shapes(on_meta(variant, num_classes=classes).state_dict()):
-                fitting.append(variant if classes == 1000 else f"{variant} with num_classes={classes}")
+                fitting.append(
+                    variant if classes in (None, 1000) else f"{variant} with num_classes={classes}"
+                )
     return fitting
 
 

@@ -131,10 +131,15 @@ class ConvNeXtV2(nn.Module):
             self.head.weight.mul_(head_init_scale)
             self.head.bias.mul_(head_init_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
+        """What the classifier reads: images (N, 3, H, W) -> (N, channels[-1])."""
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
-        logits: Tensor = self.head(self.norm(x.mean((-2, -1))))
+        pooled: Tensor = self.norm(x.mean((-2, -1)))
+        return pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.forward_features(x))
         return logits
 
 

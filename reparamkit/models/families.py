@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
-from reparamkit.models import convnextv2, fastvit, mobileone, replknet, repvgg, timm_names
+from reparamkit.models import convnextv2, fastvit, fcmae, mobileone, replknet, repvgg, timm_names
+from reparamkit.models.fcmae_weights import dense_from_sparse
+from reparamkit.models.folded_sizes import FOLDED_PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,19 @@ class Family:
     """Networks that share a paper and a builder.
 
     `build(name, num_classes=…, **options)` gives the network with its published initialisation;
-    `head` is the path of its classifier; `from_timm` turns timm's parameter names into ours.
+    `head` is the path of its classifier, None where it has none (and takes no `num_classes`); `renamed` turns
+    other projects' names for its parameters into ours; `mask_of` gives the second input (a mask) of a network
+    that takes one, for an image shape.
     """
 
     name: str
     paper: Paper
     variants: tuple[str, ...]
     build: Callable[..., nn.Module]
-    head: str
-    from_timm: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    head: str | None
+    renamed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     input_shape: tuple[int, int, int, int] = (1, 3, 224, 224)
+    mask_of: Callable[[tuple[int, int, int, int], torch.Generator], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,40 @@ class ModelInfo:
         """Number of parameters of the training-time network with 1000 classes, counted on the meta device."""
         return _count_parameters(self.name)
 
+    @property
+    def folded_parameters(self) -> int:
+        """Number of parameters that are left after folding, with 1000 classes."""
+        return FOLDED_PARAMETERS[self.name]
+
+    def example_inputs(self, seed: int = 0) -> tuple[Tensor, ...]:
+        """What its forward takes, drawn from `seed`: a zero-mean image of `input_shape`, and FCMAE's mask."""
+        family = _BY_NAME[self.name]
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.randn(self.input_shape, generator=generator, device="cpu")
+        if family.mask_of is None:
+            return (image,)
+        return image, family.mask_of(self.input_shape, generator)
+
 
 def _family(
     name: str,
     paper: Paper,
     variants: Iterable[str],
     build: Callable[..., nn.Module],
-    head: str,
-    from_timm: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = timm_names.unchanged,
+    head: str | None,
+    renamed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = timm_names.unchanged,
     input_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
+    mask_of: Callable[[tuple[int, int, int, int], torch.Generator], Tensor] | None = None,
 ) -> Family:
-    return Family(name, paper, tuple(variants), build, head, from_timm, input_shape)
+    return Family(name, paper, tuple(variants), build, head, renamed, input_shape, mask_of)
+
+
+_CONVNEXTV2 = Paper(
+    "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+    "Sanghyun Woo, Shoubhik Debnath, Ronghang Hu, Xinlei Chen, Zhuang Liu, In So Kweon, Saining Xie",
+    2023,
+    "2301.00808",
+)
 
 
 FAMILIES = (
@@ -127,16 +155,20 @@ FAMILIES = (
     ),
     _family(
         "ConvNeXtV2",
-        Paper(
-            "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
-            "Sanghyun Woo, Shoubhik Debnath, Ronghang Hu, Xinlei Chen, Zhuang Liu, In So Kweon, Saining Xie",
-            2023,
-            "2301.00808",
-        ),
+        _CONVNEXTV2,
         convnextv2.VARIANTS,
         convnextv2.build,
         "head",
         timm_names.convnextv2,
+    ),
+    _family(
+        "FCMAE",
+        _CONVNEXTV2,
+        fcmae.NAMES,
+        fcmae.build,
+        None,
+        dense_from_sparse,
+        mask_of=fcmae.example_mask,
     ),
 )
 
@@ -162,14 +194,24 @@ def resolve(name: str) -> tuple[str, Family]:
     raise UnusableInput(f"there is no reference model named {name!r}; {hint}")
 
 
-def on_meta(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
+def construct(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
+    """The network `name` as its family builds it; `num_classes` None is what was published.
+
+    Raises UnusableInput for an unknown name, TypeError for an option that the family does not have.
+    """
+    canonical, family = resolve(name)
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    return family.build(canonical, **options)
+
+
+def on_meta(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
     """The network `name` on the meta device: shapes without storage, and no random number is drawn.
 
     Raises UnusableInput for an unknown name.
     """
-    canonical, family = resolve(name)
     with torch.device("meta"):
-        return family.build(canonical, num_classes=num_classes, **options)
+        return construct(name, num_classes=num_classes, **options)
 
 
 @cache

@@ -236,16 +236,25 @@ class FastViT(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        x = self.patch_embed(x)
+    def forward_embeddings(self, x: Tensor) -> Tensor:
+        """The stem: images (N, 3, H, W) -> (N, channels[0], H/4, W/4)."""
+        embedded: Tensor = self.patch_embed(x)
+        return embedded
+
+    def forward_tokens(self, x: Tensor) -> Tensor | list[Tensor]:
+        """The stages behind the stem: (N, channels[3], H/32, W/32), or with `fork_feat` the four maps."""
         features = []
         for position, layer in enumerate(self.network):
             x = layer(x)
             if self.fork_feat and position in self._FEATURES:
                 features.append(self.get_submodule(f"norm{position}")(x))
-        if self.fork_feat:
-            return features
-        logits: Tensor = self.head(self.gap(self.conv_exp(x)).flatten(1))
+        return features if self.fork_feat else x
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        tokens = self.forward_tokens(self.forward_embeddings(x))
+        if isinstance(tokens, list):
+            return tokens
+        logits: Tensor = self.head(self.gap(self.conv_exp(tokens)).flatten(1))
         return logits
 
 

@@ -25,6 +25,7 @@ from reparamkit.models.convnextv2 import (
 )
 
 PATCH = 32
+NAMES = tuple(name.replace("convnextv2", "fcmae") for name in VARIANTS)
 _STEM_CELLS = 8
 """Stem positions along one side of a patch: 32 pixels at stride 4."""
 
@@ -166,6 +167,12 @@ def random_mask(count: int, patches: int, ratio: float, generator: Generator | N
     return torch.ones(count, patches, device="cpu").scatter_(1, order[:, :kept], 0.0)
 
 
+def example_mask(image_shape: tuple[int, int, int, int], generator: Generator) -> Tensor:
+    """A mask for images of this shape with the published ratio, as booleans (N, L): no mask lies between."""
+    n, _, height, width = image_shape
+    return random_mask(n, height // PATCH * (width // PATCH), 0.6, generator).bool()
+
+
 def patchify(images: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, L, 3072): patches row by row, their pixels row by row, channels innermost."""
     rows, columns = _grid(images)
@@ -226,12 +233,12 @@ def build(
     mask_ratio: float = 0.6,
     norm_pix_loss: bool = False,
 ) -> FCMAE:
-    """The autoencoder of the variant `name` (a key of `convnextv2.VARIANTS`), initialised as published.
+    """The autoencoder `name` (one of `NAMES`), initialised as published.
 
     Raises KeyError for a name that is not there.
     """
     return FCMAE(
-        VARIANTS[name],
+        VARIANTS[name.replace("fcmae", "convnextv2")],
         decoder_depth=decoder_depth,
         decoder_embed_dim=decoder_embed_dim,
         mask_ratio=mask_ratio,

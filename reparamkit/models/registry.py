@@ -27,19 +27,18 @@ def info(name: str) -> ModelInfo:
     return ModelInfo(canonical, family.name, family.paper, family.input_shape)
 
 
-def build(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
+def build(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
     """The network `name` with its published initialisation, in training mode: where training starts from.
 
     Raises UnusableInput for an unknown name, TypeError for an option that the family does not have.
     """
-    canonical, family = families.resolve(name)
-    return family.build(canonical, num_classes=num_classes, **options)
+    return families.construct(name, num_classes=num_classes, **options)
 
 
 def create(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     weights: str | Path | None = None,
     seed: int = 0,
     **options: Any,
@@ -48,7 +47,8 @@ def create(
 
     With `weights`, the path of a checkpoint of the original repository or of timm, it has those weights;
     without, random weights and statistics drawn from `seed` (see `randomize`), never an untrained
-    initialisation. The global random state is neither read nor changed. `options` go to the family's builder.
+    initialisation. The global random state is neither read nor changed. `options` go to the family's builder;
+    `num_classes` is 1000 unless given (FCMAE classifies nothing and takes none).
 
     Raises UnusableInput for an unknown name and for a checkpoint that cannot be read or does not fit;
     TypeError for an option that the family does not have.
@@ -58,7 +58,9 @@ def create(
     if weights is not None:
         checkpoints.load(Path(weights), canonical, family, model)
         return model.float().eval()
-    return randomize(model.to_empty(device="cpu"), seed, sample=_sample(seed)).eval()
+    model = model.to_empty(device="cpu")
+    sample = _sample(seed) if family.mask_of is None else None  # without batch norms nothing is calibrated
+    return randomize(model, seed, sample=sample).eval()
 
 
 def _sample(seed: int) -> Tensor:

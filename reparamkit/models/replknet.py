@@ -11,7 +11,7 @@ unless told not to, here `norm_layer=nn.SyncBatchNorm` asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -120,9 +120,20 @@ VARIANTS = {
 
 
 class Stage(nn.Module):
-    """Large-kernel and feed-forward blocks, alternating in `blocks`: (N, C, H, W) -> same."""
+    """Large-kernel and feed-forward blocks, alternating in `blocks`: (N, C, H, W) -> same.
 
-    def __init__(self, config: RepLKNetConfig, index: int, drop_paths: Iterator[float], norm: Norm) -> None:
+    With `norm_features` it has a batch norm `norm` for its features; the blocks' result is not normalised.
+    """
+
+    def __init__(
+        self,
+        config: RepLKNetConfig,
+        index: int,
+        drop_paths: Iterator[float],
+        norm: Norm,
+        *,
+        norm_features: bool,
+    ) -> None:
         super().__init__()
         channels = config.channels[index]
         hidden = int(channels * config.expansion)
@@ -132,6 +143,7 @@ class Stage(nn.Module):
             kernel = config.kernels[index]
             self.blocks.append(LargeKernelBlock(channels, hidden, kernel, config.small_kernel, rate, norm))
             self.blocks.append(ConvFFN(channels, 4 * channels, rate, norm))
+        self.norm = norm(channels) if norm_features else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
@@ -142,6 +154,8 @@ class Stage(nn.Module):
 class RepLKNet(nn.Module):
     """The classifier: images (N, 3, H, W) -> logits (N, num_classes). The total stride is 32.
 
+    With `out_indices`, a backbone for dense prediction: the result is the list of these stages' feature maps,
+    (N, channels[i], H / 2^(i+2), W / 2^(i+2)), normalised each with `norm_intermediate_features`.
     `drop_path_rate` is the last block's rate of stochastic depth (0.3 in the published training of 31B and
     31L), `norm_layer` builds every batch norm from its number of channels.
     """
@@ -153,8 +167,11 @@ class RepLKNet(nn.Module):
         *,
         drop_path_rate: float = 0.0,
         norm_layer: Norm = nn.BatchNorm2d,
+        out_indices: Sequence[int] | None = None,
+        norm_intermediate_features: bool = False,
     ) -> None:
         super().__init__()
+        self.out_indices = out_indices
         first, last = config.channels[0], config.channels[-1]
         drop_paths = iter(rates(drop_path_rate, sum(config.pairs)))
         self.stem = nn.ModuleList(
@@ -165,7 +182,10 @@ class RepLKNet(nn.Module):
                 ConvNorm(first, first, 3, norm_layer, stride=2, groups=first, relu=True),
             ]
         )
-        self.stages = nn.ModuleList(Stage(config, index, drop_paths, norm_layer) for index in range(4))
+        self.stages = nn.ModuleList(
+            Stage(config, index, drop_paths, norm_layer, norm_features=norm_intermediate_features)
+            for index in range(4)
+        )
         self.transitions = nn.ModuleList(
             nn.Sequential(
                 ConvNorm(inputs, outputs, 1, norm_layer, relu=True),
@@ -173,26 +193,50 @@ class RepLKNet(nn.Module):
             )
             for inputs, outputs in zip(config.channels[:-1], config.channels[1:], strict=True)
         )
-        self.norm = norm_layer(last)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(last, num_classes)
+        if out_indices is None:
+            self.norm = norm_layer(last)
+            self.avgpool = nn.AdaptiveAvgPool2d(1)
+            self.head = nn.Linear(last, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor | list[Tensor]:
+        """The last stage's map (N, channels[3], H/32, W/32), or with `out_indices` the list of maps."""
         for layer in self.stem:
             x = layer(x)
-        for index, stage in enumerate(self.stages):
+        features = []
+        for index, stage in enumerate(self.stages.children()):
             x = stage(x)
+            if self.out_indices is not None and index in self.out_indices:
+                features.append(stage.get_submodule("norm")(x))
             if index < len(self.transitions):
                 x = self.transitions[index](x)
-        logits: Tensor = self.head(self.avgpool(self.norm(x)).flatten(1))
+        return x if self.out_indices is None else features
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        features = self.forward_features(x)
+        if isinstance(features, list):
+            return features
+        logits: Tensor = self.head(self.avgpool(self.norm(features)).flatten(1))
         return logits
 
 
 def build(
-    name: str, *, num_classes: int = 1000, drop_path_rate: float = 0.0, norm_layer: Norm = nn.BatchNorm2d
+    name: str,
+    *,
+    num_classes: int = 1000,
+    drop_path_rate: float = 0.0,
+    norm_layer: Norm = nn.BatchNorm2d,
+    out_indices: Sequence[int] | None = None,
+    norm_intermediate_features: bool = False,
 ) -> RepLKNet:
     """The variant `name` (a key of `VARIANTS`) with PyTorch's default initialisation, as published.
 
     Raises KeyError for a name that is not in `VARIANTS`.
     """
-    return RepLKNet(VARIANTS[name], num_classes, drop_path_rate=drop_path_rate, norm_layer=norm_layer)
+    return RepLKNet(
+        VARIANTS[name],
+        num_classes,
+        drop_path_rate=drop_path_rate,
+        norm_layer=norm_layer,
+        out_indices=out_indices,
+        norm_intermediate_features=norm_intermediate_features,
+    )

@@ -52,17 +52,26 @@ class Model(Protocol):
     def parameters(self) -> int:
         """Of the training-time network."""
 
+    @property
+    def folded_parameters(self) -> int:
+        """Of what is left of it after folding."""
+
 
 def show_all(models: Sequence[Model], console: Console) -> None:
     """One line a model."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model")
     table.add_column("parameters", justify="right")
+    table.add_column("folded", justify="right")
     table.add_column("input")
     table.add_column("paper")
     for model in models:
         table.add_row(
-            model.name, _millions(model), _shape(model), f"{model.paper.title} ({model.paper.year})"
+            model.name,
+            _millions(model.parameters),
+            _millions(model.folded_parameters),
+            _shape(model),
+            f"{model.paper.title} ({model.paper.year})",
         )
     console.print(table)
 
@@ -74,7 +83,8 @@ def show_one(model: Model, console: Console) -> None:
     table.add_column(overflow="fold")
     table.add_row("model", model.name)
     table.add_row("family", model.family)
-    table.add_row("parameters", f"{_millions(model)} (training-time form, 1000 classes)")
+    table.add_row("parameters", f"{_millions(model.parameters)} as trained")
+    table.add_row("", f"{_millions(model.folded_parameters)} folded")
     table.add_row("input", _shape(model))
     table.add_row("paper", f"{model.paper.authors}: {model.paper.title}. {model.paper.year}")
     table.add_row("", f"https://arxiv.org/abs/{model.paper.arxiv}")
@@ -82,8 +92,8 @@ def show_one(model: Model, console: Console) -> None:
     console.print(table)
 
 
-def _millions(model: Model) -> str:
-    return f"{model.parameters / 1e6:.3f} M"
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.3f} M"
 
 
 def _shape(model: Model) -> str:

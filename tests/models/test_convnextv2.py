@@ -37,14 +37,14 @@ def test_timm_parameters_carry_over(name: str) -> None:
     with torch.device("meta"):
         theirs = import_timm().create_model(name).state_dict()
     ours = on_meta(name).state_dict()
-    converted = resolve(name)[1].from_timm(theirs)
+    converted = resolve(name)[1].renamed(theirs)
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in ours.items()}
 
 
 def test_outputs_are_timms() -> None:
     model = create("convnextv2_atto", num_classes=10).double()
     timm_model = import_timm().create_model("convnextv2_atto", num_classes=10).double().eval()
-    converted = resolve("convnextv2_atto")[1].from_timm(timm_model.state_dict())
+    converted = resolve("convnextv2_atto")[1].renamed(timm_model.state_dict())
     own = model.state_dict()
     for theirs, ours in zip(timm_model.state_dict().values(), converted, strict=True):
         theirs.copy_(own[ours].reshape(theirs.shape))
@@ -80,3 +80,11 @@ def test_the_response_norm_starts_as_the_identity_and_training_runs() -> None:
     logits = model(torch.randn(2, 3, 64, 64))
     logits.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_head_reads_the_features() -> None:
+    model = create("convnextv2_atto", num_classes=3)
+    x = torch.randn(2, 3, 64, 32)
+    features = model.get_submodule("").forward_features(x)  # type: ignore[operator]
+    assert features.shape == (2, 320)
+    torch.testing.assert_close(model.get_submodule("head")(features), model(x))

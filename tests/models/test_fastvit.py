@@ -35,7 +35,7 @@ def test_timm_parameters_carry_over(name: str) -> None:
     with torch.device("meta"):
         theirs = import_timm().create_model(name).state_dict()
     ours = on_meta(name).state_dict()
-    converted = resolve(name)[1].from_timm(theirs)
+    converted = resolve(name)[1].renamed(theirs)
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in ours.items()}
 
 
@@ -43,7 +43,7 @@ def test_timm_parameters_carry_over(name: str) -> None:
 def test_outputs_are_timms(name: str) -> None:
     model = create(name, num_classes=10).double()
     timm_model = import_timm().create_model(name, num_classes=10).double().eval()
-    converted = resolve(name)[1].from_timm(timm_model.state_dict())
+    converted = resolve(name)[1].renamed(timm_model.state_dict())
     own = model.state_dict()
     for theirs, ours in zip(timm_model.state_dict().values(), converted, strict=True):
         theirs.copy_(own[ours])
@@ -107,3 +107,15 @@ def test_training_runs_from_the_published_initialisation() -> None:
     logits.square().sum().backward()
     assert logits.shape == (2, 5)
     assert model.head.weight.grad is not None
+
+
+def test_the_tokens_are_what_the_last_block_reads() -> None:
+    model = build("fastvit_t8", num_classes=3).eval()
+    assert isinstance(model, FastViT)
+    x = torch.randn(1, 3, 64, 96)
+    embedded = model.forward_embeddings(x)
+    assert embedded.shape == (1, 48, 16, 24)
+    tokens = model.forward_tokens(embedded)
+    assert isinstance(tokens, torch.Tensor)
+    assert tokens.shape == (1, 384, 2, 3)
+    torch.testing.assert_close(model.head(model.gap(model.conv_exp(tokens)).flatten(1)), model(x))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
-from reparamkit.models import build, randomize
+from reparamkit.models import build, create, info, randomize
 from reparamkit.models import fcmae as fcmae_module
 from reparamkit.models.convnextv2 import ConvNeXtV2, ConvNeXtV2Config
 from reparamkit.models.fcmae import (
@@ -292,3 +294,25 @@ def test_published_sizes_and_names() -> None:
     assert state["proj.weight"].shape == (512, 320, 1, 1)
     assert state["pred.bias"].shape == (3072,)
     assert "decoder.0.grn.gamma" in state
+
+
+def test_a_sparse_checkpoint_opens_by_name(tmp_path: Path) -> None:
+    model = create("fcmae_atto", seed=3)
+    path = tmp_path / "pretrained.pth"
+    torch.save({"model": _sparse_state(model.state_dict())}, path)
+    loaded = create("fcmae_atto", weights=path).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
+    with pytest.raises(UnusableInput, match=r"does not fit fcmae_nano: [\s\S]*\nIt fits fcmae_atto\.$"):
+        create("fcmae_nano", weights=path)
+
+
+def test_it_has_no_classes_to_count() -> None:
+    with pytest.raises(TypeError, match="num_classes"):
+        create("fcmae_atto", num_classes=10)
+
+
+def test_the_example_of_the_registry_removes_six_patches_of_ten() -> None:
+    images, mask = info("fcmae_atto").example_inputs()
+    assert images.shape == (1, 3, 224, 224)
+    assert mask.dtype is torch.bool
+    assert (mask.shape, int(mask.sum())) == ((1, 49), 49 - 19)

@@ -88,3 +88,25 @@ def test_stochastic_depth_grows_linearly_and_keeps_the_expectation() -> None:
     assert torch.equal(y[:, 0], y[:, 1])
     assert y.mean().item() == pytest.approx(1, abs=0.05)
     assert torch.equal(drop.eval()(x), x)
+
+
+def test_as_a_backbone_it_gives_the_normalised_maps_of_the_stages_asked_for() -> None:
+    config = RepLKNetConfig((7, 7, 5, 5), (8, 16, 24, 32), pairs=(1, 1, 1, 1))
+    model = RepLKNet(config, out_indices=(1, 3), norm_intermediate_features=True).eval()
+    x = torch.randn(1, 3, 64, 96)
+    maps = model(x)
+    assert [tuple(each.shape) for each in maps] == [(1, 16, 8, 12), (1, 32, 2, 3)]
+    with torch.no_grad():
+        model.stages[1].get_parameter("norm.bias").add_(1)
+    torch.testing.assert_close(model.forward_features(x)[0], maps[0] + 1)
+    assert not {"norm.weight", "head.weight"} & set(model.state_dict())
+    assert "stages.2.norm.running_mean" in model.state_dict()
+
+
+def test_without_out_indices_the_features_are_those_that_the_head_reads() -> None:
+    model = RepLKNet(RepLKNetConfig((7, 7, 5, 5), (8, 16, 24, 32), pairs=(1, 1, 1, 1)), 5).eval()
+    x = torch.randn(1, 3, 64, 64)
+    features = model.forward_features(x)
+    assert isinstance(features, torch.Tensor)
+    assert features.shape == (1, 32, 2, 2)
+    torch.testing.assert_close(model.head(model.norm(features).mean((2, 3))), model(x))
