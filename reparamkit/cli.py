@@ -1,4 +1,4 @@
-"""The command line: arguments in, calls of the public API, exit status out.
+"""The command line: arguments in, calls of the public API, exit status out. `check` has a file of its own.
 
 Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, 3 an error of
 reparamkit itself.
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+
+from reparamkit.cli_check import check
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,6 +164,9 @@ def models(
             show_all(found, console)
         else:
             show_one(found[0], console)
+
+
+app.command()(check)
 
 
 def _version(asked: bool) -> None:
