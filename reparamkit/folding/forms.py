@@ -169,7 +169,8 @@ class Forms:
         yield None, [(part.value.id, part.structure)]
 
     def _passed(self, node: Node, meaning: Through) -> Iterator[Form]:
-        yield Form(node.id, ((meaning.value.id, None),), (None,), True, 0.0)
+        passing = cost.in_passing(node.value) if meaning.rescales else 0.0
+        yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
         if meaning.sunk is not None and node.id not in self.barred:
             part = meaning.sunk.part
             yield self._form(node, ((part.value.id, part.structure),), (None,), original=False)

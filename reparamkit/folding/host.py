@@ -27,6 +27,8 @@ from reparamkit.operators import (
     Constant,
     Meaning,
     NotAffine,
+    Part,
+    Rescaled,
     Size,
     Sunk,
     Through,
@@ -80,7 +82,11 @@ class Host:
                 raise NotAffine("the network reads raw strides, which folding would change")
             meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
             first = len(self.nodes)
-            sunk = self._sunk(node, value, meaning) if isinstance(meaning, Through) else None
+            sunk = None
+            if isinstance(meaning, Rescaled):
+                meaning, sunk = self._bare(node, value, meaning)
+            elif isinstance(meaning, Through):
+                sunk = self._sunk(node, value, meaning)
             lifted = self._lifted(node, meaning)
             written = self.nodes[first:]
             found = self._append(node, value)
@@ -128,6 +134,21 @@ class Host:
         part = below(chain, meaning, found.value, found.value)
         assert part is not None
         return Sunk(part, chain.covers)
+
+    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Sunk]:
+        """Write the operator down without its scale and shift."""
+        assert isinstance(node.target, OpOverload)
+        names = [a.name for a in node.target._schema.arguments]
+        with self.program.graph.inserting_before(node):
+            bare = self._copied(node, node, node)
+        bare.args = tuple(None if n in meaning.without else a for n, a in zip(names, node.args, strict=False))
+        bare.kwargs = {n: None if n in meaning.without else a for n, a in node.kwargs.items()}
+        found = self._append(bare, value)
+        closed = (None,) * meaning.value.ndim
+        found.meaning = Through(meaning.value, closed)
+        self.derived[found.id] = meaning.value.id
+        part = Part(found.value, meaning.structure, meaning.load)
+        return Through(meaning.value, closed, rescales=True), Sunk(part, ())
 
     def _readers(self, index: int) -> int:
         """Readers of a value in the network itself."""

@@ -29,16 +29,32 @@ class Plan:
 
 def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
     """Choose; `barred` nodes keep their operator as it is."""
-    forms = Forms(nodes, barred)
-    needed = {n.id for n in nodes if n.forced}
-    chosen: dict[int, Form] = {}
-    for node in reversed(nodes):
-        if node.id not in needed or node.meaning is None:
-            continue
-        form = forms.of(node.id)[0]
-        chosen[node.id] = form
-        needed |= form.sources
-    return Plan(nodes, forms, dict(sorted(chosen.items())))
+    while True:
+        forms = Forms(nodes, barred)
+        needed = {n.id for n in nodes if n.forced}
+        chosen: dict[int, Form] = {}
+        for node in reversed(nodes):
+            if node.id not in needed or node.meaning is None:
+                continue
+            form = forms.of(node.id)[0]
+            chosen[node.id] = form
+            needed |= form.sources
+        twice = _twice(nodes, chosen)
+        if not twice:
+            return Plan(nodes, forms, dict(sorted(chosen.items())))
+        barred |= twice
+
+
+def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
+    """Operators that would run as they are and, for other readers, once more without what lies above them."""
+    return {
+        index
+        for index, form in chosen.items()
+        if form.original
+        and isinstance(meaning := nodes[index].meaning, Through)
+        and meaning.sunk is not None
+        and meaning.sunk.part.value.id in chosen
+    }
 
 
 def interior(nodes: Sequence[Node], form: Form) -> list[int]:

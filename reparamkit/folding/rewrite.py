@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from reparamkit.algebra import IDENTITY, Inexact
 from reparamkit.capture.program import Program
-from reparamkit.folding.findings import Fold, Refusal, counted, refusals, short
+from reparamkit.folding.findings import Fold, Refusal, counted, named, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
@@ -59,11 +59,11 @@ def fold_program(program: Program) -> Outcome:
     for form, done, calls in made:
         if calls and not any(surgery.is_used(call) for call in calls):
             continue  # made for a reader that another fold replaced
-        inside = [host.spoken_of(i) for i in interior(host.nodes, form)]
+        inside = interior(host.nodes, form)
         folds.append(
             Fold(
-                where=common_path(owner_path(n) for n in inside),
-                operators=counted([str(n.target) for n in inside]),
+                where=common_path(owner_path(host.spoken_of(i)) for i in inside),
+                operators=counted([_spoken(host, i) for i in inside]),
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
                 error=done.error,
             )
@@ -140,6 +140,11 @@ def _make(host: Host, form: Form) -> _Proven:
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
     return _Proven(realisation, error)
+
+
+def _spoken(host: Host, index: int) -> str:
+    known = host.id_of(host.spoken_of(index))
+    return named(host.nodes[index if known is None else known])
 
 
 def _described(module: nn.Module) -> str:

@@ -91,13 +91,15 @@ class Through:
 
     `axes[a]` is where axis `a` of the value lies in the result, None if it does not survive whole. `reason`
     says why it is not affine itself, where that is worth telling. `sunk`, which readers leave alone, is the
-    same result with the maps per channel above the operator moved below it.
+    same result with the maps per channel above the operator moved below it. `rescales` says that the operator
+    applies the map of `sunk` itself, in passing (see `Rescaled`).
     """
 
     value: Value
     axes: tuple[int | None, ...]
     reason: str = ""
     sunk: Sunk | None = None
+    rescales: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,19 @@ class Sunk:
 
     part: Part
     covers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """The operator is `structure`, a map per channel, on what it gives without its arguments `without`.
+
+    So a layer norm is the same norm without weight and bias, and a scale and shift behind it.
+    """
+
+    value: Value
+    structure: Geometry
+    load: Callable[[], Numbers]
+    without: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,7 @@ class Bordered:
     reads: tuple[int, ...]
 
 
-Meaning = Affine | Concat | Through | Bordered
+Meaning = Affine | Concat | Through | Bordered | Rescaled
 
 
 @dataclass(frozen=True, slots=True)
