@@ -9,6 +9,7 @@ last axis, where a linear layer would be dense, becomes a product and a sum.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,17 +122,25 @@ class Realisation:
         for item in self.layers:
             if item.module is None:
                 continue
-            sizes = [float(p.detach().abs().max()) if p.numel() else 0.0 for p in item.module.parameters()]
+            before = [_largest(p) for p in item.module.parameters()]
             item.module.to(dtype=like.dtype, device=like.device)
-            for size, parameter in zip(sizes, item.module.parameters(), strict=True):
-                rounded = parameter.detach()
-                if not bool(torch.isfinite(rounded).all()) or (size > 0.0 and not bool(rounded.any())):
+            for exact, parameter in zip(before, item.module.parameters(), strict=True):
+                rounded = _largest(parameter)
+                if not math.isfinite(rounded) or (exact > 0.0 and rounded == 0.0):
                     return False
         numbers = [factor for _, factor in self.factors] + [self.shift]
         kept = torch.tensor(numbers, dtype=torch.float64).to(like.dtype)
         return bool(torch.isfinite(kept).all()) and all(
             bool(k != 0) == (n != 0) for k, n in zip(kept, numbers, strict=True)
         )
+
+
+def _largest(parameter: Tensor) -> float:
+    """The largest magnitude; NaN if there is one."""
+    if not parameter.numel():
+        return 0.0
+    low, high = torch.aminmax(parameter.detach())
+    return max(-float(low), float(high)) if bool(low == low) else math.nan
 
 
 def _dims(module: nn.Module | None) -> int:

@@ -24,6 +24,8 @@ from reparamkit.operators import Affine, Bordered, Through
 
 BAR = 1e-10
 
+Env = dict[fx.Node, Tensor]
+
 
 class Unproven(Exception):
     """The fold is not the same function as what it replaces, or nothing could be compared."""
@@ -34,13 +36,16 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     generator = torch.Generator().manual_seed(form.node)
     inside = interior(host.nodes, form)
     worst, compared = 0.0, 0
+    env: Env = {}
     for exact, shapes in _shapes(host, form, terms):
         if exact and compared:
             break
         with torch.no_grad():
             try:
                 drawn = [s for s in terms if s not in inside]
+                constants = {n: v for n, v in env.items() if n in host.constants}
                 env = _inputs(host, drawn, shapes, generator)
+                env |= constants
                 expected = _original(host, inside, env)
             except (RuntimeError, ValueError) as error:
                 if exact:
@@ -90,9 +95,9 @@ def _error(expected: Tensor, found: Tensor) -> float:
 
 def _inputs(
     host: Host, terms: Sequence[int], shapes: dict[int, tuple[int, ...]], generator: torch.Generator
-) -> dict[fx.Node, Tensor]:
+) -> Env:
     """Random values for all sources; an operator written down again is computed from its operand."""
-    env: dict[fx.Node, Tensor] = {}
+    env: Env = {}
     pending = sorted(terms, reverse=True)
     derived = []
     while pending:
@@ -108,7 +113,7 @@ def _inputs(
     return env
 
 
-def _original(host: Host, inside: Sequence[int], env: dict[fx.Node, Tensor]) -> Tensor:
+def _original(host: Host, inside: Sequence[int], env: Env) -> Tensor:
     """Run the original operators on what is in `env`, and leave their results there."""
     for index in inside:
         node = host.fx_nodes[index]
@@ -117,7 +122,7 @@ def _original(host: Host, inside: Sequence[int], env: dict[fx.Node, Tensor]) -> 
     return env[host.fx_nodes[inside[-1]]]
 
 
-def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
+def _run(host: Host, node: fx.Node, env: Env) -> Tensor:
     index = host.id_of(node)
     if index is not None and host.nodes[index].stand_in:
         return _applied(host.nodes[index], env[node.args[0]])  # type: ignore[index]
@@ -126,7 +131,8 @@ def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
         if n in env:
             return env[n]
         if n in host.constants:
-            return host.constants.float64(n)
+            env[n] = host.constants.float64(n)
+            return env[n]
         size = n.meta["val"]
         return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
@@ -158,7 +164,7 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
         (d,) = dims
-        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d), strict=True):
+        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d), strict=False):
             shapes = {}
             for s in terms:
                 own = [g for source, g in maps if source == s]
@@ -182,7 +188,10 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
 
 
 def _lengths(maps: Sequence[tuple[int, object]], d: int) -> list[tuple[tuple[int, ...], int]]:
-    """Output lengths per axis, and whether inputs are the shortest or the longest that give them."""
+    """Output lengths per axis, and whether inputs are the shortest or the longest that give them.
+
+    Odd, even and minimal lengths; where there are two axes or more, on different axes of the same input.
+    """
     odd, even, one = [], [], []
     for axis in range(d):
         need = 1
@@ -193,5 +202,7 @@ def _lengths(maps: Sequence[tuple[int, object]], d: int) -> list[tuple[tuple[int
         even.append(need + need % 2)
         one.append(1)
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
-    other = [e if i % 2 == 0 else o for i, (o, e) in enumerate(zip(odd, even, strict=True))]
-    return [(tuple(mixed), 0), (tuple(other), 1), (tuple(one), 0)]
+    if d == 1:
+        return [(tuple(mixed), 0), (tuple(even), 1), (tuple(one), 0)]
+    least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
+    return [(tuple(mixed), 0), (tuple(least), 1)]

@@ -6,6 +6,7 @@ the reason is reported; everything else goes on.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,9 +44,13 @@ class _Proven:
 
 def fold_program(program: Program) -> Outcome:
     """Fold everything in the program that is exact and pays; the program's graph is used up."""
+    with _undisturbed():
+        return _folded(program)
+
+
+def _folded(program: Program) -> Outcome:
     host = Host(program)
-    with _one_thread():
-        chosen, proven, unproven = _proven_plan(host)
+    chosen, proven, unproven = _proven_plan(host)
     surgery = Surgery(host)
     made = []
     for form in chosen.folds:
@@ -77,14 +82,21 @@ def fold_program(program: Program) -> Outcome:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The tensors are tiny: a second thread only waits for the first, and on a busy machine for long."""
-    threads = torch.get_num_threads()
+def _undisturbed() -> Iterator[None]:
+    """One thread and no garbage collection.
+
+    The tensors are tiny: a second thread only waits for the first, and on a busy machine for long. And every
+    collection walks through all of the user's model and both graphs, to find next to nothing.
+    """
+    threads, collects = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(1)
+    gc.disable()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        if collects:
+            gc.enable()
 
 
 def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:

@@ -17,6 +17,9 @@ from reparamkit.folding.forms import Node
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
 
+_MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
+
+
 @dataclass(frozen=True)
 class Chain:
     """What lies above an operator: `structure` applied to `root`, by way of the values `covers`."""
@@ -41,6 +44,8 @@ def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
         if isinstance(node.meaning, Through):
             assert node.meaning.sunk is not None
             covers += node.meaning.sunk.covers
+        if len(covers) > _MOST:
+            return None
         parts.append(part)
         current = part.value
     structure = composed_structure(parts)

@@ -82,8 +82,9 @@ class Surgery:
         root = _root(self.host.program, self.graph)
         self._alive = set(self.graph.nodes)
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
+        tried: dict[str, int] = {}
         for call, (wanted, layer) in self._wanted.items():
-            call.target = _free(root, wanted)
+            call.target = _free(root, wanted, tried)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
@@ -154,12 +155,17 @@ def _impure(node: fx.Node) -> bool:
     return node.op in ("placeholder", "output")
 
 
-def _free(root: nn.Module, wanted: str) -> str:
-    """The path wanted, or the next number behind it where the network still keeps something there."""
-    path, count = wanted, 0
+def _free(root: nn.Module, wanted: str, tried: dict[str, int]) -> str:
+    """The path wanted, or the next number behind it where the network still keeps something there.
+
+    `tried` remembers the numbers that are known to be taken.
+    """
+    count = tried.get(wanted, 0)
+    path = f"{wanted}_{count}" if count else wanted
     while not _is_free(root, path.split(".")):
         count += 1
         path = f"{wanted}_{count}"
+    tried[wanted] = count
     return path
 
 
