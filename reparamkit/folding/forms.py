@@ -149,7 +149,7 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        mixes = isinstance(part.structure, geometry.Geometry) and not part.structure.channelwise
+        mixes = isinstance(part.structure, geometry.Geometry) and not part.structure.per_channel
         for form in self._of[part.value.id]:
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
@@ -271,10 +271,16 @@ class Forms:
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
-        for s in sources:
+        pending = list(sources)
+        while pending:
+            s = pending.pop()
             if self._of[s] and not self.nodes[s].forced:
-                alone = len(self.nodes[s].users) < 2 or self._ends_in(node.id, s)
-                (needed if alone else shared).add(s)
+                if len(self.nodes[s].users) < 2 or self._ends_in(node.id, s):
+                    needed.add(s)
+                elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
+                    pending.extend(self._of[s][0].sources)
+                else:
+                    shared.add(s)
 
     def _ends_in(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node`, or what it acts for."""

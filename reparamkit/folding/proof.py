@@ -24,6 +24,8 @@ from reparamkit.operators import Affine, Bordered, Through
 
 BAR = 1e-10
 
+_RESHAPES = frozenset(("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand"))
+
 Env = dict[fx.Node, Tensor]
 
 
@@ -136,12 +138,18 @@ def _run(host: Host, node: fx.Node, env: Env) -> Tensor:
         size = n.meta["val"]
         return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
-    sized = any(n not in env and n not in host.constants for n in node.all_input_nodes)
-    if sized and index is not None and isinstance(host.nodes[index].meaning, Affine):
-        return env[node.args[0]]  # type: ignore[index]  # a change of shape that changes nothing
+    if index is not None and _changes_no_shape(host.nodes[index]):
+        return env[node.args[0]]  # type: ignore[index]  # the sizes in it are those of the capture
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)
     result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
     return result
+
+
+def _changes_no_shape(node: Node) -> bool:
+    """Whether it is a reshape to the shape that its operand has."""
+    if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy":
+        return False
+    return node.operator.split(".")[1] in _RESHAPES
 
 
 def _applied(node: Node, x: Tensor) -> Tensor:

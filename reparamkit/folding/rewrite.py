@@ -25,6 +25,7 @@ from reparamkit.folding.numbers import Terms, numbers
 from reparamkit.folding.plan import Plan, interior, plan
 from reparamkit.folding.proof import Unproven, prove, prove_lift
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
+from reparamkit.operators import Affine
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,15 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
 
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
-    """Whether the fold would put back the operators that it takes away."""
+    """Whether the fold would put back the operators that it takes away, or maps per channel for as many such."""
     inside = [host.nodes[i] for i in interior(host.nodes, form)]
     if realisation.is_identity or any(node.upkeep for node in inside):
         return False
-    return dict(Counter(short(node.operator) for node in inside)) == realisation.operators
+    before = Counter(short(node.operator) for node in inside)
+    if before == realisation.operators:
+        return True
+    arithmetic = [node for node in inside if isinstance(node.meaning, Affine) and not node.meaning.moves]
+    return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
 
 
 def _make(host: Host, form: Form) -> _Proven:
@@ -168,4 +173,4 @@ def _described(module: nn.Module) -> str:
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
         name = type(module).__name__
         return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
-    return "per-channel scale and shift"
+    return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

@@ -77,7 +77,7 @@ def per_channel(meaning: Meaning | None) -> Part | None:
     if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
     part = meaning.parts[0]
-    if isinstance(part.structure, Geometry) and not (part.structure.channelwise and part.structure.pointwise):
+    if isinstance(part.structure, Geometry) and not part.structure.per_channel:
         return None
     return part
 

@@ -20,6 +20,7 @@ from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.plan import interior
+from reparamkit.folding.tidy import undo_round_trips
 
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
 
@@ -53,7 +54,7 @@ class Surgery:
                 lambda op, *args: self.graph.call_function(op, args),
                 call,
             )
-        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace")}
+        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
         old.replace_all_uses_with(new)
         self._now[form.node] = new
         return calls
@@ -78,6 +79,7 @@ class Surgery:
 
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
+        undo_round_trips(self.graph)
         self.graph.eliminate_dead_code(is_impure_node=_impure)
         root = _root(self.host.program, self.graph)
         self._alive = set(self.graph.nodes)
@@ -158,30 +160,22 @@ def _impure(node: fx.Node) -> bool:
 def _free(root: nn.Module, wanted: str, tried: dict[str, int]) -> str:
     """The path wanted, or the next number behind it where the network still keeps something there.
 
-    `tried` remembers the numbers that are known to be taken.
+    Nothing goes inside another layer or a tensor: then it is the nearest module above. `tried` remembers the
+    numbers that are known to be taken.
     """
+    *path, last = wanted.split(".")
+    held: list[str] = []
+    for name in path:
+        if hasattr(root, name) and type(root._modules.get(name)) is not nn.Module:
+            break
+        held.append(name)
+        root = root._modules.get(name) or nn.Module()
+    wanted = ".".join([*held, last])
     count = tried.get(wanted, 0)
-    path = f"{wanted}_{count}" if count else wanted
-    while not _is_free(root, path.split(".")):
+    while hasattr(root, f"{last}_{count}" if count else last):
         count += 1
-        path = f"{wanted}_{count}"
     tried[wanted] = count
-    return path
-
-
-def _is_free(root: nn.Module, path: Sequence[str]) -> bool:
-    for i, name in enumerate(path):
-        if type(root) is not nn.Module:
-            return False  # inside another layer
-        if hasattr(root, name) and name not in root._modules:
-            return False
-        child = root._modules.get(name)
-        if child is None:
-            return True
-        if i == len(path) - 1:
-            return False
-        root = child
-    return True
+    return f"{wanted}_{count}" if count else wanted
 
 
 def owner_path(node: fx.Node) -> str:
