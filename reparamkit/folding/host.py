@@ -5,7 +5,7 @@ This is the only reader of torch.fx in the search: another host graph needs anot
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from reparamkit.capture.program import Program
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Node
-from reparamkit.folding.lifting import lift, meaning_of
+from reparamkit.folding.lifting import lift
 from reparamkit.folding.sinking import below, chain_above
 from reparamkit.operators import (
     Affine,
     Bordered,
     Call,
+    Concat,
     Constant,
     Meaning,
     NotAffine,
@@ -39,6 +40,15 @@ from reparamkit.operators import (
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
 
+@dataclass(frozen=True)
+class Lifted:
+    """A map per channel written down above the operators `covers`, from node `first` on, on the values `roots`."""
+
+    first: int
+    roots: tuple[int, ...]
+    covers: tuple[int, ...]
+
+
 class Host:
     """`nodes[i]` stands for `fx_nodes[i]`: every tensor of the graph that depends on the input."""
 
@@ -50,8 +60,8 @@ class Host:
         self._ids: dict[fx.Node, int] = {}
         self.borders = Borders(self.constants)
         self._symbols: dict[object, str] = {}
-        self.lifts: dict[int, tuple[int, tuple[int, ...]]] = {}
-        """Last operator of a lift -> the map above it, and the operators that it stands in for."""
+        self.lifts: dict[int, Lifted] = {}
+        """Last operator of a lift -> what was written down for it."""
         self.derived: dict[int, int] = {}
         """Operators written down once more on another operand: their own node -> that operand."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
@@ -165,22 +175,40 @@ class Host:
         found = lift(self.nodes, meaning)
         if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):
             return None
-        operand = self.fx_nodes[found.root.id]
+        if len(found.parts) > 1 and any(self._readers(part.value.id) > 1 for part in found.parts):
+            return None
         with self.program.graph.inserting_before(node):
-            current = self.program.graph.call_function(_stand_in, (operand,))
-            current.meta = dict(node.meta) | {"val": operand.meta["val"]}
-            risen = self._append(current, operand.meta["val"])
-            risen.meaning, risen.stand_in = meaning_of(found), True
-            self.derived[risen.id] = found.root.id
+            now: dict[int, Node] = {}
+            for part in found.parts:
+                operand = self.fx_nodes[part.value.id]
+                current = self.program.graph.call_function(_stand_in, (operand,))
+                current.meta = dict(node.meta) | {"val": operand.meta["val"]}
+                risen = self._append(current, operand.meta["val"])
+                risen.meaning, risen.stand_in = Affine((part,)), True
+                self.derived[risen.id] = part.value.id
+                now[part.value.id] = risen
+            first = min(risen.id for risen in now.values())
             for step in found.path:
-                above, copied = self.fx_nodes[step], current
-                through = self.nodes[step].meaning
-                assert isinstance(through, Through)
-                current = self._copied(above, self.fx_nodes[through.value.id], copied)
-                moved = self._append(current, above.meta["val"])
-                moved.meaning = replace(through, value=self.nodes[self._ids[copied]].value, sunk=None)
-        self.lifts[moved.id] = (risen.id, (*found.path, *found.skipped))
-        return moved.id
+                now[step] = self._written_again(step, now)
+        last = now[found.path[-1]].id
+        roots = tuple(part.value.id for part in found.parts)
+        self.lifts[last] = Lifted(first, roots, (*found.path, *found.skipped))
+        return last
+
+    def _written_again(self, step: int, now: dict[int, Node]) -> Node:
+        """A copy of an operator that reads the newer versions of its operands."""
+        above = self.fx_nodes[step]
+        newer = {self.fx_nodes[i]: self.fx_nodes[other.id] for i, other in now.items()}
+        copied = self.program.graph.node_copy(above, lambda n: newer.get(n, n))
+        copied.meta = dict(above.meta)
+        moved = self._append(copied, above.meta["val"])
+        meaning = self.nodes[step].meaning
+        if isinstance(meaning, Concat):
+            moved.meaning = replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
+        else:
+            assert isinstance(meaning, Through)
+            moved.meaning = replace(meaning, value=now[meaning.value.id].value, sunk=None)
+        return moved
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         shape = tuple(_hint(s) for s in value.shape)

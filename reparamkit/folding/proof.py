@@ -73,15 +73,18 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
 
 def prove_lift(host: Host, form: Form) -> float:
     """A map per channel below some operators against the same map above them, at the captured size."""
-    risen, path = host.lifts[form.terms[0][0]]
-    root = host.fx_nodes[host.derived[risen]]
+    lifted = host.lifts[form.terms[0][0]]
     generator = torch.Generator().manual_seed(form.node)
-    shape = host.nodes[host.derived[risen]].value.shape
-    given = {root: torch.randn(shape, generator=generator, dtype=torch.float64)}
+    given = {
+        host.fx_nodes[root]: torch.randn(
+            host.nodes[root].value.shape, generator=generator, dtype=torch.float64
+        )
+        for root in lifted.roots
+    }
     with torch.no_grad():
         try:
-            expected = _original(host, [*path, form.node], dict(given))
-            found = _original(host, range(risen, form.terms[0][0] + 1), dict(given))
+            expected = _original(host, [*lifted.covers, form.node], dict(given))
+            found = _original(host, range(lifted.first, form.terms[0][0] + 1), dict(given))
         except (RuntimeError, ValueError) as error:
             raise Unproven(f"the original operators do not run in float64: {error}") from error
     if found.shape != expected.shape or not _error(expected, found) <= BAR:

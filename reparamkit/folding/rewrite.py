@@ -135,7 +135,7 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
 
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
-    """Whether the fold would put back the operators that it takes away, or maps per channel for as many such."""
+    """Whether the fold would put back what it takes away, or as many maps per channel."""
     inside = [host.nodes[i] for i in interior(host.nodes, form)]
     if realisation.is_identity or any(node.upkeep for node in inside):
         return False

@@ -16,7 +16,6 @@ from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numb
 from reparamkit.folding.forms import Node
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
-
 _MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
 
 

@@ -1,6 +1,6 @@
 """Reshapes that undo each other, left over where a fold took away what lay between them.
 
-    reshape(flatten(x), sizes of x)   ──▶   x
+reshape(flatten(x), sizes of x)   ──▶   x
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _RESHAPES = frozenset((aten.reshape.default, aten.flatten.using_ints, aten.unfla
 
 
 def undo_round_trips(graph: fx.Graph) -> None:
-    """Read the first value instead of the last where all between only changes the shape, and changes it back."""
+    """Read the first value instead of the last where the shape only changes, and changes back."""
     for node in list(graph.nodes):
         if node.target not in _RESHAPES:
             continue

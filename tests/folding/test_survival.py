@@ -189,7 +189,7 @@ def test_a_parameter_that_two_layers_share_is_still_one_after() -> None:
 
 
 class TwiceItself(nn.Conv2d):
-    """A convolution whose module has a norm and uses its own weight twice, the second time beside a branch."""
+    """A convolution that uses its own weight twice: once before its norm, once beside a branch."""
 
     def __init__(self) -> None:
         super().__init__(4, 4, 3, padding=1)
