@@ -42,7 +42,7 @@ _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset",
 
 @dataclass(frozen=True)
 class Lifted:
-    """A map per channel written down above the operators `covers`, from node `first` on, on the values `roots`."""
+    """A map per channel written down above the operators `covers`, from node `first` on, on `roots`."""
 
     first: int
     roots: tuple[int, ...]

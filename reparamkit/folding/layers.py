@@ -185,8 +185,7 @@ def realise(terms: Terms) -> Realisation:
 def _gathered(maps: list[AffineMap]) -> list[Tensor]:
     """The bias of each map, all of them given to the one map that is a layer with a bias anyway.
 
-    A map per channel beside it is then a product alone. Where the channels lie on different axes, each map keeps
-    its own.
+    A map per channel beside it is then a product alone. Maps with channels on different axes keep their own.
     """
     biases = [m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias for m in maps]
     carrier = next((i for i, m in enumerate(maps) if not m.structure.per_channel), None)

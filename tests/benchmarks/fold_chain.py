@@ -2,9 +2,9 @@
 
     python tests/benchmarks/fold_chain.py [--nodes 1000 10000 50000]
 
-A chain is conv, batch norm, + x, ReLU, over and over: every block folds into one convolution and a sum. The graph
-is written down directly, since torch.export itself would take most of an hour for the longest; the time is that
-of `fold_program` alone, the float64 proof of every fold included.
+A chain is conv, batch norm, + x, ReLU, over and over: every block folds into one convolution. The graph is
+written down directly, since torch.export itself would take very long for the longest; the time is that of
+`fold_program` alone, the float64 proof of every fold included.
 """
 
 from __future__ import annotations
