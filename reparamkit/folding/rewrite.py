@@ -10,13 +10,14 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
 
 from reparamkit.algebra import IDENTITY, Inexact
 from reparamkit.capture.program import Program
+from reparamkit.folding import siblings
 from reparamkit.folding.findings import Fold, Refusal, counted, named, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
@@ -43,10 +44,17 @@ class _Proven:
     error: float
 
 
-def fold_program(program: Program) -> Outcome:
-    """Fold everything in the program that is exact and pays; the program's graph is used up."""
+def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
+    """Fold everything in the program that is exact and pays; the program's graph is used up.
+
+    `merge_siblings` also makes one layer of those beside each other that read the same value.
+    """
     with _undisturbed():
-        return _folded(program)
+        outcome = _folded(program)
+        if merge_siblings:
+            merged = tuple(siblings.merge(outcome.module))
+            outcome = replace(outcome, folds=outcome.folds + merged)
+    return outcome
 
 
 def _folded(program: Program) -> Outcome:

@@ -86,7 +86,7 @@ class Surgery:
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
         tried: dict[str, int] = {}
         for call, (wanted, layer) in self._wanted.items():
-            call.target = _free(root, wanted, tried)
+            call.target = free_path(root, wanted, tried)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
@@ -157,7 +157,7 @@ def _impure(node: fx.Node) -> bool:
     return node.op in ("placeholder", "output")
 
 
-def _free(root: nn.Module, wanted: str, tried: dict[str, int]) -> str:
+def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None) -> str:
     """The path wanted, or the next number behind it where the network still keeps something there.
 
     Nothing goes inside another layer or a tensor: then it is the nearest module above. `tried` remembers the
@@ -171,6 +171,7 @@ def _free(root: nn.Module, wanted: str, tried: dict[str, int]) -> str:
         held.append(name)
         root = root._modules.get(name) or nn.Module()
     wanted = ".".join([*held, last])
+    tried = {} if tried is None else tried
     count = tried.get(wanted, 0)
     while hasattr(root, f"{last}_{count}" if count else last):
         count += 1
