@@ -33,6 +33,10 @@ class Unproven(Exception):
     """The fold is not the same function as what it replaces, or nothing could be compared."""
 
 
+class CheckFailed(Unproven):
+    """The two were compared and differ: the fold was thought exact and is wrong."""
+
+
 def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
     """The largest error relative to the output's scale; raises `Unproven` where it is above the bar."""
     generator = torch.Generator().manual_seed(form.node)
@@ -56,14 +60,16 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             try:
                 found = realisation.run({s: env[host.fx_nodes[s]] for s in terms})
             except (RuntimeError, ValueError) as error:
-                raise Unproven(f"the folded layer does not run where the original does: {error}") from error
+                raise CheckFailed(
+                    f"the folded layer does not run where the original does: {error}"
+                ) from error
         if found.shape != expected.shape:
-            raise Unproven(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
+            raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
         off = _error(expected, found)
         if not off <= BAR:  # so that NaN fails
-            raise Unproven(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
+            raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
         compared += 1
     if compared == 0:
@@ -88,7 +94,7 @@ def prove_lift(host: Host, form: Form) -> float:
         except (RuntimeError, ValueError) as error:
             raise Unproven(f"the original operators do not run in float64: {error}") from error
     if found.shape != expected.shape or not _error(expected, found) <= BAR:
-        raise Unproven("the float64 check failed: the map does not pass through the operators above it")
+        raise CheckFailed("the float64 check failed: the map does not pass through the operators above it")
     return _error(expected, found)
 
 

@@ -24,18 +24,23 @@ from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import Terms, numbers
 from reparamkit.folding.plan import Plan, interior, plan
-from reparamkit.folding.proof import Unproven, prove, prove_lift
+from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_lift
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 from reparamkit.operators import Affine
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The folded module with the findings."""
+    """The folded module with the findings.
+
+    `undone` are the folds that were thought exact and failed their own check, each named by the operator
+    that it would have ended in.
+    """
 
     module: fx.GraphModule
     folds: tuple[Fold, ...]
     refusals: tuple[Refusal, ...]
+    undone: tuple[Refusal, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
 
 def _folded(program: Program) -> Outcome:
     host = Host(program)
-    chosen, proven, unproven = _proven_plan(host)
+    chosen, proven, unproven, failed = _proven_plan(host)
     surgery = Surgery(host)
     made = []
     for form in chosen.folds:
@@ -87,7 +92,11 @@ def _folded(program: Program) -> Outcome:
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
     )
-    return Outcome(module, tuple(folds), kept)
+    undone = tuple(
+        Refusal(owner_path(host.fx_nodes[i]), host.nodes[i].name, host.nodes[i].operator, reason)
+        for i, reason in sorted(failed.items())
+    )
+    return Outcome(module, tuple(folds), kept, undone)
 
 
 @contextmanager
@@ -108,9 +117,11 @@ def _undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
+def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]:
+    """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
     proven: dict[tuple[int, object], _Proven] = {}
     unproven: dict[int, str] = {}
+    failed: dict[int, str] = {}
     same: set[int] = set()
     while True:
         current = plan(host.nodes, frozenset(unproven) | same)
@@ -128,6 +139,8 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
                 if stays in unproven:
                     raise AssertionError(f"{refused.name} was planned after all") from reason
                 unproven[stays] = str(reason)
+                if isinstance(reason, CheckFailed):
+                    failed[stays] = str(reason)
                 settled = False
                 continue
             if _changes_nothing(host, form, made.realisation):
@@ -139,6 +152,7 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
                 current,
                 {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
                 unproven,
+                failed,
             )
 
 
