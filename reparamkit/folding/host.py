@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra import Geometry
+from reparamkit.algebra import IDENTITY, Geometry, Scalar
 from reparamkit.capture.program import Program
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants
-from reparamkit.folding.forms import Node
+from reparamkit.folding.forms import Instead, Node
 from reparamkit.folding.lifting import lift
-from reparamkit.folding.sinking import below, chain_above
+from reparamkit.folding.sinking import as_through, below, chain_above
 from reparamkit.operators import (
     Affine,
     Bordered,
@@ -31,7 +31,6 @@ from reparamkit.operators import (
     Part,
     Rescaled,
     Size,
-    Sunk,
     Through,
     Value,
     read,
@@ -91,21 +90,16 @@ class Host:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
             meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
-            first = len(self.nodes)
-            sunk = None
+            first, instead = len(self.nodes), None
             if isinstance(meaning, Rescaled):
-                meaning, sunk = self._bare(node, value, meaning)
-            elif isinstance(meaning, Through):
-                sunk = self._sunk(node, value, meaning)
-            lifted = self._lifted(node, meaning)
+                meaning, instead = self._bare(node, value, meaning)
+            else:
+                instead = self._sunk(node, value, meaning) or self._lifted(node, meaning)
             written = self.nodes[first:]
             found = self._append(node, value)
-            found.lifted = lifted
+            found.meaning, found.instead = meaning, instead
             for other in written:
                 other.acts_for = found.id
-            found.meaning = meaning
-            if isinstance(meaning, Through) and sunk is not None:
-                found.meaning = replace(meaning, sunk=sunk)
             found.upkeep = self._upkeep(node)
         except NotAffine as reason:
             found = self._append(node, value)
@@ -130,22 +124,28 @@ class Host:
         self._ids[node] = found.id
         return found
 
-    def _sunk(self, node: fx.Node, value: Tensor, meaning: Through) -> Sunk | None:
+    def _sunk(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
         """Write the operator down on what lies above the maps per channel on its operand, if any."""
-        chain = chain_above(self.nodes, meaning)
-        if chain is None or below(chain, meaning, self._value(node, value), chain.root) is None:
+        through = as_through(meaning)
+        chain = None if through is None else chain_above(self.nodes, through)
+        if through is None or chain is None:
             return None
-        operand, root = self.fx_nodes[meaning.value.id], self.fx_nodes[chain.root.id]
+        if below(chain, through, self._value(node, value), chain.root) is None:
+            return None
+        operand, root = self.fx_nodes[through.value.id], self.fx_nodes[chain.root.id]
         with self.program.graph.inserting_before(node):
             moved = self._copied(node, operand, root)
         found = self._append(moved, value)
-        found.meaning = replace(meaning, value=chain.root)
+        if isinstance(meaning, Affine):
+            found.meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
+        else:
+            found.meaning = replace(through, value=chain.root)
         self.derived[found.id] = chain.root.id
-        part = below(chain, meaning, found.value, found.value)
+        part = below(chain, through, found.value, found.value)
         assert part is not None
-        return Sunk(part, chain.covers)
+        return Instead(part, chain.covers)
 
-    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Sunk]:
+    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Instead]:
         """Write the operator down without its scale and shift."""
         assert isinstance(node.target, OpOverload)
         names = [a.name for a in node.target._schema.arguments]
@@ -158,7 +158,7 @@ class Host:
         found.meaning = Through(meaning.value, closed)
         self.derived[found.id] = meaning.value.id
         part = Part(found.value, meaning.structure, meaning.load)
-        return Through(meaning.value, closed, rescales=True), Sunk(part, ())
+        return Through(meaning.value, closed, rescales=True), Instead(part, ())
 
     def _readers(self, index: int) -> int:
         """Readers of a value in the network itself."""
@@ -170,7 +170,7 @@ class Host:
         copied.meta = dict(node.meta)
         return copied
 
-    def _lifted(self, node: fx.Node, meaning: Meaning) -> int | None:
+    def _lifted(self, node: fx.Node, meaning: Meaning) -> Instead | None:
         """Write the operators above a map per channel down once more, below the map."""
         found = lift(self.nodes, meaning)
         if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):
@@ -190,10 +190,10 @@ class Host:
             first = min(risen.id for risen in now.values())
             for step in found.path:
                 now[step] = self._written_again(step, now)
-        last = now[found.path[-1]].id
+        last = now[found.path[-1]]
         roots = tuple(part.value.id for part in found.parts)
-        self.lifts[last] = Lifted(first, roots, (*found.path, *found.skipped))
-        return last
+        self.lifts[last.id] = Lifted(first, roots, (*found.path, *found.skipped))
+        return Instead(Part(last.value, Scalar(identity=True), lambda: IDENTITY), ())
 
     def _written_again(self, step: int, now: dict[int, Node]) -> Node:
         """A copy of an operator that reads the newer versions of its operands."""
@@ -207,7 +207,7 @@ class Host:
             moved.meaning = replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
         else:
             assert isinstance(meaning, Through)
-            moved.meaning = replace(meaning, value=now[meaning.value.id].value, sunk=None)
+            moved.meaning = replace(meaning, value=now[meaning.value.id].value)
         return moved
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:

@@ -7,6 +7,7 @@ the reason is reported; everything else goes on.
 from __future__ import annotations
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,10 +160,11 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
     """Whether the fold would put back what it takes away, or as many maps per channel."""
     inside = [host.nodes[i] for i in interior(host.nodes, form)]
-    if realisation.is_identity or any(node.upkeep for node in inside):
+    upkeep = sum(node.upkeep for node in inside)
+    if realisation.is_identity or upkeep > math.prod(host.nodes[form.node].value.shape):
         return False
     before = Counter(short(node.operator) for node in inside)
-    if before == realisation.operators:
+    if before == realisation.operators and not upkeep:
         return True
     arithmetic = [node for node in inside if isinstance(node.meaning, Affine) and not node.meaning.moves]
     return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
