@@ -89,6 +89,11 @@ class Geometry:
         return self.groups == self.inputs == self.outputs
 
     @property
+    def per_channel(self) -> bool:
+        """Whether it is no more than a scale and shift per channel."""
+        return self.channelwise and self.pointwise
+
+    @property
     def weights(self) -> int:
         """Elements of the kernel."""
         return self.outputs * (self.inputs // self.groups) * math.prod(self.window)

@@ -56,6 +56,11 @@ def copy(result: Value) -> float:
     return 2.0 * KAPPA * math.prod(result.shape)
 
 
+def in_passing(result: Value) -> float:
+    """A scale and shift that an operator applies to its result before it is written."""
+    return 2.0 * math.prod(result.shape)
+
+
 def concatenation(result: Value) -> float:
     """A copy of everything concatenated."""
     return 2.0 * KAPPA * math.prod(result.shape)

@@ -54,6 +54,12 @@ def short(operator: str) -> str:
     return parts[1] if len(parts) > 1 else operator
 
 
+def named(node: Node) -> str:
+    """What of a node a fold takes in: its operator, or only the scale and shift that the operator ends in."""
+    rescales = isinstance(node.meaning, Through) and node.meaning.rescales
+    return f"weight and bias of {short(node.operator)}" if rescales else node.operator
+
+
 def counted(operators: list[str]) -> dict[str, int]:
     """Operator -> how often, most frequent first."""
     return dict(Counter(operators).most_common())

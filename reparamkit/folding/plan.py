@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reparamkit.folding.forms import Form, Forms, Node
-from reparamkit.operators import Bordered, Through
+from reparamkit.operators import Bordered
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,29 @@ class Plan:
 
 def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
     """Choose; `barred` nodes keep their operator as it is."""
-    forms = Forms(nodes, barred)
-    needed = {n.id for n in nodes if n.forced}
-    chosen: dict[int, Form] = {}
-    for node in reversed(nodes):
-        if node.id not in needed or node.meaning is None:
-            continue
-        form = forms.of(node.id)[0]
-        chosen[node.id] = form
-        needed |= form.sources
-    return Plan(nodes, forms, dict(sorted(chosen.items())))
+    while True:
+        forms = Forms(nodes, barred)
+        needed = {n.id for n in nodes if n.forced}
+        chosen: dict[int, Form] = {}
+        for node in reversed(nodes):
+            if node.id not in needed or node.meaning is None:
+                continue
+            form = forms.of(node.id)[0]
+            chosen[node.id] = form
+            needed |= form.sources
+        twice = _twice(nodes, chosen)
+        if not twice:
+            return Plan(nodes, forms, dict(sorted(chosen.items())))
+        barred |= twice
+
+
+def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
+    """Operators that would run as they are and, for other readers, once more without what lies above them."""
+    return {
+        index
+        for index, form in chosen.items()
+        if form.original and (instead := nodes[index].instead) is not None and instead.part.value.id in chosen
+    }
 
 
 def interior(nodes: Sequence[Node], form: Form) -> list[int]:
@@ -51,9 +64,9 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
         if id(current) not in seen:
             seen.add(id(current))
             found.add(current.node)
-            meaning = nodes[current.node].meaning
-            if isinstance(meaning, Through) and meaning.sunk is not None and not current.original:
-                found.update(meaning.sunk.covers)
+            meaning, instead = nodes[current.node].meaning, nodes[current.node].instead
+            if current.instead and instead is not None:
+                found.update(instead.covers)
             if isinstance(meaning, Bordered) and not current.original:
                 found.update(meaning.covers)
             stack.extend(c for c in current.choices if c is not None)

@@ -1,8 +1,10 @@
-"""Batch norm with running statistics, which is a scale and a shift per channel.
+"""Norms. Batch norm with running statistics is a scale and a shift per channel:
 
     a = γ / sqrt(σ² + ε)        y = a·x + (β - a·μ)
 
-Batch norm that uses the statistics of the batch itself is not affine in its input.
+Norms by the statistics of their own input are not affine, but end in one:
+
+    y = γ·norm(x) + β
 """
 
 from __future__ import annotations
@@ -10,7 +12,16 @@ from __future__ import annotations
 import torch
 
 from reparamkit.algebra import AffineMap, affine, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader, spatial_axes
+from reparamkit.operators.base import (
+    Affine,
+    Call,
+    Meaning,
+    NotAffine,
+    Part,
+    Rescaled,
+    reader,
+    spatial_axes,
+)
 
 
 @reader("aten.batch_norm.default")
@@ -40,3 +51,37 @@ def batch_norm(call: Call) -> Meaning:
         return affine.channelwise(scale, shift, dims)
 
     return Affine((Part(value, geometry.channelwise(channels, dims, has_bias=True), load),))
+
+
+@reader("aten.layer_norm.default", "aten.rms_norm.default")
+def layer_norm(call: Call) -> Meaning:
+    """The norm over the last axes; its weight and bias vary along them."""
+    if len(call.get("normalized_shape")) != 1:
+        raise NotAffine("its weight varies along more than one axis", notable=False)
+    return _rescaled(call, dims=0)
+
+
+@reader("aten.group_norm.default", "aten.instance_norm.default")
+def group_norm(call: Call) -> Meaning:
+    """The norm over groups of channels, or each channel, of (N, C, *spatial)."""
+    if call.target.startswith("aten.instance_norm") and not call.get("use_input_stats", True):
+        raise NotAffine("the instance norm uses running statistics", notable=False)
+    if call.get("running_mean") is not None:
+        raise NotAffine("the instance norm updates running statistics", notable=False)
+    return _rescaled(call, dims=spatial_axes(call.value("input")))
+
+
+def _rescaled(call: Call, *, dims: int) -> Rescaled:
+    value = call.value("input")
+    weight, bias = call.optional("weight", "weight"), call.optional("bias", "bias")
+    given = weight or bias
+    if given is None:
+        raise NotAffine("it normalises by the statistics of its input", notable=False)
+
+    def load() -> AffineMap:
+        shift = None if bias is None else bias.load()
+        scale = torch.ones_like(bias.load()) if weight is None and bias is not None else weight.load()  # type: ignore[union-attr]
+        return affine.channelwise(scale, shift, dims)
+
+    structure = geometry.channelwise(given.shape[0], dims, has_bias=bias is not None)
+    return Rescaled(value, structure, load, ("weight", "bias"))
