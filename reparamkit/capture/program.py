@@ -17,6 +17,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
 from reparamkit.capture.functional import functional_graph
+from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, size_guards
 from reparamkit.errors import CannotCapture
 
@@ -48,6 +49,7 @@ class Program:
     axes: Axes = field(default_factory=dict)
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     guards: SizeGuards | None = None
+    settled: SettledArguments | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -74,6 +76,7 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
     canonicalise(graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
     program.guards = size_guards(original, inputs)
+    program.settled = settled_arguments(inputs)
     return program
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
+from reparamkit.capture.settled import settled_nodes
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
@@ -100,11 +101,15 @@ class Surgery:
         return module.eval()
 
     def _guard(self, root: nn.Module) -> None:
-        """Check the sizes of the inputs before anything is computed from them."""
-        guards = self.host.program.guards
+        """Check sizes and settled arguments before anything is computed from them."""
+        guards, settled = self.host.program.guards, self.host.program.settled
+        inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
+        if settled is not None:
+            root.add_module(_SETTLED, settled)
+            with self.graph.inserting_after(inputs[-1]):
+                self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
         if guards is None or not guards.assumptions:
             return
-        inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
         tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         root.add_module(_GUARDS, guards)
         with self.graph.inserting_after(inputs[-1]):
@@ -148,7 +153,7 @@ def _may_be_view(node: fx.Node) -> bool:
     return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
-_GUARDS = "size_guards"
+_GUARDS, _SETTLED = "size_guards", "settled_arguments"
 
 
 def _impure(node: fx.Node) -> bool:

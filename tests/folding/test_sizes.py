@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+import reparamkit as rk
 from reparamkit.folding import cost
 from tests.nets import Net, fold, noise, randomised
 
@@ -88,3 +90,26 @@ def test_a_size_that_only_a_reshape_fixes_is_answered_rightly_or_refused() -> No
     except (RuntimeError, ValueError, AssertionError):
         return
     done.compare(noise(3, 4, 6))
+
+
+def test_an_argument_that_is_no_tensor_is_settled() -> None:
+    """The graph has the number of the capture in it; another one must not be ignored."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor, times: int, mode: str = "plain") -> Tensor:
+            scaled: Tensor = self.conv(x) * times
+            return scaled.relu() if mode == "relu" else scaled
+
+    model = Scaled().eval()
+    x = torch.randn(1, 3, 4, 4)
+    folded = rk.fold(model, {"x": x, "times": 2, "mode": "relu"}).module
+    torch.testing.assert_close(folded(x, 2, "relu"), model(x, 2, "relu"))
+    torch.testing.assert_close(folded(x=x, times=2, mode="relu"), model(x, 2, "relu"))
+    with pytest.raises(ValueError, match=r"captured with times = 2, .* was given 3; fold"):
+        folded(x, 3, "relu")
+    with pytest.raises(ValueError, match=r"captured with mode = 'relu'.* given 'plain'"):
+        folded(x, 2, "plain")

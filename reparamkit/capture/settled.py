@@ -1,0 +1,41 @@
+"""Arguments that are no tensors: the capture settled them, so the captured graph answers for no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+class SettledArguments(nn.Module):
+    """Takes the arguments that are not tensors and raises `ValueError` if one is not as captured."""
+
+    _is_impure = True  # so that fx keeps the call, whose result nobody reads
+
+    def __init__(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        super().__init__()
+        self.names, self.values = tuple(names), tuple(values)
+
+    def forward(self, *given: Any) -> None:
+        """As many arguments as there are `values`; nothing is computed."""
+        for name, captured, value in zip(self.names, self.values, given, strict=True):
+            if type(value) is not type(captured) or value != captured:
+                raise ValueError(
+                    f"the network was captured with {name} = {captured!r}, which is built into the graph, and was "
+                    f"given {value!r}; fold it with that value"
+                )
+
+
+def settled_nodes(inputs: Sequence[fx.Node]) -> list[fx.Node]:
+    """The inputs that are plain values."""
+    return [n for n in inputs if not isinstance(n.meta.get("val"), Tensor | torch.SymInt | torch.SymFloat)]
+
+
+def settled_arguments(inputs: Sequence[fx.Node]) -> SettledArguments | None:
+    """What the capture settled of a program's inputs; None if all are tensors."""
+    nodes = settled_nodes(inputs)
+    if not nodes:
+        return None
+    return SettledArguments([n.name for n in nodes], [n.meta.get("val") for n in nodes])
