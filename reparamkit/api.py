@@ -167,7 +167,12 @@ class Folded:
 
 @random_state_kept()
 def fold(
-    model: Model, example_inputs: Any = None, dynamic: Any = "auto", verify: bool = True, **options: Any
+    model: Model,
+    example_inputs: Any = None,
+    dynamic: Any = "auto",
+    verify: bool = True,
+    merge_siblings: bool = False,
+    **options: Any,
 ) -> Folded:
     """Fold every parallel branch, batch norm and scale that is exactly foldable and pays; prove the result.
 
@@ -179,6 +184,7 @@ def fold(
             False none; or the `dynamic_shapes` of torch.export.
         verify: compare the whole folded network with the original's float64 run (the proof of each
             single fold in float64 is always done).
+        merge_siblings: also make one wider layer, and a split, of layers that read the same value (q, k and v).
         options: `seconds`, the time limit of each attempt to capture with free sizes (default 60).
 
     Raises:
@@ -190,7 +196,7 @@ def fold(
     try:
         program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
-        parts = _parts_of(original, inputs, error, dynamic, **options)
+        parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
         folded = _assembled(parts, original, inputs, error, notes)
         while verify:
             folded.equivalence, reference = folded._judge(), folded._reference
@@ -200,7 +206,7 @@ def fold(
             folded._reference = reference
     else:
         before = census(program.graph)
-        outcome = fold_program(program)
+        outcome = fold_program(program, merge_siblings=merge_siblings)
         findings = _findings(program, outcome, before, notes)
         folded = Folded(
             module=outcome.module,
@@ -220,7 +226,13 @@ def fold(
 
 
 @random_state_kept()
-def inspect(model: Model, example_inputs: Any = None, dynamic: Any = "auto", **options: Any) -> Inspection:
+def inspect(
+    model: Model,
+    example_inputs: Any = None,
+    dynamic: Any = "auto",
+    merge_siblings: bool = False,
+    **options: Any,
+) -> Inspection:
     """The findings of `fold`, each fold proven in float64, with nothing changed and nothing to keep.
 
     Arguments and errors as for `fold`.
@@ -229,10 +241,11 @@ def inspect(model: Model, example_inputs: Any = None, dynamic: Any = "auto", **o
     try:
         program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
-        return _findings_in(_parts_of(original, inputs, error, dynamic, **options), notes)
+        parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
+        return _findings_in(parts, notes)
     _check_inputs(program, original, inputs)
     before = census(program.graph)
-    return _findings(program, fold_program(program), before, notes)
+    return _findings(program, fold_program(program, merge_siblings=merge_siblings), before, notes)
 
 
 def _prepared(

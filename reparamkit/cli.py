@@ -92,6 +92,15 @@ StrictOption = Annotated[
 ]
 
 
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge-siblings",
+        help="Make one wider layer, and a split, of layers that read the same value (q, k and v).",
+    ),
+]
+
+
 @app.command()
 def fold(
     source: SourceArgument,
@@ -112,6 +121,7 @@ def fold(
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
+    merge_siblings: MergeOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower import check_suffix
@@ -132,7 +142,7 @@ def fold(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        folded = rk.fold(opened, inputs, dynamic=sizes)
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
     with _told_if_refused(opened.name, folded):
         if strict:
             require_none_undone(folded)
@@ -154,6 +164,7 @@ def inspect(
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
+    merge_siblings: MergeOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     from reparamkit.lower import check_writable
@@ -168,7 +179,7 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes)
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
     with _told_if_refused(opened.name, found):
         if strict:
             require_none_undone(found)

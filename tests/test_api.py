@@ -880,3 +880,22 @@ def test_a_nan_is_never_equivalent() -> None:
     other = net()
     other.second.skip.bias[0] = math.nan
     assert not rk.check(net(), other, image()).passed
+
+
+def test_siblings_are_merged_where_that_is_asked_for() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.left(x).relu(), self.right(x).sigmoid()
+
+    model, x = Heads().eval(), torch.randn(2, 3, 8, 8)
+    assert not rk.fold(model, x).folds
+    folded = rk.fold(model, x, merge_siblings=True)
+    assert folded.equivalence is not None
+    assert folded.equivalence.passed
+    assert "2 siblings as one Conv2d 3 -> 6" in str(folded.folds[0])
+    assert folded.after["conv2d"] == 1
+    assert rk.inspect(model, x, merge_siblings=True).after == folded.after

@@ -60,6 +60,21 @@ def training() -> nn.Module:
     return branchy().train()
 
 
+class Siblings(nn.Module):
+    """Two convolutions of one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.left(x).relu(), self.right(x).sigmoid()
+
+
+def heads() -> nn.Module:
+    return randomised(Siblings())
+
+
 def choosy() -> nn.Module:
     return randomised(Choosy())
 
@@ -772,3 +787,11 @@ def test_pt2_needs_no_extra(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, package, None)
     assert run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt2").status == 0
     same(tmp_path / "a.pt2")
+
+
+def test_siblings_are_merged_where_that_is_asked_for(run: Run) -> None:
+    address = f"{HERE}:heads"
+    assert "siblings" not in run("inspect", address, "--input", SHAPE).out
+    result = run("fold", address, "--input", SHAPE, "--merge-siblings", "-o", "merged.onnx")
+    assert result.status == 0
+    assert "2 siblings as one Conv2d 3 -> 6, at merged_conv" in " ".join(result.out.split())

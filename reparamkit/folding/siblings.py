@@ -131,7 +131,11 @@ def _writes(node: fx.Node) -> bool:
 
 def _stays(node: fx.Node) -> bool:
     """Whether a node counts although nothing reads it: an input, an output, a write, a check of sizes."""
-    return node.op in ("placeholder", "output") or _writes(node) or node.target in ("size_guards", "settled_arguments")
+    return (
+        node.op in ("placeholder", "output")
+        or _writes(node)
+        or node.target in ("size_guards", "settled_arguments")
+    )
 
 
 def _merged(module: fx.GraphModule, group: Sequence[_Layer]) -> Fold:

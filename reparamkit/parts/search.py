@@ -113,7 +113,14 @@ class Parts:
 
 
 def fold_parts(
-    model: nn.Module, args: Args, kwargs: Kwargs, why: CannotCapture, *, dynamic: Any = "auto", **options: Any
+    model: nn.Module,
+    args: Args,
+    kwargs: Kwargs,
+    why: CannotCapture,
+    *,
+    dynamic: Any = "auto",
+    merge_siblings: bool = False,
+    **options: Any,
 ) -> Parts:
     """Capture and fold the parts of a model in evaluation mode, of which nothing is changed.
 
@@ -121,6 +128,7 @@ def fold_parts(
         why: the error of capturing it whole.
         dynamic, options: as for `capture`; the shapes of torch.export, which speak of the whole, are
             taken for "auto".
+        merge_siblings: as for `fold_program`.
 
     Raises:
         CannotCapture: `why`, if no part can be captured either.
@@ -140,7 +148,7 @@ def fold_parts(
         raise CannotCapture(f"{why}; nor could its parts be watched: {error}", why.reason) from why
     root = private_copy(model)  # the watched one may have kept something of its run
     uses = dict(zip(root.modules(), uses.values(), strict=True))
-    search = _Search(root, (args, kwargs), uses, {"dynamic": dynamic, **options})
+    search = _Search(root, (args, kwargs), uses, {"dynamic": dynamic, **options}, merge_siblings)
     search.descend("", root)
     if not search.captured:
         raise why
@@ -163,8 +171,10 @@ class _Search:
         example: tuple[Args, Kwargs],
         uses: dict[nn.Module, Use],
         options: dict[str, Any],
+        merge_siblings: bool,
     ) -> None:
         self.found = Parts()
+        self._merge_siblings = merge_siblings
         self.captured = 0
         self._root = root
         self._example = example
@@ -225,7 +235,7 @@ class _Search:
 
     def _fold(self, where: str, part: nn.Module, call: Call, program: Program, keep: str) -> None:
         before, sizes = census(program.graph), program.sizes
-        outcome = fold_program(program)
+        outcome = fold_program(program, merge_siblings=self._merge_siblings)
         found = self.found
         found.before.update(before)
         found.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
