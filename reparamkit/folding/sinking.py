@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numbers, Scalar, affine, geometry
+from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Map, Numbers, Scalar, affine, geometry
 from reparamkit.folding.forms import Node
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
@@ -72,7 +72,9 @@ def per_channel(meaning: Meaning | None) -> Part | None:
     if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
     part = meaning.parts[0]
-    if isinstance(part.structure, Geometry) and not (part.structure.channelwise and part.structure.pointwise):
+    if not isinstance(part.structure, Scalar) and not (
+        part.structure.channelwise and part.structure.pointwise
+    ):
         return None
     return part
 
