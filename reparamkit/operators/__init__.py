@@ -14,6 +14,7 @@ from reparamkit.operators import (
     normalisation,
     padding,
     pooling,
+    transposed,
 )
 from reparamkit.operators.base import (
     Affine,
@@ -60,4 +61,5 @@ __all__ = [
     "pooling",
     "read",
     "reader",
+    "transposed",
 ]
