@@ -59,8 +59,8 @@ class Folded:
     """A folded network.
 
     Attributes:
-        module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d` or
-            `nn.Linear` with a bias at the path of the module that owned it.
+        module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d`,
+            `nn.ConvTranspose*d` or `nn.Linear` with a bias at the path of the module that owned it.
         folds, refusals, before, after, sizes, notes: as in `Inspection`.
         equivalence: the verdict on the whole network; None with `verify=False`.
         saved: what `save` has written.
