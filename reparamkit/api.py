@@ -69,9 +69,9 @@ class Folded:
     """A folded network.
 
     Attributes:
-        module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d` or
-            `nn.Linear` with a bias at the path of the module that owned it. With `parts`, a copy of the
-            original in which each folded part runs a folded graph, its child `folded`.
+        module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d`,
+            `nn.ConvTranspose*d` or `nn.Linear` with a bias at the path of the module that owned it. With
+            `parts`, a copy of the original in which each folded part runs a folded graph, its child `folded`.
         folds, refusals, before, after, sizes, notes, undone, parts: as in `Inspection`.
         equivalence: the verdict on the whole network; None with `verify=False`.
         saved: what `save` has written.
@@ -184,7 +184,7 @@ def fold(
             False none; or the `dynamic_shapes` of torch.export.
         verify: compare the whole folded network with the original's float64 run (the proof of each
             single fold in float64 is always done).
-        merge_siblings: also make one wider layer, and a split, of layers that read the same value (q, k and v).
+        merge_siblings: also make one wider layer, and a split, of layers that read the same value.
         options: `seconds`, the time limit of each attempt to capture with free sizes (default 60).
 
     Raises:

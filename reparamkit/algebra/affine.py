@@ -6,6 +6,9 @@ Kernels are (outputs, inputs // groups, *window) as in a convolution, biases (ou
               b = b_B + Σ_c,t K_B[o, c, t] · b_A[c]
     (A + B):  kernels are laid onto the union of the two windows and added; biases are added
 
+Where one of them is a transposed convolution, the taps of B ∘ A lie at s_B·δ_A·u + δ_B·t instead, and a
+convolution (of stride 1) joins in with its kernel turned around.
+
 Whether that is exact is decided in `geometry`; this file only computes. Sources: Ding et al.,
 RepVGG (arXiv:2101.03697) and Diverse Branch Block (arXiv:2103.13425) for the transforms I to VI,
 which are all cases of these two lines.
@@ -21,7 +24,10 @@ import torch
 from torch import Tensor
 
 from reparamkit.algebra import geometry as geo
+from reparamkit.algebra import transposed
 from reparamkit.algebra.geometry import Geometry, Scalar
+from reparamkit.algebra.transposed import Transposed
+from reparamkit.algebra.windows import Ints, Windowed, offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,9 @@ class ScalarMap:
 
 @dataclass(frozen=True, slots=True)
 class AffineMap:
-    """A `Geometry` with its float64 kernel (outputs, inputs // groups, *window) and bias (outputs,)."""
+    """A structure with its float64 kernel (outputs, inputs // groups, *window) and bias (outputs,)."""
 
-    structure: Geometry
+    structure: Geometry | Transposed
     kernel: Tensor
     bias: Tensor | None
 
@@ -72,10 +78,12 @@ def compose(after: Numbers, before: Numbers) -> Numbers:
         return _with_bias(after.structure, kernel, _plus(after.bias, _summed(after) * before.beta))
 
     structure = geo.compose(after.structure, before.structure)
-    assert isinstance(structure, Geometry)
+    assert not isinstance(structure, Scalar)
     bias = after.bias
     if before.bias is not None:
         bias = _plus(bias, _carried(after, before.bias))
+    if isinstance(structure, Transposed):
+        after, before = scattered(after), scattered(before)
     if structure.unit:
         return AffineMap(
             structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None
@@ -100,9 +108,11 @@ def add(a: Numbers, b: Numbers) -> Numbers:
     if isinstance(b, ScalarMap):
         return add(a, _promoted(b, a))
     structure = geo.add(a.structure, b.structure)
-    assert isinstance(structure, Geometry)
-    kernel = _placed(a, structure)
-    kernel += _placed(b, structure)
+    assert not isinstance(structure, Scalar)
+    if isinstance(structure, Transposed):
+        a, b = scattered(a), scattered(b)
+    kernel = placed(a, structure)
+    kernel += placed(b, structure)
     bias = a.bias if b.bias is None else _plus(a.bias, b.bias)
     return _with_bias(structure, kernel, bias)
 
@@ -110,11 +120,26 @@ def add(a: Numbers, b: Numbers) -> Numbers:
 def stack(parts: list[AffineMap]) -> AffineMap:
     """Channel concatenation of maps of the same source. Raises `Inexact` where `geometry.stack` does."""
     structure = geo.stack([p.structure for p in parts])
-    kernel = torch.cat([_placed(p, replace(structure, outputs=p.structure.outputs)) for p in parts])
+    if isinstance(structure, Transposed):
+        parts = [scattered(p) for p in parts]
+    kernel = torch.cat([placed(p, replace(structure, outputs=p.structure.outputs)) for p in parts])
     bias = None
     if structure.has_bias:
         bias = torch.cat([kernel.new_zeros(p.structure.outputs) if p.bias is None else p.bias for p in parts])
     return _with_bias(structure, kernel, bias)
+
+
+def scattered(m: AffineMap) -> AffineMap:
+    """A map of stride 1 written as one that scatters. Raises `Inexact` for another stride."""
+    if isinstance(m.structure, Transposed):
+        return m
+    return AffineMap(geo.scattered(m.structure), _turned(m.kernel), m.bias)
+
+
+def gathered(m: AffineMap) -> AffineMap:
+    """A scattering map of stride 1 written as a convolution."""
+    assert isinstance(m.structure, Transposed)
+    return AffineMap(geo.gathered(m.structure), _turned(m.kernel), m.bias)
 
 
 def with_bias(m: AffineMap, bias: Tensor) -> AffineMap:
@@ -158,7 +183,11 @@ def _scaled(before: Numbers, by: ScalarMap) -> Numbers:
     return _with_bias(before.structure, before.kernel * by.alpha, bias)
 
 
-def _with_bias(structure: Geometry, kernel: Tensor, bias: Tensor | None) -> AffineMap:
+def _turned(kernel: Tensor) -> Tensor:
+    return kernel.flip(tuple(range(2, kernel.ndim)))
+
+
+def _with_bias(structure: Geometry | Transposed, kernel: Tensor, bias: Tensor | None) -> AffineMap:
     return AffineMap(replace(structure, has_bias=bias is not None, unit=False), kernel, bias)
 
 
@@ -179,7 +208,7 @@ def _carried(after: AffineMap, bias: Tensor) -> Tensor:
     return torch.bmm(per_channel, bias.view(g.groups, g.inputs // g.groups, 1)).flatten()
 
 
-def _per_input(scale: Tensor, g: Geometry) -> Tensor:
+def _per_input(scale: Tensor, g: Windowed) -> Tensor:
     """A per-input-channel factor, shaped to multiply a kernel of structure `g`."""
     per_group = scale.view(g.groups, 1, g.inputs // g.groups)
     return per_group.expand(-1, g.outputs // g.groups, -1).reshape(g.outputs, -1, *(1,) * g.dims)
@@ -201,10 +230,10 @@ def _regrouped(kernel: Tensor, groups: int, fewer: int) -> Tensor:
     return wide.reshape(outputs, ratio * per_group, *window)
 
 
-def _placed(part: AffineMap, whole: Geometry) -> Tensor:
+def placed(part: AffineMap, whole: Windowed) -> Tensor:
     """A fresh kernel of structure `whole` that holds `part` and zeros."""
     kernel = _regrouped(part.kernel, part.structure.groups, whole.groups)
-    first, step = geo.offsets(part.structure, whole)
+    first, step = offsets(part.structure, whole)
     wide = kernel.new_zeros(*kernel.shape[:2], *whole.window)
     where = tuple(
         slice(f, f + s * (w - 1) + 1, s) for f, s, w in zip(first, step, part.structure.window, strict=True)
@@ -213,7 +242,7 @@ def _placed(part: AffineMap, whole: Geometry) -> Tensor:
     return wide
 
 
-def _convolved(after: AffineMap, before: AffineMap, whole: Geometry) -> Tensor:
+def _convolved(after: AffineMap, before: AffineMap, whole: Geometry | Transposed) -> Tensor:
     """The kernel of after ∘ before: a sum over the taps of whichever window is smaller."""
     g, dims = whole.groups, whole.dims
     mid = after.structure.inputs
@@ -221,9 +250,8 @@ def _convolved(after: AffineMap, before: AffineMap, whole: Geometry) -> Tensor:
     kb = _regrouped(after.kernel, after.structure.groups, g)
     ka = ka.reshape(g, mid // g, whole.inputs // g, *before.structure.window)
     kb = kb.reshape(g, whole.outputs // g, mid // g, *after.structure.window)
-    step_a = _lattice(before.structure.dilation, before.structure.window, whole.dilation)
-    hop = tuple(s * d for s, d in zip(before.structure.stride, after.structure.dilation, strict=True))
-    step_b = _lattice(hop, after.structure.window, whole.dilation)
+    hop_b, window_b, hop_a, window_a = _hops(after.structure, before.structure)
+    step_a, step_b = _lattice(hop_a, window_a, whole.dilation), _lattice(hop_b, window_b, whole.dilation)
     wide = ka.new_zeros(g, whole.outputs // g, whole.inputs // g, *whole.window)
 
     over_b = math.prod(after.structure.window) <= math.prod(before.structure.window)
@@ -245,6 +273,14 @@ def _convolved(after: AffineMap, before: AffineMap, whole: Geometry) -> Tensor:
         if dims
         else wide.reshape(whole.outputs, whole.inputs // g)
     )
+
+
+def _hops(after: Geometry | Transposed, before: Geometry | Transposed) -> tuple[Ints, Ints, Ints, Ints]:
+    if isinstance(after, Transposed) and isinstance(before, Transposed):
+        return transposed.hops(after, before)
+    assert isinstance(after, Geometry)
+    assert isinstance(before, Geometry)
+    return geo.hops(after, before)
 
 
 def _lattice(step: tuple[int, ...], window: tuple[int, ...], unit: tuple[int, ...]) -> tuple[int, ...]:

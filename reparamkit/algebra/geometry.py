@@ -10,7 +10,8 @@ with stride `s`, dilation `δ`, `lo` the offset of the first tap and `extent` E,
 
 For a padded convolution: lo = -(padding on the near side), E = total padding - (span - 1), where
 span = δ·(window - 1) + 1; so the padding on the far side is E + lo + span - 1, and the identity has
-lo = E = 0. Pad and crop are maps with a one-tap window and E ≠ 0.
+lo = E = 0. Pad and crop are maps with a one-tap window and E ≠ 0. Transposed convolutions are maps of another
+kind, `Transposed`; those of stride 1 are convolutions.
 
 `Geometry` answers what a sum or a composition of two maps looks like, and whether it is exact, from
 integers alone: planning a network costs no tensor arithmetic. `Scalar` is y = α·x + β on a tensor of
@@ -20,13 +21,13 @@ any layout; it takes on the layout of whatever it meets.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-Ints = tuple[int, ...]
-
-
-class Inexact(Exception):
-    """The sum or composition asked for is not one affine map of this kind; the message says why."""
+from reparamkit.algebra import transposed
+from reparamkit.algebra.transposed import Transposed
+from reparamkit.algebra.windows import Inexact, Ints, Windowed, chained, union
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +39,8 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(Windowed):
     """Structure of one affine map; kernel shape (outputs, inputs // groups, *window)."""
-
-    inputs: int
-    outputs: int
-    groups: int
-    window: Ints
-    stride: Ints
-    dilation: Ints
-    lo: Ints
-    extent: Ints
-    has_bias: bool
-    unit: bool = False
-    """Promises a kernel of ones: values are moved, not multiplied."""
-
-    @property
-    def dims(self) -> int:
-        """Number of spatial axes."""
-        return len(self.window)
-
-    @property
-    def span(self) -> Ints:
-        """Positions from the first tap to the last, both counted, on every axis."""
-        return tuple(d * (w - 1) + 1 for d, w in zip(self.dilation, self.window, strict=True))
 
     @property
     def near(self) -> Ints:
@@ -84,26 +63,17 @@ class Geometry:
         )
 
     @property
-    def channelwise(self) -> bool:
-        """Whether channel c of the output depends on channel c of the input only."""
-        return self.groups == self.inputs == self.outputs
-
-    @property
     def per_channel(self) -> bool:
         """Whether it is no more than a scale and shift per channel."""
         return self.channelwise and self.pointwise
-
-    @property
-    def weights(self) -> int:
-        """Elements of the kernel."""
-        return self.outputs * (self.inputs // self.groups) * math.prod(self.window)
 
     def length_in(self, axis: int, length_out: int, slack: int = 0) -> int:
         """The shortest input (plus `slack` < stride) that gives `length_out` on this axis."""
         return self.stride[axis] * (length_out - 1) + 1 - self.extent[axis] + slack
 
 
-Map = Geometry | Scalar
+Map = Geometry | Transposed | Scalar
+W = TypeVar("W", Geometry, Transposed)
 
 
 def pointwise(inputs: int, outputs: int, groups: int, dims: int, *, has_bias: bool) -> Geometry:
@@ -158,27 +128,18 @@ def compose(after: Map, before: Map) -> Map:
         raise Inexact(f"channel counts differ ({before.outputs} and {after.inputs})")
     if before.has_bias:
         _require_inside(after, "a per-channel shift")
+    if isinstance(after, Transposed) or isinstance(before, Transposed):
+        return transposed.compose(scattered(after), scattered(before))
     _require_zero_outside(after, before)
 
-    step = tuple(
-        _step((s * d if w > 1 else 0), (e if v > 1 else 0))
-        for s, d, w, e, v in zip(
-            before.stride, after.dilation, after.window, before.dilation, before.window, strict=True
-        )
-    )
-    reach = tuple(
-        s * d * (w - 1) + e * (v - 1)
-        for s, d, w, e, v in zip(
-            before.stride, after.dilation, after.window, before.dilation, before.window, strict=True
-        )
-    )
+    dilation, window = chained(*hops(after, before))
     return Geometry(
         inputs=before.inputs,
         outputs=after.outputs,
         groups=math.gcd(after.groups, before.groups),
-        window=tuple(r // g + 1 for r, g in zip(reach, step, strict=True)),
+        window=window,
         stride=tuple(s * t for s, t in zip(after.stride, before.stride, strict=True)),
-        dilation=step,
+        dilation=dilation,
         lo=tuple(s * b + a for s, b, a in zip(before.stride, after.lo, before.lo, strict=True)),
         extent=tuple(a + s * b for s, b, a in zip(before.stride, after.extent, before.extent, strict=True)),
         has_bias=after.has_bias or before.has_bias,
@@ -186,12 +147,18 @@ def compose(after: Map, before: Map) -> Map:
     )
 
 
+def hops(after: Geometry, before: Geometry) -> tuple[Ints, Ints, Ints, Ints]:
+    """How far apart the taps of either come to lie in `after ∘ before`, each with its window."""
+    spread = tuple(s * d for s, d in zip(before.stride, after.dilation, strict=True))
+    return spread, after.window, before.dilation, before.window
+
+
 def add(a: Map, b: Map) -> Map:
     """The structure of a + b, two maps of the same source. Raises `Inexact` with the reason."""
     if isinstance(a, Scalar) and isinstance(b, Scalar):
         return Scalar(a.has_bias or b.has_bias)
     if isinstance(a, Scalar):
-        assert isinstance(b, Geometry)
+        assert not isinstance(b, Scalar)
         return add(promote(a, b), b)
     if isinstance(b, Scalar):
         return add(a, promote(b, a))
@@ -199,74 +166,85 @@ def add(a: Map, b: Map) -> Map:
         raise Inexact("the branches work along different axes of the tensor")
     if (a.inputs, a.outputs) != (b.inputs, b.outputs):
         raise Inexact("the sum broadcasts over channels")
-    return _united([a, b], a.outputs, math.gcd(a.groups, b.groups))
+    groups = math.gcd(a.groups, b.groups)
+    if isinstance(a, Geometry) and isinstance(b, Geometry):
+        return _united([a, b], a.outputs, groups)
+    return _united([scattered(a), scattered(b)], a.outputs, groups)
 
 
-def stack(parts: list[Geometry]) -> Geometry:
+def stack(parts: Sequence[Geometry | Transposed]) -> Geometry | Transposed:
     """The structure of a channel concatenation of maps of the same source. Raises `Inexact`."""
     first = parts[0]
     if any(p.dims != first.dims or p.inputs != first.inputs for p in parts):
         raise Inexact("the branches work along different axes of the tensor")
-    return _united(parts, sum(p.outputs for p in parts), 1)
+    outputs = sum(p.outputs for p in parts)
+    gathering = [p for p in parts if isinstance(p, Geometry)]
+    if len(gathering) == len(parts):
+        return _united(gathering, outputs, 1)
+    return _united([scattered(p) for p in parts], outputs, 1)
 
 
-def promote(scalar: Scalar, like: Geometry) -> Geometry:
+def scattered(g: Geometry | Transposed) -> Transposed:
+    """A map of stride 1 with its kernel turned around and written as one that scatters. Raises `Inexact`."""
+    if isinstance(g, Transposed):
+        return g
+    if any(s > 1 for s in g.stride):
+        raise Inexact(
+            f"a layer with stride {list(g.stride)} skips positions between those of a transposed one"
+        )
+    return Transposed(
+        g.inputs, g.outputs, g.groups, g.window, g.stride, g.dilation, _turned(g), g.extent, g.has_bias
+    )
+
+
+def gathered(t: Transposed) -> Geometry:
+    """The same, back: a scattering map of stride 1 as a convolution."""
+    assert all(s == 1 for s in t.stride)
+    return Geometry(
+        t.inputs, t.outputs, t.groups, t.window, t.stride, t.dilation, _turned(t), t.extent, t.has_bias
+    )
+
+
+def _turned(m: Windowed) -> Ints:
+    return tuple(1 - lo - n for lo, n in zip(m.lo, m.span, strict=True))
+
+
+def promote(scalar: Scalar, like: Windowed) -> Geometry:
     """The scalar map written as a per-channel map that can be added to `like`."""
     if like.inputs != like.outputs:
         raise Inexact("the sum broadcasts over channels")
     return channelwise(like.outputs, like.dims, has_bias=scalar.has_bias)
 
 
-def offsets(part: Geometry, whole: Geometry) -> tuple[Ints, Ints]:
-    """Where the taps of `part` lie in the window of `whole`: (first index, index step) per axis."""
-    first = tuple((p - w) // d for p, w, d in zip(part.lo, whole.lo, whole.dilation, strict=True))
-    step = tuple(
-        p // w if n > 1 else 1 for p, w, n in zip(part.dilation, whole.dilation, part.window, strict=True)
-    )
-    return first, step
-
-
-def _united(parts: list[Geometry], outputs: int, groups: int) -> Geometry:
+def _united(parts: Sequence[W], outputs: int, groups: int) -> W:
     first = parts[0]
     if any(p.stride != first.stride for p in parts):
         raise Inexact(f"the branches have different strides ({_several(p.stride for p in parts)})")
     if any(p.extent != first.extent for p in parts):
         raise Inexact("the branches give different output sizes for some input sizes")
-    lo, window, dilation = [], [], []
-    for axis in range(first.dims):
-        low = min(p.lo[axis] for p in parts)
-        high = max(p.lo[axis] + p.span[axis] for p in parts) - 1
-        step = 0
-        for p in parts:
-            step = math.gcd(step, p.lo[axis] - low)
-            if p.window[axis] > 1:
-                step = math.gcd(step, p.dilation[axis])
-        step = step or 1
-        lo.append(low)
-        dilation.append(step)
-        window.append((high - low) // step + 1)
-    return Geometry(
-        first.inputs,
-        outputs,
-        groups,
-        tuple(window),
-        first.stride,
-        tuple(dilation),
-        tuple(lo),
-        first.extent,
-        any(p.has_bias for p in parts),
+    lo, dilation, window = union(parts)
+    return replace(
+        first,
+        outputs=outputs,
+        groups=groups,
+        window=window,
+        dilation=dilation,
+        lo=lo,
+        has_bias=any(p.has_bias for p in parts),
+        unit=False,
     )
-
-
-def _step(a: int, b: int) -> int:
-    return math.gcd(a, b) or 1
 
 
 def _several(items: object) -> str:
     return " and ".join(sorted({str(list(i)) for i in items}))  # type: ignore[attr-defined]
 
 
-def _require_inside(after: Geometry, shift: str) -> None:
+def _require_inside(after: Geometry | Transposed, shift: str) -> None:
+    if isinstance(after, Transposed):
+        raise Inexact(
+            f"{shift} before a transposed convolution with stride {list(after.stride)}: every output is "
+            "reached by other taps than its neighbours, so the shift behind it is not the same everywhere"
+        )
     if any(p > 0 for p in after.near) or any(p > 0 for p in after.far):
         raise Inexact(
             f"{shift} before zero padding: the padded border stays zero, "

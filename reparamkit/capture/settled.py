@@ -23,7 +23,7 @@ class SettledArguments(nn.Module):
         for name, captured, value in zip(self.names, self.values, given, strict=True):
             if type(value) is not type(captured) or value != captured:
                 raise ValueError(
-                    f"the network was captured with {name} = {captured!r}, which is built into the graph, and was "
+                    f"the network was captured with {name} = {captured!r}, which is in its graph, and was "
                     f"given {value!r}; fold it with that value"
                 )
 

@@ -7,10 +7,10 @@ the arithmetic that a mobile core does while it moves four bytes. For a convolut
 
     MACs = |output| · (inputs / groups) · Π window        elements = |input| + |output| + |kernel| + |bias|
 
-with the sizes seen at capture. A sum of two tensors is |output| MACs and 3·|output| elements; a
-per-channel scale and shift (a batch norm) is a one-tap depthwise convolution. Uneven zero padding needs a
-pass of its own over the input. Constants that the network recomputes from its parameters on every run
-count as moved once.
+with the sizes seen at capture; for a transposed convolution, |input| · (outputs / groups) · Π window MACs. A
+sum of two tensors is |output| MACs and 3·|output| elements; a per-channel scale and shift (a batch norm) is a
+one-tap depthwise convolution. Uneven zero padding needs a pass of its own over the input. Constants that the
+network recomputes from its parameters on every run count as moved once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from reparamkit.algebra import Geometry, Map, Scalar
+from reparamkit.algebra import Geometry, Map, Scalar, Transposed
+from reparamkit.algebra.transposed import realisable
 from reparamkit.operators import Value
 
 KAPPA = 16.0
@@ -29,6 +30,8 @@ def layer(structure: Map, source: Value, result: Value) -> float:
     read, written = math.prod(source.shape), math.prod(result.shape)
     if isinstance(structure, Scalar):
         return 0.0 if structure.identity else written + KAPPA * (read + written)
+    if isinstance(structure, Transposed):
+        return _scattering(realisable(structure), read, written)
     uneven = structure.near != structure.far or any(p < 0 for p in structure.near)
     padded = _padded(structure, source) if uneven else read
     if structure.unit and all(s == 1 for s in structure.stride):
@@ -38,6 +41,11 @@ def layer(structure: Map, source: Value, result: Value) -> float:
     if uneven:
         moved += 2 * padded
     return written * taps + KAPPA * moved
+
+
+def _scattering(t: Transposed, read: int, written: int) -> float:
+    moved = read + written + t.weights + (t.outputs if t.has_bias else 0)
+    return read * (t.outputs // t.groups) * math.prod(t.window) + KAPPA * moved
 
 
 def _padded(structure: Geometry, source: Value) -> int:

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from reparamkit.algebra import Inexact, Map, Scalar, geometry
+from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
 from reparamkit.folding import cost
 from reparamkit.folding.dominance import PostDominance
 from reparamkit.operators import Affine, Bordered, Concat, Meaning, Part, Through, Value
@@ -162,7 +162,7 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        mixes = isinstance(part.structure, geometry.Geometry) and not part.structure.per_channel
+        mixes = not isinstance(part.structure, Scalar) and not part.structure.per_channel
         for form in self._of[part.value.id]:
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
@@ -223,9 +223,9 @@ class Forms:
                 node, ((source, structure),), tuple(s[source][0] for s in singles), original=False
             )
 
-    def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, geometry.Geometry]]:
+    def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, Geometry | Transposed]]:
         """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
-        found: dict[int, tuple[Form | None, geometry.Geometry]] = {}
+        found: dict[int, tuple[Form | None, Geometry | Transposed]] = {}
         if not 0 <= dims <= 3 or not isinstance(value.sizes[value.ndim - 1 - dims], int):
             return found
         cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]

@@ -2,9 +2,10 @@
 
     Σ map_i(source_i) + b   ──▶   conv_1(source_1) + conv_2(source_2) + source_3 + …
 
-Every map becomes an `nn.Conv1d/2d/3d` or `nn.Linear` with a bias, behind an explicit zero padding or crop
-where the two sides differ; plain copies and multiples of a source join in the sum. A map per channel on the
-last axis, where a linear layer would be dense, becomes a product and a sum.
+Every map becomes an `nn.Conv1d/2d/3d`, `nn.ConvTranspose1d/2d/3d` or `nn.Linear` with a bias, convolutions
+behind an explicit zero padding or crop where the two sides differ; plain copies and multiples of a source
+join in the sum. A map per channel on the last axis, where a linear layer would be dense, becomes a product
+and a sum.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reparamkit.algebra import AffineMap, Geometry, ScalarMap
+from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
+from reparamkit.algebra.affine import placed
+from reparamkit.algebra.transposed import exchanged, realisable
 from reparamkit.folding.numbers import Terms
 
 aten = torch.ops.aten
@@ -121,7 +124,7 @@ class Realisation:
             if isinstance(module, ChannelScale):
                 found.extend(["mul"] if module.bias is None else ["mul", "add"])
             else:
-                found.append("linear" if isinstance(module, nn.Linear) else f"conv{_dims(module)}d")
+                found.append("linear" if isinstance(module, nn.Linear) else _convolution(module))
 
         self.build(lambda s: None, function, layer)
         return Counter(found)
@@ -162,8 +165,13 @@ def _is_depthwise_1x1(module: nn.Module | None) -> bool:
     return per_channel and all(n == 1 for n in (*module.kernel_size, *module.stride))
 
 
-def _dims(module: nn.Module | None) -> int:
-    return next(d for d, kind in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)) if isinstance(module, kind))
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def _convolution(module: nn.Module | None) -> str:
+    kind, kinds = ("conv_transpose", _TRANSPOSED) if isinstance(module, _TRANSPOSED) else ("conv", _CONVS)
+    return f"{kind}{next(d for d, k in enumerate(kinds, 1) if isinstance(module, k))}d"
 
 
 def realise(terms: Terms) -> Realisation:
@@ -176,6 +184,9 @@ def realise(terms: Terms) -> Realisation:
     for i, ((source, m), bias) in enumerate(zip(maps, biases, strict=True)):
         if bias.any() or i == len(maps) - 1:
             bias, shift = bias + shift, 0.0
+        if isinstance(m.structure, Transposed):
+            layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))
+            continue
         pad = _padding(m.structure) or ((0, 0) * m.structure.dims if m.structure.unit else None)
         moves = m.structure.unit and all(s == 1 for s in m.structure.stride) and not bias.any()
         layers.append(Layer(source, None if moves else _module(m.structure, m.kernel, bias), pad))
@@ -202,7 +213,7 @@ def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
     if g.dims == 0:
         linear = nn.Linear(g.inputs, g.outputs, device="meta")
         return _filled(linear, kernel, bias)
-    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[g.dims - 1](
+    conv = _CONVS[g.dims - 1](
         g.inputs,
         g.outputs,
         g.window,  # type: ignore[arg-type]
@@ -213,6 +224,21 @@ def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
         device="meta",
     )
     return _filled(conv, kernel, bias)
+
+
+def _scattering(m: AffineMap, t: Transposed, bias: Tensor) -> nn.Module:
+    conv = _TRANSPOSED[t.dims - 1](
+        t.inputs,
+        t.outputs,
+        t.window,  # type: ignore[arg-type]
+        stride=t.stride,  # type: ignore[arg-type]
+        padding=t.padding,  # type: ignore[arg-type]
+        output_padding=t.output_padding,  # type: ignore[arg-type]
+        dilation=t.dilation,  # type: ignore[arg-type]
+        groups=t.groups,
+        device="meta",
+    )
+    return _filled(conv, exchanged(placed(m, t), t.groups), bias)
 
 
 def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Numbers, ScalarMap, affine
+from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, Scalar, ScalarMap, affine
 from reparamkit.folding.forms import Form, Node
 from reparamkit.operators import Affine, Bordered, Concat
 
@@ -81,7 +81,7 @@ def _bordered(form: Form, meaning: Bordered, done: dict[int, Terms]) -> Terms:
 
 def _stacked(form: Form, node: Node, meaning: Concat, done: dict[int, Terms]) -> Terms:
     ((source, structure),) = form.terms
-    if not isinstance(structure, Geometry):
+    if structure is None or isinstance(structure, Scalar):
         raise Inexact("its input is a concatenation of different values")
     parts: list[AffineMap] = []
     for value, choice in zip(meaning.values, form.choices, strict=True):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from reparamkit.algebra import AffineMap
+from reparamkit.algebra import AffineMap, Geometry, Transposed
 from reparamkit.folding.forms import Form, Node
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
@@ -189,11 +189,7 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
                 if ndim > d + 1:
                     shape[0] = batch
                 for axis in range(d):
-                    g = own[0] if own else None
-                    give = 0 if g is None else slack * (g.stride[axis] - 1)
-                    shape[ndim - d + axis] = (
-                        outputs[axis] if g is None else g.length_in(axis, outputs[axis], give)
-                    )
+                    shape[ndim - d + axis] = _length_in(own[0] if own else None, axis, outputs[axis], slack)
                 shapes[s] = tuple(shape)
             if all(n > 0 for shape in shapes.values() for n in shape):
                 yield False, shapes
@@ -204,22 +200,47 @@ def _shapes(host: Host, form: Form, terms: Terms) -> Iterator[tuple[bool, dict[i
     yield True, captured
 
 
-def _lengths(maps: Sequence[tuple[int, object]], d: int) -> list[tuple[tuple[int, ...], int]]:
-    """Output lengths per axis, and whether inputs are the shortest or the longest that give them.
+def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slack: int) -> int:
+    if isinstance(g, Geometry):
+        return g.length_in(axis, length_out, slack * (g.stride[axis] - 1))
+    return length_out if g is None else g.length_in(axis, length_out) or 0
 
-    Odd, even and minimal lengths; where there are two axes or more, on different axes of the same input.
+
+def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int) -> list[tuple[tuple[int, ...], int]]:
+    """Output lengths per axis that all maps have in common, odd and even ones where there are both.
+
+    Where there are two axes or more, odd, even and minimal ones lie on different axes of the same input. With
+    each, whether inputs are the shortest or the longest that give it. Transposed convolutions
+    of different strides may have no length in common.
     """
     odd, even, one = [], [], []
     for axis in range(d):
-        need = 1
+        need, period = 1, 1
         for _, g in maps:
-            reach = max(-g.lo[axis], g.lo[axis] + g.span[axis] - 1, 1)  # type: ignore[attr-defined]
-            need = max(need, math.ceil((reach + g.extent[axis]) / g.stride[axis]) + 1)  # type: ignore[attr-defined]
-        odd.append(need | 1)
-        even.append(need + need % 2)
-        one.append(1)
+            need = max(need, _needed(g, axis))
+            period = math.lcm(period, g.stride[axis] if isinstance(g, Transposed) else 1)
+        common = [n for n in range(1, need + 2 * period) if all(_gives(g, axis, n) for _, g in maps)]
+        large = sorted([n for n in common if n >= need][:2], key=lambda n: n % 2 == 0)
+        if len(large) < 2:
+            return []
+        odd.append(large[0])
+        even.append(large[1])
+        one.append(common[0])
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
     if d == 1:
         return [(tuple(mixed), 0), (tuple(even), 1), (tuple(one), 0)]
     least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
     return [(tuple(mixed), 0), (tuple(least), 1)]
+
+
+def _needed(g: Geometry | Transposed, axis: int) -> int:
+    """The shortest output at which every tap meets data."""
+    lo, span, extent, stride = g.lo[axis], g.span[axis], g.extent[axis], g.stride[axis]
+    if isinstance(g, Transposed):
+        inputs = math.ceil((span + max(-lo, 0) + max(lo + span - 1 - extent, 0)) / stride) + 1
+        return stride * (inputs - 1) + 1 + extent
+    return math.ceil((max(-lo, lo + span - 1, 1) + extent) / stride) + 1
+
+
+def _gives(g: Geometry | Transposed, axis: int, length: int) -> bool:
+    return isinstance(g, Geometry) or g.length_in(axis, length) is not None

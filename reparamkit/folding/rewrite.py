@@ -191,7 +191,7 @@ def _spoken(host: Host, index: int) -> str:
 def _described(module: nn.Module) -> str:
     if isinstance(module, nn.Linear):
         return f"Linear {module.in_features} -> {module.out_features}"
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if isinstance(module, nn.modules.conv._ConvNd):
         window = "x".join(map(str, module.kernel_size))
         groups = f", groups {module.groups}" if module.groups > 1 else ""
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""

@@ -86,7 +86,7 @@ def per_channel(meaning: Meaning | None) -> Part | None:
     if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
     part = meaning.parts[0]
-    if isinstance(part.structure, Geometry) and not part.structure.per_channel:
+    if not isinstance(part.structure, Scalar) and not part.structure.per_channel:
         return None
     return part
 

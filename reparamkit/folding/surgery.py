@@ -128,7 +128,7 @@ class Surgery:
         kind = "scale"
         if isinstance(module, nn.Linear):
             kind = "linear"
-        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        elif isinstance(module, nn.modules.conv._ConvNd):
             kind = "conv"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 

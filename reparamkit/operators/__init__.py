@@ -14,6 +14,7 @@ from reparamkit.operators import (
     normalisation,
     padding,
     pooling,
+    transposed,
 )
 from reparamkit.operators.base import (
     Affine,
@@ -58,4 +59,5 @@ __all__ = [
     "pooling",
     "read",
     "reader",
+    "transposed",
 ]

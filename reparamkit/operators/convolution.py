@@ -8,14 +8,15 @@
 from __future__ import annotations
 
 from reparamkit.algebra import AffineMap, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader
+from reparamkit.operators.base import Affine, Call, Meaning, Part, reader
+from reparamkit.operators.transposed import conv_transpose
 
 
 @reader("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.convolution.default")
 def conv(call: Call) -> Meaning:
     """Integer padding, the same on both sides."""
     if call.get("transposed", False):
-        raise NotAffine("transposed convolutions are not folded yet")
+        return conv_transpose(call)
     dims = len(call.constant("weight", "weight").shape) - 2
     padding = call.ints("padding", dims, 0)
     return _conv(call, padding, padding)
@@ -32,16 +33,6 @@ def conv_with_named_padding(call: Call) -> Meaning:
     total = [d * (w - 1) for d, w in zip(dilation, window, strict=True)]
     near = tuple(t // 2 for t in total)
     return _conv(call, near, tuple(t - n for t, n in zip(total, near, strict=True)))
-
-
-@reader(
-    "aten.conv_transpose1d.default",
-    "aten.conv_transpose2d.input",
-    "aten.conv_transpose3d.input",
-)
-def conv_transpose(call: Call) -> Meaning:
-    """Not read yet."""
-    raise NotAffine("transposed convolutions are not folded yet")
 
 
 def _conv(call: Call, near: tuple[int, ...], far: tuple[int, ...]) -> Affine:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reparamkit.algebra import Geometry, Inexact, Scalar, geometry
+from reparamkit.algebra import Geometry, Inexact, Scalar, geometry, windows
 from tests.algebra.maps import apply, maps, runs, sizes
 from tests.nets import noise
 
@@ -95,7 +95,7 @@ def test_the_taps_of_a_part_lie_where_they_did(data: st.DataObject, dims: int) -
     whole = geometry.add(a, b)
     assert isinstance(whole, Geometry)
     for part in (a, b):
-        first, step = geometry.offsets(part, whole)
+        first, step = windows.offsets(part, whole)
         for axis in range(dims):
             for tap in range(part.window[axis]):
                 index = first[axis] + step[axis] * tap

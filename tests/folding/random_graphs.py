@@ -22,6 +22,7 @@ from tests.nets import noise, randomised
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 _NAMES = {"torch": torch, "F": F}
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MOST_ELEMENTS = 20_000
 
@@ -160,13 +161,67 @@ class _Builder:
         )
         return self.line(f"{self.module(layer)}({v})", v, dims=dims)
 
+    def transposed(self, v: str, **fixed: Any) -> str:
+        """A transposed convolution, now and then to a size that the caller gives."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        groups = self.pick([1, 1, *_divisors(channels)])
+        outputs = fixed.get("outputs") or groups * self.int(1, max(1, 6 // groups))
+        if outputs % groups:
+            groups = 1
+        window = fixed.get("window") or self.pick([1, 2, 3, 4, (3, 1, 2)[:dims], (2, 4, 3)[:dims]])
+        dilation = fixed.get("dilation") or self.pick([1, 1, 1, 2])
+        stride = fixed.get("stride") or self.pick([1, 2, 2, 3, (2, 1, 2)[:dims]])
+        padding = fixed.get("padding", self.pick([0, 0, 1, 2, (1, 0, 2)[:dims]]))
+        more = fixed.get("more", self.pick([0, 0, 1]))
+        bias = fixed.get("bias", self.coin())
+        layer = _TRANSPOSED[dims](channels, outputs, window, stride, padding, more, groups, bias, dilation)
+        size = ""
+        if not fixed and more == 0 and self.int(0, 3) == 0:
+            size = self.pick(
+                [
+                    f", output_size=[2 * n for n in {v}.shape[2:]]",
+                    f", output_size={[2 * n + self.int(0, 1) for n in self.shape(v)[2:]]}",
+                ]
+            )
+        return self.line(f"{self.module(layer)}({v}{size})", v, dims=dims)
+
+    def upsampled(self, v: str) -> str:
+        """Parallel transposed convolutions of one stride; their sum, where the sizes agree."""
+        dims = self.layout[v]
+        stride, outputs = self.pick([2, 2, 3, 1]), self.int(1, 5)
+        found = []
+        for _ in range(self.int(2, 3)):
+            padding = self.int(0, 2)
+            window = stride + 2 * padding
+            if self.int(0, 3) == 0:
+                window += 1
+            more = 0
+            if window > 1 and stride > 1 and self.int(0, 3) == 0:
+                window, more = window - 1, 1
+            sizes = {"window": window, "padding": padding, "more": more}
+            inner = self.conv(v, window=1, stride=1, padding=0) if self.int(0, 3) == 0 else v
+            branch = self.transposed(inner, outputs=outputs, stride=stride, dilation=1, **sizes)
+            if self.coin():
+                branch = self.norm(branch)
+            if branch not in (v, inner) and (not found or self.shape(branch) == self.shape(found[0])):
+                found.append(branch)
+        if len(found) < 2:
+            return found[0] if found else v
+        if self.int(0, 3) == 0:
+            return self.line(f"torch.cat([{', '.join(found)}], 1)", *found, dims=dims)
+        total = found[0]
+        for other in found[1:]:
+            form = self.pick(["{a} + {b}", "{a} - {b}", "{b} + {a} * -0.5"])
+            total = self.line(form.format(a=total, b=other), total, other, dims=dims)
+        return total
+
     def again(self, v: str) -> str:
         """A module that is used already, on another value."""
         dims, channels = self.layout[v], self.shape(v)[1]
         known = [
             n
             for n, m in self.net.named_modules()
-            if (isinstance(m, _CONVS.get(dims, nn.Linear)) and m.in_channels == channels)
+            if (isinstance(m, (_CONVS[dims], _TRANSPOSED[dims])) and m.in_channels == channels)
             or (isinstance(m, _NORMS[dims]) and m.num_features == channels)
         ]
         return self.line(f"self.{self.pick(known)}({v})", v, dims=dims) if known else v
@@ -403,6 +458,11 @@ class _Builder:
                 f"torch.tanh({weight})",
             ]
         )
+        if self.int(0, 3) == 0:
+            form = f"({form}).transpose(0, 1)"
+            return self.line(
+                f"F.conv_transpose{dims}d({v}, {form}, stride=2, padding={window // 2})", v, dims=dims
+            )
         return self.line(f"F.conv{dims}d({v}, {form}, padding={window // 2})", v, dims=dims)
 
     # other layouts
@@ -483,6 +543,8 @@ def _divisors(n: int) -> list[int]:
 
 _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (6, _Builder.conv),
+    (2, _Builder.transposed),
+    (2, _Builder.upsampled),
     (4, _Builder.branches),
     (4, _Builder.norm),
     (4, _Builder.arithmetic),

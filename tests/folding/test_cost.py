@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from reparamkit.algebra import Geometry, Scalar, geometry
+from reparamkit.algebra.transposed import transposed
 from reparamkit.folding import cost
 from reparamkit.operators import Value
 from tests.nets import Net, fold_and_compare, noise, randomised
@@ -128,6 +130,19 @@ def test_uneven_padding_costs_a_pass_over_the_padded_input() -> None:
     uneven = cost.layer(conv(2), _value(1, 8, 10), _value(1, 8, 11))
     padded = 8 * 13
     assert uneven - even == 8 * 3 + cost.KAPPA * (8 * 11 - 8 * 10 + padded - 80 + 2 * padded)
+
+
+def test_a_transposed_convolution_multiplies_once_for_every_input_and_tap() -> None:
+    t = transposed(8, 16, 2, (4, 4), (2, 2), (1, 1), (1, 1), (0, 0), has_bias=True)
+    read, written, weights = 2 * 8 * 25, 2 * 16 * 100, 16 * 4 * 16
+    expected = read * 8 * 16 + cost.KAPPA * (read + written + weights + 16)
+    assert cost.layer(t, _value(2, 8, 5, 5), _value(2, 16, 10, 10)) == expected
+
+
+def test_taps_of_zero_that_torch_needs_are_paid_for() -> None:
+    t = transposed(8, 8, 8, (2,), (2,), (1,), (0,), (0,), has_bias=False)
+    cropped = replace(t, extent=(t.extent[0] - 1,))
+    assert cost.layer(cropped, _value(1, 8, 10), _value(1, 8, 19)) == 80 * 3 + cost.KAPPA * (80 + 152 + 24)
 
 
 def test_nothing_costs_nothing_and_a_factor_costs_a_pass() -> None:
