@@ -416,7 +416,16 @@ class _Builder:
         parts = [v, *(self.pick(others) for _ in range(self.int(1, 2)))]
         if self.coin():
             parts[0] = self.conv(v, window=1, stride=1, padding=0, dilation=1)
-        return self.line(f"torch.cat([{', '.join(parts)}], 1)", *parts, dims=dims)
+        whole = self.line(f"torch.cat([{', '.join(parts)}], 1)", *parts, dims=dims)
+        return self.norm(whole) if self.coin() else whole
+
+    def standardised(self, v: str) -> str:
+        """A norm by the statistics of its own input, whose scale and shift are another matter."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        groups = self.pick([1, *_divisors(channels)])
+        instance = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[dims - 1]
+        layer = nn.GroupNorm(groups, channels) if self.coin() else instance(channels, affine=True)
+        return self.line(f"{self.module(layer)}({v})", v, dims=dims)
 
     def split(self, v: str) -> str:
         """Some of the channels, or all in another order."""
@@ -522,13 +531,14 @@ class _Builder:
                 v = self.line(form.format(v=v, c=self.tensor(channels)), v, dims=-1)
             elif kind == 3:
                 norm = self.module(nn.BatchNorm1d(channels))
-                v = self.line(f"{norm}({v}.flatten(0, -2)).reshape({v}.shape)", v, dims=-1)
+                back = self.pick([f"reshape({v}.shape)", f"reshape_as({v})", f"view_as({v})"])
+                v = self.line(f"{norm}({v}.flatten(0, -2)).{back}", v, dims=-1)
             elif kind == 4:
-                v = self.line(
-                    self.pick(["F.relu({v})", "F.layer_norm({v}, ({c},))"]).format(v=v, c=channels),
-                    v,
-                    dims=-1,
-                )
+                norm = self.pick([nn.LayerNorm, nn.RMSNorm])(channels)
+                forms = ["F.relu({v})", "F.layer_norm({v}, ({c},))", "{norm}({v})", "{norm}({v})"]
+                form = self.pick(forms)
+                name = self.module(norm) if "norm}" in form else ""
+                v = self.line(form.format(v=v, c=channels, norm=name), v, dims=-1)
             elif kind == 5:
                 v = self.line(f"{v} + {v} * {self.factor()}", v, dims=-1)
             else:
@@ -557,6 +567,7 @@ _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (2, _Builder.concatenated),
     (2, _Builder.written),
     (1, _Builder.again),
+    (1, _Builder.standardised),
     (1, _Builder.split),
     (1, _Builder.resized),
     (1, _Builder.computed),
