@@ -39,7 +39,7 @@ def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
             form = forms.of(node.id)[0]
             chosen[node.id] = form
             needed |= form.sources
-        twice = _twice(nodes, chosen)
+        twice = _twice(nodes, chosen) - barred
         if not twice:
             return Plan(nodes, forms, dict(sorted(chosen.items())))
         barred |= twice
