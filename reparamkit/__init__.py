@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UnusableInput,
     )
     from reparamkit.folding.findings import Fold, Refusal
+    from reparamkit.parts import Part
     from reparamkit.verify import Equivalence, assert_equivalent, check
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _HOMES = {
     "load": "reparamkit.capture.source",
     "Fold": "reparamkit.folding.findings",
     "Refusal": "reparamkit.folding.findings",
+    "Part": "reparamkit.parts",
     "Equivalence": "reparamkit.verify",
     "assert_equivalent": "reparamkit.verify",
     "check": "reparamkit.verify",
@@ -58,6 +60,7 @@ __all__ = [
     "Inspection",
     "MissingExtra",
     "NotEquivalent",
+    "Part",
     "Refusal",
     "ReparamkitError",
     "Source",

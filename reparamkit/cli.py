@@ -1,4 +1,4 @@
-"""The command line: arguments in, calls of the public API, exit status out.
+"""The command line: arguments in, calls of the public API, exit status out. `check` has a file of its own.
 
 Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, 3 an error of
 reparamkit itself.
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+
+from reparamkit.cli_check import check
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +82,16 @@ DynamicOption = Annotated[
 ]
 
 
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail with status 1, and write nothing, if a fold failed its own check, although it was taken "
+        "back.",
+    ),
+]
+
+
 @app.command()
 def fold(
     source: SourceArgument,
@@ -89,8 +101,9 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx or .pt2; may be given several times. Default: "
-            "STEM.folded.pt2 beside the source, for a reference model in the current folder.",
+            help="Where to write, by suffix: .onnx, .pt2, or .pt for the whole module, pickled; may be given "
+            "several times. Default: STEM.folded.pt2 beside the source, for a reference model in the current "
+            "folder; STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -98,6 +111,7 @@ def fold(
     trust_pickle: TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
+    strict: StrictOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower import check_suffix
@@ -116,10 +130,18 @@ def fold(
         _check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
         import reparamkit as rk
+        from reparamkit.api import require_none_undone
 
         folded = rk.fold(opened, inputs, dynamic=sizes)
-        say(f"writing and verifying {', '.join(map(str, paths))}")
-        folded.save(*paths)
+    with _told_if_refused(opened.name, folded):
+        if strict:
+            require_none_undone(folded)
+        if folded.parts and not output:
+            paths = [path.with_suffix(".pt") for path in paths]
+            _check_distinct([*paths, *([json_file] if json_file else [])])
+        with _progress() as say:
+            say(f"writing and verifying {', '.join(map(str, paths))}")
+            folded.save(*paths)
     _tell(opened.name, folded, json_file)
 
 
@@ -131,6 +153,7 @@ def inspect(
     trust_pickle: TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
+    strict: StrictOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     from reparamkit.lower import check_writable
@@ -143,8 +166,12 @@ def inspect(
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         say(f"reading {opened.name}")
         import reparamkit as rk
+        from reparamkit.api import require_none_undone
 
         found = rk.inspect(opened, inputs, dynamic=sizes)
+    with _told_if_refused(opened.name, found):
+        if strict:
+            require_none_undone(found)
     _tell(opened.name, found, json_file)
 
 
@@ -162,6 +189,9 @@ def models(
             show_all(found, console)
         else:
             show_one(found[0], console)
+
+
+app.command()(check)
 
 
 def _version(asked: bool) -> None:
@@ -267,11 +297,29 @@ def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None
         found.notes,
         getattr(found, "equivalence", None),
         getattr(found, "saved", ()),
+        found.undone,
+        found.parts,
     )
     if json_file is not None:
         write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
     with _report() as console:
         show(report, console)
+
+
+@contextlib.contextmanager
+def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
+    """Print the report of a network that is not written: the findings would be lost."""
+    from reparamkit.errors import CannotCapture, NotEquivalent
+
+    try:
+        yield
+    except CannotCapture:
+        _tell(name, found, None)
+        raise
+    except NotEquivalent:
+        if found.undone:
+            _tell(name, found, None)
+        raise
 
 
 @contextlib.contextmanager

@@ -21,7 +21,11 @@ class UnusableInput(ReparamkitError):
 
 
 class CannotCapture(UnusableInput):
-    """torch.export could not turn the model into one graph."""
+    """torch.export could not turn the model into one graph; `reason` says why without advice."""
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class UntrustedPickle(UnusableInput):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +28,14 @@ def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             for buffer, version, value in kept:
                 if buffer._version != version:
                     buffer.copy_(value)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put torch's random state back afterwards, on every device in use. Also a decorator."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(list(devices)):
+        yield
 
 
 def _copies(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 import reparamkit as rk
 from reparamkit import cli
 from reparamkit.folding.layers import Realisation
+from reparamkit.operators.base import _READERS, Call, Meaning
 from tests.capture.files import write_scripted
 from tests.nets import assert_same, noise, randomised
 
@@ -60,6 +62,22 @@ def training() -> nn.Module:
 
 def choosy() -> nn.Module:
     return randomised(Choosy())
+
+
+class Bare(nn.Module):
+    """Control flow on the data, and nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def choosy_norms() -> nn.Module:
+    return nn.Sequential(Bare(), two_norms()).eval()
+
+
+def two_norms() -> nn.Module:
+    layers = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6)
+    return randomised(nn.Sequential(*layers))
 
 
 def broken() -> nn.Module:
@@ -395,6 +413,8 @@ def test_several_outputs_and_json(run: Run, tmp_path: Path) -> None:
         "after",
         "folds",
         "refusals",
+        "undone",
+        "parts",
         "notes",
         "equivalence",
         "files",
@@ -411,7 +431,7 @@ def test_several_outputs_and_json(run: Run, tmp_path: Path) -> None:
     assert 0 < fold["float64_error"] < 1e-10
     (refusal,) = found["refusals"]
     assert refusal["operator"] == "aten.mul.Tensor"
-    assert found["notes"] == []
+    assert found["notes"] == found["undone"] == found["parts"] == []
     assert found["equivalence"]["passed"] is True
     assert found["equivalence"]["e1"] <= found["equivalence"]["budget"]
     assert [f["path"] for f in found["files"]] == ["a.pt2", "b.onnx"]
@@ -458,6 +478,128 @@ def test_training_mode_is_said_once(run: Run, tmp_path: Path) -> None:
     same(tmp_path / "training.folded.pt2")
 
 
+# Networks that fold in parts only
+
+
+def test_a_network_in_parts_is_saved_whole(run: Run, tmp_path: Path) -> None:
+    result = run("fold", f"{HERE}:choosy", "--input", SHAPE, "--json", "c.json")
+    assert result.status == 0, result.err
+    assert set(content(tmp_path)) == {"choosy.folded.pt", "c.json"}
+    assert "choosy  (in parts, free batch and spatial sizes)" in result.out
+    assert "2 parts of the network folded, 0 left as they were" in result.out
+    assert "note: the network cannot be captured as a whole: its control flow depends on" in result.out
+    assert "choosy.folded.pt: equivalent: error" in result.out
+    assert "holds 2 Conv2d, 1 BatchNorm2d" in result.out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["parts"][0] == {
+        "where": "wide",
+        "folded": True,
+        "reason": "",
+        "sizes": "free batch and spatial sizes",
+    }
+    assert [f["path"] for f in found["files"]] == ["choosy.folded.pt"]
+    loaded = torch.load(tmp_path / "choosy.folded.pt", weights_only=False)
+    for sign in (1, -1):
+        x = noise(3, 4, 7, 6, seed=5, dtype=torch.float32) * sign
+        with torch.no_grad():
+            assert_same(choosy()(x), loaded(x), 2e-5)
+
+
+@pytest.mark.parametrize("outputs", [("-o", "out.pt2"), ("-o", "out.onnx"), ("-o", "a.pt", "-o", "b.pt2")])
+def test_a_network_in_parts_cannot_be_exported(run: Run, tmp_path: Path, outputs: tuple[str, ...]) -> None:
+    (tmp_path / "out.pt2").write_text("old")
+    before = content(tmp_path)
+    result = run("fold", f"{HERE}:choosy", "--input", SHAPE, *outputs, "--json", "c.json")
+    assert result.status == 2
+    assert "2 folds, each proven" in result.out, "the report is not lost"
+    message = result.err.rpartition("reparamkit: error: ")[2]
+    assert f"cannot write {outputs[-1]}: the network as a whole cannot be exported" in message
+    assert f"under the suffix .pt: {Path(outputs[-1]).with_suffix('.pt')}" in message
+    assert content(tmp_path) == before
+
+
+def test_inspect_of_a_network_in_parts(run: Run, tmp_path: Path) -> None:
+    result = run("inspect", f"{HERE}:choosy", "--input", SHAPE)
+    assert result.status == 0, result.err
+    assert "2 parts of the network folded" in result.out
+    assert content(tmp_path) == {}
+
+
+def test_a_whole_module_can_be_written_too(run: Run, tmp_path: Path) -> None:
+    assert run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt", "-o", "b.pt2").status == 0
+    assert set(content(tmp_path)) == {"a.pt", "b.pt2"}
+    x = noise(3, 4, 7, 6, seed=5, dtype=torch.float32)
+    with torch.no_grad():
+        assert_same(branchy()(x), torch.load(tmp_path / "a.pt", weights_only=False)(x), 2e-5)
+
+
+# Folds that were taken back
+
+
+@pytest.fixture
+def wrong_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norms of six channels are read with another epsilon."""
+    right = _READERS["aten.batch_norm.default"]
+
+    def wrong(call: Call) -> Meaning:
+        if call.value("input").shape[1] != 6:
+            return right(call)
+        return right(dataclasses.replace(call, arguments={**call.arguments, "eps": 0.5}))
+
+    monkeypatch.setitem(_READERS, "aten.batch_norm.default", wrong)
+
+
+@pytest.mark.usefixtures("wrong_norms")
+def test_a_fold_that_was_taken_back_is_told(run: Run, tmp_path: Path) -> None:
+    result = run("fold", f"{HERE}:two_norms", "--input", SHAPE, "-o", "out.pt2", "--json", "c.json")
+    assert result.status == 0, result.err
+    assert "1 fold failed its own check and was taken back" in result.out
+    assert "1 fold, each proven" in result.out
+    found = json.loads((tmp_path / "c.json").read_text())
+    (undone,) = found["undone"]
+    assert (undone["where"], undone["operator"]) == ("4", "aten.batch_norm.default")
+    assert "the float64 check failed: relative error" in undone["reason"]
+    assert undone in found["refusals"]
+    assert (found["before"]["batch_norm"], found["after"]["batch_norm"]) == (2, 1)
+    x = noise(3, 4, 7, 6, seed=5, dtype=torch.float32)
+    with torch.no_grad():
+        assert_same(two_norms()(x), torch.export.load(tmp_path / "out.pt2").module()(x), 2e-5)
+
+
+@pytest.mark.usefixtures("wrong_norms")
+@pytest.mark.parametrize("command", ["fold", "inspect"])
+def test_strict(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "out.pt2").write_text("old")
+    before = content(tmp_path)
+    output = ("-o", "out.pt2") if command == "fold" else ()
+    arguments = (f"{HERE}:two_norms", "--input", SHAPE, *output, "--json", "c.json", "--strict")
+    result = run(command, *arguments)
+    assert result.status == 1
+    assert "1 fold failed its own check and was taken back" in result.out
+    last = result.err.splitlines()[-1]
+    assert last.startswith(
+        "reparamkit: verification failed: 1 fold failed its own check and was taken back: 4: batch_norm "
+        "'batch_norm_1': the float64 check failed: relative error"
+    )
+    assert content(tmp_path) == before
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("command", ["fold", "inspect"])
+def test_strict_where_every_fold_is_right(run: Run, command: str) -> None:
+    result = run(command, f"{HERE}:two_norms", "--input", SHAPE, "--strict")
+    assert result.status == 0, result.err
+    assert "taken back" not in result.out
+
+
+@pytest.mark.usefixtures("wrong_norms")
+def test_strict_in_parts(run: Run, tmp_path: Path) -> None:
+    result = run("fold", f"{HERE}:choosy_norms", "--input", SHAPE, "--strict")
+    assert result.status == 1
+    assert "taken back: 1.4: batch_norm" in result.err
+    assert content(tmp_path) == {}
+
+
 # Words
 
 
@@ -490,9 +632,19 @@ def test_version(run: Run) -> None:
         ((), ["fold", "inspect", "models", "--version", "Exit status: 0", "1 verification failed", "2"]),
         (
             ("fold",),
-            ["SOURCE", "-o", "--output", "--input", "--model", "--trust-pickle", "--json", "--dynamic"],
+            [
+                "SOURCE",
+                "-o",
+                "--output",
+                "--input",
+                "--model",
+                "--trust-pickle",
+                "--json",
+                "--dynamic",
+                "--strict",
+            ],
         ),
-        (("inspect",), ["SOURCE", "--input", "--model", "--trust-pickle", "--json", "--dynamic"]),
+        (("inspect",), ["SOURCE", "--input", "--model", "--trust-pickle", "--json", "--dynamic", "--strict"]),
         (("models",), ["NAME"]),
     ],
 )

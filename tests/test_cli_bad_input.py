@@ -134,7 +134,7 @@ CASES: dict[str, Case] = {
         ("NaN or infinite weights: wide.0.weight, skip.bias;",),
     ),
     "control flow on the data": (
-        _source(f"{HERE}:choosy", "--input", SHAPE),
+        _source(f"{HERE}:Bare", "--input", SHAPE),
         ("cannot be captured as one graph: its control flow depends on the data", "torch.cond"),
     ),
     "no such file": (_source("nofile.pt"), ("no such file 'nofile.pt'", "package.module:callable")),

@@ -62,6 +62,11 @@ class Geometry(Windowed):
             and not any(self.extent)
         )
 
+    @property
+    def per_channel(self) -> bool:
+        """Whether it is no more than a scale and shift per channel."""
+        return self.channelwise and self.pointwise
+
     def length_in(self, axis: int, length_out: int, slack: int = 0) -> int:
         """The shortest input (plus `slack` < stride) that gives `length_out` on this axis."""
         return self.stride[axis] * (length_out - 1) + 1 - self.extent[axis] + slack

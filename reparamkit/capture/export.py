@@ -126,7 +126,7 @@ def _attempt(
         with quiet(), torch.no_grad(), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward raises
-        raise CannotCapture(_explained(error)) from error
+        raise _explained(error) from error
 
 
 def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -158,13 +158,15 @@ def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     return found
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception) -> CannotCapture:
     text, kind = _first_line(error), type(error).__name__
     data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
     reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
-    return (
-        f"the model cannot be captured as one graph: {reason} ({text}). Fold the part of it that is a fixed "
-        "graph, for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where"
+    reason = f"{reason} ({text})"
+    return CannotCapture(
+        f"the model cannot be captured as one graph: {reason}. Fold the part of it that is a fixed graph, "
+        "for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where",
+        reason,
     )
 
 

@@ -6,8 +6,6 @@ and every node knows its tensor's captured shape and the module that it came fro
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
+from reparamkit.capture.canonical import canonicalise, symbolic_sizes
 from reparamkit.capture.functional import functional_graph
 from reparamkit.capture.sizes import SizeGuards, size_guards
 from reparamkit.errors import CannotCapture
@@ -25,8 +24,6 @@ Axes = dict[int, dict[int, str]]
 """Flat input index -> axis -> symbol of the size that may vary there."""
 
 aten = torch.ops.aten
-_RUNNING_STATISTICS_NORM = aten._native_batch_norm_legit_no_training.default
-_CASTS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default)
 
 
 @dataclass
@@ -74,7 +71,7 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
     inputs = _lift_state(program, exported)
     _write_back(program, exported)
     graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))
-    _canonicalise(graph)
+    canonicalise(graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
     program.guards = size_guards(original, inputs)
     return program
@@ -158,91 +155,6 @@ def _calling_convention(exported: ExportedProgram) -> _PyTreeInfo:
     return _PyTreeInfo(names, in_spec, out_spec)
 
 
-def _canonicalise(graph: fx.Graph) -> None:
-    """One spelling for what has several, so that operators are read in one dialect."""
-    sizes: dict[str, tuple[fx.Node, int]] = {}
-    for node in list(graph.nodes):
-        if node.op == "placeholder":
-            for axis, size in _symbolic(node):
-                sizes.setdefault(str(size), (node, axis))
-        if node.op != "call_function":
-            continue
-        if node.target is operator.getitem and _first(node).target is _RUNNING_STATISTICS_NORM:
-            _as_batch_norm(graph, node)
-        elif node.target is aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
-        elif node.target in _CASTS and _changes_nothing(node):
-            _without_cast(graph, node)
-        elif node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # a folded layer may leave its output in other strides
-        elif node.target is aten.sym_size.int:
-            _read_size_off_an_input(graph, node, sizes)
-    graph.eliminate_dead_code()
-
-
-def _as_batch_norm(graph: fx.Graph, item: fx.Node) -> None:
-    norm = _first(item)
-    if item.args[1] != 0:
-        return
-    value, weight, bias, mean, var, momentum, eps = norm.args
-    with graph.inserting_before(item):
-        plain = graph.call_function(
-            aten.batch_norm.default, (value, weight, bias, mean, var, False, momentum, eps, False)
-        )
-    plain.meta = dict(norm.meta) | {"val": item.meta["val"]}
-    item.replace_all_uses_with(plain)
-    graph.erase_node(item)
-    if not norm.users:
-        graph.erase_node(norm)
-
-
-def _without_cast(graph: fx.Graph, node: fx.Node) -> None:
-    """A cast to what the value already is hands it on, or copies it if it was told to."""
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    copies = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    if node.target is aten._to_copy.default or copies.get("copy", False):
-        node.target, node.args, node.kwargs = aten.clone.default, (_first(node),), {}
-        return
-    node.replace_all_uses_with(_first(node))
-    graph.erase_node(node)
-
-
-def _changes_nothing(node: fx.Node) -> bool:
-    before, after = _first(node).meta.get("val"), node.meta.get("val")
-    return (
-        isinstance(before, Tensor)
-        and isinstance(after, Tensor)
-        and before.dtype == after.dtype
-        and before.device == after.device
-    )
-
-
-def _read_size_off_an_input(graph: fx.Graph, node: fx.Node, sizes: dict[str, tuple[fx.Node, int]]) -> None:
-    """Keep a size from holding alive an intermediate tensor that a fold would remove."""
-    value = node.meta.get("val")
-    if isinstance(value, int):
-        node.replace_all_uses_with(value)  # type: ignore[arg-type]
-        graph.erase_node(node)
-        return
-    found = sizes.get(str(value))
-    if found is not None and _first(node) is not found[0]:
-        node.args = found
-
-
-def _first(node: fx.Node) -> fx.Node:
-    operand = node.args[0]
-    assert isinstance(operand, fx.Node)
-    return operand
-
-
-def _symbolic(node: fx.Node) -> Iterator[tuple[int, torch.SymInt]]:
-    value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
-                yield axis, size
-
-
 def _dynamic_axes(
     exported: ExportedProgram, inputs: list[fx.Node]
 ) -> tuple[Axes, dict[str, tuple[int, int | None]]]:
@@ -251,7 +163,7 @@ def _dynamic_axes(
     limits: dict[str, Any] = {str(k): v for k, v in exported.range_constraints.items()}
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
     for index, node in enumerate(tensors):
-        for axis, size in _symbolic(node):
+        for axis, size in symbolic_sizes(node):
             name = str(size)
             axes.setdefault(index, {})[axis] = name
             bound = limits.get(name)

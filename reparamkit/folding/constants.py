@@ -41,7 +41,7 @@ class Constants:
                 continue
             seen.add(current)
             value = current.meta.get("val")
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and not _is_view(current):
                 count += math.prod(int(s) for s in value.shape)
             stack.extend(current.all_input_nodes)
         return count
@@ -54,6 +54,12 @@ class Constants:
             return _run(order, {n: _cpu64(self._value(n)) for n in order if n.op == "get_attr"})
         except RuntimeError:  # hard-coded number types that do not mix with float64
             return _run(order, {n: self._value(n) for n in order if n.op == "get_attr"})
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and any(
+        result.alias_info is not None for result in node.target._schema.returns
+    )
 
 
 def _pure(node: fx.Node) -> bool:

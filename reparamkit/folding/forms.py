@@ -31,6 +31,14 @@ Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """`part`, a map of a value written down for this purpose; `covers` are the values it does without."""
+
+    part: Part
+    covers: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Node:
     """One value of the network, with what its operator means, or why that is not known."""
@@ -47,8 +55,8 @@ class Node:
     upkeep: int = 0
     stand_in: bool = False
     """It is there for folds only and cannot run as it is."""
-    lifted: int | None = None
-    """Another node of the same value."""
+    instead: Instead | None = None
+    """Another way to compute it."""
     acts_for: int | None = None
     """The node for whose sake it was written down, if the network has no such node."""
 
@@ -66,6 +74,7 @@ class Node:
 class Form:
     """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut).
 
+    `instead` says that it is the node's other way, and not its operator's.
     `own` is the cost of computing it from its sources; `cost`, to be compared between the forms of one node
     only, adds what those cost that exist for it alone.
     """
@@ -76,6 +85,7 @@ class Form:
     original: bool
     own: float
     cost: float = 0.0
+    instead: bool = False
 
     @property
     def sources(self) -> frozenset[int]:
@@ -126,8 +136,11 @@ class Forms:
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
-        if node.lifted is not None and node.id not in self.barred:
-            found.append(self._form(node, ((node.lifted, Scalar(identity=True)),), (None,), original=False))
+        if node.instead is not None and node.id not in self.barred:
+            part = node.instead.part
+            other = self._form(node, ((part.value.id, part.structure),), (None,), original=False)
+            other.instead = True
+            found.append(other)
         return self._pruned(found)
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
@@ -149,10 +162,12 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        mixes = not isinstance(part.structure, Scalar) and not part.structure.channelwise
+        mixes = not isinstance(part.structure, Scalar) and not part.structure.per_channel
         for form in self._of[part.value.id]:
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
+            if form.instead and form.is_identity:
+                continue  # the cut says as much
             terms = []
             try:
                 for source, structure in form.terms:
@@ -171,9 +186,6 @@ class Forms:
     def _passed(self, node: Node, meaning: Through) -> Iterator[Form]:
         passing = cost.in_passing(node.value) if meaning.rescales else 0.0
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
-        if meaning.sunk is not None and node.id not in self.barred:
-            part = meaning.sunk.part
-            yield self._form(node, ((part.value.id, part.structure),), (None,), original=False)
 
     def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
         yield Form(node.id, tuple((r, None) for r in meaning.reads), (None,), True, cost.copy(node.value))
@@ -271,10 +283,16 @@ class Forms:
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
-        for s in sources:
+        pending = list(sources)
+        while pending:
+            s = pending.pop()
             if self._of[s] and not self.nodes[s].forced:
-                alone = len(self.nodes[s].users) < 2 or self._ends_in(node.id, s)
-                (needed if alone else shared).add(s)
+                if len(self.nodes[s].users) < 2 or self._ends_in(node.id, s):
+                    needed.add(s)
+                elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
+                    pending.extend(self._of[s][0].sources)
+                else:
+                    shared.add(s)
 
     def _ends_in(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node`, or what it acts for."""

@@ -5,7 +5,7 @@ This is the only reader of torch.fx in the search: another host graph needs anot
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,30 +13,39 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra import Geometry
+from reparamkit.algebra import IDENTITY, Geometry, Scalar
 from reparamkit.capture.program import Program
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants
-from reparamkit.folding.forms import Node
-from reparamkit.folding.lifting import lift, meaning_of
-from reparamkit.folding.sinking import below, chain_above
+from reparamkit.folding.forms import Instead, Node
+from reparamkit.folding.lifting import lift
+from reparamkit.folding.sinking import as_through, below, chain_above
 from reparamkit.operators import (
     Affine,
     Bordered,
     Call,
+    Concat,
     Constant,
     Meaning,
     NotAffine,
     Part,
     Rescaled,
     Size,
-    Sunk,
     Through,
     Value,
     read,
 )
 
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A map per channel written down above the operators `covers`, from node `first` on, on `roots`."""
+
+    first: int
+    roots: tuple[int, ...]
+    covers: tuple[int, ...]
 
 
 class Host:
@@ -50,8 +59,8 @@ class Host:
         self._ids: dict[fx.Node, int] = {}
         self.borders = Borders(self.constants)
         self._symbols: dict[object, str] = {}
-        self.lifts: dict[int, tuple[int, tuple[int, ...]]] = {}
-        """Last operator of a lift -> the map above it, and the operators that it stands in for."""
+        self.lifts: dict[int, Lifted] = {}
+        """Last operator of a lift -> what was written down for it."""
         self.derived: dict[int, int] = {}
         """Operators written down once more on another operand: their own node -> that operand."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
@@ -81,21 +90,16 @@ class Host:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
             meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
-            first = len(self.nodes)
-            sunk = None
+            first, instead = len(self.nodes), None
             if isinstance(meaning, Rescaled):
-                meaning, sunk = self._bare(node, value, meaning)
-            elif isinstance(meaning, Through):
-                sunk = self._sunk(node, value, meaning)
-            lifted = self._lifted(node, meaning)
+                meaning, instead = self._bare(node, value, meaning)
+            else:
+                instead = self._sunk(node, value, meaning) or self._lifted(node, meaning)
             written = self.nodes[first:]
             found = self._append(node, value)
-            found.lifted = lifted
+            found.meaning, found.instead = meaning, instead
             for other in written:
                 other.acts_for = found.id
-            found.meaning = meaning
-            if isinstance(meaning, Through) and sunk is not None:
-                found.meaning = replace(meaning, sunk=sunk)
             found.upkeep = self._upkeep(node)
         except NotAffine as reason:
             found = self._append(node, value)
@@ -120,22 +124,28 @@ class Host:
         self._ids[node] = found.id
         return found
 
-    def _sunk(self, node: fx.Node, value: Tensor, meaning: Through) -> Sunk | None:
+    def _sunk(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
         """Write the operator down on what lies above the maps per channel on its operand, if any."""
-        chain = chain_above(self.nodes, meaning)
-        if chain is None or below(chain, meaning, self._value(node, value), chain.root) is None:
+        through = as_through(meaning)
+        chain = None if through is None else chain_above(self.nodes, through)
+        if through is None or chain is None:
             return None
-        operand, root = self.fx_nodes[meaning.value.id], self.fx_nodes[chain.root.id]
+        if below(chain, through, self._value(node, value), chain.root) is None:
+            return None
+        operand, root = self.fx_nodes[through.value.id], self.fx_nodes[chain.root.id]
         with self.program.graph.inserting_before(node):
             moved = self._copied(node, operand, root)
         found = self._append(moved, value)
-        found.meaning = replace(meaning, value=chain.root)
+        if isinstance(meaning, Affine):
+            found.meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
+        else:
+            found.meaning = replace(through, value=chain.root)
         self.derived[found.id] = chain.root.id
-        part = below(chain, meaning, found.value, found.value)
+        part = below(chain, through, found.value, found.value)
         assert part is not None
-        return Sunk(part, chain.covers)
+        return Instead(part, chain.covers)
 
-    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Sunk]:
+    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Instead]:
         """Write the operator down without its scale and shift."""
         assert isinstance(node.target, OpOverload)
         names = [a.name for a in node.target._schema.arguments]
@@ -148,7 +158,7 @@ class Host:
         found.meaning = Through(meaning.value, closed)
         self.derived[found.id] = meaning.value.id
         part = Part(found.value, meaning.structure, meaning.load)
-        return Through(meaning.value, closed, rescales=True), Sunk(part, ())
+        return Through(meaning.value, closed, rescales=True), Instead(part, ())
 
     def _readers(self, index: int) -> int:
         """Readers of a value in the network itself."""
@@ -160,27 +170,45 @@ class Host:
         copied.meta = dict(node.meta)
         return copied
 
-    def _lifted(self, node: fx.Node, meaning: Meaning) -> int | None:
+    def _lifted(self, node: fx.Node, meaning: Meaning) -> Instead | None:
         """Write the operators above a map per channel down once more, below the map."""
         found = lift(self.nodes, meaning)
         if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):
             return None
-        operand = self.fx_nodes[found.root.id]
+        if len(found.parts) > 1 and any(self._readers(part.value.id) > 1 for part in found.parts):
+            return None
         with self.program.graph.inserting_before(node):
-            current = self.program.graph.call_function(_stand_in, (operand,))
-            current.meta = dict(node.meta) | {"val": operand.meta["val"]}
-            risen = self._append(current, operand.meta["val"])
-            risen.meaning, risen.stand_in = meaning_of(found), True
-            self.derived[risen.id] = found.root.id
+            now: dict[int, Node] = {}
+            for part in found.parts:
+                operand = self.fx_nodes[part.value.id]
+                current = self.program.graph.call_function(_stand_in, (operand,))
+                current.meta = dict(node.meta) | {"val": operand.meta["val"]}
+                risen = self._append(current, operand.meta["val"])
+                risen.meaning, risen.stand_in = Affine((part,)), True
+                self.derived[risen.id] = part.value.id
+                now[part.value.id] = risen
+            first = min(risen.id for risen in now.values())
             for step in found.path:
-                above, copied = self.fx_nodes[step], current
-                through = self.nodes[step].meaning
-                assert isinstance(through, Through)
-                current = self._copied(above, self.fx_nodes[through.value.id], copied)
-                moved = self._append(current, above.meta["val"])
-                moved.meaning = replace(through, value=self.nodes[self._ids[copied]].value, sunk=None)
-        self.lifts[moved.id] = (risen.id, (*found.path, *found.skipped))
-        return moved.id
+                now[step] = self._written_again(step, now)
+        last = now[found.path[-1]]
+        roots = tuple(part.value.id for part in found.parts)
+        self.lifts[last.id] = Lifted(first, roots, (*found.path, *found.skipped))
+        return Instead(Part(last.value, Scalar(identity=True), lambda: IDENTITY), ())
+
+    def _written_again(self, step: int, now: dict[int, Node]) -> Node:
+        """A copy of an operator that reads the newer versions of its operands."""
+        above = self.fx_nodes[step]
+        newer = {self.fx_nodes[i]: self.fx_nodes[other.id] for i, other in now.items()}
+        copied = self.program.graph.node_copy(above, lambda n: newer.get(n, n))
+        copied.meta = dict(above.meta)
+        moved = self._append(copied, above.meta["val"])
+        meaning = self.nodes[step].meaning
+        if isinstance(meaning, Concat):
+            moved.meaning = replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
+        else:
+            assert isinstance(meaning, Through)
+            moved.meaning = replace(meaning, value=now[meaning.value.id].value)
+        return moved
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         shape = tuple(_hint(s) for s in value.shape)

@@ -10,6 +10,7 @@ and a sum.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,15 +28,19 @@ aten = torch.ops.aten
 
 
 class ChannelScale(nn.Module):
-    """y = weight · x + bias on the last axis; weight and bias (channels,)."""
+    """y = weight · x + bias, or without bias; both (channels, 1, …) with as many ones as spatial axes."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., channels) to the same."""
-        return x * self.weight + self.bias
+        """(..., channels, *spatial) to the same."""
+        scaled = x * self.weight
+        return scaled if self.bias is None else scaled + self.bias
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,15 @@ class Realisation:
         return not self.layers and len(self.factors) == 1 and self.factors[0][1] == 1.0 and self.shift == 0.0
 
     @property
-    def operators(self) -> dict[str, int]:
+    def per_channel(self) -> bool:
+        """Whether no layer looks at more than one channel and one position at a time."""
+        return all(
+            item.pad is None and (isinstance(item.module, ChannelScale) or _is_depthwise_1x1(item.module))
+            for item in self.layers
+        )
+
+    @property
+    def operators(self) -> Counter[str]:
         """How many of each operator it takes, by ATen's names."""
         found: list[str] = []
 
@@ -109,12 +122,12 @@ class Realisation:
         def layer(i: int, _: Any) -> None:
             module = self.layers[i].module
             if isinstance(module, ChannelScale):
-                found.extend(["mul", "add"])
+                found.extend(["mul"] if module.bias is None else ["mul", "add"])
             else:
                 found.append("linear" if isinstance(module, nn.Linear) else _convolution(module))
 
         self.build(lambda s: None, function, layer)
-        return dict(Counter(found))
+        return Counter(found)
 
     def rounded(self, like: Tensor) -> bool:
         """Round every number once, to the number type and device of `like`.
@@ -124,11 +137,11 @@ class Realisation:
         for item in self.layers:
             if item.module is None:
                 continue
-            sizes = [float(p.detach().abs().max()) if p.numel() else 0.0 for p in item.module.parameters()]
+            before = [_largest(p) for p in item.module.parameters()]
             item.module.to(dtype=like.dtype, device=like.device)
-            for size, parameter in zip(sizes, item.module.parameters(), strict=True):
-                rounded = parameter.detach()
-                if not bool(torch.isfinite(rounded).all()) or (size > 0.0 and not bool(rounded.any())):
+            for exact, parameter in zip(before, item.module.parameters(), strict=True):
+                rounded = _largest(parameter)
+                if not math.isfinite(rounded) or (exact > 0.0 and rounded == 0.0):
                     return False
         numbers = [factor for _, factor in self.factors] + [self.shift]
         kept = torch.tensor(numbers, dtype=torch.float64).to(like.dtype)
@@ -146,15 +159,30 @@ def _convolution(module: nn.Module | None) -> str:
     return f"{kind}{next(d for d, k in enumerate(kinds, 1) if isinstance(module, k))}d"
 
 
+def _largest(parameter: Tensor) -> float:
+    """The largest magnitude; NaN if there is one."""
+    if not parameter.numel():
+        return 0.0
+    low, high = torch.aminmax(parameter.detach())
+    return max(-float(low), float(high)) if bool(low == low) else math.nan
+
+
+def _is_depthwise_1x1(module: nn.Module | None) -> bool:
+    if not isinstance(module, _CONVS):
+        return False
+    per_channel = module.groups == module.in_channels == module.out_channels
+    return per_channel and all(n == 1 for n in (*module.kernel_size, *module.stride))
+
+
 def realise(terms: Terms) -> Realisation:
     """The layers for these numbers, in float64."""
     maps = [(s, m) for s, m in terms.items() if isinstance(m, AffineMap)]
     scalars = [(s, m) for s, m in terms.items() if isinstance(m, ScalarMap)]
     shift = sum(m.beta for _, m in scalars)
+    biases = _gathered([m for _, m in maps])
     layers = []
-    for i, (source, m) in enumerate(maps):
-        bias = m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias
-        if i == 0:
+    for i, ((source, m), bias) in enumerate(zip(maps, biases, strict=True)):
+        if bias.any() or i == len(maps) - 1:
             bias, shift = bias + shift, 0.0
         if isinstance(m.structure, Transposed):
             layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))
@@ -165,10 +193,24 @@ def realise(terms: Terms) -> Realisation:
     return Realisation(tuple(layers), tuple((s, m.alpha) for s, m in scalars), shift)
 
 
+def _gathered(maps: list[AffineMap]) -> list[Tensor]:
+    """The bias of each map, all of them given to the one map that is a layer with a bias anyway.
+
+    A map per channel beside it is then a product alone. Maps with channels on different axes keep their own.
+    """
+    biases = [m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias for m in maps]
+    carrier = next((i for i, m in enumerate(maps) if not m.structure.per_channel), None)
+    if carrier is None or len({m.structure.dims for m in maps}) > 1:
+        return biases
+    total = torch.stack(biases).sum(0)
+    return [total if i == carrier else torch.zeros_like(b) for i, b in enumerate(biases)]
+
+
 def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
+    if g.per_channel and g.inputs > 1 and (g.dims == 0 or not bias.any()):
+        shape = (-1, *(1,) * g.dims)
+        return ChannelScale(kernel.reshape(shape), bias.reshape(shape) if bias.any() else None)
     if g.dims == 0:
-        if g.channelwise and g.inputs > 1:
-            return ChannelScale(kernel.flatten(), bias)
         linear = nn.Linear(g.inputs, g.outputs, device="meta")
         return _filled(linear, kernel, bias)
     conv = _CONVS[g.dims - 1](

@@ -3,34 +3,34 @@
     linear ─▶ transpose ─▶ reshape ─▶ (· γ)          (γ ∘ linear) ─▶ transpose ─▶ reshape
 
 The mirror image of `sinking`, for a map that what lies above the operators can take in. The map on the
-channels' axis up there becomes a node that never runs as it is: it exists only inside folds.
+channels' axis up there becomes a node that never runs as it is: it exists only inside folds. Above a
+concatenation of channels there is one for each of its operands, with that operand's part of the map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, affine, geometry
+from reparamkit.algebra import AffineMap, Geometry, Numbers, affine, geometry
 from reparamkit.folding.forms import Node
 from reparamkit.folding.sinking import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Meaning, Part, Through, Value
+from reparamkit.operators import Affine, Concat, Meaning, Part, Through, Value
 
 _LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
 
 
 @dataclass(frozen=True)
 class Lift:
-    """`structure` on `root` instead of the maps below the operators `path` (the nearest to the root first).
+    """`parts` instead of the maps below the operators `path` (the nearest to what the parts read first).
 
     `skipped` are the values between the operators and the last of the maps.
     """
 
-    root: Value
+    parts: tuple[Part, ...]
     path: tuple[int, ...]
     skipped: tuple[int, ...]
-    structure: Map
-    load: Callable[[], Numbers]
 
 
 def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
@@ -38,8 +38,8 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     parts = [part for part in (per_channel(meaning),) if part is not None]
     if not parts:
         return None
-    while (above := per_channel(nodes[parts[-1].value.id].meaning)) is not None:
-        parts.append(above)
+    while (further := per_channel(nodes[parts[-1].value.id].meaning)) is not None:
+        parts.append(further)
         if len(parts) > _LONGEST:
             return None
     chain = composed_structure(parts)
@@ -53,22 +53,33 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
         axis = through.axes.index(axis)
         path.append(value.id)
         value = through.value
-    if not path or axis is None or not isinstance(nodes[value.id].meaning, Affine):
+    if axis is None or value.ndim - 1 - axis > 3:
+        return None
+    roots: tuple[Value, ...] = (value,)
+    above = nodes[value.id].meaning
+    if isinstance(above, Concat) and above.axis == axis:
+        path.append(value.id)
+        roots = above.values
+    if not path or not all(isinstance(nodes[root.id].meaning, Affine) for root in roots):
+        return None
+    if len({root.id for root in roots}) < len(roots):
         return None
     dims = value.ndim - 1 - axis
-    if dims > 3:
-        return None
-    structure = geometry.channelwise(chain.outputs, dims, has_bias=chain.has_bias)
-
-    def load() -> Numbers:
-        below = composed_numbers(parts)
-        assert isinstance(below, AffineMap)
-        return affine.channelwise(below.kernel.flatten(), below.bias, dims)
-
+    risen, first = [], 0
+    for root in roots:
+        channels = root.shape[axis]
+        structure = geometry.channelwise(channels, dims, has_bias=chain.has_bias)
+        risen.append(Part(root, structure, partial(_part_of, parts, dims, first, channels)))
+        first += channels
     skipped = tuple(part.value.id for part in reversed(parts[:-1]))
-    return Lift(value, tuple(reversed(path)), skipped, structure, load)
+    return Lift(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
 
 
-def meaning_of(found: Lift) -> Affine:
-    """The map on the root."""
-    return Affine((Part(found.root, found.structure, found.load),))
+def _part_of(chain: Sequence[Part], dims: int, first: int, channels: int) -> Numbers:
+    """The chain's map of some of the channels, for a tensor of `dims` spatial axes."""
+    below = composed_numbers(chain)
+    assert isinstance(below, AffineMap)
+    mine = slice(first, first + channels)
+    return affine.channelwise(
+        below.kernel.flatten()[mine], None if below.bias is None else below.bias[mine], dims
+    )

@@ -8,7 +8,7 @@ import torch
 
 from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, Scalar, ScalarMap, affine
 from reparamkit.folding.forms import Form, Node
-from reparamkit.operators import Affine, Bordered, Concat, Through
+from reparamkit.operators import Affine, Bordered, Concat
 
 Terms = dict[int, Numbers]
 _SAME = 1e-6  # the network computes its border in its own precision
@@ -19,12 +19,12 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     done: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]
-        if isinstance(node.meaning, Concat):
-            done[id(current)] = _stacked(current, node, node.meaning, done)
-        elif isinstance(node.meaning, Through):
-            assert node.meaning.sunk is not None
-            part = node.meaning.sunk.part
+        if current.instead:
+            assert node.instead is not None
+            part = node.instead.part
             done[id(current)] = {part.value.id: part.load()}
+        elif isinstance(node.meaning, Concat):
+            done[id(current)] = _stacked(current, node, node.meaning, done)
         elif isinstance(node.meaning, Bordered):
             done[id(current)] = _bordered(current, node.meaning, done)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reparamkit.folding.forms import Form, Forms, Node
-from reparamkit.operators import Bordered, Through
+from reparamkit.operators import Bordered
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     return {
         index
         for index, form in chosen.items()
-        if form.original
-        and isinstance(meaning := nodes[index].meaning, Through)
-        and meaning.sunk is not None
-        and meaning.sunk.part.value.id in chosen
+        if form.original and (instead := nodes[index].instead) is not None and instead.part.value.id in chosen
     }
 
 
@@ -67,9 +64,9 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
         if id(current) not in seen:
             seen.add(id(current))
             found.add(current.node)
-            meaning = nodes[current.node].meaning
-            if isinstance(meaning, Through) and meaning.sunk is not None and not current.original:
-                found.update(meaning.sunk.covers)
+            meaning, instead = nodes[current.node].meaning, nodes[current.node].instead
+            if current.instead and instead is not None:
+                found.update(instead.covers)
             if isinstance(meaning, Bordered) and not current.original:
                 found.update(meaning.covers)
             stack.extend(c for c in current.choices if c is not None)

@@ -24,9 +24,17 @@ from reparamkit.operators import Affine, Bordered, Through
 
 BAR = 1e-10
 
+_RESHAPES = frozenset(("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand"))
+
+Env = dict[fx.Node, Tensor]
+
 
 class Unproven(Exception):
     """The fold is not the same function as what it replaces, or nothing could be compared."""
+
+
+class CheckFailed(Unproven):
+    """The two were compared and differ: the fold was thought exact and is wrong."""
 
 
 def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
@@ -34,13 +42,16 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     generator = torch.Generator().manual_seed(form.node)
     inside = interior(host.nodes, form)
     worst, compared = 0.0, 0
+    env: Env = {}
     for exact, shapes in _shapes(host, form, terms):
         if exact and compared:
             break
         with torch.no_grad():
             try:
                 drawn = [s for s in terms if s not in inside]
+                constants = {n: v for n, v in env.items() if n in host.constants}
                 env = _inputs(host, drawn, shapes, generator)
+                env |= constants
                 expected = _original(host, inside, env)
             except (RuntimeError, ValueError) as error:
                 if exact:
@@ -49,14 +60,16 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             try:
                 found = realisation.run({s: env[host.fx_nodes[s]] for s in terms})
             except (RuntimeError, ValueError) as error:
-                raise Unproven(f"the folded layer does not run where the original does: {error}") from error
+                raise CheckFailed(
+                    f"the folded layer does not run where the original does: {error}"
+                ) from error
         if found.shape != expected.shape:
-            raise Unproven(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
+            raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
         off = _error(expected, found)
         if not off <= BAR:  # so that NaN fails
-            raise Unproven(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
+            raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
         compared += 1
     if compared == 0:
@@ -66,19 +79,22 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
 
 def prove_lift(host: Host, form: Form) -> float:
     """A map per channel below some operators against the same map above them, at the captured size."""
-    risen, path = host.lifts[form.terms[0][0]]
-    root = host.fx_nodes[host.derived[risen]]
+    lifted = host.lifts[form.terms[0][0]]
     generator = torch.Generator().manual_seed(form.node)
-    shape = host.nodes[host.derived[risen]].value.shape
-    given = {root: torch.randn(shape, generator=generator, dtype=torch.float64)}
+    given = {
+        host.fx_nodes[root]: torch.randn(
+            host.nodes[root].value.shape, generator=generator, dtype=torch.float64
+        )
+        for root in lifted.roots
+    }
     with torch.no_grad():
         try:
-            expected = _original(host, [*path, form.node], dict(given))
-            found = _original(host, range(risen, form.terms[0][0] + 1), dict(given))
+            expected = _original(host, [*lifted.covers, form.node], dict(given))
+            found = _original(host, range(lifted.first, form.terms[0][0] + 1), dict(given))
         except (RuntimeError, ValueError) as error:
             raise Unproven(f"the original operators do not run in float64: {error}") from error
     if found.shape != expected.shape or not _error(expected, found) <= BAR:
-        raise Unproven("the float64 check failed: the map does not pass through the operators above it")
+        raise CheckFailed("the float64 check failed: the map does not pass through the operators above it")
     return _error(expected, found)
 
 
@@ -90,9 +106,9 @@ def _error(expected: Tensor, found: Tensor) -> float:
 
 def _inputs(
     host: Host, terms: Sequence[int], shapes: dict[int, tuple[int, ...]], generator: torch.Generator
-) -> dict[fx.Node, Tensor]:
+) -> Env:
     """Random values for all sources; an operator written down again is computed from its operand."""
-    env: dict[fx.Node, Tensor] = {}
+    env: Env = {}
     pending = sorted(terms, reverse=True)
     derived = []
     while pending:
@@ -108,7 +124,7 @@ def _inputs(
     return env
 
 
-def _original(host: Host, inside: Sequence[int], env: dict[fx.Node, Tensor]) -> Tensor:
+def _original(host: Host, inside: Sequence[int], env: Env) -> Tensor:
     """Run the original operators on what is in `env`, and leave their results there."""
     for index in inside:
         node = host.fx_nodes[index]
@@ -117,7 +133,7 @@ def _original(host: Host, inside: Sequence[int], env: dict[fx.Node, Tensor]) -> 
     return env[host.fx_nodes[inside[-1]]]
 
 
-def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
+def _run(host: Host, node: fx.Node, env: Env) -> Tensor:
     index = host.id_of(node)
     if index is not None and host.nodes[index].stand_in:
         return _applied(host.nodes[index], env[node.args[0]])  # type: ignore[index]
@@ -126,16 +142,23 @@ def _run(host: Host, node: fx.Node, env: dict[fx.Node, Tensor]) -> Tensor:
         if n in env:
             return env[n]
         if n in host.constants:
-            return host.constants.float64(n)
+            env[n] = host.constants.float64(n)
+            return env[n]
         size = n.meta["val"]
         return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
-    sized = any(n not in env and n not in host.constants for n in node.all_input_nodes)
-    if sized and index is not None and isinstance(host.nodes[index].meaning, Affine):
-        return env[node.args[0]]  # type: ignore[index]  # a change of shape that changes nothing
+    if index is not None and _changes_no_shape(host.nodes[index]):
+        return env[node.args[0]]  # type: ignore[index]  # the sizes in it are those of the capture
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)
     result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
     return result
+
+
+def _changes_no_shape(node: Node) -> bool:
+    """Whether it is a reshape to the shape that its operand has."""
+    if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy":
+        return False
+    return node.operator.split(".")[1] in _RESHAPES
 
 
 def _applied(node: Node, x: Tensor) -> Tensor:
@@ -186,8 +209,9 @@ def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slac
 def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int) -> list[tuple[tuple[int, ...], int]]:
     """Output lengths per axis that all maps have in common, odd and even ones where there are both.
 
-    With each, whether inputs are the shortest or the longest that give it. Transposed convolutions
-    of different strides may have no length in common.
+    With each, whether inputs are the shortest or the longest that give it. Where there are two axes or more,
+    the minimal length is that of one axis, beside another on the next. Transposed convolutions may have no
+    length in common.
     """
     odd, even, one = [], [], []
     for axis in range(d):
@@ -203,8 +227,10 @@ def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int) -> list[
         even.append(large[1])
         one.append(common[0])
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
-    other = [e if i % 2 == 0 else o for i, (o, e) in enumerate(zip(odd, even, strict=True))]
-    return [(tuple(mixed), 0), (tuple(other), 1), (tuple(one), 0)]
+    if d == 1:
+        return [(tuple(mixed), 0), (tuple(even), 1), (tuple(one), 0)]
+    least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
+    return [(tuple(mixed), 0), (tuple(least), 1)]
 
 
 def _needed(g: Geometry | Transposed, axis: int) -> int:

@@ -6,33 +6,42 @@ the reason is reported; everything else goes on.
 
 from __future__ import annotations
 
+import gc
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
 
 from reparamkit.algebra import IDENTITY, Inexact
 from reparamkit.capture.program import Program
+from reparamkit.folding import siblings
 from reparamkit.folding.findings import Fold, Refusal, counted, named, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import Terms, numbers
 from reparamkit.folding.plan import Plan, interior, plan
-from reparamkit.folding.proof import Unproven, prove, prove_lift
+from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_lift
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
+from reparamkit.operators import Affine
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The folded module with the findings."""
+    """The folded module with the findings.
+
+    `undone` are the folds that were thought exact and failed their own check, each named by the operator
+    that it would have ended in.
+    """
 
     module: fx.GraphModule
     folds: tuple[Fold, ...]
     refusals: tuple[Refusal, ...]
+    undone: tuple[Refusal, ...]
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,22 @@ class _Proven:
     error: float
 
 
-def fold_program(program: Program) -> Outcome:
-    """Fold everything in the program that is exact and pays; the program's graph is used up."""
+def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
+    """Fold everything in the program that is exact and pays; the program's graph is used up.
+
+    `merge_siblings` also makes one layer of those beside each other that read the same value.
+    """
+    with _undisturbed():
+        outcome = _folded(program)
+        if merge_siblings:
+            merged = tuple(siblings.merge(outcome.module))
+            outcome = replace(outcome, folds=outcome.folds + merged)
+    return outcome
+
+
+def _folded(program: Program) -> Outcome:
     host = Host(program)
-    with _one_thread():
-        chosen, proven, unproven = _proven_plan(host)
+    chosen, proven, unproven, failed = _proven_plan(host)
     surgery = Surgery(host)
     made = []
     for form in chosen.folds:
@@ -73,23 +93,36 @@ def fold_program(program: Program) -> Outcome:
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
     )
-    return Outcome(module, tuple(folds), kept)
+    undone = tuple(
+        Refusal(owner_path(host.fx_nodes[i]), host.nodes[i].name, host.nodes[i].operator, reason)
+        for i, reason in sorted(failed.items())
+    )
+    return Outcome(module, tuple(folds), kept, undone)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The tensors are tiny: a second thread only waits for the first, and on a busy machine for long."""
-    threads = torch.get_num_threads()
+def _undisturbed() -> Iterator[None]:
+    """One thread and no garbage collection.
+
+    The tensors are tiny: a second thread only waits for the first, and on a busy machine for long. And every
+    collection walks through all of the user's model and both graphs, to find next to nothing.
+    """
+    threads, collects = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(1)
+    gc.disable()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        if collects:
+            gc.enable()
 
 
-def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
+def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]:
+    """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
     proven: dict[tuple[int, object], _Proven] = {}
     unproven: dict[int, str] = {}
+    failed: dict[int, str] = {}
     same: set[int] = set()
     while True:
         current = plan(host.nodes, frozenset(unproven) | same)
@@ -107,6 +140,8 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
                 if stays in unproven:
                     raise AssertionError(f"{refused.name} was planned after all") from reason
                 unproven[stays] = str(reason)
+                if isinstance(reason, CheckFailed):
+                    failed[stays] = str(reason)
                 settled = False
                 continue
             if _changes_nothing(host, form, made.realisation):
@@ -118,15 +153,21 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str]]:
                 current,
                 {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
                 unproven,
+                failed,
             )
 
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
-    """Whether the fold would put back the operators that it takes away."""
+    """Whether the fold would put back what it takes away, or as many maps per channel."""
     inside = [host.nodes[i] for i in interior(host.nodes, form)]
-    if realisation.is_identity or any(node.upkeep for node in inside):
+    upkeep = sum(node.upkeep for node in inside)
+    if realisation.is_identity or upkeep > math.prod(host.nodes[form.node].value.shape):
         return False
-    return dict(Counter(short(node.operator) for node in inside)) == realisation.operators
+    before = Counter(short(node.operator) for node in inside)
+    if before == realisation.operators and not upkeep:
+        return True
+    arithmetic = [node for node in inside if isinstance(node.meaning, Affine) and not node.meaning.moves]
+    return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
 
 
 def _make(host: Host, form: Form) -> _Proven:
@@ -156,4 +197,4 @@ def _described(module: nn.Module) -> str:
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
         name = type(module).__name__
         return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
-    return "per-channel scale and shift"
+    return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

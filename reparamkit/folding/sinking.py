@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Map, Numbers, Scalar, affine, geometry
+from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numbers, Scalar, affine, geometry
 from reparamkit.folding.forms import Node
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
+
+_MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,27 @@ def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
         if part is None:
             break
         covers.append(node.id)
-        if isinstance(node.meaning, Through):
-            assert node.meaning.sunk is not None
-            covers += node.meaning.sunk.covers
+        if not isinstance(node.meaning, Affine) or node.meaning.averages:
+            assert node.instead is not None
+            covers += node.instead.covers
+        if len(covers) > _MOST:
+            return None
         parts.append(part)
         current = part.value
     structure = composed_structure(parts)
     if structure is None or (isinstance(structure, Scalar) and structure.identity):
         return None
     return Chain(current, structure, lambda: composed_numbers(parts), tuple(covers))
+
+
+def as_through(meaning: Meaning) -> Through | None:
+    """The meaning of an operator that lets maps per channel pass; None for any other."""
+    if isinstance(meaning, Affine) and meaning.averages:
+        (part,) = meaning.parts
+        assert isinstance(part.structure, Geometry)
+        whole = part.value.ndim - part.structure.dims
+        return Through(part.value, tuple(a if a < whole else None for a in range(part.value.ndim)))
+    return meaning if isinstance(meaning, Through) else None
 
 
 def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part | None:
@@ -72,9 +86,7 @@ def per_channel(meaning: Meaning | None) -> Part | None:
     if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
     part = meaning.parts[0]
-    if not isinstance(part.structure, Scalar) and not (
-        part.structure.channelwise and part.structure.pointwise
-    ):
+    if not isinstance(part.structure, Scalar) and not part.structure.per_channel:
         return None
     return part
 
@@ -99,6 +111,6 @@ def composed_numbers(parts: Sequence[Part]) -> Numbers:
 
 
 def _sunk_or_per_channel(node: Node) -> Part | None:
-    if isinstance(node.meaning, Through):
-        return None if node.meaning.sunk is None else node.meaning.sunk.part
+    if isinstance(node.meaning, Through) or (isinstance(node.meaning, Affine) and node.meaning.averages):
+        return None if node.instead is None else node.instead.part
     return per_channel(node.meaning)

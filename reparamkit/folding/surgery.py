@@ -20,6 +20,7 @@ from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.plan import interior
+from reparamkit.folding.tidy import undo_round_trips
 
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
 
@@ -53,7 +54,7 @@ class Surgery:
                 lambda op, *args: self.graph.call_function(op, args),
                 call,
             )
-        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace")}
+        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
         old.replace_all_uses_with(new)
         self._now[form.node] = new
         return calls
@@ -78,12 +79,14 @@ class Surgery:
 
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
+        undo_round_trips(self.graph)
         self.graph.eliminate_dead_code(is_impure_node=_impure)
         root = _root(self.host.program, self.graph)
         self._alive = set(self.graph.nodes)
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
+        tried: dict[str, int] = {}
         for call, (wanted, layer) in self._wanted.items():
-            call.target = _free(root, wanted)
+            call.target = free_path(root, wanted, tried)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
@@ -154,28 +157,26 @@ def _impure(node: fx.Node) -> bool:
     return node.op in ("placeholder", "output")
 
 
-def _free(root: nn.Module, wanted: str) -> str:
-    """The path wanted, or the next number behind it where the network still keeps something there."""
-    path, count = wanted, 0
-    while not _is_free(root, path.split(".")):
+def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None) -> str:
+    """The path wanted, or the next number behind it where the network still keeps something there.
+
+    Nothing goes inside another layer or a tensor: then it is the nearest module above. `tried` remembers the
+    numbers that are known to be taken.
+    """
+    *path, last = wanted.split(".")
+    held: list[str] = []
+    for name in path:
+        if hasattr(root, name) and type(root._modules.get(name)) is not nn.Module:
+            break
+        held.append(name)
+        root = root._modules.get(name) or nn.Module()
+    wanted = ".".join([*held, last])
+    tried = {} if tried is None else tried
+    count = tried.get(wanted, 0)
+    while hasattr(root, f"{last}_{count}" if count else last):
         count += 1
-        path = f"{wanted}_{count}"
-    return path
-
-
-def _is_free(root: nn.Module, path: Sequence[str]) -> bool:
-    for i, name in enumerate(path):
-        if type(root) is not nn.Module:
-            return False  # inside another layer
-        if hasattr(root, name) and name not in root._modules:
-            return False
-        child = root._modules.get(name)
-        if child is None:
-            return True
-        if i == len(path) - 1:
-            return False
-        root = child
-    return True
+    tried[wanted] = count
+    return f"{wanted}_{count}" if count else wanted
 
 
 def owner_path(node: fx.Node) -> str:

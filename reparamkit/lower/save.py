@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower import exported, onnx, pt2
 from reparamkit.lower.files import check_writable, write_verified
+from reparamkit.lower.module import save_module
 from reparamkit.verify.reference import Reference, inputs_accepted_by
 from reparamkit.verify.runners import Runner, TorchRunner
 from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.verify.verdict import Equivalence
 
-SUFFIXES = (".onnx", ".pt2")
+SUFFIXES = (".onnx", ".pt2", ".pt")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Saved:
     Attributes:
         path: where it lies.
         equivalence: the verdict on the file itself, read back and run.
-        operators: how many of each operator it holds (ATen names for `.pt2`, ONNX names for `.onnx`).
+        operators: how many of each operator it holds (ATen names for `.pt2`, ONNX names for `.onnx`, classes
+            of layers for `.pt`).
         notes: steps that were left out; usually none.
     """
 
@@ -38,7 +41,7 @@ class Saved:
 
 
 def save(
-    program: ExportedProgram | Callable[[], ExportedProgram],
+    program: ExportedProgram | nn.Module | Callable[[], ExportedProgram],
     path: str | Path,
     reference: Reference,
     *,
@@ -50,11 +53,13 @@ def save(
     """Write a program to a file, run the file against the reference, and put it in place if it agrees.
 
     A `.pt2` is read back with torch.export, an `.onnx` runs under ONNX Runtime; both on every probe of the
-    reference, and where the program has free axes at another batch and another size.
+    reference, and where the program has free axes at another batch and another size. A `.pt` is a whole
+    module, pickled.
 
     Args:
-        program: what to save, or a function that makes it; called only after the path was found usable.
-        path: `.onnx` or `.pt2`; an older file there is replaced in one step, or not at all.
+        program: what to save, or a function that makes it; called only after the path was found usable. An
+            `nn.Module` goes into a `.pt`, and nothing else does.
+        path: `.onnx`, `.pt2` or `.pt`; an older file there is replaced in one step, or not at all.
         reference: what the file has to agree with. It is widened by the program's free axes.
         input_names, output_names: names in an ONNX file; the outputs' default is the reference's names,
             with "_" for "." and "output_" before a bare number.
@@ -71,6 +76,9 @@ def save(
     check_writable(path)
     if path.suffix == ".onnx":
         onnx.require_packages()
+    if isinstance(program, nn.Module):
+        verdict, layers, said = save_module(program, path, reference, before_it_appears=before_it_appears)
+        return Saved(path, verdict, layers, said)
     made = program if isinstance(program, ExportedProgram) else program()
     names = dict(axis_names if axis_names is not None else exported.axis_names(made))
     _widen(reference, made, names)

@@ -71,10 +71,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic."""
+    """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
+
+    `averages` says that it treats every channel alike and keeps constants, as `Through` does.
+    """
 
     parts: tuple[Part, ...]
     moves: Literal["", "a copy", "a view"] = ""
+    averages: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +94,14 @@ class Through:
     """The operator treats all channels of `value` alike and keeps constants, whichever axis they lie on.
 
     `axes[a]` is where axis `a` of the value lies in the result, None if it does not survive whole. `reason`
-    says why it is not affine itself, where that is worth telling. `sunk`, which readers leave alone, is the
-    same result with the maps per channel above the operator moved below it. `rescales` says that the operator
-    applies the map of `sunk` itself, in passing (see `Rescaled`).
+    says why it is not affine itself, where that is worth telling. `rescales`, which readers leave alone, says
+    that the operator ends in a map per channel that it applies in passing (see `Rescaled`).
     """
 
     value: Value
     axes: tuple[int | None, ...]
     reason: str = ""
-    sunk: Sunk | None = None
     rescales: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sunk:
-    """`part` applied to the operator's result on what lies above; `covers` are the values skipped."""
-
-    part: Part
-    covers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,4 +44,5 @@ def avg_pool(call: Call) -> Meaning:
         kernel = torch.full((channels, 1, *window), 1.0 / divisor, dtype=torch.float64)
         return AffineMap(structure, kernel, None)
 
-    return Affine((Part(value, structure, load),))
+    keeps_constants = not any(padding) and divisor == math.prod(window)
+    return Affine((Part(value, structure, load),), averages=keeps_constants)

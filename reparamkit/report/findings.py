@@ -82,6 +82,26 @@ class Refusing(Protocol):
         """Why, in words."""
 
 
+class Piece(Protocol):
+    """One part of a network that was taken part by part."""
+
+    @property
+    def where(self) -> str:
+        """Its path."""
+
+    @property
+    def folded(self) -> bool:
+        """Whether it was."""
+
+    @property
+    def reason(self) -> str:
+        """Why not; or what of it stays beside the folded layers, and why."""
+
+    @property
+    def sizes(self) -> str:
+        """Which sizes may vary."""
+
+
 @dataclass(frozen=True)
 class Report:
     """All findings on one network."""
@@ -95,3 +115,5 @@ class Report:
     notes: Sequence[str]
     equivalence: Verdict | None = None
     files: Sequence[File] = ()
+    undone: Sequence[Refusing] = ()
+    parts: Sequence[Piece] = ()

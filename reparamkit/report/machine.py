@@ -25,6 +25,13 @@ def as_dict(report: Report) -> dict[str, Any]:
             {"where": r.where, "node": r.node, "operator": r.operator, "reason": r.reason}
             for r in report.refusals
         ],
+        "undone": [
+            {"where": u.where, "node": u.node, "operator": u.operator, "reason": u.reason}
+            for u in report.undone
+        ],
+        "parts": [
+            {"where": p.where, "folded": p.folded, "reason": p.reason, "sizes": p.sizes} for p in report.parts
+        ],
         "notes": list(report.notes),
         "equivalence": None if report.equivalence is None else report.equivalence.as_dict(),
         "files": [

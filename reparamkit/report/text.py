@@ -24,8 +24,12 @@ def rendered(report: Report) -> list[RenderableType]:
     """The report, piece by piece."""
     parts: list[RenderableType] = [_heading(report), Text(), _counts(report), Text()]
     parts += [*_folds(report), Text()] if report.folds else [Text("Nothing folds."), Text()]
+    if report.undone:
+        parts += [*_undone(report), Text()]
     if report.refusals:
         parts += [*_refusals(report), Text()]
+    if report.parts:
+        parts += [*_parts(report), Text()]
     parts += [Text(f"note: {note}") for note in report.notes]
     if report.equivalence is not None:
         parts.append(Text(f"whole network: {report.equivalence.summary()}"))
@@ -80,6 +84,31 @@ def _refusals(report: Report) -> list[RenderableType]:
         first = report.refusals[members[0]]
         places = [report.refusals[i].where or "(the network)" for i in members]
         table.add_row(f"{len(members)} {_short(first.operator)}", _places(places), first.reason)
+    return [Text(title, "bold"), table]
+
+
+def _undone(report: Report) -> list[RenderableType]:
+    count = len(report.undone)
+    own = "its own check and was" if count == 1 else "their own check and were"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("operator")
+    table.add_column("where", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for one in report.undone:
+        table.add_row(f"{_short(one.operator)} {one.node}", one.where or "(the network)", one.reason)
+    return [Text(f"{_number(count, 'fold')} failed {own} taken back", "bold red"), table]
+
+
+def _parts(report: Report) -> list[RenderableType]:
+    folded = sum(part.folded for part in report.parts)
+    title = f"{_number(folded, 'part')} of the network folded, {len(report.parts) - folded} left as they were"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part", overflow="fold")
+    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold")
+    for part in report.parts:
+        words = "; ".join(filter(None, [part.sizes, part.reason])) if part.folded else part.reason
+        table.add_row(part.where, "folded" if part.folded else "left", words)
     return [Text(title, "bold"), table]
 
 

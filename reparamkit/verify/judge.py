@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from reparamkit.errors import UnusableInput
+from reparamkit.verify.layout import in_words
 from reparamkit.verify.measure import as_real, deviation, value_at
+from reparamkit.verify.metrics import Metrics, measure
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.probes import NORMAL
+from reparamkit.verify.probes import NORMAL, Probe
 from reparamkit.verify.record import Record, Truth
 from reparamkit.verify.runners import NamedTensors, Runner
 from reparamkit.verify.verdict import Equivalence, OutputError, exceeds
@@ -59,31 +62,50 @@ class Budgets:
         return self.factor * self.noise(place, group) + self.floor
 
 
+Rule = Callable[[Probe, Metrics], tuple[str, ...] | None]
+"""The limits, in words, that an output's measures break under a probe; None where there is nothing to say."""
+
+
 class _Different(Exception):
     """The candidate is different in a way that has no number."""
 
 
-def judge(runner: Runner, records: Sequence[Record], budgets: Budgets, *, structured: bool) -> Equivalence:
+def judge(
+    runner: Runner,
+    records: Sequence[Record],
+    budgets: Budgets,
+    *,
+    structured: bool,
+    rule: Rule | None = None,
+    measured: bool = False,
+    same_dtypes: bool = True,
+) -> Equivalence:
     """Run the candidate on every recorded probe and compare.
 
-    `structured` says that the reference's output names come from a Python structure; where the candidate's do
-    as well, they have to be the same.
+    Args:
+        structured: the reference's output names come from a Python structure; where the candidate's do as
+            well, they have to be the same.
+        rule: decides in place of the budgets.
+        measured: fill in the entries' `metrics`; a rule does so too.
+        same_dtypes: an output of another floating-point (or integer) type is a difference.
 
     Raises:
         UnusableInput: the candidate takes other inputs than the reference, or nothing could be compared.
     """
     entries: list[OutputError] = []
-    reasons: list[str] = []
+    broken: dict[str, str] = {}
     compared = 0
     for record in records:
         try:
-            found = _outputs(runner, record, structured)
-            for place, (truth, values) in enumerate(zip(record.truths, found, strict=True)):
-                entry, evidence = _compare(record, place, truth, values, budgets)
-                entries.append(entry)
-                compared += evidence
+            found = _outputs(runner, record, structured, same_dtypes)
         except _Different as difference:
-            reasons.append(str(difference))
+            broken[record.probe.name] = str(difference)
+            continue
+        for place, (truth, values) in enumerate(zip(record.truths, found, strict=True)):
+            entry, evidence = _compare(record, place, truth, values, budgets, rule, measured)
+            entries.append(entry)
+            compared += evidence
+    reasons = list(broken.values())
     constant = _constant_outputs(records, budgets)
     worst = max(entries, key=exceeds, default=None)
     if worst is not None and not worst.passed:
@@ -106,6 +128,7 @@ def judge(runner: Runner, records: Sequence[Record], budgets: Budgets, *, struct
         notes=tuple(_notes(records, budgets, constant)),
         reason=reasons[-1] if worst is not None and not worst.passed else "".join(reasons[:1]),
         constant_outputs=tuple(constant),
+        broken_probes=broken,
     )
 
 
@@ -119,14 +142,23 @@ def relative(error: float, scale: float) -> float:
 def describe(entry: OutputError) -> str:
     """The place of an error in words."""
     where = "[" + ", ".join(map(str, entry.index)) + "]" if entry.index else ""
+    if entry.conflict:
+        return (
+            f"output {entry.output!r}{where} is {entry.candidate_value} in the candidate and "
+            f"{entry.reference_value} in the reference, on the probe {entry.probe!r}{entry.hint}"
+        )
+    if entry.failures:
+        limits = "; ".join(entry.failures)
+        return f"output {entry.output!r} on the probe {entry.probe!r}: {limits}{entry.hint}"
     return (
         f"output {entry.output!r}{where} is {entry.candidate_value:.9g} and should be "
         f"{entry.reference_value:.9g} on the probe {entry.probe!r}: "
         f"an error of {entry.e1:.2e} of the output's scale, where {entry.budget:.2e} is allowed"
+        f"{entry.hint}"
     )
 
 
-def _outputs(runner: Runner, record: Record, structured: bool) -> list[torch.Tensor]:
+def _outputs(runner: Runner, record: Record, structured: bool, same_dtypes: bool) -> list[torch.Tensor]:
     """The candidate's outputs in the reference's order."""
     probe = record.probe.name
     try:
@@ -137,7 +169,7 @@ def _outputs(runner: Runner, record: Record, structured: bool) -> list[torch.Ten
         raise _Different(f"the candidate fails on the probe {probe!r}: {first_line(error)}") from error
     ordered = _matched(found, record, structured and runner.structured)
     for truth, values in zip(record.truths, ordered, strict=True):
-        if values.dtype is not truth.dtype:
+        if not (values.dtype is truth.dtype or (not same_dtypes and _alike(values.dtype, truth.dtype))):
             raise _Different(
                 f"output {truth.name!r} is {_short(values.dtype)} in the candidate and "
                 f"{_short(truth.dtype)} in the reference"
@@ -147,8 +179,15 @@ def _outputs(runner: Runner, record: Record, structured: bool) -> list[torch.Ten
             raise _Different(
                 f"output {truth.name!r} has the shape {tuple(shape)} in the candidate and "
                 f"{tuple(truth.values.shape)} in the reference, on the probe {probe!r}"
+                f"{in_words(as_real(values), truth.values)}"
             )
     return ordered
+
+
+def _alike(left: torch.dtype, right: torch.dtype) -> bool:
+    """Whether both are floating point, or complex, or integers."""
+    kinds = [(dtype.is_floating_point, dtype.is_complex, dtype is torch.bool) for dtype in (left, right)]
+    return kinds[0] == kinds[1]
 
 
 def _matched(found: NamedTensors, record: Record, by_structure: bool) -> list[torch.Tensor]:
@@ -165,32 +204,49 @@ def _matched(found: NamedTensors, record: Record, by_structure: bool) -> list[to
 
 
 def _compare(
-    record: Record, place: int, truth: Truth, values: torch.Tensor, budgets: Budgets
+    record: Record,
+    place: int,
+    truth: Truth,
+    values: torch.Tensor,
+    budgets: Budgets,
+    rule: Rule | None,
+    measured: bool,
 ) -> tuple[OutputError, int]:
     """One output under one probe, and how many of its elements are evidence."""
     values = as_real(values)
-    probe, group = record.probe.name, record.probe.group
+    group = record.probe.group
     found = deviation(values, truth.values, truth.undecided)
+    floating = truth.values.is_floating_point()
+    scale = budgets.scale(place, group) if floating else 1.0
+    metrics = None
+    if measured or rule is not None:
+        size = scale if floating else float(truth.values.abs().max()) if truth.values.numel() else 0.0
+        metrics = measure(values, truth.values, size, 2 * truth.noise)
+        if found.conflict is not None:
+            metrics = replace(
+                metrics, max_abs=math.inf, max_rel=math.inf, rms=math.inf, psnr=-math.inf, cosine=math.nan
+            )
+    failures = None
     if found.conflict is not None:
-        raise _Different(
-            f"output {truth.name!r}{list(found.conflict)} is {value_at(values, found.conflict)} in the "
-            f"candidate and {value_at(truth.values, found.conflict)} in the reference, on the probe {probe!r}"
-        )
-    if truth.values.is_floating_point():
-        scale = budgets.scale(place, group)
-        e0, e1, budget = (
-            budgets.noise(place, group),
-            relative(found.max_abs, scale),
-            budgets.budget(place, group),
-        )
-        evidence = found.compared if budget <= budgets.resolution else 0
+        e0, e1, budget, evidence = budgets.noise(place, group), math.inf, budgets.budget(place, group), 1
+    elif floating:
+        e0, e1 = budgets.noise(place, group), relative(found.max_abs, scale)
+        budget = budgets.budget(place, group)
+        evidence = found.compared if rule is not None or budget <= budgets.resolution else 0
     else:
-        scale, budget = 1.0, 0.0
-        e0, e1 = 0.0, found.differing / max(truth.values.numel(), 1)
+        e0, e1, budget = 0.0, found.differing / max(truth.values.numel(), 1), 0.0
         evidence = found.compared
+    if rule is not None and metrics is not None:
+        failures = rule(record.probe, metrics)
+    judged = rule is None or failures is not None
+    if found.conflict is not None:
+        judged, failures = (
+            True,
+            None if rule is None else ("NaN or infinite on one side only", *(failures or ())),
+        )
     entry = OutputError(
         output=truth.name,
-        probe=probe,
+        probe=record.probe.name,
         e0=e0,
         e1=e1,
         max_abs=found.max_abs,
@@ -199,8 +255,13 @@ def _compare(
         reference_value=value_at(truth.values, found.index),
         candidate_value=value_at(values, found.index),
         budget=budget,
+        metrics=metrics,
+        failures=failures,
+        judged=judged,
     )
-    return entry, evidence
+    if not entry.passed and floating:
+        entry = replace(entry, hint=in_words(values, truth.values))
+    return entry, evidence if judged else 0
 
 
 def _constant_outputs(records: Sequence[Record], budgets: Budgets) -> list[str]:

@@ -7,31 +7,50 @@ A probe is a recipe, not a tensor: it holds the example (which the caller holds 
 and makes its inputs anew each time, so a set of probes costs no memory and no model can spoil one by writing
 into its inputs.
 
-- `example`: the caller's own values.
+- `example`: the caller's own values; `data`: more of them.
 - `normal`: independent normal values with zero mean and the example's root mean square (1 where
   that is 0 or beyond [1/256, 256]). Drawn several times, also at other sizes where axes are free.
 - `large`: the same, 32 times larger: saturations and clamps are reached.
 - `impulses`: zero but for single values at the corners and in the centre: borders and biases show.
 
+A fold, which is proven piece by piece already, is compared on these. Where two networks come from anywhere
+(`thorough_probes`) there are more: `tiny` values, `constant` ones, a `checkerboard` and each impulse by
+itself (`reparamkit.verify.patterns` says what each shows), and more kinds of size
+(`reparamkit.verify.sizes`).
+
 Integer tensors keep the example's own values, rolled along the last axis (and repeated at larger sizes): an
-invented value may be outside a vocabulary. Booleans stay as they are.
+invented value may be outside a vocabulary. Booleans stay as they are. An input that was described
+(`reparamkit.verify.described`) is drawn anew within its bounds instead.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from reparamkit.inputs import Args, Kwargs, map_tensors, tensor_leaves
-from reparamkit.verify.sizes import DynamicAxes, Ranges, Sizes, example_sizes, other_sizes
+from reparamkit.verify import patterns
+from reparamkit.verify.described import Kind
+from reparamkit.verify.sizes import (
+    DynamicAxes,
+    Ranges,
+    Sizes,
+    example_sizes,
+    other_sizes,
+    thorough_sizes,
+)
 
-EXAMPLE, NORMAL, LARGE, IMPULSES = "example", "normal", "large", "impulses"
+EXAMPLE, DATA = "example", "data"
+NORMAL, LARGE, TINY, IMPULSES = "normal", "large", "tiny", "impulses"
+CONSTANT, CHECKERBOARD = "constant", "checkerboard"
 
-_LARGE_FACTOR = 32.0
-_IMPULSE_FACTOR = 8.0
+GIVEN = frozenset({EXAMPLE, DATA})
+"""Groups of values that the caller asked for: the reference has to take them."""
+DEGENERATE = frozenset({CONSTANT, CHECKERBOARD})
+"""Groups on which the reference may show no rounding error for symmetry alone."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,12 @@ class Probe:
 
     Attributes:
         name: unique among the probes of one comparison.
-        group: "example", "normal", "large" or "impulses"; the values of a group are of like magnitude.
+        group: probes of one group have values of like magnitude, and one budget.
         seed: what the random values come from.
         sizes: the size of each free symbol, where it differs from the example.
+        pattern: one of `reparamkit.verify.patterns`.
+        kinds: flat tensor index -> the kind of values that the input has to keep to.
+        fixed: the inputs are the values of `args` and `kwargs`, as they are.
     """
 
     name: str
@@ -52,6 +74,9 @@ class Probe:
     kwargs: Kwargs = field(repr=False)
     dynamic_axes: DynamicAxes = field(default_factory=dict, repr=False)
     sizes: Sizes = field(default_factory=dict)
+    pattern: str = patterns.NORMAL
+    kinds: Mapping[int, Kind] = field(default_factory=dict, repr=False)
+    fixed: bool = False
 
     def inputs(self) -> tuple[Args, Kwargs]:
         """Fresh tensors on the example's devices; the caller may write into them."""
@@ -66,21 +91,18 @@ class Probe:
 
     def _make(self, index: int, example: torch.Tensor, shape: list[int]) -> torch.Tensor:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.name, index))
-        if self.group == EXAMPLE:
+        if self.fixed or self.group == EXAMPLE:
             return _resized(example, shape).clone()
+        if index in self.kinds:
+            drawn = self.kinds[index].draw(self.pattern, shape, example.dtype, generator)
+            return drawn.to(example.device)
         if not (example.is_floating_point() or example.is_complex()):
             resized = _resized(example, shape)
             if example.dtype is torch.bool or resized.ndim == 0 or resized.shape[-1] < 2:
                 return resized.clone()
             shift = int(torch.randint(1, resized.shape[-1], (), generator=generator))
             return resized.roll(shift, dims=-1)
-        sigma = _magnitude(example)
-        if self.group == IMPULSES:
-            values = _impulses(shape, generator) * (_IMPULSE_FACTOR * sigma)
-        else:
-            values = torch.randn(shape, generator=generator, dtype=torch.float64) * sigma
-            if self.group == LARGE:
-                values = values * _LARGE_FACTOR
+        values = patterns.pattern(self.pattern, shape, generator) * _magnitude(example)
         return values.to(device=example.device, dtype=example.dtype)
 
 
@@ -102,15 +124,15 @@ def probes(
     axes = dynamic_axes or {}
     tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
 
-    def probe(name: str, group: str, sizes: Sizes | None = None) -> Probe:
-        return Probe(name, group, seed, args, kwargs, axes, sizes or {})
+    def probe(name: str, group: str, sizes: Sizes | None = None, how: str = NORMAL) -> Probe:
+        return Probe(name, group, seed, args, kwargs, axes, sizes or {}, how)
 
     chosen = [probe("example", EXAMPLE)]
     if not tensors:
         return chosen
     chosen += [probe("normal 1", NORMAL), probe("normal 2", NORMAL)]
     if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
-        chosen += [probe("large", LARGE), probe("impulses", IMPULSES)]
+        chosen += [probe("large", LARGE, how=LARGE), probe("impulses", IMPULSES, how=IMPULSES)]
     if axes:
         for name, sizes in other_sizes(example_sizes(tensors, axes), ranges):
             described = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
@@ -118,9 +140,59 @@ def probes(
     return chosen
 
 
+def thorough_probes(
+    args: Args, kwargs: Kwargs, *, seed: int, kinds: Mapping[int, Kind] | None = None
+) -> list[Probe]:
+    """The probes at the example's own size for two networks of which nothing is known."""
+
+    def probe(name: str, group: str, how: str = NORMAL) -> Probe:
+        return Probe(name, group, seed, args, kwargs, pattern=how, kinds=kinds or {})
+
+    tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+    chosen = [probe("example", EXAMPLE)]
+    if not tensors:
+        return chosen
+    chosen += [probe("normal 1", NORMAL), probe("normal 2", NORMAL)]
+    if not any(tensor.is_floating_point() or tensor.is_complex() or kinds for tensor in tensors):
+        return chosen
+    chosen += [probe(how, how, how) for how in (LARGE, TINY)]
+    chosen += [probe(how, CONSTANT, how) for how in (patterns.CONSTANT, patterns.NEGATIVE)]
+    chosen.append(probe(CHECKERBOARD, CHECKERBOARD, CHECKERBOARD))
+    widest = max(tensors, key=lambda tensor: tensor.ndim)
+    chosen += [
+        probe(how, IMPULSES, how) for how in patterns.impulses(patterns.spatial_axes(list(widest.shape)))
+    ]
+    return chosen
+
+
+def size_probes(
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    seed: int,
+    dynamic_axes: DynamicAxes,
+    ranges: Ranges | None = None,
+    kinds: Mapping[int, Kind] | None = None,
+) -> dict[str, list[Probe]]:
+    """Normal probes at other sizes: kind of size -> proposals, best first, of which one is wanted."""
+    tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+    sizes = example_sizes(tensors, dynamic_axes)
+    batch = {axes[0] for axes in dynamic_axes.values() if 0 in axes}
+    found: dict[str, list[Probe]] = {}
+    for kind, proposals in thorough_sizes(sizes, batch, ranges).items():
+        found[kind] = []
+        for proposal in proposals:
+            described = ", ".join(f"{symbol}={size}" for symbol, size in proposal.items())
+            name = f"{kind} ({described})"
+            found[kind].append(
+                Probe(name, kind, seed, args, kwargs, dynamic_axes, proposal, kinds=kinds or {})
+            )
+    return found
+
+
 def another_draw(probe: Probe, number: int) -> Probe:
     """One more normal draw like `probe`, for networks with few outputs."""
-    return Probe(f"normal {number}", NORMAL, probe.seed, probe.args, probe.kwargs, probe.dynamic_axes)
+    return replace(probe, name=f"normal {number}")
 
 
 def _mix(seed: int, name: str, index: int) -> int:
@@ -143,16 +215,3 @@ def _resized(example: torch.Tensor, shape: list[int]) -> torch.Tensor:
             places = torch.arange(size, device=example.device) % example.shape[axis]
             example = example.index_select(axis, places)
     return example
-
-
-def _impulses(shape: list[int], generator: torch.Generator) -> torch.Tensor:
-    """Zeros, but for the two outer corners and the centre of the axes after the second (or of the last one),
-    where every sample and channel has a random value of its own."""
-    values = torch.zeros(shape, dtype=torch.float64)
-    if 0 in shape or not shape:
-        return values
-    kept = 2 if len(shape) > 2 else len(shape) - 1
-    for place in (0, 0.5, 1):
-        where: tuple[Any, ...] = (..., *(round(place * (size - 1)) for size in shape[kept:]))
-        values[where] = torch.randn(shape[:kept], generator=generator, dtype=torch.float64)
-    return values

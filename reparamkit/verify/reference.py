@@ -24,8 +24,7 @@ What cannot be told is never a pass: NaN or infinity on one side fails, and wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,18 +33,11 @@ from torch import nn
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.untouched import call_untouched
-from reparamkit.verify.judge import Budgets, judge
-from reparamkit.verify.probes import EXAMPLE, NORMAL, Probe, another_draw, probes
+from reparamkit.verify.probes import GIVEN, NORMAL, Probe, another_draw, probes
 from reparamkit.verify.record import Record, Recorder, Rejected, lowest_precision
+from reparamkit.verify.recorded import ENOUGH_ELEMENTS, Recorded
 from reparamkit.verify.runners import Runner, TorchRunner, open_runner
 from reparamkit.verify.sizes import DynamicAxes, Ranges
-from reparamkit.verify.verdict import Equivalence
-
-FACTOR = 4.0
-FLOOR_ULPS = 8.0
-FLOOR_ULPS_FLOAT64 = 64.0
-ENOUGH_ELEMENTS = 64
-RESOLUTION = 0.25
 
 _MOST_DRAWS = 8
 _SIZES_WANTED = 2
@@ -53,7 +45,7 @@ _SIZES_WANTED = 2
 Accepts = Callable[[Args, Kwargs], bool]
 
 
-class Reference:
+class Reference(Recorded):
     """A network, run once on every probe, that any number of candidates can be judged against.
 
     It keeps the reference's outputs and the example, not the inputs of the probes and no copy of the module.
@@ -65,6 +57,8 @@ class Reference:
         seed: what the probes are drawn from.
         dynamic_axes, ranges: axes that are free, as in `reparamkit.verify.sizes`; see also `widen`.
         accepts: see `widen`.
+        planned: the probes to try at the example's size, the example first, in place of those of
+            `reparamkit.verify.probes.probes`. More normal draws are added as the formula above says.
 
     Raises:
         UnusableInput: the reference cannot be opened, or rejects the example.
@@ -80,25 +74,32 @@ class Reference:
         dynamic_axes: DynamicAxes | None = None,
         ranges: Ranges | None = None,
         accepts: Accepts | None = None,
+        planned: Sequence[Probe] | None = None,
     ) -> None:
-        self.seed = seed
-        self.notes: list[str] = []
-        self.records: list[Record] = []
-        self._args, self._kwargs = args, kwargs or {}
         self._runner = open_runner(subject)
+        super().__init__([], "", torch.float32, self._runner.structured, seed)
+        self._args, self._kwargs = args, kwargs or {}
         self._module: nn.Module | None = None
         if isinstance(self._runner, TorchRunner):
             self._module = self._runner.module
             if self._runner.was_training:
                 self.notes.append("the reference is in training mode; a copy in evaluation mode was compared")
         self.precision = lowest_precision(self._module, self._args, self._kwargs)
+        stated = getattr(self._runner, "precision", "")
+        if self._module is None and stated in ("float16", "bfloat16"):
+            self.precision = getattr(torch, stated)
         recorder = self._recorder()
-        self._record_fixed(recorder)
+        self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
         self.oracle = recorder.oracle
         self.notes += recorder.notes
         del recorder
         if dynamic_axes:
             self.widen(dynamic_axes, ranges, accepts)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that runs, in evaluation mode; None for another back end. Not to be changed."""
+        return self._module
 
     def widen(
         self, dynamic_axes: DynamicAxes, ranges: Ranges | None = None, accepts: Accepts | None = None
@@ -137,57 +138,50 @@ class Reference:
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
 
-    def judge(self, candidate: object) -> Equivalence:
-        """Compare a candidate (anything that `open_runner` opens) with the reference, on every probe.
+    def try_sizes(
+        self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None
+    ) -> list[str]:
+        """Add one probe of each kind of size: the first that the reference runs on, with numbers to show.
+
+        Args:
+            proposals: kind ("another size", "minimal size") -> probes, best first.
+            accepts: as in `widen`, asked with the probe.
 
         Returns:
-            The verdict. A candidate that raises, or whose outputs differ in number, name, shape or dtype,
-            is not equivalent, and the verdict's `reason` says in what.
-
-        Raises:
-            UnusableInput: the candidate cannot be opened or takes other inputs, or nothing could be compared.
+            The kinds of which no proposal was taken.
         """
-        runner = open_runner(candidate)
-        notes = list(self.notes)
-        if isinstance(runner, TorchRunner) and runner.was_training:
-            notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
-        verdict = judge(runner, self.records, self._budgets(), structured=self._runner.structured)
-        return replace(
-            verdict,
-            seed=self.seed,
-            oracle=self.oracle,
-            notes=(*notes, *verdict.notes),
-            e0=verdict.e0 if self.oracle == "float64" else None,
-            outputs=tuple(
-                entry if self.oracle == "float64" else replace(entry, e0=None) for entry in verdict.outputs
-            ),
-        )
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the reference's outputs, in order."""
-        return [truth.name for truth in self.records[0].truths]
-
-    def _budgets(self) -> Budgets:
-        eps = torch.finfo(self.precision).eps
-        for truth in self.records[0].truths:
-            if truth.values.is_floating_point():
-                real = torch.empty((), dtype=truth.dtype).abs().dtype
-                eps = max(eps, torch.finfo(real).eps)
-        ulps = FLOOR_ULPS_FLOAT64 if eps == torch.finfo(torch.float64).eps else FLOOR_ULPS
-        return Budgets(self.records, FACTOR, ulps * eps, ENOUGH_ELEMENTS, RESOLUTION)
+        recorder: Recorder | None = None
+        missed = []
+        for kind, proposed in proposals.items():
+            for probe in proposed:
+                if accepts is not None and not accepts(probe):
+                    continue
+                try:
+                    if recorder is None:
+                        recorder = self._recorder()
+                        recorder.record(self.records[0].probe)
+                    found = recorder.record(probe)
+                except Rejected:
+                    continue
+                if all(truth.finite for truth in found.truths):
+                    self.records.append(found)
+                    break
+            else:
+                missed.append(kind)
+        return missed
 
     def _recorder(self) -> Recorder:
         return Recorder(self._runner, self._module, self.precision, self.seed)
 
-    def _record_fixed(self, recorder: Recorder) -> None:
+    def _record_fixed(self, recorder: Recorder, planned: Sequence[Probe]) -> None:
         """The probes at the example's own size."""
-        for probe in probes(self._args, self._kwargs, seed=self.seed):
+        for probe in planned:
             try:
                 self.records.append(recorder.record(probe))
             except Rejected as reason:
-                if probe.group == EXAMPLE:
-                    raise UnusableInput(f"the model rejects the example inputs: {reason}") from reason
+                if probe.group in GIVEN:
+                    which = "" if probe is planned[0] else f" ({probe.name})"
+                    raise UnusableInput(f"the model rejects the example inputs{which}: {reason}") from reason
                 recorder.notes.append(
                     f"the probe {probe.name!r} was left out: the reference rejects it: {reason}"
                 )

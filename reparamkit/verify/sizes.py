@@ -8,7 +8,7 @@ that the example obeys also divides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 
@@ -58,6 +58,75 @@ def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[st
         if proposal not in seen:
             seen.append(proposal)
             yield name, proposal
+
+
+def thorough_sizes(
+    sizes: Sizes, batch: Collection[str], ranges: Ranges | None = None
+) -> dict[str, list[Sizes]]:
+    """Kinds of size worth trying, each with proposals of which the first that works will do.
+
+    Args:
+        sizes: those of the example.
+        batch: the symbols among them that count samples; the others count places.
+        ranges: symbol -> (smallest, largest), inclusive.
+
+    Returns:
+        "another batch", "batch of one", "another size" (with another batch, if that is free), "odd size",
+        "even size" and "minimal size", as far as they differ from the example and from each other.
+    """
+    batches = [symbol for symbol in sizes if symbol in batch]
+    places = [symbol for symbol in sizes if symbol not in batch]
+
+    def with_batch(size: int) -> Sizes:
+        return {**sizes, **dict.fromkeys(batches, size)}
+
+    def with_places(choose: Callable[[int, int], int], start: Sizes = sizes) -> Sizes:
+        return {**start, **{symbol: choose(sizes[symbol], i) for i, symbol in enumerate(places)}}
+
+    several = [with_batch(number) for number in (3, 2) if batches]
+    larger = [proposal for name, proposal in other_sizes(sizes, ranges) if name == "another size"]
+    for places_at in (lambda size, i: size + 2 + i, lambda size, i: 2 * size):
+        larger.append(with_places(places_at, with_batch(3)))
+    if batches:
+        larger += [{**proposal, **{symbol: sizes[symbol] for symbol in batches}} for proposal in larger]
+    kinds: dict[str, list[Sizes]] = {
+        "another batch": several,
+        "batch of one": [with_batch(1)] if batches else [],
+        "another size": larger if places else [],
+        "odd size": [
+            with_places(lambda size, i: _of_parity(size + 1 + 2 * i, 1)),
+            with_places(lambda size, i: _of_parity(size + 1, 1)),
+        ],
+        "even size": [with_places(lambda size, i: _of_parity(size + 1 + 2 * i, 0))],
+        "minimal size": [
+            with_places(lambda size, i, least=least: min(size, least))  # type: ignore[misc]
+            for least in (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32, 48, 64)
+        ],
+    }
+    if all(size % 2 == 0 for symbol, size in sizes.items() if symbol in places):
+        del kinds["even size"]
+    if all(size % 2 for symbol, size in sizes.items() if symbol in places):
+        del kinds["odd size"]
+    seen = [sizes]
+    found: dict[str, list[Sizes]] = {}
+    for kind, proposals in kinds.items():
+        kept = [each for each in proposals if each not in seen and _within(each, sizes, ranges)]
+        if kept:
+            seen.append(kept[0])
+            found[kind] = kept
+    return found
+
+
+def _of_parity(size: int, parity: int) -> int:
+    return size if size % 2 == parity else size + 1
+
+
+def _within(proposal: Sizes, example: Sizes, ranges: Ranges | None) -> bool:
+    for symbol, size in proposal.items():
+        low, high = (ranges or {}).get(symbol, (1, None))
+        if size != example[symbol] and (size < low or (high is not None and size > high)):
+            return False
+    return True
 
 
 def _small_options(size: int) -> list[int]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reparamkit.verify.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class OutputError:
         index: where `max_abs` was found.
         reference_value: the oracle's value there.
         candidate_value: the candidate's value there.
+        metrics: more measures of the same error, where they were asked for.
+        failures: the limits that it broke, in words, where limits decide and not the budget.
+        judged: whether this place counts for the verdict, or is only reported.
+        hint: what the candidate's values look like instead, as the end of a sentence; usually empty.
     """
 
     output: str
@@ -35,10 +42,22 @@ class OutputError:
     reference_value: float
     candidate_value: float
     budget: float = 0.0
+    metrics: Metrics | None = None
+    failures: tuple[str, ...] | None = None
+    judged: bool = True
+    hint: str = ""
 
     @property
     def passed(self) -> bool:
-        return self.e1 <= self.budget
+        if not self.judged:
+            return True
+        return self.e1 <= self.budget if self.failures is None else not self.failures
+
+    @property
+    def conflict(self) -> bool:
+        """One side is NaN or infinite at `index`, and the other is not, or not alike."""
+        values = self.reference_value, self.candidate_value
+        return self.e1 == math.inf and self.max_abs == math.inf and not all(map(math.isfinite, values))
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class Equivalence:
         notes: what a reader must know before trusting the verdict.
         reason: why it failed, in words; empty when it passed.
         constant_outputs: outputs that no probe changed; they are no evidence.
+        broken_probes: probe -> why nothing could be compared on it: the candidate fails there, or its outputs
+            have other names or shapes. Each is a difference.
     """
 
     passed: bool
@@ -75,6 +96,7 @@ class Equivalence:
     notes: tuple[str, ...]
     reason: str = ""
     constant_outputs: tuple[str, ...] = field(default=())
+    broken_probes: dict[str, str] = field(default_factory=dict)
 
     def worst(self) -> OutputError | None:
         """The output and probe with the largest error in terms of its budget."""
@@ -96,10 +118,10 @@ class Equivalence:
         return {
             "passed": self.passed,
             "reason": self.reason,
-            "e0": _json_number(self.e0),
-            "e1": _json_number(self.e1),
-            "floor": _json_number(self.floor),
-            "budget": _json_number(self.budget),
+            "e0": json_number(self.e0),
+            "e1": json_number(self.e1),
+            "floor": json_number(self.floor),
+            "budget": json_number(self.budget),
             "oracle": self.oracle,
             "seed": self.seed,
             "notes": list(self.notes),
@@ -108,14 +130,14 @@ class Equivalence:
                 {
                     "output": entry.output,
                     "probe": entry.probe,
-                    "e0": _json_number(entry.e0),
-                    "e1": _json_number(entry.e1),
-                    "budget": _json_number(entry.budget),
-                    "max_abs": _json_number(entry.max_abs),
-                    "scale": _json_number(entry.scale),
+                    "e0": json_number(entry.e0),
+                    "e1": json_number(entry.e1),
+                    "budget": json_number(entry.budget),
+                    "max_abs": json_number(entry.max_abs),
+                    "scale": json_number(entry.scale),
                     "index": list(entry.index),
-                    "reference_value": _json_number(entry.reference_value),
-                    "candidate_value": _json_number(entry.candidate_value),
+                    "reference_value": json_number(entry.reference_value),
+                    "candidate_value": json_number(entry.candidate_value),
                 }
                 for entry in self.outputs
             ],
@@ -124,12 +146,19 @@ class Equivalence:
 
 def exceeds(entry: OutputError) -> float:
     """How large the error is in terms of its budget: above 1 it is too large."""
+    if not entry.judged:
+        return 0.0
+    if entry.failures:
+        return math.inf
+    if entry.failures is not None:
+        return min(entry.e1, 1.0)
     if entry.budget > 0:
         return entry.e1 / entry.budget
     return math.inf if entry.e1 > 0 else 0.0
 
 
-def _json_number(value: float | None) -> float | str | None:
+def json_number(value: float | None) -> float | str | None:
+    """The number, or the text "inf", "-inf" or "nan" for one that JSON lacks."""
     if value is None or math.isfinite(value):
         return value
     return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")

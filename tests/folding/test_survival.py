@@ -186,3 +186,24 @@ def test_a_parameter_that_two_layers_share_is_still_one_after() -> None:
         for module in (done.original, done.module):
             next(p for p in module.parameters() if p.ndim == 2).mul_(2)
     done.compare(noise(2, 4))
+
+
+class TwiceItself(nn.Conv2d):
+    """A convolution that uses its own weight twice: once before its norm, once beside a branch."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(super().forward(x)).relu()
+        return super().forward(x) + 0.5 * x
+
+
+def test_two_folds_that_belong_to_one_convolution_find_a_place_each() -> None:
+    model = randomised(nn.Sequential(TwiceItself())).double().eval()
+    x = noise(1, 4, 5, 6)
+    module = fold_program(capture(model, (x,), dynamic=False)).module
+    assert_same(model(x), module(x))
+    layers = {path for path, child in module.named_modules() if isinstance(child, nn.Conv2d)}
+    assert layers == {"0", "reparam_conv"}

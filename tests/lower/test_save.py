@@ -215,7 +215,7 @@ def test_unusable_paths_are_found_before_any_work(tmp_path: Path, reference: Ref
         raise AssertionError("exported for nothing")
 
     for name, words in [
-        ("net.tflite", r"the suffix '.tflite', which names no format \(supported: .onnx, .pt2\)"),
+        ("net.tflite", r"the suffix '.tflite', which names no format \(supported: .onnx, .pt2, .pt\)"),
         ("net", "it has no suffix"),
         ("net.mlpackage", "Core ML is not there yet"),
         ("missing/net.onnx", "the folder .*missing does not exist"),

@@ -155,6 +155,38 @@ def test_refusals_are_grouped_by_operator_and_reason_but_for_names_and_numbers()
     assert "(the network)" in lines[start + 4]
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    where: str
+    folded: bool
+    reason: str
+    sizes: str
+
+
+def test_parts_and_folds_that_were_taken_back() -> None:
+    pieces = (
+        Piece("trunk", True, "its own layers stay too", "fixed sizes"),
+        Piece("head", False, "it has hooks", ""),
+    )
+    undone = (mul("a.b", "mul_1", "the check failed"), mul("", "mul_2", "it failed"))
+    report = dataclasses.replace(REPORT, parts=pieces, undone=undone, files=(), notes=(), equivalence=None)
+    assert text(report)[13:] == [
+        "2 folds failed their own check and were taken back",
+        "operator   where          why",
+        "mul mul_1  a.b            the check failed",
+        "mul mul_2  (the network)  it failed",
+        "",
+        "1 part of the network folded, 1 left as they were",
+        "part",
+        "trunk  folded  fixed sizes; its own layers stay too",
+        "head   left    it has hooks",
+        "",
+    ]
+    found = as_dict(report)
+    assert [u["where"] for u in found["undone"]] == ["a.b", ""]
+    assert found["parts"][1] == {"where": "head", "folded": False, "reason": "it has hooks", "sizes": ""}
+
+
 def test_many_places_are_counted() -> None:
     lines = text(with_refusals(*(mul(f"s{i}", f"mul_{i}", "it stays") for i in range(11))), width=200)
     row = next(line for line in lines if line.startswith("11 mul"))
@@ -201,6 +233,8 @@ def test_json_round_trip() -> None:
         "refusals": [
             {"where": "a", "node": "mul_1", "operator": "aten.mul.Tensor", "reason": "it ‘stays’"},
         ],
+        "undone": [],
+        "parts": [],
         "notes": ["it was in training mode"],
         "equivalence": {"passed": True, "e1": 1e-7, "notes": ["[b]"]},
         "files": [

@@ -15,14 +15,14 @@ from reparamkit.errors import UnusableInput
 from reparamkit.verify.runners.base import NamedTensors, Runner, named_outputs
 from reparamkit.verify.runners.torch import TorchRunner
 
-__all__ = ["NamedTensors", "Runner", "TorchRunner", "named_outputs", "open_runner"]
+__all__ = ["NamedTensors", "Runner", "TorchRunner", "named_outputs", "open_foreign", "open_runner"]
 
 
 def open_runner(subject: object) -> Runner:
     """A runner for an `nn.Module`, an `ExportedProgram`, a file (`str` or `Path`), or a runner as it is.
 
-    An `.onnx` file runs under ONNX Runtime; any other file is opened by `reparamkit.capture.source.load`,
-    which never unpickles what it does not trust.
+    An `.onnx` file runs under ONNX Runtime, an OpenVINO IR (`.xml`) under OpenVINO; any other file is opened
+    by `reparamkit.capture.source.load`, which never unpickles what it does not trust.
 
     Raises:
         UnusableInput: it is none of these, or there is no such file.
@@ -41,13 +41,35 @@ def open_runner(subject: object) -> Runner:
     )
 
 
-def _open_file(path: Path) -> Runner:
-    if not path.exists():
-        raise UnusableInput(f"there is no file {path}")
+def open_foreign(path: Path) -> Runner | None:
+    """The runner for a file that is not PyTorch's, told by its suffix; None for any other.
+
+    Raises:
+        UnusableInput: the back end cannot open it, or does not run here.
+        MissingExtra: the package of that back end is not installed.
+    """
     if path.suffix == ".onnx":
         from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(path)
+    if path.suffix == ".xml":
+        from reparamkit.verify.runners.openvino import OpenVinoRunner
+
+        return OpenVinoRunner(path)
+    if path.suffix in (".mlpackage", ".mlmodel"):
+        raise UnusableInput(
+            f"{path} is a Core ML model, and Core ML models cannot be run yet; compare the .onnx or the .pt2 "
+            f"of the same network"
+        )
+    return None
+
+
+def _open_file(path: Path) -> Runner:
+    if not path.exists():
+        raise UnusableInput(f"there is no file {path}")
+    runner = open_foreign(path)
+    if runner is not None:
+        return runner
     from reparamkit.capture.source import load
 
     model: nn.Module | ExportedProgram = load(path).model

@@ -39,6 +39,88 @@ class Runner(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What a file says of one of its inputs.
+
+    Attributes:
+        name: as in the file.
+        shape: the length of each axis, or the name of its symbol where it is free; None where nothing is
+            said, not even how many axes there are. Axes of one symbol are as long as each other.
+        dtype: None where torch has no such type.
+    """
+
+    name: str
+    shape: tuple[int | str, ...] | None
+    dtype: torch.dtype | None
+
+
+@runtime_checkable
+class DeclaresInputs(Protocol):
+    """A runner that knows the inputs of what it runs."""
+
+    @property
+    def declared(self) -> list[InputSpec]: ...
+
+
+@runtime_checkable
+class StatesPrecision(Protocol):
+    """A runner that knows how precise its network can be at best.
+
+    `precision` is "float64", "float32", "bfloat16", "float16" or "int8", the least precise of its weights;
+    "int8" stands for every quantised network.
+    """
+
+    @property
+    def precision(self) -> str: ...
+
+
+@runtime_checkable
+class Jitterable(Protocol):
+    """A runner that can be had with weights that are off by a few ulp (see `reparamkit.verify.noise`)."""
+
+    def jittered(self, seed: int) -> Runner: ...
+
+
+def match_inputs(
+    declared: list[InputSpec], leaves: list[tuple[str, torch.Tensor]], where: str
+) -> dict[str, torch.Tensor]:
+    """Which tensor goes to which input: those of the same name to each other, the rest in order.
+
+    Args:
+        declared: the inputs of a file.
+        leaves: names and tensors, in call order.
+        where: the file, for messages.
+
+    Raises:
+        UnusableInput: there are more or fewer tensors than inputs, or one has another dtype.
+    """
+    names = [spec.name for spec in declared]
+    if len(leaves) != len(names):
+        raise UnusableInput(
+            f"{where} takes {len(names)} inputs ({', '.join(names)}), "
+            f"the reference takes {len(leaves)} tensors"
+        )
+    matched = {name: tensor for name, tensor in leaves if name in names}
+    unnamed = (tensor for name, tensor in leaves if name not in names)
+    for spec in declared:
+        if spec.name not in matched:
+            matched[spec.name] = next(unnamed)
+        dtype = matched[spec.name].dtype
+        if spec.dtype is not None and spec.dtype is not dtype:
+            raise UnusableInput(
+                f"input {spec.name!r} of {where} is {spec.dtype}, the reference takes {dtype}"
+            )
+    return {name: matched[name] for name in names}
+
+
+def least_precise(dtypes: set[torch.dtype]) -> str:
+    """The name of the least precise floating-point dtype; "float32" where there is none."""
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    worst = max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+    return str(worst).removeprefix("torch.")
+
+
 def named_outputs(value: Any) -> NamedTensors:
     """Flatten what a forward returned into named tensors on the CPU.
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.inputs import tensor_leaves
-from reparamkit.verify.runners.base import NamedTensors
+from reparamkit.verify.noise import jitter
+from reparamkit.verify.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
+
+if TYPE_CHECKING:
+    import onnx
 
 _DTYPES = {
     "tensor(float)": torch.float32,
@@ -25,11 +29,17 @@ _DTYPES = {
     "tensor(bool)": torch.bool,
 }
 
+_QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "ConvInteger")
+_ALSO_QUANTISED = ("MatMulInteger", "MatMulNBits", "QGemm", "QAttention", "QMoE")
 _ERRORS_ONLY = 3
 
 
 class OnnxRuntimeRunner:
     """An ONNX file, opened once.
+
+    Args:
+        path: the file.
+        model: what to run in place of the file's content.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -39,7 +49,7 @@ class OnnxRuntimeRunner:
     name = "ONNX Runtime"
     structured = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto | None = None) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError:
@@ -48,13 +58,40 @@ class OnnxRuntimeRunner:
         options.log_severity_level = _ERRORS_ONLY
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                str(path) if model is None else model.SerializeToString(),
+                sess_options=options,
+                providers=["CPUExecutionProvider"],
             )
         except Exception as error:
-            raise UnusableInput(f"ONNX Runtime cannot open {path}: {error}") from error
+            raise UnusableInput(f"ONNX Runtime cannot open {path}: {_one_line(error)}") from error
         self.path = path
-        self.inputs = {entry.name: entry for entry in self._session.get_inputs()}
+        self.declared = [_spec(entry) for entry in self._session.get_inputs()]
         self.output_names = [entry.name for entry in self._session.get_outputs()]
+        self._precision: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """The least precise type among weights, casts, inputs and outputs; "int8" if quantised."""
+        if self._precision is None:
+            self._precision = self._least_precise()
+        return self._precision
+
+    def jittered(self, seed: int) -> OnnxRuntimeRunner:
+        """The same network with every floating-point weight off by a few ulp.
+
+        Raises:
+            Exception: whatever reading or changing the file raises.
+        """
+        import onnx
+
+        model = onnx.load(self.path)
+        generator = torch.Generator().manual_seed(seed)
+        for weights in model.graph.initializer:
+            values = torch.from_numpy(onnx.numpy_helper.to_array(weights).copy())
+            if values.is_floating_point():
+                moved = jitter(values, generator).numpy()
+                weights.CopyFrom(onnx.numpy_helper.from_array(moved, weights.name))
+        return OnnxRuntimeRunner(self.path, model)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
         """Outputs under the file's own names.
@@ -64,32 +101,51 @@ class OnnxRuntimeRunner:
         Raises:
             UnusableInput: the file takes another number of tensors, or tensors of another dtype.
         """
-        fed = {name: _array(tensor) for name, tensor in self._match(args, kwargs).items()}
+        matched = match_inputs(self.declared, tensor_leaves(args, kwargs), self.path.name)
+        fed = {name: _array(tensor) for name, tensor in matched.items()}
         values = self._session.run(self.output_names, fed)
         return [
             (name, torch.from_numpy(np.asarray(value)))
             for name, value in zip(self.output_names, values, strict=True)
         ]
 
-    def _match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        leaves = tensor_leaves(args, kwargs)
-        if len(leaves) != len(self.inputs):
-            raise UnusableInput(
-                f"{self.path.name} takes {len(self.inputs)} inputs ({', '.join(self.inputs)}), "
-                f"the reference takes {len(leaves)} tensors"
-            )
-        matched = {name: tensor for name, tensor in leaves if name in self.inputs}
-        unnamed = (tensor for name, tensor in leaves if name not in self.inputs)
-        for name in self.inputs:
-            if name not in matched:
-                matched[name] = next(unnamed)
-        for name, tensor in matched.items():
-            wanted = _DTYPES.get(self.inputs[name].type)
-            if wanted is not None and wanted is not tensor.dtype:
-                raise UnusableInput(
-                    f"input {name!r} of {self.path.name} is {wanted}, the reference takes {tensor.dtype}"
-                )
-        return matched
+    def _least_precise(self) -> str:
+        ports = [*self._session.get_inputs(), *self._session.get_outputs()]
+        dtypes = {dtype for entry in ports if (dtype := _DTYPES.get(entry.type)) is not None}
+        try:
+            import onnx
+
+            model = onnx.load(self.path, load_external_data=False)
+        except Exception:  # it runs, and that is what counts
+            return least_precise(dtypes)
+        nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+        if any(node.op_type.startswith(_QUANTISED) or node.op_type in _ALSO_QUANTISED for node in nodes):
+            return "int8"
+        numbers = {weights.data_type for weights in model.graph.initializer}
+        for node in nodes:
+            numbers |= {entry.i for entry in node.attribute if node.op_type == "Cast" and entry.name == "to"}
+        named = {
+            onnx.TensorProto.FLOAT16: torch.float16,
+            onnx.TensorProto.BFLOAT16: torch.bfloat16,
+            onnx.TensorProto.FLOAT: torch.float32,
+            onnx.TensorProto.DOUBLE: torch.float64,
+        }
+        return least_precise(dtypes | {named[number] for number in numbers if number in named})
+
+
+def _spec(entry: Any) -> InputSpec:
+    shape = None
+    if entry.shape is not None:
+        # A size without a name is free by itself.
+        shape = tuple(
+            size if isinstance(size, int) else size or f"{entry.name}[{axis}]"
+            for axis, size in enumerate(entry.shape)
+        )
+    return InputSpec(entry.name, shape, _DTYPES.get(entry.type))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

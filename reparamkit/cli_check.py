@@ -1,0 +1,233 @@
+"""`reparamkit check`: arguments in, one comparison, its reports out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from reparamkit.report.check_document import Document
+    from reparamkit.verify.compare import Compared
+
+_SIDE = (
+    "an .onnx file, an OpenVINO IR (.xml), a .pt2, TorchScript, a pickled module (with --trust-pickle), the "
+    "name of a reference model, or package.module:callable"
+)
+
+
+def check(
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="REFERENCE", help=f"What is right: {_SIDE}; '-' with --reference-outputs."),
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help=f"What is to be tested: {_SIDE}.")],
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="[NAME:]SHAPE[:DTYPE][:KIND]",
+            help="An input, such as 1x3x224x224, image:1x3x224x224:uint8:image, ids:1x77:int64:0..999 or "
+            "mask:1x77:bool; once for every input. KIND is normal, image, mask or A..B. Needed where neither "
+            "side knows its own.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--inputs",
+            metavar="FILE|FOLDER",
+            help="Real inputs to try as well: .npz (arrays by input name or arr_0, arr_1, …), .npy, .pt "
+            "(tensor, tuple, dict or a list of them), a folder of such files; or what --save-inputs wrote, "
+            "and then nothing else is tried.",
+        ),
+    ] = None,
+    save_inputs: Annotated[
+        Path | None,
+        typer.Option("--save-inputs", metavar="FILE.npz", help="Keep every input that was tried."),
+    ] = None,
+    save_outputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-outputs", metavar="FILE.npz", help="Keep the reference's outputs, to compare with later."
+        ),
+    ] = None,
+    reference_outputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference-outputs",
+            metavar="FILE.npz",
+            help="Compare with what --save-outputs kept; REFERENCE is '-' then, and not run. Refused where "
+            "the inputs are not those of the outputs.",
+        ),
+    ] = None,
+    atol: Annotated[
+        float | None, typer.Option("--atol", metavar="X", help="Limit: the largest absolute error.")
+    ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            "--rtol", metavar="X", help="Limit: the largest error, as a share of the output's scale."
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None, typer.Option("--psnr", metavar="DB", help="Limit: the smallest PSNR.")
+    ] = None,
+    cosine: Annotated[
+        float | None, typer.Option("--cosine", metavar="X", help="Limit: the smallest cosine similarity.")
+    ] = None,
+    top1: Annotated[
+        float | None,
+        typer.Option(
+            "--top1", metavar="SHARE", help="Limit: the smallest share of rows with the same best class."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Draw other inputs.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODULE:CALLABLE", help="What a file of weights alone belongs to."),
+    ] = None,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option("--trust-pickle", help="Open files that can run code while they are opened."),
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")
+    ] = None,
+) -> None:
+    """Compare CANDIDATE with REFERENCE on inputs that expose mistakes; the report goes to stdout.
+
+    Without a limit the candidate may be four times as far off the reference's float64 run as the reference
+    is itself, plus a few ulp; a float16 or int8 candidate is judged by its precision, and the report says
+    so. With limits, each must hold on every probe instead.
+
+    Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
+    """
+    from reparamkit import cli
+    from reparamkit.errors import UnusableInput
+    from reparamkit.verify.compare import compare
+    from reparamkit.verify.criteria import Criteria
+    from reparamkit.verify.described import parse
+
+    started = time.monotonic()
+    if (reference == "-") != (reference_outputs is not None):
+        raise UnusableInput(
+            "REFERENCE is '-' exactly where --reference-outputs FILE stands in for it"
+            if reference == "-"
+            else f"--reference-outputs stands in for the reference: give '-' in place of {reference}"
+        )
+    outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
+    _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
+    limits = Criteria(atol, rtol, psnr, cosine, top1)
+    described = parse(shapes or [])
+    with cli._progress() as say:
+        compared = compare(
+            None if reference_outputs else reference,
+            candidate,
+            described=described,
+            data=data,
+            saved=reference_outputs,
+            criteria=limits,
+            seed=seed,
+            model=model,
+            trust_pickle=trust_pickle,
+            say=say,
+        )
+    document = _document(compared, _command(seed))
+    _keep(compared, save_inputs, save_outputs)
+    _write_reports(document, json_file, junit_file, html_file, time.monotonic() - started)
+    from reparamkit.report.check_text import show_check
+
+    with cli._report() as console:
+        show_check(document, console)
+    raise typer.Exit(compared.comparison.exit_status)
+
+
+def _document(compared: Compared, command: str) -> Document:
+    """What was found, in characters that can be written: a file's name may hold bytes that are no text."""
+    import json
+
+    text = json.dumps(compared.comparison.as_dict(command), ensure_ascii=False, allow_nan=False)
+    return cast("Document", json.loads(text.encode("utf-8", "replace").decode()))
+
+
+def _check_outputs(outputs: list[Path], sides: list[str], read: list[Path | None]) -> None:
+    from reparamkit import cli
+    from reparamkit.errors import UnusableInput
+
+    cli._check_distinct(outputs)
+    taken = {Path(side).resolve(): side for side in (*sides, *(str(path) for path in read if path))}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise UnusableInput(f"{path} would replace {taken[path.resolve()]}, which is read")
+
+
+def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | None) -> None:
+    """Write the inputs and the reference's outputs; neither where the comparison did not come to them."""
+    from reparamkit.lower import write_verified
+    from reparamkit.verify.saved import load_outputs, load_probes
+    from reparamkit.verify.saved import save_outputs as write_outputs
+    from reparamkit.verify.saved import save_probes as write_probes
+
+    recorded, fed = compared.recorded, compared.supply
+    if recorded is None or fed is None:
+        return
+    probes = [record.probe for record in recorded.records]
+    reference = compared.comparison.reference.name
+    if save_inputs is not None:
+        write_verified(
+            save_inputs,
+            lambda target: write_probes(target, probes, fed.names, recorded.seed),
+            lambda target: _read(load_probes, target),
+        )
+    if save_outputs is not None:
+        write_verified(
+            save_outputs,
+            lambda target: write_outputs(target, recorded, reference, fed.names, fed.described),
+            lambda target: _read(load_outputs, target),
+        )
+
+
+def _read(load: Callable[[Path], object], path: Path) -> None:
+    load(path)
+
+
+def _write_reports(
+    document: Document,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    seconds: float,
+) -> None:
+    import json
+
+    from reparamkit.lower import write_text
+    from reparamkit.report.check_html import html
+    from reparamkit.report.check_junit import junit
+
+    if json_file is not None:
+        write_text(json_file, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    if junit_file is not None:
+        write_text(junit_file, junit(document, seconds))
+    if html_file is not None:
+        write_text(html_file, html(document))
+
+
+def _command(seed: int) -> str:
+    """What to type to do it again."""
+    given = sys.argv[1:]
+    stated = (
+        [] if any(word == "--seed" or word.startswith("--seed=") for word in given) else ["--seed", str(seed)]
+    )
+    return shlex.join(["reparamkit", *given, *stated])

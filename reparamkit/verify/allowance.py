@@ -1,0 +1,156 @@
+"""How a candidate in a lower precision than the reference's is judged.
+
+float16 and bfloat16. With y64 and S as in `reparamkit.verify.reference`, and y_p the reference run with
+weights, inputs and the result of every operator rounded to that precision (`reparamkit.verify.rounding`),
+
+    E_p = max |y_p − y64| / S        E1 ≤ 4 · max(E0, E_p) + 2 eps_p
+
+(the floor is lower than a reference's own 8 ulp, because E_p is hardly ever small by luck).
+
+Where the reference cannot be run so (it is no PyTorch module, or was saved), rounding errors are taken to
+grow through the network in proportion to eps, so that E_p = E0 · eps_p / eps. Probes on which the reference
+itself would leave the range of that precision are left out, the caller's own values excepted. Integers that
+change in the rounded run are ties, and left out.
+
+int8 and whatever else is quantised. What a quantised network does depends on the data that it was calibrated
+with, which nobody knows here, so it is judged on the caller's own values, and on normal ones if there are no
+others, and by its mean error:
+
+    PSNR ≥ 25 dB  and  cosine ≥ 0.97, on each such probe
+
+Uniform quantisation of [−S, S] to 8 bits has a step of 2S/255 and an rms error of a step / sqrt(12), which
+is 0.0023 S or 53 dB. Weights and activations of 50 layers whose errors add up like noise bring it to 33 dB;
+25 dB leaves 8 dB for clipping. At 25 dB an output whose largest value is four times its rms has a cosine of
+0.976. These are wide: they find a network that is broken, not one that lost a percent of its accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from reparamkit.verify.criteria import Criteria
+from reparamkit.verify.judge import Rule
+from reparamkit.verify.measure import as_real
+from reparamkit.verify.metrics import Metrics
+from reparamkit.verify.oracle import first_line
+from reparamkit.verify.probes import GIVEN, NORMAL, Probe
+from reparamkit.verify.record import Record
+from reparamkit.verify.recorded import Recorded
+from reparamkit.verify.reference import Reference
+from reparamkit.verify.rounding import RoundedTwin
+from reparamkit.verify.runners.base import named_outputs
+
+FLOOR_ULPS = 2.0
+QUANTISED = Criteria(psnr=25.0, cosine=0.97)
+
+_LOWER = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How a candidate is to be judged: by which records, which rule (None is the budget), in words."""
+
+    recorded: Recorded
+    rule: Rule | None
+    stated: str
+    notes: tuple[str, ...] = ()
+
+
+def allowance(recorded: Recorded, precision: str) -> Allowance:
+    """The error budget for a candidate of this precision ("float32", "float16", "int8", …)."""
+    own = str(recorded.precision).removeprefix("torch.")
+    if precision == "int8":
+        rule, words = _quantised_rule(recorded)
+        stated = f"candidate is int8 (quantised): {QUANTISED.stated()}, on {words}"
+        return Allowance(recorded, rule, stated)
+    lower = _LOWER.get(precision)
+    if lower is None or torch.finfo(lower).eps <= torch.finfo(recorded.precision).eps:
+        floor = recorded.budgets().floor
+        formula = f"four times the reference's own rounding error plus a floor of {floor:.1e}, in {own}"
+        return Allowance(recorded, None, f"error budget: {formula}")
+    records, how, left_out = _at_precision(recorded, lower)
+    judged = recorded.with_records(records, lower, FLOOR_ULPS)
+    floor = FLOOR_ULPS * torch.finfo(lower).eps
+    stated = f"candidate is {precision}: floor {floor:.1e}, plus four times {how}"
+    notes = tuple(
+        f"the probe {name!r} was left out: the reference itself leaves the range of {precision} there"
+        for name in left_out
+    )
+    return Allowance(judged, None, stated, notes)
+
+
+def criteria_rule(criteria: Criteria) -> Rule:
+    """The user's limits as a rule: on every probe, for every output that they say something about."""
+
+    def rule(probe: Probe, metrics: Metrics) -> tuple[str, ...] | None:
+        return criteria.broken(metrics) if criteria.applies(metrics) else None
+
+    return rule
+
+
+def _quantised_rule(recorded: Recorded) -> tuple[Rule, str]:
+    own = [record.probe for record in recorded.records if record.probe.fixed]
+    groups = GIVEN if own else GIVEN | {NORMAL}
+
+    def rule(probe: Probe, metrics: Metrics) -> tuple[str, ...] | None:
+        return QUANTISED.broken(metrics) if probe.group in groups and not probe.sizes else None
+
+    return rule, "the given inputs" if own else "the example and normal values"
+
+
+def _at_precision(recorded: Recorded, dtype: torch.dtype) -> tuple[list[Record], str, list[str]]:
+    """Records whose noise is that of this precision, how it was found, and the probes that overflow in it."""
+    name = str(dtype).removeprefix("torch.")
+    ratio = torch.finfo(dtype).eps / torch.finfo(recorded.precision).eps
+    how = f"the reference's own rounding error, scaled by {ratio:.0f} from its precision to {name}"
+    module = recorded.module if isinstance(recorded, Reference) else None
+    if module is not None:
+        try:
+            twin = RoundedTwin(module, dtype)
+            found = [_rounded_record(twin, record) for record in recorded.records]
+        except Exception as error:
+            how += f" (it cannot be run rounded: {first_line(error)})"
+        else:
+            how = f"the error of the reference with weights and activations rounded to {name}"
+            pairs = list(zip(recorded.records, found, strict=True))
+            left_out = [old.probe.name for old, new in pairs if new is None and old.probe.group not in GIVEN]
+            kept = [new or old for old, new in pairs if old.probe.name not in left_out]
+            return kept, how, left_out
+    limit = torch.finfo(dtype).max
+    left_out = [
+        record.probe.name
+        for record in recorded.records
+        if record.probe.group not in GIVEN and any(truth.scale > limit for truth in record.truths)
+    ]
+    kept = [
+        replace(record, truths=tuple(replace(truth, noise=truth.noise * ratio) for truth in record.truths))
+        for record in recorded.records
+        if record.probe.name not in left_out
+    ]
+    return kept, how, left_out
+
+
+def _rounded_record(twin: RoundedTwin, record: Record) -> Record | None:
+    """The record with the noise of the rounded run; None where a finite output stops being finite in it."""
+    found = named_outputs(twin.run(*record.probe.inputs()))
+    if [tuple(as_real(tensor).shape) for _, tensor in found] != [
+        tuple(truth.values.shape) for truth in record.truths
+    ]:
+        raise ValueError("its outputs have other shapes there")
+    truths = []
+    for (_, tensor), truth in zip(found, record.truths, strict=True):
+        values = as_real(tensor)
+        if not truth.values.is_floating_point():
+            differs = values != truth.values
+            undecided = differs if truth.undecided is None else differs | truth.undecided
+            truths.append(replace(truth, undecided=undecided if bool(undecided.any()) else None))
+            continue
+        finite = truth.values.isfinite()
+        if not bool(values[finite].isfinite().all()):
+            return None
+        moved = (values.double() - truth.values)[finite].abs()
+        noise = float(moved.max()) if moved.numel() else 0.0
+        truths.append(replace(truth, noise=max(truth.noise, noise)))
+    return replace(record, truths=tuple(truths))

@@ -1,0 +1,280 @@
+"""Compare two networks of which nothing is known, and say same, different or cannot tell.
+
+    open both ─▶ inputs ─▶ probes ─▶ reference, once each ─▶ candidate ─▶ judge ─▶ evidence ─▶ Comparison
+
+`reparamkit.verify.check` asks the same of two networks that are meant to be exchangeable in every respect, in
+types and names; here a candidate may be in another precision, on another back end and under other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reparamkit.errors import ReparamkitError, UnusableInput
+from reparamkit.verify.adapt import Adapted
+from reparamkit.verify.allowance import Allowance, allowance, criteria_rule
+from reparamkit.verify.axes import free_axes
+from reparamkit.verify.comparison import (
+    CANNOT_TELL,
+    DIFFERENT,
+    SAME,
+    Comparison,
+    InputFact,
+    ProbeFact,
+    Side,
+)
+from reparamkit.verify.criteria import Criteria
+from reparamkit.verify.described import Described
+from reparamkit.verify.evidence import blind_outputs
+from reparamkit.verify.judge import describe
+from reparamkit.verify.probes import Probe, size_probes, thorough_probes
+from reparamkit.verify.recorded import Recorded
+from reparamkit.verify.reference import Reference, inputs_accepted_by
+from reparamkit.verify.runners import TorchRunner
+from reparamkit.verify.runners.base import InputSpec
+from reparamkit.verify.saved import input_hash, load_outputs
+from reparamkit.verify.subjects import Subject, open_subject
+from reparamkit.verify.supply import Supply, supply
+from reparamkit.verify.verdict import Equivalence
+from reparamkit.verify.versions import versions
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Compared:
+    """A comparison with what it was made from, for those who want to keep that.
+
+    Attributes:
+        comparison: the answer.
+        recorded: the reference's outputs; None where it came to none.
+        supply: the inputs.
+        reference: the reference as it was opened; None where saved outputs stood in for it.
+        candidate: the candidate, called as the reference is; None where it could not be.
+    """
+
+    comparison: Comparison
+    recorded: Recorded | None = None
+    supply: Supply | None = None
+    reference: Subject | None = None
+    candidate: Adapted | None = None
+
+
+def compare(
+    reference: object,
+    candidate: object,
+    *,
+    inputs: object = None,
+    described: Sequence[Described] = (),
+    data: Path | None = None,
+    saved: Path | None = None,
+    criteria: Criteria | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    trust_pickle: bool = False,
+    say: Say = lambda text: None,
+) -> Compared:
+    """Compare two networks on inputs that expose mistakes.
+
+    Args:
+        reference, candidate: what `open_subject` takes; the reference may be None where `saved` is given.
+        inputs: example inputs as `reparamkit.check` takes them.
+        described: inputs in words, one per input, in place of an example.
+        data: a file or folder of real inputs (`reparamkit.verify.data`), or a file of probes.
+        saved: a file of `save_outputs`: the reference is not run.
+        criteria: limits that decide in place of the error budget.
+        seed: reproduces the probes.
+        model, trust_pickle: as in `reparamkit.load`.
+        say: is told what is being done.
+
+    Returns:
+        The comparison. Whatever keeps it from being made, once both names have been given, is an answer
+        too: "cannot tell".
+
+    Raises:
+        UnusableInput: neither a reference nor saved outputs are given.
+    """
+    if reference is None and saved is None:
+        raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
+    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed)
+    sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
+    try:
+        return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
+    except ReparamkitError as error:
+        return Compared(
+            Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    inputs: object
+    described: tuple[Described, ...]
+    data: Path | None
+    saved: Path | None
+    criteria: Criteria | None
+    seed: int
+
+
+def _compare(
+    reference: object,
+    candidate: object,
+    asked: _Asked,
+    sides: list[Side],
+    model: str | None,
+    trust_pickle: bool,
+    say: Say,
+) -> Compared:
+    held = load_outputs(asked.saved) if asked.saved is not None else None
+    ours = None
+    if held is None:
+        say(f"opening {_label(reference)}")
+        ours = open_subject(reference, model=model, trust_pickle=trust_pickle)
+        sides[0] = Side(ours.label, ours.runner.name, ours.precision)
+    else:
+        sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
+    say(f"opening {_label(candidate)}")
+    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle)
+    sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
+
+    seed = asked.seed if held is None else held.seed
+    fed = supply(ours, theirs, asked.inputs, asked.described, asked.data, seed, held)
+    adapted = Adapted(theirs, fed.names, fed.args, fed.kwargs)
+    notes = [*(ours.notes if ours else ()), *theirs.notes, *fed.notes, *adapted.notes]
+    if isinstance(theirs.runner, TorchRunner) and theirs.runner.was_training:
+        notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
+    if held is None:
+        assert ours is not None
+        say(f"running {ours.label}")
+        recorded: Recorded = _record(ours, theirs, adapted, fed, notes)
+    else:
+        recorded = held.recorded(fed.again(held))
+    say(f"running {theirs.label}")
+    allowed = _allowed(recorded, sides, asked.criteria)
+    comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    return Compared(comparison, recorded, fed, ours, adapted)
+
+
+def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes: list[str]) -> Reference:
+    """Run the reference on every probe, other sizes last."""
+    planned = fed.probes or fed.with_samples(
+        thorough_probes(fed.args, fed.kwargs, seed=fed.seed, kinds=fed.kinds)
+    )
+    reference = Reference(ours.runner, fed.args, fed.kwargs, seed=fed.seed, planned=planned)
+    if fed.probes:
+        return reference
+
+    def of_reference(index: int) -> InputSpec | None:
+        return ours.declared[index] if ours.declared is not None else None
+
+    axes, ranges = free_axes(fed.tensors, [(of_reference, ours.ranges), (adapted.spec_of, theirs.ranges)])
+    guards = [inputs_accepted_by(side.program) for side in (ours, theirs) if side.program is not None]
+    silent = theirs.declared is None
+    refused: list[str] = []
+
+    def accepts(probe: Probe) -> bool:
+        if not all(guard(*probe.inputs()) for guard in guards):
+            return False
+        if silent:
+            try:
+                adapted.run(*probe.inputs())
+            except Exception:
+                refused.append(probe.name)
+                return False
+        return True
+
+    proposals = size_probes(
+        fed.args, fed.kwargs, seed=fed.seed, dynamic_axes=axes, ranges=ranges, kinds=fed.kinds
+    )
+    missed = reference.try_sizes(proposals, accepts)
+    if not proposals:
+        notes.append("compared at the example's size only: no axis is free on both sides")
+    elif missed:
+        notes.append(f"not compared at {', '.join(missed)}: nothing that both take and that gives numbers")
+    return reference
+
+
+def _allowed(recorded: Recorded, sides: list[Side], criteria: Criteria | None) -> Allowance:
+    if criteria is not None and criteria.given:
+        stated = f"limits given: {criteria.stated()}, on every probe"
+        return Allowance(recorded, criteria_rule(criteria), stated)
+    quantised = "int8" in (sides[0].precision, sides[1].precision)
+    return allowance(recorded, "int8" if quantised else sides[1].precision)
+
+
+def _judged(
+    recorded: Recorded,
+    candidate: Adapted,
+    allowed: Allowance,
+    fed: Supply,
+    sides: list[Side],
+    notes: list[str],
+) -> Comparison:
+    facts = Comparison(
+        CANNOT_TELL,
+        "",
+        sides[0],
+        sides[1],
+        allowed.stated,
+        recorded.seed,
+        inputs=tuple(
+            InputFact(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), fed.kind(index))
+            for index, (name, tensor) in enumerate(zip(fed.names, fed.tensors, strict=True))
+        ),
+        versions=versions((sides[0].runner, sides[1].runner)),
+        inputs_hash=_hash(recorded),
+    )
+    records = allowed.recorded.records
+    try:
+        verdict = allowed.recorded.judge(candidate, rule=allowed.rule, measured=True, same_dtypes=False)
+    except UnusableInput as error:
+        return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
+    blind = blind_outputs(records, verdict, allowed.recorded.budgets().resolution)
+    status, reason = _status(verdict, blind, [truth.name for truth in records[0].truths])
+    return replace(
+        facts,
+        status=status,
+        reason=reason,
+        equivalence=verdict,
+        probes=tuple(_probe_fact(record.probe, verdict) for record in records),
+        blind=blind,
+        notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
+    )
+
+
+def _status(verdict: Equivalence, blind: dict[str, str], names: list[str]) -> tuple[str, str]:
+    if not verdict.passed:
+        # Where not one output could be held against the reference's, the two do not fit together.
+        return (DIFFERENT if verdict.outputs else CANNOT_TELL), verdict.reason
+    said = "; ".join(f"output {name!r} {why}" for name, why in blind.items())
+    if len(blind) == len(names):
+        return CANNOT_TELL, f"nothing was compared that could differ: {said}"
+    unknown = {name: why for name, why in blind.items() if "NaN" in why or "noisy" in why or "judged" in why}
+    if unknown:
+        return CANNOT_TELL, "; ".join(f"output {name!r} {why}" for name, why in unknown.items())
+    return SAME, ""
+
+
+def _probe_fact(probe: Probe, verdict: Equivalence) -> ProbeFact:
+    entries = [entry for entry in verdict.outputs if entry.probe == probe.name and not entry.passed]
+    failure = verdict.broken_probes.get(probe.name, "") or "; ".join(map(describe, entries))
+    return ProbeFact(probe.name, probe.group, not failure, dict(probe.sizes), failure)
+
+
+def _hash(recorded: Recorded) -> str:
+    digest = hashlib.sha256()
+    for record in recorded.records:
+        digest.update(input_hash(record.probe).encode())
+    return digest.hexdigest()
+
+
+def _label(given: object) -> str:
+    if given is None:
+        return "-"
+    if isinstance(given, (str, Path)):
+        return str(given)
+    name = getattr(given, "name", None)
+    return name if isinstance(name, str) else type(given).__name__

@@ -1,0 +1,166 @@
+"""Real inputs from files: ``.npz``, ``.npy``, ``.pt``, or a folder of them, one sample a file.
+
+    .npz    arrays called as the network's inputs are, or arr_0, arr_1, … in their order
+    .npy    the only input
+    .pt     a tensor, a tuple (inputs in order), a dict (by name), or a list of such: several samples
+
+Nothing of a file is run: ``.npz`` and ``.npy`` without pickles, ``.pt`` with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.inputs import Args, Kwargs
+from reparamkit.weights import load_weights_only
+
+SUFFIXES = (".npz", ".npy", ".pt", ".pth")
+
+_NUMBERED = re.compile(r"arr_(\d+)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One set of inputs and where it came from."""
+
+    label: str
+    args: Args
+    kwargs: Kwargs
+
+
+def load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str] = ()) -> list[Sample]:
+    """All samples of a file or folder, in the order of their names.
+
+    Args:
+        path: what the user gave.
+        positional, keyword: the names of the network's inputs, by place and by keyword only.
+
+    Raises:
+        UnusableInput: it cannot be read, holds no sample, or its names are not those of the inputs.
+    """
+    if path.is_dir():
+        files = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
+        if not files:
+            raise UnusableInput(f"{path} holds no inputs: no {', '.join(SUFFIXES)} file lies in it")
+        return [sample for file in files for sample in _load_file(file, positional, keyword)]
+    if not path.exists():
+        raise UnusableInput(f"there is no file or folder {path}")
+    return _load_file(path, positional, keyword)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Every array of an ``.npz``, none of them pickled.
+
+    Raises:
+        UnusableInput: it is damaged, or holds Python objects.
+    """
+    try:
+        # np.load leaves a file open that it opened itself and could not read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UnusableInput(f"{path} is no .npz archive")
+            return {name: archive[name] for name in archive.files}
+    except UnusableInput:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UnusableInput(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _load_file(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
+    if path.suffix == ".npz":
+        arrays = {name: _tensor(array, path, name) for name, array in read_npz(path).items()}
+        return [_from_names(arrays, path.name, positional, keyword)]
+    if path.suffix == ".npy":
+        try:
+            with path.open("rb") as file:
+                array = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UnusableInput(f"{path} cannot be read: {_reason(error)}") from error
+        return [Sample(path.name, (_tensor(array, path, ""),), {})]
+    if path.suffix in (".pt", ".pth"):
+        try:
+            held = load_weights_only(path)
+        except UntrustedPickle as error:
+            raise UntrustedPickle(
+                f"{path} holds more than tensors, or is damaged: opening it would unpickle objects, and a "
+                f"pickle can run code, so nothing of it was loaded. Save the tensors alone"
+            ) from error
+        return _from_torch(held, path, positional, keyword)
+    raise UnusableInput(
+        f"{path} is no file of inputs: give one of {', '.join(SUFFIXES)}, or a folder of them"
+    )
+
+
+def _from_torch(held: object, path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
+    if isinstance(held, list):
+        if not held:
+            raise UnusableInput(f"{path} holds an empty list, so no sample")
+        return [
+            _from_value(value, f"{path.name}[{place}]", positional, keyword)
+            for place, value in enumerate(held)
+        ]
+    return [_from_value(held, path.name, positional, keyword)]
+
+
+def _from_value(held: object, label: str, positional: Sequence[str], keyword: Sequence[str]) -> Sample:
+    if isinstance(held, torch.Tensor):
+        return Sample(label, (held.detach(),), {})
+    if isinstance(held, tuple) and held and all(isinstance(value, torch.Tensor) for value in held):
+        return Sample(label, held, {})
+    if isinstance(held, Mapping) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
+        return _from_names({str(name): value for name, value in held.items()}, label, positional, keyword)
+    raise UnusableInput(
+        f"{label} holds a {type(held).__name__} that is no sample: a tensor, a tuple or a dict of tensors, "
+        f"or a list of such is"
+    )
+
+
+def _from_names(
+    arrays: Mapping[str, torch.Tensor], label: str, positional: Sequence[str], keyword: Sequence[str]
+) -> Sample:
+    numbers = [_NUMBERED.fullmatch(name) for name in arrays]
+    if arrays and all(numbers):
+        in_order = sorted(arrays, key=lambda name: int(name.removeprefix("arr_")))
+        return Sample(label, tuple(arrays[name] for name in in_order), {})
+    unknown = [name for name in arrays if name not in (*positional, *keyword)]
+    if unknown or not arrays:
+        known = ", ".join((*positional, *keyword)) or "not known"
+        raise UnusableInput(
+            f"{label} holds {_listed(arrays)}; the network's inputs are {known}. Give the arrays those "
+            f"names, or arr_0, arr_1, … in their order"
+        )
+    args: list[torch.Tensor] = []
+    for name in positional:
+        if name not in arrays:
+            break
+        args.append(arrays[name])
+    rest = {name: value for name, value in arrays.items() if name not in positional[: len(args)]}
+    return Sample(label, tuple(args), rest)
+
+
+def _tensor(array: np.ndarray[Any, Any], path: Path, name: str) -> torch.Tensor:
+    try:
+        native = array.astype(array.dtype.newbyteorder("="), copy=True)
+        return torch.from_numpy(np.ascontiguousarray(native).reshape(array.shape))
+    except (TypeError, ValueError) as error:
+        which = f"the array {name!r} of {path}" if name else str(path)
+        raise UnusableInput(f"{which} has the type {array.dtype}, which is no input of a network") from error
+
+
+def _listed(arrays: Mapping[str, torch.Tensor]) -> str:
+    return f"the arrays {', '.join(map(repr, arrays))}" if arrays else "no arrays"
+
+
+def _reason(error: BaseException) -> str:
+    if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+        return "it holds Python objects, or is no NumPy file; save plain arrays"
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,235 @@
+"""The reports of `reparamkit check`: against their schemas, readable, and harmless whatever the names are."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import pytest
+import torch
+from lxml import etree
+from rich.console import Console
+
+from reparamkit.report.check_document import Document, decimal, number, schema_text
+from reparamkit.report.check_html import html
+from reparamkit.report.check_junit import junit
+from reparamkit.report.check_text import show_check
+from reparamkit.verify.compare import compare
+from reparamkit.verify.criteria import Criteria
+from reparamkit.verify.described import parse
+from tests.verify.files import linear, small, spoilt, write_quantised_onnx
+from tests.verify.nets import Lambda
+
+XSD = Path(__file__).parent.parent / "schemas" / "junit.xsd"
+SHAPE = parse(["1x3x12x10"])
+
+
+def document(reference: object, candidate: object, **options: Any) -> Document:
+    options.setdefault("described", SHAPE)
+    found = compare(reference, candidate, **options).comparison
+    return cast("Document", json.loads(json.dumps(found.as_dict("reparamkit check a b"), allow_nan=False)))
+
+
+def several(self: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    y = self.conv(x)
+    return {"map": y, "labels": y.argmax(1), "constant": torch.ones(2), "empty": y[:0], "scalar": y.mean()}
+
+
+def _quantised(folder: Path) -> Document:
+    return document(linear(), write_quantised_onnx(folder / "q.onnx"), described=parse(["64x6"]))
+
+
+def _documents(folder: Path) -> dict[str, Document]:
+    nan = Lambda(lambda self, x: self.conv(x) * float("nan"))
+    shorter = Lambda(lambda self, x: self.conv(x)[:, :, 1:])
+    return {
+        "same": document(small(), small()),
+        "different": document(small(), spoilt()),
+        "limits": document(small(), spoilt(), criteria=Criteria(atol=1e-3, top1=0.9)),
+        "several": document(Lambda(several), Lambda(several)),
+        "nan": document(Lambda(lambda self, x: self.conv(x)), nan),
+        "both nan": document(nan, nan),
+        "shapes": document(Lambda(lambda self, x: self.conv(x)), shorter),
+        "nothing": document(small(), "no_such_model"),
+        "quantised": _quantised(folder),
+        "half": document(small(), small().half()),
+    }
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
+    return _documents(tmp_path_factory.mktemp("nets"))
+
+
+CASES = (
+    *("same", "different", "limits", "several", "nan", "both nan", "shapes", "nothing", "quantised", "half"),
+)
+STATUS = {"different": 1, "nan": 1, "limits": 1, "both nan": 2, "shapes": 2, "nothing": 2}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_json_keeps_to_its_schema(documents: dict[str, Document], case: str) -> None:
+    schema = json.loads(schema_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(documents[case])
+    assert documents[case]["exit_status"] == STATUS.get(case, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "maybe"},
+        {"exit_status": 1},
+        {"reason": "there is one"},
+        {"extra": 1},
+        {"inputs_hash": "short"},
+        {"floor": "much"},
+        {"format": "reparamkit-check-2"},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(documents: dict[str, Document], change: dict[str, Any]) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    assert not validator.is_valid({**documents["same"], **change})
+    for name in documents["same"]:
+        assert not validator.is_valid({key: value for key, value in documents["same"].items() if key != name})
+
+
+def _suite(text: str) -> Any:
+    tree = etree.fromstring(text.encode())
+    etree.XMLSchema(etree.parse(str(XSD))).assertValid(tree)
+    (suite,) = tree
+    return suite
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_junit_keeps_to_the_schema_of_jenkins(documents: dict[str, Document], case: str) -> None:
+    suite = _suite(junit(documents[case], 12.5))
+    cases = suite.findall("testcase")
+    assert int(suite.get("tests")) == len(cases)
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(attribute)) == len(suite.findall(f"testcase/{tag}"))
+    failed, unsure = int(suite.get("failures")) > 0, int(suite.get("errors")) > 0
+    assert (failed or unsure) == (documents[case]["status"] != "same")
+    assert unsure == (documents[case]["status"] == "cannot tell")
+    assert len({(one.get("classname"), one.get("name")) for one in cases}) == len(cases)
+    assert suite.get("time") == "12.500"
+
+
+def test_a_schema_that_would_admit_anything_is_none() -> None:
+    schema = etree.XMLSchema(etree.parse(str(XSD)))
+    for bad in ("<testsuite/>", "<testsuites><testcase name='a'/></testsuites>", "<other/>"):
+        assert not schema.validate(etree.fromstring(bad))
+
+
+def test_one_case_for_each_output_and_probe(documents: dict[str, Document]) -> None:
+    suite = _suite(junit(documents["several"]))
+    names = [case.get("name") for case in suite.findall("testcase")]
+    probes = [probe["name"] for probe in documents["several"]["probes"]]
+    outputs = ["map", "labels", "constant", "empty", "scalar"]
+    assert names == ["verdict", *(f"output {o} on {p}" for o in outputs for p in probes)]
+
+
+def test_a_failure_can_be_read(documents: dict[str, Document]) -> None:
+    suite = _suite(junit(documents["different"]))
+    failures = {case.get("name"): case.find("failure") for case in suite if case.tag == "testcase"}
+    failure = failures["output output on normal 1"]
+    assert re.fullmatch(
+        r"output output\[0, \d\] on the probe 'normal 1': an error of \d\.\d\de-\d\d of its scale, "
+        r"\d\.\d\de-\d\d is allowed",
+        failure.get("message"),
+    )
+    assert "candidate  " in failure.text
+    assert "reference  " in failure.text
+    limits = _suite(junit(documents["limits"])).findall("testcase/failure")
+    assert any("max abs is" in failure.get("message") for failure in limits)
+    shapes = _suite(junit(documents["shapes"]))
+    assert "shape (1, 4, 11, 10) in the candidate" in shapes.find("testcase/error").get("message")
+
+
+def test_what_is_not_judged_is_skipped(documents: dict[str, Document]) -> None:
+    suite = _suite(junit(documents["quantised"]))
+    skipped = [case.get("name") for case in suite.findall("testcase") if case.find("skipped") is not None]
+    assert any("on large" in name for name in skipped)
+    assert not any("on normal" in name for name in skipped)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_stands_alone(documents: dict[str, Document], case: str) -> None:
+    page = html(documents[case])
+    tree = etree.fromstring(page.encode(), etree.HTMLParser(recover=False))
+    assert not tree.xpath("//script | //link | //img | //iframe | //@src | //@href | //@onload")
+    assert "url(" not in page
+    assert "http" not in page
+    words = " ".join(tree.xpath("//text()"))
+    assert documents[case]["status"].upper() in words
+    for probe in documents[case]["probes"]:
+        assert probe["name"] in words
+    for package, version in documents[case]["versions"].items():
+        assert package in words
+        assert version in words
+
+
+def shown(found: Document, width: int = 160) -> str:
+    stream = io.StringIO()
+    show_check(found, Console(file=stream, width=width, markup=False, emoji=False, highlight=False))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_verdict_comes_first(documents: dict[str, Document], case: str) -> None:
+    lines = shown(documents[case]).splitlines()
+    assert lines[0].startswith(documents[case]["status"].upper() + ": ")
+    assert lines[-1] == "again: reparamkit check a b"
+    assert lines[-2] == f"seed 0, {len(documents[case]['probes'])} probes"
+    if documents[case]["reason"]:
+        assert lines[1] == documents[case]["reason"]
+
+
+def test_the_text_names_every_failing_probe(documents: dict[str, Document]) -> None:
+    text = shown(documents["different"])
+    failing = [probe["name"] for probe in documents["different"]["probes"] if not probe["passed"]]
+    (line,) = [line for line in text.splitlines() if " probes fail: " in line]
+    assert line.startswith(f"{len(failing)} of {len(documents['different']['probes'])} probes fail: ")
+    assert line.partition(" fail: ")[2].split(", ", 1)[0] == failing[0]
+    assert all(name in line for name in failing)
+    assert "worst element: output[0, " in text
+    shapes = shown(documents["shapes"])
+    assert "failing probe: example: output 'output' has the shape (1, 4, 11, 10)" in shapes
+
+
+def test_many_outputs_take_one_line_each(documents: dict[str, Document]) -> None:
+    lines = shown(documents["several"]).splitlines()
+    rows = [line.split()[0] for line in lines if line.endswith("ok")]
+    assert rows == ["map", "labels", "constant", "empty", "scalar"]
+
+
+EVIL = "<script>alert(1)</script> & \"'`[bold]\x00\x1b[31m]]>\ud800"
+
+
+def test_names_are_only_names(documents: dict[str, Document]) -> None:
+    found = json.loads(json.dumps(documents["different"]).replace('"output"', json.dumps(EVIL)))
+    found["candidate"]["name"] = EVIL
+    found["notes"] = [EVIL]
+    found["reason"] = EVIL
+    found["probes"][0]["name"] = found["outputs"][0]["probes"][0]["probe"] = EVIL
+    page = html(found)
+    assert "<script" not in page
+    suite = _suite(junit(found))
+    assert suite.findall("testcase")
+    found = json.loads(json.dumps(found).replace("\\ud800", "").replace("\\u0000", "").replace("\\u001b", ""))
+    assert "[bold]" in shown(found)
+
+
+def test_numbers_in_words() -> None:
+    assert number(0.0) == "0"
+    assert number(None) == "-"
+    assert number("inf") == "inf"
+    assert number(1.234e-5) == "1.23e-05"
+    assert number(1.234e-5, 6) == "1.234000e-05"
+    assert decimal(3.14159, 2) == "3.14"
+    assert decimal("nan", 2) == "nan"
+    assert decimal(None, 2) == "-"
