@@ -74,3 +74,16 @@ def test_planning_ends_where_an_operator_is_needed_with_and_without_what_lies_ab
 
     net = Net(forward, a=nn.BatchNorm1d(4), b=nn.BatchNorm1d(4), linear=nn.Linear(4, 4))
     fold_and_compare(randomised(net), noise(2, 27, 4))
+
+
+def test_a_lifted_map_that_would_be_put_back_as_it_was_stays_below() -> None:
+    """The map above the reshapes exists inside folds only, so it cannot be the one that stays."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        first = s.linear(x) / s.scale
+        second = s.a(first.flatten(0, 1)).reshape(first.shape)
+        third = s.b(second.flatten(0, 1)).reshape(first.shape)
+        return third.permute(0, 2, 1), first
+
+    net = Net(forward, scale=noise(3) + 3, linear=nn.Linear(4, 3), a=nn.BatchNorm1d(3), b=nn.BatchNorm1d(3))
+    fold_and_compare(randomised(net), noise(2, 5, 4))
