@@ -45,8 +45,8 @@ class Transposed(Windowed):
         return tuple(e - 2 * lo - n + 1 for e, lo, n in zip(self.extent, self.lo, self.span, strict=True))
 
     @property
-    def pointwise(self) -> bool:
-        """Never: positions are spread out."""
+    def per_channel(self) -> bool:
+        """Whether it is no more than a scale and shift per channel: never, positions are spread out."""
         return False
 
     @property

@@ -159,7 +159,7 @@ def _largest(parameter: Tensor) -> float:
 
 
 def _is_depthwise_1x1(module: nn.Module | None) -> bool:
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if not isinstance(module, _CONVS):
         return False
     per_channel = module.groups == module.in_channels == module.out_channels
     return per_channel and all(n == 1 for n in (*module.kernel_size, *module.stride))

@@ -134,18 +134,16 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
             try:
                 made = _make(host, form)
             except (Unproven, Inexact) as reason:
-                refused = host.nodes[form.node]
-                # A stand-in cannot stay as it is; the node that it was written down for can.
-                stays = refused.acts_for if refused.stand_in and refused.acts_for is not None else refused.id
+                stays = _stays(host, form)
                 if stays in unproven:
-                    raise AssertionError(f"{refused.name} was planned after all") from reason
+                    raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
                 unproven[stays] = str(reason)
                 if isinstance(reason, CheckFailed):
                     failed[stays] = str(reason)
                 settled = False
                 continue
             if _changes_nothing(host, form, made.realisation):
-                same.add(form.node)
+                same.add(_stays(host, form))
                 settled = False
             proven[key] = made
         if settled:
@@ -155,6 +153,12 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
                 unproven,
                 failed,
             )
+
+
+def _stays(host: Host, form: Form) -> int:
+    """The node that stays as it is without the fold: a stand-in cannot, what it was written down for can."""
+    node = host.nodes[form.node]
+    return node.acts_for if node.stand_in and node.acts_for is not None else node.id
 
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tests.nets import Net, fold, noise
+from tests.nets import Net, fold, fold_and_compare, noise, randomised
 
 ALONG_A_FREE_AXIS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "class token dropped, then scaled": ((2, 5, 6), lambda x: x[:, 1:] * 0.5),
@@ -61,3 +62,28 @@ def test_pads_and_crops_alone_never_become_a_convolution(forward: Callable[[Tens
     done = fold(Net(lambda self, x: forward(x)), x)
     done.compare(x)
     assert done.count(x) == (0, 0, 0)
+
+
+def test_planning_ends_where_an_operator_is_needed_with_and_without_what_lies_above_it() -> None:
+    """The first reshape is an output, and the second norm's chain reaches past it."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        first = s.a(x.flatten(0, 1)).reshape(x.shape)
+        second = s.b(first.flatten(0, 1)).reshape(x.shape)
+        return s.linear(second), first
+
+    net = Net(forward, a=nn.BatchNorm1d(4), b=nn.BatchNorm1d(4), linear=nn.Linear(4, 4))
+    fold_and_compare(randomised(net), noise(2, 27, 4))
+
+
+def test_a_lifted_map_that_would_be_put_back_as_it_was_stays_below() -> None:
+    """The map above the reshapes exists inside folds only, so it cannot be the one that stays."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        first = s.linear(x) / s.scale
+        second = s.a(first.flatten(0, 1)).reshape(first.shape)
+        third = s.b(second.flatten(0, 1)).reshape(first.shape)
+        return third.permute(0, 2, 1), first
+
+    net = Net(forward, scale=noise(3) + 3, linear=nn.Linear(4, 3), a=nn.BatchNorm1d(3), b=nn.BatchNorm1d(3))
+    fold_and_compare(randomised(net), noise(2, 5, 4))
