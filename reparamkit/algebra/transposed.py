@@ -49,11 +49,6 @@ class Transposed(Windowed):
         """Whether it is no more than a scale and shift per channel: never, positions are spread out."""
         return False
 
-    @property
-    def per_channel(self) -> bool:
-        """Whether it is no more than a scale and shift per channel: never, such a map is a `Geometry`."""
-        return False
-
     def length_in(self, axis: int, length_out: int) -> int | None:
         """The input length that gives `length_out` on this axis; None if there is none."""
         steps, rest = divmod(length_out - 1 - self.extent[axis], self.stride[axis])
