@@ -19,6 +19,7 @@ from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants
 from reparamkit.folding.forms import Instead, Node
 from reparamkit.folding.lifting import lift
+from reparamkit.folding.shifts import shifted_side
 from reparamkit.folding.sinking import as_through, below, chain_above
 from reparamkit.operators import (
     Affine,
@@ -61,8 +62,8 @@ class Host:
         self._symbols: dict[object, str] = {}
         self.lifts: dict[int, Lifted] = {}
         """Last operator of a lift -> what was written down for it."""
-        self.derived: dict[int, int] = {}
-        """Operators written down once more on another operand: their own node -> that operand."""
+        self.derived: dict[int, tuple[int, ...]] = {}
+        """Operators written down once more on other operands: their own node -> these operands."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
         for node in list(program.graph.nodes):
             if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
@@ -95,6 +96,7 @@ class Host:
                 meaning, instead = self._bare(node, value, meaning)
             else:
                 instead = self._sunk(node, value, meaning) or self._lifted(node, meaning)
+                instead = instead or self._unshifted(node, value, meaning)
             written = self.nodes[first:]
             found = self._append(node, value)
             found.meaning, found.instead = meaning, instead
@@ -140,7 +142,7 @@ class Host:
             found.meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
         else:
             found.meaning = replace(through, value=chain.root)
-        self.derived[found.id] = chain.root.id
+        self.derived[found.id] = (chain.root.id,)
         part = below(chain, through, found.value, found.value)
         assert part is not None
         return Instead(part, chain.covers)
@@ -156,7 +158,7 @@ class Host:
         found = self._append(bare, value)
         closed = (None,) * meaning.value.ndim
         found.meaning = Through(meaning.value, closed)
-        self.derived[found.id] = meaning.value.id
+        self.derived[found.id] = (meaning.value.id,)
         part = Part(found.value, meaning.structure, meaning.load)
         return Through(meaning.value, closed, rescales=True), Instead(part, ())
 
@@ -185,7 +187,7 @@ class Host:
                 current.meta = dict(node.meta) | {"val": operand.meta["val"]}
                 risen = self._append(current, operand.meta["val"])
                 risen.meaning, risen.stand_in = Affine((part,)), True
-                self.derived[risen.id] = part.value.id
+                self.derived[risen.id] = (part.value.id,)
                 now[part.value.id] = risen
             first = min(risen.id for risen in now.values())
             for step in found.path:
@@ -194,6 +196,18 @@ class Host:
         roots = tuple(part.value.id for part in found.parts)
         self.lifts[last.id] = Lifted(first, roots, (*found.path, *found.skipped))
         return Instead(Part(last.value, Scalar(identity=True), lambda: IDENTITY), ())
+
+    def _unshifted(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
+        """Write a sum down without the constant per channel that was added to one of its sides."""
+        found = shifted_side(self.nodes, meaning)
+        if found is None or self._readers(found.below.id) > 1:
+            return None
+        with self.program.graph.inserting_before(node):
+            bare = self._copied(node, self.fx_nodes[found.below.id], self.fx_nodes[found.root.id])
+        written = self._append(bare, value)
+        written.meaning = Affine(found.parts)
+        self.derived[written.id] = tuple(part.value.id for part in found.parts)
+        return Instead(found.shift(written.value), (found.below.id,))
 
     def _written_again(self, step: int, now: dict[int, Node]) -> Node:
         """A copy of an operator that reads the newer versions of its operands."""

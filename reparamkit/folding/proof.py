@@ -115,7 +115,7 @@ def _inputs(
         source = pending.pop()
         if source in host.derived:
             derived.append(source)
-            pending.append(host.derived[source])
+            pending.extend(host.derived[source])
         elif host.fx_nodes[source] not in env:
             shape = shapes.get(source, host.nodes[source].value.shape)
             env[host.fx_nodes[source]] = torch.randn(shape, generator=generator, dtype=torch.float64)
