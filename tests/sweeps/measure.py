@@ -1,0 +1,259 @@
+"""One network: folded, counted beside the original and the library's own fold, and judged against float64.
+
+    e0 = max |y32 − y64| / max |y64|     the original in float32
+    e1 = max |z32 − y64| / max |y64|     the folded network in float32
+
+both over `PROBES` zero-mean normal inputs (and one of another batch size, where that is free), the worst of
+all outputs, y64 being the float64 run of a copy, made before anything is folded. ok means e1 ≤ 4·e0 +
+floor. A network that has no float64 run is compared with its own float32 run, and e1 ≤ `WITHOUT_ORACLE` is
+asked for. Where e0 is large, or there is no float64 run to speak of, the network folded in float64 must not
+differ from its original by more than `DOUBLE` either (e64).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from reparamkit.capture.export import capture
+from reparamkit.folding.findings import Refusal, short
+from reparamkit.folding.rewrite import Outcome, fold_program
+from reparamkit.verify.oracle import Twin
+from tests.fixtures.folded import FLOOR
+from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, norms
+from tests.sweeps.networks import Network, noise_like
+from tests.timm_import import import_timm
+
+PROBES = 3
+FACTOR = 4.0
+WITHOUT_ORACLE = 1e-4
+BLUNT = 1e-5
+"""Above this e0 the network amplifies rounding: e1 says less, and a fold in float64 is asked for too."""
+DOUBLE = 1e-6
+"""The most that a fold in float64 may differ; what is right comes out some nine orders below a mistake."""
+
+_UNPROVEN = re.compile(
+    "float64 check failed|do not run in float64|does not run where the original|output shape|"
+    "no size was found|overflows or vanishes"
+)
+_TOLD_OF = ("conv", "linear", "batch_norm", "mul", "add")
+
+
+@dataclass
+class Row:
+    """What is known of one network; `stage` is what was being done when it ended."""
+
+    library: str
+    family: str
+    name: str
+    made: str = ""
+    commit: str = ""
+    size: str = ""
+    status: str = "exception"
+    stage: str = "build"
+    error: str = ""
+    parameters: int = 0
+    before: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+    theirs: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    oracle: str = ""
+    e0: float = math.nan
+    e1: float = math.nan
+    e_theirs: float = math.nan
+    e64: float = math.nan
+    folds: list[str] = field(default_factory=list)
+    worst_proof: float = 0.0
+    unproven: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+    pairs_left: list[str] = field(default_factory=list)
+    norms_left: list[str] = field(default_factory=list)
+    captured: str = ""
+    notes: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    peak_mb: int = 0
+
+
+def measure(row: Row, build: Callable[[], Network], dynamic: Any = False) -> None:
+    """Fill the row. What goes wrong is written into it, with the traceback's end."""
+    try:
+        _measure(row, build, dynamic)
+    except Exception as error:
+        row.status = "exception"
+        text = "".join(traceback.format_exception(error))
+        row.error = text[-4000:]
+
+
+def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
+    network = build()
+    model, args, row.size = network.module, network.args, network.size
+    row.parameters = sum(p.numel() for p in model.parameters())
+    row.stage = "run of the original"
+    inputs = [noise_like(args, seed) for seed in range(1, PROBES + 1)]
+    if dynamic:
+        inputs.append(noise_like(pytree.tree_map(_one_more, args), PROBES + 1))
+    before, exact = _truth(row, model, inputs)
+    state = _fingerprint(model)
+    row.stage = "export"
+    exported = exported_graph(model, args)
+    row.before, row.costs["before"] = counts(exported), cost(exported)
+    del exported
+    row.stage = "capture"
+    started = time.perf_counter()
+    program = capture(model, args, dynamic=dynamic)
+    row.seconds["capture"] = time.perf_counter() - started
+    row.captured = program.sizes
+    if dynamic and 0 not in program.axes.get(0, {}):
+        row.notes.append("the batch size is not free")
+        inputs, before, exact = inputs[:-1], before[:-1], exact[:-1]
+    row.notes += program.notes
+    row.stage = "fold"
+    started = time.perf_counter()
+    outcome = fold_program(program)
+    row.seconds["fold"] = time.perf_counter() - started
+    del program
+    _take_findings(row, outcome)
+    if _fingerprint(model) != state:
+        row.alarms.append("the original was changed")
+    row.stage = "export of the folded module"
+    exported = exported_graph(outcome.module, args)
+    row.after, row.costs["after"] = counts(exported), cost(exported)
+    row.pairs_left, row.norms_left = conv_norm_pairs(exported), norms(exported)
+    del exported
+    row.stage = "run of the folded module"
+    row.e0, row.e1 = _worst(before, exact), _worst([_run(outcome.module, x) for x in inputs], exact)
+    bar = FACTOR * row.e0 + FLOOR if row.oracle == "float64" else WITHOUT_ORACLE
+    row.status = "ok" if row.e1 <= bar else "inequivalent"
+    del outcome
+    row.stage = "the library's own fold"
+    theirs = _their_fold(row, model, args)
+    if theirs is not None:
+        row.e_theirs = _worst([_run(theirs, x) for x in inputs], exact)
+    if row.e0 > BLUNT or row.oracle != "float64":
+        row.stage = "fold in float64"
+        _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES])
+    row.stage = "done"
+
+
+def _one_more(tensor: Tensor) -> Tensor:
+    """A batch that is larger by one."""
+    return torch.cat([tensor, tensor[:1]])
+
+
+def _truth(
+    row: Row, model: nn.Module, inputs: list[tuple[Any, ...]]
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """What the original returns in its own precision and in float64, before anything else is done with it."""
+    before = [_run(model, x) for x in inputs]
+    try:
+        twin = Twin(model, torch.float64)
+        exact = [_flat(twin.run(x, {})) for x in inputs]
+        row.oracle = "float64"
+    except Exception as error:
+        row.notes.append(f"no float64 run: {type(error).__name__}: {str(error)[:200]}")
+        exact, row.oracle = before, "float32"
+    if any(torch.equal(a, b) for a, b in zip(exact[0], exact[1], strict=True) if a.is_floating_point()):
+        row.alarms.append("an output does not depend on the input")
+    if not all(torch.isfinite(value).all() for output in exact for value in output):
+        row.alarms.append("the original is not finite")
+    return before, exact
+
+
+def _take_findings(row: Row, outcome: Outcome) -> None:
+    row.folds = [str(fold) for fold in outcome.folds]
+    row.worst_proof = max((f.error for f in outcome.folds), default=0.0)
+    row.unproven = sum(bool(_UNPROVEN.search(r.reason)) for r in outcome.refusals)
+    row.refusals = _grouped(outcome.refusals)
+
+
+def _judge_in_float64(row: Row, model: nn.Module, inputs: list[tuple[Any, ...]]) -> None:
+    """The fold of a float64 copy: right and wrong are far apart there, even in a network that is chaotic."""
+    inputs = [pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x) for x in inputs]
+    try:
+        exact = [_run(model, x) for x in inputs]
+        folded = fold_program(capture(model, inputs[0], dynamic=False)).module
+        row.e64 = _worst([_run(folded, x) for x in inputs], exact)
+    except Exception as error:
+        row.notes.append(f"no fold in float64: {type(error).__name__}: {str(error)[:200]}")
+        return
+    if row.e64 > DOUBLE:
+        row.status = "inequivalent"
+
+
+def _their_fold(row: Row, model: nn.Module, args: tuple[Any, ...]) -> nn.Module | None:
+    """timm's own fold of a copy, where the network has one."""
+    hooks = ("fuse", "reparameterize", "switch_to_deploy")
+    if row.library != "timm" or not any(hasattr(m, h) for m in model.modules() for h in hooks):
+        return None
+    import_timm()
+    from timm.utils.model import reparameterize_model
+
+    try:
+        duplicate = copy.deepcopy(model)
+        with torch.no_grad():
+            started = time.perf_counter()
+            theirs: nn.Module = reparameterize_model(duplicate, inplace=True)
+            row.seconds["theirs"] = time.perf_counter() - started
+        exported = exported_graph(theirs, args)
+    except Exception as error:
+        row.notes.append(f"timm's own fold: {type(error).__name__}: {str(error)[:200]}")
+        return None
+    row.theirs, row.costs["theirs"] = counts(exported), cost(exported)
+    return theirs
+
+
+def _run(model: nn.Module, args: tuple[Any, ...]) -> list[Tensor]:
+    with torch.no_grad():
+        return _flat(model(*copy.deepcopy(args)))
+
+
+def _flat(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _worst(found: list[list[Tensor]], exact: list[list[Tensor]]) -> float:
+    """The largest difference of any output relative to its largest value over all probes; NaN is infinite."""
+    worst = 0.0
+    for place in range(max(len(exact[0]), len(found[0]))):
+        scale = max(e[place].double().abs().max().item() for e in exact) or 1.0
+        for f, e in zip(found, exact, strict=True):
+            if len(f) != len(e) or f[place].shape != e[place].shape:
+                return math.inf
+            off = (f[place].double() - e[place].double()).abs().max().item() / scale
+            worst = max(worst, math.inf if math.isnan(off) else off)
+    return worst
+
+
+def _grouped(refusals: tuple[Refusal, ...]) -> dict[str, int]:
+    """'operator: reason' -> how often, names and numbers struck out so that like reasons meet."""
+    found: Counter[str] = Counter()
+    for refusal in refusals:
+        operator = short(refusal.operator)
+        if operator.startswith(_TOLD_OF) or _UNPROVEN.search(refusal.reason):
+            reason = re.sub(r"'[^']*'(, '[^']*')*", "…", refusal.reason)
+            reason = re.sub(r"\d+(\.\d+)?(e[-+]?\d+)? times the cost", "N times the cost", reason)
+            reason = re.sub(r"\[\d[\d, ]*\]", "[…]", reason)
+            found[f"{operator}: {reason}"] += 1
+    return dict(found.most_common())
+
+
+def _fingerprint(model: nn.Module) -> dict[str, int]:
+    """The bits of every parameter and buffer, in short."""
+    return {name: hash(t.detach().cpu().contiguous().numpy().tobytes()) for name, t in _tensors(model)}
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()

@@ -1,0 +1,161 @@
+"""The rows as a plain table for a terminal and as a page of Markdown."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from tests.sweeps.counting import COLUMNS
+from tests.sweeps.measure import FACTOR, PROBES, Row
+from tests.sweeps.networks import Job
+
+_READING = """\
+Per family the smallest model by parameters, with random weights and statistics, captured at fixed sizes.
+Operators are those of a fresh `torch.export` graph: before→after, and in brackets after {library}'s own
+fold where the network has one; add counts sub, mul counts div. e0 and e1 are the float32 errors of the
+original and of the folded network against the original's float64 run, relative to the output's scale, the
+worst of {probes} normal inputs; ok is e1 ≤ {factor:.0f}·e0 + a few ulp. \\* has no float64 run: float32
+against float32. e64 is the difference of a fold in float64, asked for where e0 is large. conv-BN left
+counts the batch norms that alone read a convolution or linear layer."""
+_HEADINGS = {"batch_norm": "BN", "other_norm": "other norms"}
+_SHORT = {
+    "add: a sum of values with different sources (…): each side folds on its own": "residual sums",
+    "mul: it multiplies two values that both depend on the network's input": "gates",
+}
+
+
+def header() -> list[str]:
+    """The columns of `cells`."""
+    counted = [_HEADINGS.get(c, c) for c in COLUMNS]
+    return [
+        *("family", "model", "input", "verdict", "e0", "e1", *counted, "conv-BN left", "proofs failed"),
+        *("capture s", "fold s", "made"),
+    ]
+
+
+def cells(row: Row) -> list[str]:
+    """One row: before→after, and what the library's own fold leaves in brackets."""
+    counted = [_change(row, column) for column in COLUMNS]
+    left = str(len(row.pairs_left)) if row.after else ""
+    e0 = row.e0 if row.oracle == "float64" else math.nan
+    return [
+        *(row.family, row.name, row.size, verdict(row), _number(e0), _number(row.e1), *counted, left),
+        str(row.unproven) if row.after else "",
+        *(_seconds(row, "capture"), _seconds(row, "fold"), row.made[5:16].replace("T", " ")),
+    ]
+
+
+def verdict(row: Row) -> str:
+    """The status: a star where float32 was compared with float32, e64 where a float64 fold was asked for."""
+    if row.status not in {"ok", "inequivalent"}:
+        return row.status if row.status == "timeout" else f"{row.status} ({row.stage})"
+    mark = "*" if row.oracle != "float64" else ""
+    return row.status + mark + (f" (e64 {row.e64:.0e})" if not math.isnan(row.e64) else "")
+
+
+def _change(row: Row, column: str) -> str:
+    if not row.after:
+        return str(row.before.get(column, ""))
+    before, after = row.before[column], row.after[column]
+    change = str(after) if before == after else f"{before}→{after}"
+    return f"{change} ({row.theirs[column]})" if row.theirs and (before or after) else change
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.1e}"
+
+
+def _seconds(row: Row, what: str) -> str:
+    return f"{row.seconds[what]:.2f}" if what in row.seconds else ""
+
+
+def plain(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, the first line its header."""
+    first, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([first, "|" + "---|" * len(lines[0]), *rest])
+
+
+def page(library: str, version: str, jobs: Iterable[Job], rows: dict[str, Row], command: str) -> str:
+    """The whole page: how it was made, the summary, the table, what is left and why."""
+    found = [rows[job.name] for job in jobs if job.name in rows]
+    commits = sorted({row.commit for row in found})
+    dates = sorted(row.made for row in found)
+    parts = [
+        f"# Every family of {library}, folded",
+        f"`{command}`; {library} {version}, torch {torch.__version__}, Python {platform.python_version()}; "
+        f"reparamkit {', '.join(commits)}; rows made {dates[0]} to {dates[-1]}.",
+        _READING.format(library=library, probes=PROBES, factor=FACTOR),
+        "## Summary",
+        summary(found),
+        "## Counts",
+        markdown([header(), *(cells(row) for row in found)]),
+        "## What is left, and why",
+        "\n".join(f"- {line}" for row in found for line in left(row)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many are ok, inequivalent, or raised; who they are; how many norms are left."""
+    by: dict[str, list[str]] = {}
+    for row in rows:
+        by.setdefault(row.status, []).append(row.family)
+    lines = [
+        f"- {len(names)} {status}" + ("" if status == "ok" else f": {', '.join(names)}")
+        for status, names in sorted(by.items(), key=lambda entry: -len(entry[1]))
+    ]
+    lines += [f"- {row.family}: {alarm}" for row in rows for alarm in row.alarms]
+    before, after = Counter[str](), Counter[str]()
+    for row in rows:
+        if row.after:
+            before.update(row.before)
+            after.update(row.after)
+    lines.append("- in all: " + ", ".join(f"{_HEADINGS.get(c, c)} {before[c]}→{after[c]}" for c in COLUMNS))
+    pairs = [f"{row.family} {len(row.pairs_left)}" for row in rows if row.pairs_left]
+    lines.append(f"- conv-BN left: {', '.join(pairs) or 'none'}")
+    more = [row.family for row in rows if row.after and row.after["conv"] > row.before["conv"]]
+    lines.append(f"- more convolutions than before: {', '.join(more) or 'none'}")
+    worse = [r.family for r in rows if r.theirs and any(r.after[c] > r.theirs[c] for c in COLUMNS[:-1])]
+    lines.append(
+        f"- some operator more often than after the library's own fold: {', '.join(worse) or 'none'}"
+    )
+    return "\n".join(lines)
+
+
+def left(row: Row) -> list[str]:
+    """What stays in one network: norms first, then the reasons, stock reasons in two words."""
+    if not row.after:
+        return [f"**{row.family}** ({row.name}): {row.status} at {row.stage}: {last_line(row.error)}"]
+    reasons = sorted(
+        row.refusals.items(), key=lambda entry: (not entry[0].startswith("batch_norm"), -entry[1])
+    )
+    told = sum(n for reason, n in reasons if reason.startswith("batch_norm"))
+    parts = [f"{n} {_SHORT.get(reason, reason)}" for reason, n in reasons]
+    if row.after["batch_norm"] > told:
+        parts.insert(
+            0, f"{row.after['batch_norm'] - told} batch norms WITHOUT A REASON ({row.norms_left[0]} …)"
+        )
+    if row.pairs_left:
+        parts.insert(0, f"conv-BN left at {', '.join(row.pairs_left[:3])}")
+    parts = [*(alarm.upper() for alarm in row.alarms), *parts, *row.notes]
+    if not parts:
+        return []
+    return [f"**{row.family}** ({row.name}), BN {row.after['batch_norm']}: " + "; ".join(parts)]
+
+
+def last_line(text: str) -> str:
+    """Of a traceback: the exception."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
