@@ -8,6 +8,8 @@ is refused.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +38,8 @@ class Archive:
         """The bytes of one record; raises `UnusableInput` where they are damaged."""
         try:
             if self.root:
-                return torch._C.PyTorchFileReader(str(self.path)).get_record(record)
+                with _torch_reader(self.path) as reader:
+                    return reader.get_record(record)
             with zipfile.ZipFile(self.path) as archive:
                 return archive.read(record)
         except (RuntimeError, zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
@@ -72,7 +75,8 @@ def open_archive(path: Path) -> Archive:
     root = roots.pop()
     records = tuple(name.removeprefix(f"{root}/") for name in names)
     try:
-        listed = torch._C.PyTorchFileReader(str(path)).get_all_records()
+        with _torch_reader(path) as reader:
+            listed = reader.get_all_records()
     except RuntimeError as error:
         if "version" in records or ".data/version" in records:
             raise UnusableInput(
@@ -86,6 +90,13 @@ def open_archive(path: Path) -> Archive:
             f"was loaded"
         )
     return Archive(path, root, records)
+
+
+@contextmanager
+def _torch_reader(path: Path) -> Iterator[torch._C.PyTorchFileReader]:
+    """torch's reader, handed the open file: it takes no name that is not UTF-8."""
+    with path.open("rb") as file:
+        yield torch._C.PyTorchFileReader(file)
 
 
 def _check_sizes(path: Path, files: list[zipfile.ZipInfo]) -> None:
