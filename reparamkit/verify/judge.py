@@ -14,7 +14,7 @@ from reparamkit.verify.measure import as_real, deviation, value_at
 from reparamkit.verify.metrics import Metrics, measure
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.probes import NORMAL, Probe
-from reparamkit.verify.record import Record, Truth
+from reparamkit.verify.record import Record, Truth, listed
 from reparamkit.verify.runners import NamedTensors, Runner
 from reparamkit.verify.verdict import Equivalence, OutputError, exceeds
 
@@ -197,8 +197,8 @@ def _matched(found: NamedTensors, record: Record, by_structure: bool) -> list[to
         return [by_name[name] for name in names]
     if by_structure or len(found) != len(names):
         raise _Different(
-            f"the outputs are {_listed([name for name, _ in found])} in the candidate and "
-            f"{_listed(names)} in the reference"
+            f"the outputs are {listed([name for name, _ in found])} in the candidate and "
+            f"{listed(names)} in the reference"
         )
     return [values for _, values in found]
 
@@ -314,10 +314,6 @@ def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> 
                 f"on some probes are no evidence"
             )
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -79,13 +79,15 @@ class Recorder:
         self._module = module
         self._precision = precision
         self._seed = seed
+        self._names: list[str] | None = None
         self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]] | None = None
 
     def record(self, probe: Probe) -> Record:
         """Run the reference, and whatever tells its noise, on one probe.
 
         Raises:
-            Rejected: the reference raised, or overflowed on values that the caller did not ask for.
+            Rejected: the reference raised, or overflowed on values that the caller did not ask for, or
+                returned other outputs than on the first probe.
         """
         try:
             own = self._runner.run(*probe.inputs())
@@ -93,6 +95,14 @@ class Recorder:
             raise
         except Exception as error:
             raise Rejected(first_line(error)) from error
+        names = [name for name, _ in own]
+        if self._names is None:
+            self._names = names
+        elif names != self._names:
+            raise Rejected(
+                f"which outputs there are depends on the input: {listed(names)} here, "
+                f"{listed(self._names)} on the first one"
+            )
         if self._noise is None:
             self._noise = self._choose_noise(probe, own)
         try:
@@ -180,6 +190,7 @@ class Recorder:
 
     def _estimated_noise(self) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
         twins: list[Callable[[Args, Kwargs], NamedTensors]] = []
+        seed = self._seed  # not `self`: what `noise` holds on to would live in a circle with the recorder
         try:
             for number in range(_JITTERED_RUNS):
                 twins.append(self._jittered(self._seed + number))
@@ -189,7 +200,7 @@ class Recorder:
         def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
             worst = [0.0] * len(own)
             for number in range(_JITTERED_RUNS):
-                args, kwargs = jittered_inputs(*probe.inputs(), self._seed + number)
+                args, kwargs = jittered_inputs(*probe.inputs(), seed + number)
                 run = twins[number](args, kwargs)
                 worst = [max(pair) for pair in zip(worst, _distances(run, own), strict=True)]
             return own, worst
@@ -203,6 +214,11 @@ class Recorder:
             jitter_parameters(twin.module, seed)
             return lambda args, kwargs: named_outputs(twin.run(args, kwargs))
         return self._runner.jittered(seed).run if isinstance(self._runner, Jitterable) else self._runner.run
+
+
+def listed(names: list[str]) -> str:
+    """How many outputs there are, and their names."""
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 
 def lowest_precision(module: nn.Module | None, args: Args, kwargs: Kwargs) -> torch.dtype:

@@ -6,13 +6,16 @@ import copy
 import json
 from collections import namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.verify import assert_equivalent, check
+from reparamkit.verify.compare import compare
 from tests.verify.nets import Block, Lambda, Net, folded, net, randomised
 
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -331,3 +334,34 @@ def test_an_exported_program_is_a_reference_and_a_candidate() -> None:
     assert verdict.passed
     assert verdict.oracle == "float64"
     assert check(original, program, IMAGE).passed
+
+
+class Varying(nn.Module):
+    """One output or two, as the data will have it."""
+
+    def forward(self, x: torch.Tensor) -> object:
+        return x if x.mean() > 0 else (x, x)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_probes_on_which_there_are_other_outputs_are_left_out(sign: int) -> None:
+    example = sign * torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).abs()
+    verdict = check(Varying(), Varying(), example)
+    assert verdict.passed
+    assert {entry.probe for entry in verdict.outputs} >= {"example"}
+    left_out = [note for note in verdict.notes if "which outputs there are depends on the input" in note]
+    assert left_out
+    assert all("was left out" in note for note in left_out)
+    one, two = "1 (output)", "2 (0, 1)"
+    here, first = (two, one) if sign > 0 else (one, two)
+    assert f"{here} here, {first} on the first one" in left_out[0]
+
+
+def test_given_inputs_with_other_outputs_are_refused(tmp_path: Path) -> None:
+    for number, sign in enumerate((1.0, -1.0)):
+        np.save(tmp_path / f"{number}.npy", np.full((2, 4), sign, np.float32))
+    found = compare(Varying(), Varying(), data=tmp_path).comparison
+    assert found.status == "cannot tell"
+    assert (
+        "the model rejects the example inputs (sample 1.npy): which outputs there are depends" in found.reason
+    )
