@@ -6,6 +6,7 @@ that the weights define.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from typing import Any
@@ -15,21 +16,24 @@ from torch import nn
 
 from reparamkit.inputs import Args, Kwargs, map_tensors
 from reparamkit.untouched import call_untouched
+from reparamkit.verify.memory import give_back
 from reparamkit.verify.promote import PromoteToFloat64
 
 
 class Twin:
     """A private copy of a module in float64, float32 or (`None`) its own precision, and in evaluation mode.
 
-    The module that it was made from is never touched. The copy lives as long as this object does.
+    The module that it was made from is never touched. The copy lives as long as this object does. With
+    `share`, for the module's own precision only, it holds the same weights and not copies of them.
 
     Raises:
         Exception: whatever copying or converting the module raises.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None, *, share: bool = False) -> None:
         self.dtype = dtype
-        self.module = private_copy(module)
+        self._original = held_by(module)
+        self.module = private_copy(module, share=share and dtype is None)
         with warnings.catch_warnings():
             # A copy of a traced TorchScript module has parameters that are no leaves.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
@@ -37,11 +41,17 @@ class Twin:
                 self.module.double()
             elif dtype is torch.float32:
                 self.module.float()
+        give_back()
         self._promote = dtype is torch.float64
+
+    def __del__(self) -> None:
+        # Modules hold themselves in circles: without this their weights would stay until somebody collects.
+        if "module" in vars(self):
+            empty(self.module, self._original)
 
     def run(self, args: Args, kwargs: Kwargs) -> Any:
         """What the module returns for these inputs, its floating-point inputs converted first."""
-        args, kwargs = map_tensors(lambda _, tensor: self._converted(tensor), args, kwargs)
+        args, kwargs = self.converted(args, kwargs)
         if self._promote:
             try:
                 with torch.no_grad(), PromoteToFloat64():  # type: ignore[no-untyped-call]
@@ -51,6 +61,10 @@ class Twin:
                 self._promote = False
         with torch.no_grad():
             return call_untouched(self.module, args, kwargs)
+
+    def converted(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """The inputs in the copy's precision."""
+        return map_tensors(lambda _, tensor: self._converted(tensor), args, kwargs)
 
     def _converted(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.dtype is None:
@@ -75,15 +89,30 @@ def run_float64(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Any | No
         return None, first_line(error)
 
 
-def private_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode."""
+def private_copy(module: nn.Module, *, share: bool = False) -> nn.Module:
+    """A deep copy in evaluation mode; with `share` all but its parameters and buffers are copied."""
+    held = [*module.parameters(), *module.buffers()] if share else []
     with warnings.catch_warnings():
         # torch copies its own pytree specs by a deprecated way; nobody who calls this can act on it.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        duplicate = copy.deepcopy(module)
+        duplicate = copy.deepcopy(module, {id(tensor): tensor for tensor in held})
     if is_training(duplicate):
         duplicate.eval()
     return duplicate
+
+
+def held_by(module: nn.Module) -> frozenset[int]:
+    """The identities of a module's parameters and buffers."""
+    return frozenset(id(tensor) for tensor in [*module.parameters(), *module.buffers()])
+
+
+def empty(module: nn.Module, original: frozenset[int]) -> None:
+    """Free the weights of a private copy that nobody will run again, but none that are the original's."""
+    with contextlib.suppress(Exception), torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if id(tensor) not in original:
+                tensor.data = torch.empty(0, dtype=tensor.dtype)
+    give_back()
 
 
 def is_training(module: nn.Module) -> bool:

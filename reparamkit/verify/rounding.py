@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from reparamkit.inputs import Args, Kwargs, map_tensors
 from reparamkit.untouched import call_untouched
-from reparamkit.verify.oracle import private_copy
+from reparamkit.verify.oracle import empty, held_by, private_copy
 
 
 def rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -34,10 +34,15 @@ class RoundedTwin:
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         self.dtype = dtype
+        self._original = held_by(module)
         self.module = private_copy(module)
         with torch.no_grad():
             for tensor in [*self.module.parameters(), *self.module.buffers()]:
                 tensor.copy_(rounded(tensor, dtype))
+
+    def __del__(self) -> None:
+        if "module" in vars(self):
+            empty(self.module, self._original)
 
     def run(self, args: Args, kwargs: Kwargs) -> Any:
         """What the module returns for these inputs, rounded first."""

@@ -10,8 +10,9 @@ import torch
 
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.inputs import tensor_leaves
-from reparamkit.verify.noise import jitter
+from reparamkit.verify.memory import give_back
 from reparamkit.verify.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
+from reparamkit.verify.runners.onnx_weights import Weights, jittered, without_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +41,7 @@ class OnnxRuntimeRunner:
     Args:
         path: the file.
         model: what to run in place of the file's content.
+        weights: inputs of it that are always the same.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -49,7 +51,9 @@ class OnnxRuntimeRunner:
     name = "ONNX Runtime"
     structured = False
 
-    def __init__(self, path: Path, model: onnx.ModelProto | None = None) -> None:
+    def __init__(
+        self, path: Path, model: onnx.ModelProto | None = None, weights: Weights | None = None
+    ) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError:
@@ -64,8 +68,12 @@ class OnnxRuntimeRunner:
             )
         except Exception as error:
             raise UnusableInput(f"ONNX Runtime cannot open {path}: {_one_line(error)}") from error
+        give_back()
         self.path = path
-        self.declared = [_spec(entry) for entry in self._session.get_inputs()]
+        self._weights = weights or {}
+        self.declared = [
+            _spec(entry) for entry in self._session.get_inputs() if entry.name not in self._weights
+        ]
         self.output_names = [entry.name for entry in self._session.get_outputs()]
         self._precision: str | None = None
 
@@ -82,16 +90,7 @@ class OnnxRuntimeRunner:
         Raises:
             Exception: whatever reading or changing the file raises.
         """
-        import onnx
-
-        model = onnx.load(self.path)
-        generator = torch.Generator().manual_seed(seed)
-        for weights in model.graph.initializer:
-            values = torch.from_numpy(onnx.numpy_helper.to_array(weights).copy())
-            if values.is_floating_point():
-                moved = jitter(values, generator).numpy()
-                weights.CopyFrom(onnx.numpy_helper.from_array(moved, weights.name))
-        return OnnxRuntimeRunner(self.path, model)
+        return OnnxRuntimeRunner(self.path, *jittered(*without_weights(self.path), seed))
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
         """Outputs under the file's own names.
@@ -103,7 +102,7 @@ class OnnxRuntimeRunner:
         """
         matched = match_inputs(self.declared, tensor_leaves(args, kwargs), self.path.name)
         fed = {name: _array(tensor) for name, tensor in matched.items()}
-        values = self._session.run(self.output_names, fed)
+        values = self._session.run(self.output_names, {**fed, **self._weights})
         return [
             (name, torch.from_numpy(np.asarray(value)))
             for name, value in zip(self.output_names, values, strict=True)
@@ -115,13 +114,14 @@ class OnnxRuntimeRunner:
         try:
             import onnx
 
-            model = onnx.load(self.path, load_external_data=False)
+            model, weights = _outline(self.path)
         except Exception:  # it runs, and that is what counts
             return least_precise(dtypes)
         nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
         if any(node.op_type.startswith(_QUANTISED) or node.op_type in _ALSO_QUANTISED for node in nodes):
             return "int8"
-        numbers = {weights.data_type for weights in model.graph.initializer}
+        numbers = {tensor.data_type for tensor in model.graph.initializer}
+        numbers |= {onnx.TensorProto.FLOAT} if weights else set()
         for node in nodes:
             numbers |= {entry.i for entry in node.attribute if node.op_type == "Cast" and entry.name == "to"}
         named = {
@@ -131,6 +131,16 @@ class OnnxRuntimeRunner:
             onnx.TensorProto.DOUBLE: torch.float64,
         }
         return least_precise(dtypes | {named[number] for number in numbers if number in named})
+
+
+def _outline(path: Path) -> tuple[onnx.ModelProto, Weights]:
+    """A file's content without its large weights, which are not read."""
+    import onnx
+
+    try:
+        return without_weights(path, read=False)
+    except ValueError:
+        return onnx.load(path, load_external_data=False), {}
 
 
 def _spec(entry: Any) -> InputSpec:
