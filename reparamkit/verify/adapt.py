@@ -43,9 +43,14 @@ class Adapted:
         self._dtypes: list[torch.dtype | None] = []
         self._settle_dtypes(args, kwargs)
 
+    @property
+    def candidate(self) -> Subject:
+        """What is called."""
+        return self._candidate
+
     def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
         """The candidate's outputs for inputs in the reference's form."""
-        return self._candidate.runner.run(*self._converted(args, kwargs))
+        return self._candidate.runner.run(*self.converted(args, kwargs))
 
     def spec_of(self, index: int) -> InputSpec | None:
         """What the candidate says of the input that gets the reference's tensor at this flat index."""
@@ -67,7 +72,9 @@ class Adapted:
         self._slots = self._candidate.slots(count)
         return list(range(count))
 
-    def _converted(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    def converted(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Inputs in the reference's form as the candidate takes them."""
+
         def cast(index: int, tensor: torch.Tensor) -> torch.Tensor:
             dtype = self._dtypes[index]
             return tensor if dtype is None or tensor.dtype is dtype else tensor.to(dtype)

@@ -30,6 +30,7 @@ from reparamkit.verify.criteria import Criteria
 from reparamkit.verify.described import Described
 from reparamkit.verify.evidence import blind_outputs
 from reparamkit.verify.judge import describe
+from reparamkit.verify.locate import Location, locate
 from reparamkit.verify.probes import Probe, size_probes, thorough_probes
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.reference import Reference, inputs_accepted_by
@@ -75,6 +76,7 @@ def compare(
     seed: int = 0,
     model: str | None = None,
     trust_pickle: bool = False,
+    where: bool = True,
     say: Say = lambda text: None,
 ) -> Compared:
     """Compare two networks on inputs that expose mistakes.
@@ -88,6 +90,7 @@ def compare(
         criteria: limits that decide in place of the error budget.
         seed: reproduces the probes.
         model, trust_pickle: as in `reparamkit.load`.
+        where: look for the first place that differs, if they do (`reparamkit.verify.locate`).
         say: is told what is being done.
 
     Returns:
@@ -99,7 +102,7 @@ def compare(
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
-    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed)
+    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
         return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
@@ -117,6 +120,7 @@ class _Asked:
     saved: Path | None
     criteria: Criteria | None
     seed: int
+    where: bool
 
 
 def _compare(
@@ -155,6 +159,9 @@ def _compare(
     say(f"running {theirs.label}")
     allowed = _allowed(recorded, sides, asked.criteria)
     comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
+        say(f"looking for the place where {theirs.label} first differs")
+        comparison = replace(comparison, location=_location(recorded, ours, adapted, comparison.equivalence))
     return Compared(comparison, recorded, fed, ours, adapted)
 
 
@@ -243,6 +250,12 @@ def _judged(
         blind=blind,
         notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
     )
+
+
+def _location(recorded: Recorded, ours: Subject | None, candidate: Adapted, verdict: Equivalence) -> Location:
+    if ours is None or not isinstance(recorded, Reference):
+        return Location(False, "", reason="of the reference there are only outputs that were saved")
+    return locate(recorded, ours.runner, candidate, candidate.candidate.precision, verdict)
 
 
 def _status(verdict: Equivalence, blind: dict[str, str], names: list[str]) -> tuple[str, str]:

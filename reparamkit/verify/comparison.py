@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from reparamkit.verify.locate.location import Location
 from reparamkit.verify.verdict import Equivalence, OutputError, exceeds, json_number
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
@@ -59,6 +60,7 @@ class Comparison:
         blind: output -> why it is no evidence.
         notes: what a reader must know before trusting the verdict.
         versions: package -> version.
+        location: where they begin to differ; None where they do not, or where nobody asked.
         inputs_hash: one SHA-256 over all inputs of all probes; empty where nothing was run.
     """
 
@@ -75,6 +77,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     inputs_hash: str = ""
+    location: Location | None = None
 
     @property
     def passed(self) -> bool:
@@ -119,6 +122,7 @@ class Comparison:
             "inputs_hash": self.inputs_hash,
             "probes": [vars(probe) for probe in self.probes],
             "outputs": [self._output(name, entries) for name in dict.fromkeys(e.output for e in entries)],
+            "location": self.location.as_dict() if self.location is not None else None,
             "notes": list(self.notes),
             "versions": self.versions,
             "command": command,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -38,6 +39,32 @@ class PromoteToFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
             values, kernel, bias, stride, padding, dilation, _, _, groups = args
             return grouped_convolution(values, kernel, bias, stride, padding, dilation, groups)
         return tree_map(_promoted, func(*args, **kwargs))
+
+
+class PlainCalls(TorchFunctionMode):
+    """Within it, functions see parameters as plain tensors, and with `promote` in float64.
+
+    Some functions compare dtypes before they call an operator, so that `PromoteToFloat64` alone comes too
+    late for weights that are left as they are; some choose other operators where a gradient is wanted. Calls
+    that write in place are let through.
+    """
+
+    def __init__(self, promote: bool) -> None:
+        super().__init__()
+        self._promote = promote
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name == name.rstrip("_"):
+            args, kwargs = tree_map(self._plain, (tuple(args), kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            value = value.detach()
+        return _promoted(value) if self._promote else value
 
 
 def _promoted(value: Any) -> Any:
