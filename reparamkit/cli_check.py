@@ -87,6 +87,13 @@ def check(
             "--top1", metavar="SHARE", help="Limit: the smallest share of rows with the same best class."
         ),
     ] = None,
+    locate: Annotated[
+        bool,
+        typer.Option(
+            "--locate/--no-locate",
+            help="Where they differ, look inside both for the first place that does (two minutes at most).",
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Draw other inputs.")] = 0,
     model: Annotated[
         str | None,
@@ -142,6 +149,7 @@ def check(
             seed=seed,
             model=model,
             trust_pickle=trust_pickle,
+            where=locate,
             say=say,
         )
     document = _document(compared, _command(seed))

@@ -84,6 +84,31 @@ class Output(TypedDict):
     probes: list[Entry]
 
 
+class Step(TypedDict):
+    """One place on the way through the networks."""
+
+    place: str
+    node: str
+    error: Number
+    noise: Number
+    agrees: bool
+
+
+class Location(TypedDict):
+    """Where the two begin to differ, or why that is not known."""
+
+    found: bool
+    text: str
+    probe: str
+    place: str
+    nodes: list[str]
+    error: Number | None
+    before: Number | None
+    after: str
+    reason: str
+    growth: list[Step]
+
+
 class Document(TypedDict):
     """The whole."""
 
@@ -102,6 +127,7 @@ class Document(TypedDict):
     inputs_hash: str
     probes: list[Probe]
     outputs: list[Output]
+    location: Location | None
     notes: list[str]
     versions: dict[str, str]
     command: str

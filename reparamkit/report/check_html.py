@@ -8,6 +8,7 @@ from html import escape
 from reparamkit.report.check_document import (
     Document,
     Entry,
+    Location,
     Output,
     decimal,
     detail,
@@ -45,9 +46,14 @@ def html(document: Document) -> str:
     ]
     if document["rule"]:
         parts.append(f"<p>Judged by: {escape(document['rule'])}.</p>")
+    location = document["location"]
+    if location is not None:
+        parts.append(f"<p><strong>{escape(location['text'])}</strong></p>")
     if document["outputs"]:
         parts += ["<h2>Outputs</h2>", _outputs(document["outputs"])]
         parts += [part for output in document["outputs"] for part in _output(output)]
+    if location is not None and location["growth"]:
+        parts += ["<h2>The error along the network</h2>", _growth(location)]
     if document["probes"]:
         parts += ["<h2>Probes</h2>", _probes(document)]
     if document["notes"]:
@@ -114,6 +120,15 @@ def _verdict(entry: Entry) -> str:
     if not entry["judged"]:
         return _cell("not judged")
     return _cell("ok" if entry["passed"] else "; ".join(entry["failures"]) or "FAILS")
+
+
+def _growth(location: Location) -> str:
+    rows = []
+    for step in location["growth"]:
+        cells = [_cell(step["place"]), _cell(step["node"])]
+        cells += [_cell(number(step[name]), "n") for name in ("error", "noise")]
+        rows.append((step["agrees"], [*cells, _cell("agrees" if step["agrees"] else "differs")]))
+    return _table(["where", "in the candidate"], ["error", "rounding"], rows, [""])
 
 
 def _probes(document: Document) -> str:

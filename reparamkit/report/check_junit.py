@@ -46,7 +46,7 @@ def junit(document: Document, seconds: float = 0.0) -> str:
     if document["status"] == "cannot tell":
         add(verdict, "error", document["reason"], _whole(document))
     elif document["status"] == "different":
-        add(verdict, "failure", document["reason"], _whole(document))
+        add(verdict, "failure", "; ".join([document["reason"], *_located(document)]), _whole(document))
     compared = {entry["probe"] for output in document["outputs"] for entry in output["probes"]}
     for probe in document["probes"]:
         if probe["name"] not in compared:
@@ -103,13 +103,17 @@ def _measures(entry: Entry) -> dict[str, float | str | None]:
 
 
 def _whole(document: Document) -> str:
-    lines = [headline(document), document["reason"]]
+    lines = [headline(document), document["reason"], *_located(document)]
     failing = [probe["name"] for probe in document["probes"] if not probe["passed"]]
     lines += [f"failing probes: {', '.join(failing)}"] if failing else []
     lines += [f"note: {note}" for note in document["notes"]]
     lines += [f"judged by: {document['rule']}"] if document["rule"] else []
     lines += [f"again: {document['command']}"] if document["command"] else []
     return "\n" + "\n".join(lines) + "\n"
+
+
+def _located(document: Document) -> list[str]:
+    return [document["location"]["text"]] if document["location"] is not None else []
 
 
 def _properties(document: Document) -> dict[str, str]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from reparamkit.report.check_document import (
     Document,
     Entry,
+    Location,
     Output,
     decimal,
     detail,
@@ -34,6 +35,9 @@ def rendered(document: Document) -> list[RenderableType]:
     parts.append(Text(detail(document)))
     if document["rule"]:
         parts.append(Text(f"judged by: {document['rule']}"))
+    location = document["location"]
+    if location is not None:
+        parts.append(Text(location["text"], "bold" if location["found"] else ""))
     parts.append(Text())
     if document["outputs"]:
         several = len(document["outputs"]) > _FEW_OUTPUTS
@@ -42,6 +46,8 @@ def rendered(document: Document) -> list[RenderableType]:
         for output in document["outputs"]:
             if not several or not output["passed"]:
                 parts += [*_output(output), Text()]
+    if location is not None and location["growth"]:
+        parts += [*_growth(location), Text()]
     parts += _failing(document)
     parts += [Text(f"note: {note}") for note in document["notes"]]
     return parts + [Text(line) for line in _footer(document)]
@@ -58,6 +64,20 @@ def _output(output: Output) -> list[RenderableType]:
     values = f"{number(worst['worst']['candidate'], 6)}, reference {number(worst['worst']['reference'], 6)}"
     where = f"worst element: {output['name']}{place(worst['worst'])} on the probe {worst['probe']!r}"
     return [Text(title, "bold"), table, Text(f"{where}: candidate {values}")]
+
+
+def _growth(location: Location) -> list[RenderableType]:
+    table = Table(box=None, pad_edge=False)
+    for name in ("where", "in the candidate"):
+        table.add_column(name, overflow="fold")
+    for name in ("error", "rounding"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for step in location["growth"]:
+        figures = number(step["error"]), number(step["noise"])
+        style, verdict = ("", "agrees") if step["agrees"] else ("red", "differs")
+        table.add_row(step["place"], step["node"], *figures, verdict, style=style)
+    return [Text(f"the error along the network, on the probe {location['probe']!r}", "bold"), table]
 
 
 def _failing(document: Document) -> list[RenderableType]:
