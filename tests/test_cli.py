@@ -794,4 +794,4 @@ def test_siblings_are_merged_where_that_is_asked_for(run: Run) -> None:
     assert "siblings" not in run("inspect", address, "--input", SHAPE).out
     result = run("fold", address, "--input", SHAPE, "--merge-siblings", "-o", "merged.onnx")
     assert result.status == 0
-    assert "2 siblings as one Conv2d 3 -> 6, at merged_conv" in " ".join(result.out.split())
+    assert "merged_conv: 2 siblings as one Conv2d 4 -> 6" in " ".join(result.out.split())
