@@ -298,3 +298,34 @@ def test_no_back_end_is_imported_before_it_is_needed() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_where_it_differs_and_without(run: Run, tmp_path: Path) -> None:
+    located = run("check", NET, WRONG, *SHAPE, "--json", "r.json")
+    sentence = next(line for line in located.out.splitlines() if "first differs at" in line)
+    assert sentence.startswith("first differs at first (convolution first): error ")
+    assert f"looking for the place where {WRONG} first differs" in located.err
+    assert json.loads((tmp_path / "r.json").read_text())["location"]["text"] == sentence
+    plain = run("check", NET, WRONG, *SHAPE, "--json", "r.json", "--no-locate")
+    assert plain.status == located.status == 1
+    assert "first differs" not in plain.out + plain.err
+    assert json.loads((tmp_path / "r.json").read_text())["location"] is None
+
+
+def test_where_it_cannot_be_seen_it_says_so(run: Run, tmp_path: Path) -> None:
+    run("check", NET, NET, *SHAPE, "--save-outputs", "out.npz", "--save-inputs", "in.npz")
+    saved = run("check", "-", WRONG, "--reference-outputs", "out.npz", "--inputs", "in.npz")
+    assert saved.status == 1
+    assert "not known: of the reference there are only outputs that were saved" in saved.out
+    write_openvino(tmp_path / "net.xml", write_onnx(tmp_path / "net.onnx", broken=True))
+    foreign = run("check", NET, "net.xml")
+    assert foreign.status == 1
+    assert "not known: OpenVINO does not show the values inside" in foreign.out
+
+
+def test_two_onnx_files(run: Run, tmp_path: Path) -> None:
+    write_onnx(tmp_path / "right.onnx")
+    write_onnx(tmp_path / "wrong.onnx", broken=True)
+    found = run("check", "right.onnx", "wrong.onnx")
+    assert found.status == 1
+    assert "first differs at first (Conv node_conv2d): error " in found.out

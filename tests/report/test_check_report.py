@@ -233,3 +233,62 @@ def test_numbers_in_words() -> None:
     assert decimal(3.14159, 2) == "3.14"
     assert decimal("nan", 2) == "nan"
     assert decimal(None, 2) == "-"
+
+
+def test_every_report_says_where_they_first_differ(documents: dict[str, Document]) -> None:
+    document = documents["different"]
+    location = document["location"]
+    assert location is not None
+    assert location["found"]
+    assert location["place"] == "first"
+    sentence = location["text"]
+    assert sentence.startswith("first differs at first (convolution first): error ")
+    text = _shown(document)
+    assert text.splitlines()[3] == sentence
+    assert "the error along the network, on the probe" in text
+    (failure,) = _suite(junit(document)).xpath("testcase[@name='verdict']/failure")
+    assert failure.get("message") == f"{document['reason']}; {sentence}"
+    assert sentence in failure.text
+    page = etree.HTML(html(document))
+    assert sentence in page.xpath("//strong/text()")
+    (table,) = page.xpath("//h2[.='The error along the network']/following::table[1]")
+    rows = [[cell.text or "" for cell in row] for row in table.xpath(".//tr[td]")]
+    assert [row[-1] for row in rows] == [
+        "agrees" if step["agrees"] else "differs" for step in location["growth"]
+    ]
+    assert {row[-1] for row in rows} == {"differs"}
+    assert [row[0] for row in rows] == [step["place"] for step in location["growth"]]
+
+
+def test_a_place_that_is_not_known_is_not_named(documents: dict[str, Document]) -> None:
+    document = cast("Document", json.loads(json.dumps(documents["different"])))
+    location = document["location"]
+    assert location is not None
+    location.update(found=False, place="", nodes=[], error=None, before=None, reason="because", growth=[])
+    location["text"] = "where it first differs is not known: because"
+    jsonschema.Draft202012Validator(json.loads(schema_text())).validate(document)
+    assert location["text"] in _shown(document)
+    assert "the error along" not in _shown(document)
+    assert "The error along" not in html(document)
+    assert location["text"] in html(document)
+
+
+def test_where_there_is_no_difference_there_is_no_place(documents: dict[str, Document]) -> None:
+    for case in ("same", "nothing", "both nan", "shapes"):
+        assert documents[case]["location"] is None, case
+
+
+@pytest.mark.parametrize(
+    "change", [{"found": True, "reason": "x"}, {"found": False, "reason": ""}, {"text": ""}, {"extra": 1}]
+)
+def test_the_schema_refuses_a_wrong_place(documents: dict[str, Document], change: dict[str, Any]) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    location = cast("dict[str, Any]", documents["different"]["location"])
+    assert validator.is_valid({**documents["different"], "location": location})
+    assert not validator.is_valid({**documents["different"], "location": {**location, **change}})
+
+
+def _shown(document: Document) -> str:
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    show_check(document, console)
+    return cast("io.StringIO", console.file).getvalue()
