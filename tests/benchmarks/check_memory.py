@@ -108,7 +108,7 @@ def main(megabytes: float) -> int:
         folder = Path(name)
         subprocess.run([sys.executable, "-W", "ignore", __file__, "write", name, str(megabytes)], check=True)
         size = (folder / "same.onnx").stat().st_size
-        print(f"{'pair':16} {'size':>9} {'opened':>9} {'opening':>9} {'peak':>9} {'ratio':>6}  verdict")
+        print(f"{'pair':26} {'size':>9} {'opened':>9} {'opening':>9} {'peak':>9} {'ratio':>6}  verdict")
         pairs = [("net.pt2", "same.onnx"), ("net.pt2", "different.onnx"), ("same.onnx", "different.onnx")]
         for reference, candidate in pairs:
             paths = str(folder / reference), str(folder / candidate)
@@ -119,7 +119,9 @@ def main(megabytes: float) -> int:
                 worst = max(worst, ratio)
             shown = size, bare["resident"], bare["peak"], found["peak"]
             figures = " ".join(f"{value / 1e6:6.0f} MB" for value in shown)
-            print(f"{candidate:16} {figures} {ratio:6.2f}  {found['status']} {found['where']}")
+            print(
+                f"{f'{reference} {candidate}':26} {figures} {ratio:6.2f}  {found['status']} {found['where']}"
+            )
     return 0 if worst <= WANTED else 1
 
 

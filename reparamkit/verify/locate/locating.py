@@ -19,7 +19,7 @@ from reparamkit.verify.locate.torch_side import TorchTracer
 from reparamkit.verify.locate.trace import Clock, Inputs, NotTraceable, TookTooLong, Trace, Tracer
 from reparamkit.verify.noise import jitter_parameters
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.probes import CONSTANT, Probe
+from reparamkit.verify.probes import DEGENERATE, Probe
 from reparamkit.verify.reference import Reference
 from reparamkit.verify.runners import Runner, TorchRunner
 from reparamkit.verify.runners.base import match_inputs
@@ -82,7 +82,7 @@ def locate(
 
 
 def _probes(reference: Reference, verdict: Equivalence) -> list[Probe]:
-    """Failing probes, the worst first; those of one value everywhere and of other sizes last."""
+    """Failing probes, the worst first; those that hide rounding by their symmetry, and other sizes, last."""
     probes = {record.probe.name: record.probe for record in reference.records}
     worst: dict[str, float] = {}
     for entry in verdict.outputs:
@@ -91,7 +91,7 @@ def _probes(reference: Reference, verdict: Equivalence) -> list[Probe]:
 
     def rank(name: str) -> tuple[int, float]:
         probe = probes[name]
-        return (probe.group == CONSTANT) + 2 * bool(probe.sizes), -worst[name]
+        return (probe.group in DEGENERATE) + 2 * bool(probe.sizes), -worst[name]
 
     return [probes[name] for name in sorted(worst, key=rank)][:_PROBES]
 
