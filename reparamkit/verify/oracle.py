@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from reparamkit.inputs import Args, Kwargs, map_tensors
 from reparamkit.untouched import call_untouched
@@ -84,7 +85,9 @@ def run_float64(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Any | No
         The module's output and "", or None and the reason why it has none.
     """
     try:
-        return Twin(module, torch.float64).run(args, kwargs), ""
+        twin = Twin(module, torch.float64)
+        # Detached: an output may be a weight itself, and those go with the copy.
+        return tree_map_only(torch.Tensor, torch.Tensor.detach, twin.run(args, kwargs)), ""
     except Exception as error:
         return None, first_line(error)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from reparamkit.verify import Reference, check, run_float64
 from reparamkit.verify.grouped import grouped_convolution
+from reparamkit.verify.oracle import Twin
 from tests.verify.nets import Lambda, folded, net
 
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -139,3 +140,29 @@ def test_grouped_convolution_is_torch_s(
     found = grouped_convolution(x, kernel, bias, stride, padding, dilation, groups)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_weights_of_a_copy_go_with_it_and_those_of_the_original_stay() -> None:
+    class Self(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.weight, x * self.weight
+
+    module = Self()
+    before = module.weight.detach().clone()
+    (weight, product), _ = run_float64(module, (torch.ones(4),), {})  # type: ignore[misc]
+    torch.testing.assert_close(weight, before.double())
+    torch.testing.assert_close(product, before.double())
+    torch.testing.assert_close(module.weight.detach(), before)
+    twin = Twin(module, torch.float64)
+    copied = twin.module
+    del twin
+    assert copied.weight.numel() == 0
+    assert module.weight.numel() == 4
+    shared = Twin(module, None, share=True)
+    assert shared.module.weight is module.weight
+    del shared
+    assert module.weight.numel() == 4
