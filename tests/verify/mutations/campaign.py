@@ -59,9 +59,12 @@ def campaign(
             if only is not None:
                 found.results += trials.results(only[0], 1, only[1])
                 continue
-            found.pairs += trials.pairs()
+            pairs = list(trials.pairs())
+            found.pairs += pairs
             for candidate, number in ((TORCH, (share + 1) // 2), (ONNX, share // 2)):
-                found.results += trials.results(candidate, number)
+                # Where the network itself fails, that its mutations fail as well says nothing.
+                if all(pair.same for pair in pairs if pair.candidate == candidate):
+                    found.results += trials.results(candidate, number)
         own = [result for result in found.results if result.network == name]
         found.seconds = time.perf_counter() - started
         missed, seconds = sum(result.missed for result in own), time.perf_counter() - since

@@ -47,12 +47,12 @@ Kind = Callable[[fx.GraphModule, Random], Mutation | None]
 
 def weight_off(module: fx.GraphModule, random: Random) -> Mutation | None:
     """One weight is 1 % too large."""
-    found = [name for name, values in module.named_parameters() if values.numel()]
-    if not found:
-        return None
-    name = random.choice(found)
-    place = random.randrange(tensor(module, name).numel())
-    return _values("weight off by 1 %", f"{name}[{place}]", {name: partial(scaled, place=place, factor=1.01)})
+    return _weight_off(module, random, "weight off by 1 %", 1.01)
+
+
+def weight_off_by_a_little(module: fx.GraphModule, random: Random) -> Mutation | None:
+    """One weight is too large, by 0.3 % or by much less. None of `KINDS`: most of these do not matter."""
+    return _weight_off(module, random, "weight off by a little", 1 + 10 ** -random.uniform(2.5, 6.5))
 
 
 def bias_dropped(module: fx.GraphModule, random: Random) -> Mutation | None:
@@ -226,6 +226,16 @@ def swapped(values: Tensor, *, one: int, other: int, axis: int = 0) -> Tensor:
     order = list(range(values.shape[axis]))
     order[one], order[other] = other, one
     return values.index_select(axis, torch.tensor(order))
+
+
+def _weight_off(module: fx.GraphModule, random: Random, kind: str, factor: float) -> Mutation | None:
+    found = [name for name, values in module.named_parameters() if values.numel()]
+    if not found:
+        return None
+    name = random.choice(found)
+    place = random.randrange(tensor(module, name).numel())
+    change = partial(scaled, place=place, factor=factor)
+    return _values(kind, f"{name}[{place}] times {factor:.9g}", {name: change})
 
 
 def _values(kind: str, where: str, changes: dict[str, Callable[[Tensor], Tensor]]) -> Mutation:

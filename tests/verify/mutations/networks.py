@@ -13,6 +13,7 @@ from torch import Generator, Tensor, fx, nn
 
 import reparamkit
 from fixtures import catalogue
+from reparamkit.lower import save_onnx
 from reparamkit.models import create, randomize
 from reparamkit.models.replknet import RepLKNet, RepLKNetConfig
 
@@ -106,7 +107,7 @@ def build(name: str, seed: int, folder: Path) -> Network:
         traced, refolds = sizes[0], _SLOW_FOLDS.get(name, 2)
     folded = reparamkit.fold(original, traced, verify=False)
     path = folder / f"{name}.onnx"
-    folded.save(path)
+    save_onnx(folded._export(), path)  # `folded.save` would check it, and that is what is on trial here
     assert isinstance(folded.module, fx.GraphModule)
     return Network(name, seed, original, folded.module, sizes[0], sizes[1], path, refolds)
 

@@ -18,7 +18,7 @@ def tables(seed: int, results: Sequence[Result], pairs: Sequence[Pair]) -> str:
     for title, chosen in (
         ("missed", [r for r in results if r.missed]),
         ("false alarms", [r for r in results if r.below == FALSE_ALARM]),
-        ("at the border", [r for r in results if r.below == BORDER]),
+        ("caught at the border", [r for r in results if r.below == BORDER]),
     ):
         lines += ["", f"{title}: {len(chosen)}", *(_described(seed, result) for result in chosen)]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from reparamkit.quiet import quiet
 from tests.verify.mutations.campaign import Campaign, campaign
 from tests.verify.mutations.networks import FULL_COUNT, build
 from tests.verify.mutations.tables import tables
-from tests.verify.mutations.trials import FALSE_ALARM, ONNX, TORCH, Trials
+from tests.verify.mutations.trials import FALSE_ALARM, ONNX, PASSED, TORCH, Trials
 from tests.verify.mutations.true_effect import effect, run_module, run_onnx, zero_mean_inputs
 
 BOTH = {
@@ -63,9 +63,20 @@ def _holds(found: Campaign, count: int) -> None:
     said = tables(found.seed, found.results, found.pairs)
     assert len(found.results) >= count, said
     assert not [result for result in found.results if result.missed], said
+    beyond = [result for result in found.results if result.exceeds]
     assert not [result for result in found.results if result.below == FALSE_ALARM], said
     assert all(pair.same for pair in found.pairs), said
-    assert any(result.exceeds for result in found.results), said
+    assert beyond, said
+
+
+@pytest.mark.parametrize("name", ["repvgg", "conv_ffn"])
+def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None:
+    """Of mistakes of all sizes those beyond the budget are caught, and no rounding error is."""
+    results = list(Trials(build(name, 0, tmp_path), 0).near_the_budget(60))
+    assert not [result for result in results if result.missed and not result.at_the_edge]
+    assert not [result for result in results if result.below == FALSE_ALARM]
+    assert sum(result.exceeds for result in results) > 10
+    assert sum(result.below == PASSED for result in results) > 10
 
 
 def test_every_mutation_is_taken_out_again(tmp_path: Path) -> None:

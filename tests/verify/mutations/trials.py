@@ -23,7 +23,7 @@ from reparamkit.verify.reference import Reference
 from reparamkit.verify.runners import open_runner
 from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.verify.verdict import Equivalence
-from tests.verify.mutations.mutations import KINDS, Mutation
+from tests.verify.mutations.mutations import KINDS, Mutation, weight_off_by_a_little
 from tests.verify.mutations.networks import Network
 from tests.verify.mutations.onnx_file import OnnxFile, OnnxMutation
 from tests.verify.mutations.onnx_mutations import ONNX_KINDS, with_weights_of
@@ -35,6 +35,7 @@ NEITHER, PASSED, OTHER_PROBE, BORDER, FALSE_ALARM = "", "passed", "other probe",
 
 _HEAVY = ("mobileone_s1", "mobileone_s4", "repvgg_d2se", "fastvit_sa12")
 _BORDER = 0.5
+_EDGE = 1.5
 _TRIES = 100
 
 Double = Callable[[tuple[Tensor, ...]], list[Tensor]]
@@ -78,6 +79,14 @@ class Result:
     @property
     def missed(self) -> bool:
         return self.exceeds and not self.caught
+
+    @property
+    def at_the_edge(self) -> bool:
+        """It is so near the budget that the draw decides whether it is caught.
+
+        A true effect is the largest of more random inputs than the checker has, and its largest is larger.
+        """
+        return self.exceeds and self.effect <= _EDGE * self.budget
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,15 @@ class Trials:
             result = self._result(mutation, candidate, number) if only in (None, number) else None
             if result is not None:
                 done += 1
+                yield result
+
+    def near_the_budget(self, count: int) -> Iterator[Result]:
+        """Judge `count` mutations of the fold with effects from far below the budget to far beyond it."""
+        random = Random(f"{self.seed}/{self.network.name}/near")
+        for number in range(count):
+            mutation = weight_off_by_a_little(self.network.folded, random)
+            result = self._result(mutation, TORCH, number) if mutation is not None else None
+            if result is not None:
                 yield result
 
     def _proposals(self, candidate: str) -> Iterator[Mutation | OnnxMutation]:
