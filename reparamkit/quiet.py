@@ -19,6 +19,7 @@ _LOGGERS = (
     "onnx_ir",
     "onnx",
     "onnxsim",
+    "coremltools",
 )
 
 

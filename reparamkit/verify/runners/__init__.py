@@ -21,8 +21,9 @@ __all__ = ["NamedTensors", "Runner", "TorchRunner", "named_outputs", "open_forei
 def open_runner(subject: object) -> Runner:
     """A runner for an `nn.Module`, an `ExportedProgram`, a file (`str` or `Path`), or a runner as it is.
 
-    An `.onnx` file runs under ONNX Runtime, an OpenVINO IR (`.xml`) under OpenVINO; any other file is opened
-    by `reparamkit.capture.source.load`, which never unpickles what it does not trust.
+    An `.onnx` file runs under ONNX Runtime, an OpenVINO IR (`.xml`) under OpenVINO, the `.mlpackage` of a
+    Core ML program is evaluated; any other file is opened by `reparamkit.capture.source.load`, which never
+    unpickles what it does not trust.
 
     Raises:
         UnusableInput: it is none of these, or there is no such file.
@@ -57,10 +58,9 @@ def open_foreign(path: Path) -> Runner | None:
 
         return OpenVinoRunner(path)
     if path.suffix in (".mlpackage", ".mlmodel"):
-        raise UnusableInput(
-            f"{path} is a Core ML model, and Core ML models cannot be run yet; compare the .onnx or the .pt2 "
-            f"of the same network"
-        )
+        from reparamkit.verify.runners.coreml import CoreMlRunner
+
+        return CoreMlRunner(path)
     return None
 
 
