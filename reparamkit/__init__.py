@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reparamkit import models
-    from reparamkit.api import Folded, Inspection, fold, inspect
+    from reparamkit.api import fold, inspect
     from reparamkit.capture.source import Source, load
     from reparamkit.errors import (
         CannotCapture,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UntrustedPickle,
         UnusableInput,
     )
+    from reparamkit.folded import Folded, Inspection
     from reparamkit.folding.findings import Fold, Refusal
     from reparamkit.parts import Part
     from reparamkit.verify import Equivalence, assert_equivalent, check
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Folded": "reparamkit.api",
-    "Inspection": "reparamkit.api",
+    "Folded": "reparamkit.folded",
+    "Inspection": "reparamkit.folded",
     "fold": "reparamkit.api",
     "inspect": "reparamkit.api",
     "Source": "reparamkit.capture.source",

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reparamkit import cli_console, cli_coreml
 from reparamkit.cli_check import check
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from reparamkit.api import Folded, Inspection
     from reparamkit.capture.source import Source
+    from reparamkit.folded import Folded, Inspection
 
 app = typer.Typer(
     name="reparamkit",
     help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
     "and scales become single convolutions, every fold is proven in float64, and the result is written as "
-    "ONNX or torch.export and verified again.",
+    "ONNX, Core ML or torch.export and verified again.",
     epilog="Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, "
     "3 an error of reparamkit itself.",
     no_args_is_help=True,
@@ -37,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_progress, _report, _complain = cli_console.progress, cli_console.report, cli_console.complain
 
 SourceArgument = Annotated[
     str,
@@ -110,9 +110,10 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .pt2, or .pt for the whole module, pickled; may be given "
-            "several times. Default: STEM.folded.pt2 beside the source, for a reference model in the current "
-            "folder; STEM.folded.pt for a network that can be folded in parts only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, or .pt for the whole module, "
+            "pickled; may be given several times. Default: STEM.folded.pt2 beside the source, for a "
+            "reference model in the current folder; STEM.folded.pt for a network that can be folded in parts "
+            "only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -122,6 +123,16 @@ def fold(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    coreml_target: cli_coreml.TargetOption = None,
+    coreml_precision: cli_coreml.PrecisionOption = None,
+    coreml_sizes: cli_coreml.SizesOption = None,
+    coreml_labels: cli_coreml.LabelsOption = None,
+    coreml_keep_float32: cli_coreml.KeepOption = None,
+    image_input: cli_coreml.ImageOption = False,
+    image_scale: cli_coreml.ScaleOption = None,
+    image_mean: cli_coreml.MeanOption = None,
+    image_std: cli_coreml.StdOption = None,
+    image_colour: cli_coreml.ColourOption = None,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower import check_suffix
@@ -132,6 +143,21 @@ def fold(
         check_suffix(path)
     if any(path.suffix == ".onnx" for path in output or []):
         require_packages()
+    package = cli_coreml.coreml_options(
+        cli_coreml.CoreMlArguments(
+            coreml_target,
+            coreml_precision,
+            coreml_sizes,
+            coreml_labels,
+            tuple(coreml_keep_float32 or ()),
+            image_input,
+            image_scale,
+            image_mean,
+            image_std,
+            image_colour,
+        ),
+        output or [],
+    )
     _check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
     with _progress() as say:
@@ -151,7 +177,7 @@ def fold(
             _check_distinct([*paths, *([json_file] if json_file else [])])
         with _progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
-            folded.save(*paths)
+            folded.save(*paths, coreml=package)
     _tell(opened.name, folded, json_file)
 
 
@@ -331,60 +357,6 @@ def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
         if found.undone:
             _tell(name, found, None)
         raise
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """Say on stderr what is being done; on a terminal as a line that goes away."""
-    from rich.text import Text
-
-    console = _console(sys.stderr)  # this very stream: others are silenced meanwhile
-    if not console.is_terminal:
-        yield lambda text: _aside(console, f"{text} …")
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(Text(f"{text} …"))
-
-
-@contextlib.contextmanager
-def _report() -> Iterator[Console]:
-    """stdout, for the report."""
-    from reparamkit.errors import UnusableInput
-
-    console = _console(sys.stdout)
-    try:
-        yield console if console.is_terminal else _console(sys.stdout, width=160)
-    except OSError as error:
-        _abandon(sys.stdout)
-        raise UnusableInput(f"the report cannot be written: {error.strerror or error}") from error
-
-
-def _console(stream: TextIO, **options: Any) -> Console:
-    from rich.console import Console
-
-    class Plain(Console):
-        def on_broken_pipe(self) -> None:
-            """Whoever read along has left, which is no failure; rich would end with status 1."""
-            self.quiet = True
-            _abandon(stream)
-
-    return Plain(file=stream, highlight=False, markup=False, emoji=False, **options)
-
-
-def _abandon(stream: TextIO) -> None:
-    """Let what is still to be written go nowhere: Python would try it once more at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _complain(text: str) -> None:
-    _aside(_console(sys.stderr), f"reparamkit: {text}")
-
-
-def _aside(console: Console, text: str) -> None:
-    try:
-        console.print(text, soft_wrap=True)
-    except OSError:  # the exit status says it too
-        _abandon(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -90,13 +90,18 @@ def normal_inputs(shapes: Sequence[str], seed: int = 0) -> Args:
     made = []
     for text in shapes:
         try:
-            made.append(torch.randn(_shape(text), generator=generator))
+            made.append(torch.randn(shape_of(text), generator=generator))
         except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise UnusableInput(f"an input of shape {text} does not fit into memory") from error
     return tuple(made)
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape_of(text: str) -> tuple[int, ...]:
+    """The shape that a user writes as "1x3x224x224".
+
+    Raises:
+        UnusableInput: it cannot be read so.
+    """
     parts = text.lower().replace("×", "x").split("x")
     if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
         raise UnusableInput(

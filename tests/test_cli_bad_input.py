@@ -180,13 +180,15 @@ def test_nothing_of_a_pickle_runs_until_it_is_trusted(run: Run, tmp_path: Path) 
         ("/dev/full.pt2/x.onnx", "does not exist"),
         ("net.tflite", "cannot write net.tflite: it has the suffix '.tflite'"),
         ("net", "cannot write net: it has no suffix"),
-        ("net.mlpackage", "Core ML is not there yet"),
+        ("own.mlpackage", "a folder of that name exists, and it is no Core ML package"),
         ("x" * 300 + ".pt2", "the name is too long"),
     ],
 )
 def test_outputs_that_cannot_be_written(run: Run, tmp_path: Path, output: str, words: str) -> None:
     (tmp_path / "kept.pt2").write_text("old")
     (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "own.mlpackage").mkdir()
+    (tmp_path / "own.mlpackage" / "notes").write_text("mine")
     (tmp_path / "locked.pt2").write_text("old")
     (tmp_path / "locked.pt2").chmod(0o444)
     before = content(tmp_path)

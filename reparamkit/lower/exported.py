@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
 
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs
+from reparamkit.inputs import Args, Kwargs, map_tensors
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.sizes import DynamicAxes, Ranges
@@ -95,3 +96,33 @@ def axis_names(program: ExportedProgram) -> dict[str, str]:
             readable = "batch" if axis == 0 else layouts.get(len(shape), {}).get(axis, f"{name}_axis{axis}")
             names[symbol] = readable if readable not in names.values() else f"{name}_{readable}"
     return names
+
+
+def freed_example(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> tuple[Args, Kwargs]:
+    """An example with two of whatever is free and one: torch.export would fix a size of one."""
+
+    def widened(index: int, tensor: torch.Tensor) -> torch.Tensor:
+        for axis in axes.get(index, {}):
+            if tensor.shape[axis] == 1:
+                tensor = torch.cat([tensor, tensor], axis)
+        return tensor
+
+    return map_tensors(widened, args, kwargs)
+
+
+def free_shapes(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> Any:
+    """`dynamic_shapes` for torch.export that free these axes and no others; None where there are none."""
+    if not axes:
+        return None
+    index = -1
+
+    def of(leaf: Any) -> Any:
+        nonlocal index
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        index += 1
+        return dict.fromkeys(axes.get(index, {}), Dim.AUTO) or None
+
+    positional = tuple(pytree.tree_map(of, a) for a in args)
+    named = {name: pytree.tree_map(of, value) for name, value in kwargs.items()}
+    return named if named and not positional else (*positional, *named.values())

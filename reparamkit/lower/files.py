@@ -1,8 +1,9 @@
-"""An output file appears whole and verified, or not at all.
+"""An output file, or a folder that counts as one, appears whole and verified, or not at all.
 
 It is written into a hidden folder beside its destination, under its final name, verified there, forced to
 the disk, and moved into place in one step. Until that step an older file under the name stays as it was,
-and whatever fails, the hidden folder is removed.
+and whatever fails, the hidden folder is removed. A folder takes two steps where there is an older one, which
+has to step aside first, and comes back if the new one cannot take its place.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ def _check_writable(path: Path) -> None:
         raise UnusableInput(f"cannot write {path}: {folder} is not a folder")
     if path.is_dir() and path.suffix != ".mlpackage":
         raise UnusableInput(f"cannot write {path}: a folder of that name exists")
+    if path.is_dir() and any(path.iterdir()) and not (path / "Manifest.json").is_file():
+        raise UnusableInput(
+            f"cannot write {path}: a folder of that name exists, and it is no Core ML package"
+        )
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UnusableInput(f"cannot write {path}: it is a device or a pipe, not a file")
     # The rename would replace a write-protected file without asking; its owner meant it to stay.

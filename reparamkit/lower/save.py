@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -14,30 +13,13 @@ from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower import exported, onnx, pt2
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.module import save_module
+from reparamkit.lower.saved import Saved, plain_names
 from reparamkit.verify.reference import Reference, inputs_accepted_by
 from reparamkit.verify.runners import Runner, TorchRunner
 from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.verify.verdict import Equivalence
 
-SUFFIXES = (".onnx", ".pt2", ".pt")
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A file that was written and verified.
-
-    Attributes:
-        path: where it lies.
-        equivalence: the verdict on the file itself, read back and run.
-        operators: how many of each operator it holds (ATen names for `.pt2`, ONNX names for `.onnx`, classes
-            of layers for `.pt`).
-        notes: steps that were left out; usually none.
-    """
-
-    path: Path
-    equivalence: Equivalence
-    operators: Counter[str]
-    notes: tuple[str, ...]
+SUFFIXES = (".onnx", ".mlpackage", ".pt2", ".pt")
 
 
 def save(
@@ -74,6 +56,8 @@ def save(
     path = Path(path)
     check_suffix(path)
     check_writable(path)
+    if path.suffix == ".mlpackage":
+        raise UnusableInput(f"cannot write {path}: a Core ML package is written by `save_coreml`")
     if path.suffix == ".onnx":
         onnx.require_packages()
     if isinstance(program, nn.Module):
@@ -95,7 +79,7 @@ def save(
                 made,
                 target,
                 input_names=input_names,
-                output_names=output_names or onnx_names(reference.output_names),
+                output_names=output_names or plain_names(reference.output_names),
                 axis_names=names,
             )
         )
@@ -121,21 +105,11 @@ def check_suffix(path: Path) -> None:
     Raises:
         UnusableInput: it does not, with the list of those that it knows.
     """
-    if path.suffix == ".mlpackage":
-        raise UnusableInput(
-            f"cannot write {path}: Core ML is not there yet (supported: {', '.join(SUFFIXES)})"
-        )
     if path.suffix not in SUFFIXES:
         asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise UnusableInput(
             f"cannot write {path}: it has {asked}, which names no format (supported: {', '.join(SUFFIXES)})"
         )
-
-
-def onnx_names(outputs: Sequence[str]) -> list[str]:
-    """Names for an ONNX file's outputs from places in a Python structure ("map.0" becomes "map_0")."""
-    plain = [name.replace(".", "_") for name in outputs]
-    return [f"output_{name}" if name[0].isdigit() else name for name in plain]
 
 
 def aten_counts(program: ExportedProgram) -> Counter[str]:

@@ -107,6 +107,8 @@ def test_a_file_system_without_fsync_is_good_enough(tmp_path: Path, monkeypatch:
 def test_unusable_places(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.bin").mkdir()
+    (tmp_path / "own.mlpackage").mkdir()
+    (tmp_path / "own.mlpackage" / "notes").write_text("mine")
     protected = tmp_path / "kept.bin"
     protected.write_text("old")
     protected.chmod(0o444)
@@ -114,6 +116,7 @@ def test_unusable_places(tmp_path: Path) -> None:
         (tmp_path / "missing" / "out.bin", r"the folder .*missing does not exist"),
         (tmp_path / "file" / "out.bin", r"file is not a folder"),
         (tmp_path / "folder.bin", r"a folder of that name exists"),
+        (tmp_path / "own.mlpackage", r"a folder of that name exists, and it is no Core ML package"),
         (protected, r"kept\.bin: the file is write-protected"),
         (Path("/dev/full"), r"it is a device or a pipe"),
         (Path("/"), r"it names no file"),
@@ -151,6 +154,7 @@ def test_companions_move_along(tmp_path: Path) -> None:
 def _package(text: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         (path / "Data").mkdir(parents=True)
+        (path / "Manifest.json").write_text("{}")
         (path / "Data" / "model").write_text(text)
 
     return write

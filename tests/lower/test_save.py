@@ -215,9 +215,12 @@ def test_unusable_paths_are_found_before_any_work(tmp_path: Path, reference: Ref
         raise AssertionError("exported for nothing")
 
     for name, words in [
-        ("net.tflite", r"the suffix '.tflite', which names no format \(supported: .onnx, .pt2, .pt\)"),
+        (
+            "net.tflite",
+            r"the suffix '.tflite', which names no format \(supported: .onnx, .mlpackage, .pt2, .pt\)",
+        ),
         ("net", "it has no suffix"),
-        ("net.mlpackage", "Core ML is not there yet"),
+        ("net.mlpackage", "a Core ML package is written by `save_coreml`"),
         ("missing/net.onnx", "the folder .*missing does not exist"),
     ]:
         with pytest.raises(UnusableInput, match=words):

@@ -1,0 +1,34 @@
+"""What is known of a file that was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reparamkit.verify.verdict import Equivalence
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that was written and verified.
+
+    Attributes:
+        path: where it lies.
+        equivalence: the verdict on the file itself, read back and run.
+        operators: how many of each operator it holds (ATen names for `.pt2`, ONNX names for `.onnx`, MIL
+            names for `.mlpackage`, classes of layers for `.pt`).
+        notes: steps that were left out; usually none.
+    """
+
+    path: Path
+    equivalence: Equivalence
+    operators: Counter[str]
+    notes: tuple[str, ...]
+
+
+def plain_names(outputs: Sequence[str]) -> list[str]:
+    """Names for a file's outputs from places in a Python structure ("map.0" becomes "map_0")."""
+    plain = [name.replace(".", "_") for name in outputs]
+    return [f"output_{name}" if name[0].isdigit() else name for name in plain]
