@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from reparamkit.verify.compare import Compared
 
 _SIDE = (
-    "an .onnx file, an OpenVINO IR (.xml), a .pt2, TorchScript, a pickled module (with --trust-pickle), the "
-    "name of a reference model, or package.module:callable"
+    "an .onnx file, an OpenVINO IR (.xml), an .mlpackage, a .pt2, TorchScript, a pickled module (with "
+    "--trust-pickle), the name of a reference model, or package.module:callable"
 )
 
 
@@ -103,6 +104,15 @@ def check(
         bool,
         typer.Option("--trust-pickle", help="Open files that can run code while they are opened."),
     ] = False,
+    coreml_runtime: Annotated[
+        str,
+        typer.Option(
+            "--coreml-runtime",
+            metavar="evaluate|native|both",
+            help="How an .mlpackage is run: evaluated by its operators' definitions, on any system; under "
+            "Core ML itself, on macOS; or there, with the evaluator checked against it.",
+        ),
+    ] = "evaluate",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
     ] = None,
@@ -123,7 +133,6 @@ def check(
     """
     from reparamkit import cli
     from reparamkit.errors import UnusableInput
-    from reparamkit.verify.compare import compare
     from reparamkit.verify.criteria import Criteria
     from reparamkit.verify.described import parse
 
@@ -139,7 +148,7 @@ def check(
     limits = Criteria(atol, rtol, psnr, cosine, top1)
     described = parse(shapes or [])
     with cli._progress() as say:
-        compared = compare(
+        compared = _comparer(coreml_runtime)(
             None if reference_outputs else reference,
             candidate,
             described=described,
@@ -160,6 +169,18 @@ def check(
     with cli._report() as console:
         show_check(document, console)
     raise typer.Exit(compared.comparison.exit_status)
+
+
+def _comparer(coreml_runtime: str) -> Callable[..., Compared]:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.verify.both import compare_both
+    from reparamkit.verify.compare import compare
+
+    if coreml_runtime == "both":
+        return compare_both
+    if coreml_runtime not in ("evaluate", "native"):
+        raise UnusableInput(f"--coreml-runtime is evaluate, native or both, not {coreml_runtime!r}")
+    return partial(compare, coreml=coreml_runtime)
 
 
 def _document(compared: Compared, command: str) -> Document:

@@ -151,7 +151,7 @@ def test_every_kind_of_side(run: Run, tmp_path: Path) -> None:
 def test_core_ml_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "net.mlpackage").mkdir()
     lines = verdict(run("check", NET, "net.mlpackage", *SHAPE), "CANNOT TELL")
-    assert "Core ML models cannot be run yet" in lines[1]
+    assert "net.mlpackage is no .mlpackage: its Manifest.json cannot be read" in lines[1]
 
 
 def test_a_half_precision_candidate(run: Run) -> None:

@@ -16,7 +16,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.verify.layout import permuted_shape
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.runners.base import InputSpec, NamedTensors
+from reparamkit.verify.runners.base import BoundsSizes, InputSpec, NamedTensors
 from reparamkit.verify.subjects import Subject
 
 
@@ -56,6 +56,20 @@ class Adapted:
         """What the candidate says of the input that gets the reference's tensor at this flat index."""
         declared = self._candidate.declared
         return declared[self._order.index(index)] if declared is not None else None
+
+    @property
+    def listed(self) -> dict[int, tuple[tuple[int, ...], ...]]:
+        """Flat index of a reference's tensor -> the only shapes in which the candidate takes it."""
+        runner = self._candidate.runner
+        if not isinstance(runner, BoundsSizes):
+            return {}
+        names = [spec.name for spec in self._candidate.declared or ()]
+        return {self._order[names.index(name)]: shapes for name, shapes in runner.listed.items()}
+
+    def accepts(self, args: Args, kwargs: Kwargs) -> bool:
+        """Whether the candidate takes inputs of these sizes, as far as it says."""
+        runner = self._candidate.runner
+        return not isinstance(runner, BoundsSizes) or runner.accepts(*self.converted(args, kwargs))
 
     def _matched(self, names: list[str], count: int) -> list[int]:
         """For each input of the candidate the flat index of the tensor that it gets."""

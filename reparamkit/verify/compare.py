@@ -30,12 +30,13 @@ from reparamkit.verify.criteria import Criteria
 from reparamkit.verify.described import Described
 from reparamkit.verify.evidence import blind_outputs
 from reparamkit.verify.judge import describe
+from reparamkit.verify.listed import listed_probes
 from reparamkit.verify.locate import Location, locate
 from reparamkit.verify.probes import Probe, size_probes, thorough_probes
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.reference import Reference, inputs_accepted_by
-from reparamkit.verify.runners import TorchRunner
-from reparamkit.verify.runners.base import InputSpec
+from reparamkit.verify.runners import EVALUATE, TorchRunner
+from reparamkit.verify.runners.base import BoundsSizes, InputSpec
 from reparamkit.verify.saved import input_hash, load_outputs
 from reparamkit.verify.subjects import Subject, open_subject
 from reparamkit.verify.supply import Supply, supply
@@ -77,6 +78,7 @@ def compare(
     model: str | None = None,
     trust_pickle: bool = False,
     where: bool = True,
+    coreml: str = EVALUATE,
     say: Say = lambda text: None,
 ) -> Compared:
     """Compare two networks on inputs that expose mistakes.
@@ -91,6 +93,7 @@ def compare(
         seed: reproduces the probes.
         model, trust_pickle: as in `reparamkit.load`.
         where: look for the first place that differs, if they do (`reparamkit.verify.locate`).
+        coreml: how Core ML programs are run, as in `reparamkit.verify.runners.open_foreign`.
         say: is told what is being done.
 
     Returns:
@@ -102,7 +105,7 @@ def compare(
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
-    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where)
+    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where, coreml)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
         return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
@@ -121,6 +124,7 @@ class _Asked:
     criteria: Criteria | None
     seed: int
     where: bool
+    coreml: str
 
 
 def _compare(
@@ -136,12 +140,12 @@ def _compare(
     ours = None
     if held is None:
         say(f"opening {_label(reference)}")
-        ours = open_subject(reference, model=model, trust_pickle=trust_pickle)
+        ours = open_subject(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
         sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
     say(f"opening {_label(candidate)}")
-    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle)
+    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
 
     seed = asked.seed if held is None else held.seed
@@ -179,6 +183,9 @@ def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes
 
     axes, ranges = free_axes(fed.tensors, [(of_reference, ours.ranges), (adapted.spec_of, theirs.ranges)])
     guards = [inputs_accepted_by(side.program) for side in (ours, theirs) if side.program is not None]
+    if isinstance(ours.runner, BoundsSizes):
+        guards.append(ours.runner.accepts)
+    guards.append(adapted.accepts)
     silent = theirs.declared is None
     refused: list[str] = []
 
@@ -195,6 +202,9 @@ def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes
 
     proposals = size_probes(
         fed.args, fed.kwargs, seed=fed.seed, dynamic_axes=axes, ranges=ranges, kinds=fed.kinds
+    )
+    proposals |= listed_probes(
+        fed.args, fed.kwargs, adapted.listed, seed=fed.seed, dynamic_axes=axes, kinds=fed.kinds
     )
     missed = reference.try_sizes(proposals, accepts)
     if not proposals:

@@ -20,8 +20,8 @@ from reparamkit.capture.source import Source, load
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs
 from reparamkit.verify.described import Described, describe_tensor
-from reparamkit.verify.runners import Runner, TorchRunner, open_foreign
-from reparamkit.verify.runners.base import DeclaresInputs, InputSpec, StatesPrecision
+from reparamkit.verify.runners import EVALUATE, Runner, TorchRunner, open_foreign
+from reparamkit.verify.runners.base import BoundsSizes, DeclaresInputs, InputSpec, StatesPrecision
 
 Ranges = dict[str, tuple[int, int | None]]
 
@@ -76,14 +76,17 @@ class Subject:
         return isinstance(self.runner, TorchRunner)
 
 
-def open_subject(given: object, *, model: str | None = None, trust_pickle: bool = False) -> Subject:
+def open_subject(
+    given: object, *, model: str | None = None, trust_pickle: bool = False, coreml: str = EVALUATE
+) -> Subject:
     """Open one side.
 
     Args:
         given: an `nn.Module`, an `ExportedProgram`, a `Source`, a `Runner`; or as text or path whatever
-            `reparamkit.load` takes, an `.onnx` file or an OpenVINO IR (`.xml`).
+            `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`) or an `.mlpackage`.
         model: what a file of weights alone belongs to, as in `reparamkit.load`.
         trust_pickle: as there.
+        coreml: as in `reparamkit.verify.runners.open_foreign`.
 
     Raises:
         UnusableInput: it cannot be opened.
@@ -91,7 +94,7 @@ def open_subject(given: object, *, model: str | None = None, trust_pickle: bool 
     """
     if isinstance(given, (str, Path)):
         path = Path(given)
-        runner = open_foreign(path) if path.exists() else None
+        runner = open_foreign(path, coreml) if path.exists() else None
         if runner is not None:
             return _foreign(str(given), runner)
         if path.suffix in (".onnx", ".xml", ".mlpackage") and not path.exists():
@@ -160,7 +163,9 @@ def _from_program(label: str, program: ExportedProgram) -> Subject:
 
 def _foreign(label: str, runner: Runner) -> Subject:
     declared = runner.declared if isinstance(runner, DeclaresInputs) else None
-    return Subject(label, runner, [spec.name for spec in declared or ()], declared=declared)
+    ranges = dict(runner.ranges) if isinstance(runner, BoundsSizes) else {}
+    names = [spec.name for spec in declared or ()]
+    return Subject(label, runner, names, declared=declared, ranges=ranges)
 
 
 def declared_by(program: ExportedProgram) -> tuple[list[InputSpec], Ranges]:

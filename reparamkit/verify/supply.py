@@ -242,6 +242,9 @@ def _of_spec(spec: InputSpec, other: InputSpec | None, notes: list[str]) -> Desc
         there = other.shape[axis] if other and other.shape and axis < len(other.shape) else None
         if isinstance(size, str) and isinstance(there, int):
             size = there
+        usual = next((each.usual for each in (spec, other) if each is not None and each.usual), None)
+        if isinstance(size, str) and usual is not None and axis < len(usual):
+            size = usual[axis]
         shape.append(size if isinstance(size, int) else 1 if axis == 0 else _FREE_SIZE)
     if any(isinstance(size, str) for size in spec.shape):
         notes.append(

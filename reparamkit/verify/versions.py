@@ -6,7 +6,12 @@ import platform
 from collections.abc import Iterable
 from importlib import import_module, metadata
 
-_PACKAGES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
+_PACKAGES = {
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "Core ML program, evaluated": "coremltools",
+    "Core ML": "coremltools",
+}
 
 
 def versions(runners: Iterable[str] | None) -> dict[str, str]:

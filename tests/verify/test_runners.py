@@ -150,14 +150,18 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"OpenVINO cannot open .*bad\.xml"):
         open_foreign(tmp_path / "bad.xml")
     (tmp_path / "net.mlpackage").mkdir()
-    with pytest.raises(UnusableInput, match="Core ML models cannot be run yet"):
+    with pytest.raises(UnusableInput, match=r"net.mlpackage is no .mlpackage: its Manifest.json cannot be read"):
         open_foreign(tmp_path / "net.mlpackage")
     assert open_foreign(tmp_path / "net.pt2") is None
 
 
 @pytest.mark.parametrize(
     ("package", "name", "extra"),
-    [("onnxruntime", "net.onnx", "onnx"), ("openvino", "net.xml", "openvino")],
+    [
+        ("onnxruntime", "net.onnx", "onnx"),
+        ("openvino", "net.xml", "openvino"),
+        ("coremltools.proto", "net.mlpackage", "coreml"),
+    ],
 )
 def test_a_package_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, extra: str

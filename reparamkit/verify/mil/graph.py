@@ -95,6 +95,7 @@ class MilProgram:
         operations: in the order in which they are computed; constants are not among them.
         constants: name -> value as stored.
         outputs: in the file's order, without the class label of a classifier.
+        labels: of a classifier's classes, in the order of its probabilities; empty for anything else.
         opset: 5 for iOS 15, 6 for iOS 16, 7 for iOS 17, 8 for iOS 18: definitions differ (`reshape`,
         `gather`).
     """
@@ -104,6 +105,7 @@ class MilProgram:
     constants: Mapping[str, Constant] = field(repr=False)
     outputs: tuple[str, ...]
     opset: int
+    labels: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:

@@ -110,7 +110,8 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
     block = function.block_specializations[function.opset]
     constants: dict[str, Constant] = {}
     operations: list[Operation] = []
-    labels: set[str] = set()
+    texts: set[str] = set()
+    labels: tuple[str, ...] = ()
     for entry in block.operations:
         if entry.type == "const":
             value = entry.attributes["val"]
@@ -120,7 +121,8 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
         operation = _operation(entry, constants, weights)
         if operation.kind == "classify":
             # Its first output is a text, the second holds the probabilities under their labels.
-            labels.add(operation.outputs[0].name)
+            texts.add(operation.outputs[0].name)
+            labels = _labels(operation, constants)
             operation = _classifier(operation)
         operations.append(operation)
     known = {each.name for each in inputs} | set(constants)
@@ -132,14 +134,14 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
                     f"{operation.kind} at {operation.name!r} takes {unknown[0]!r}, which nothing makes"
                 )
         known |= {each.name for each in operation.outputs}
-    outputs = [feature.name for feature in spec.description.output if feature.name not in labels]
+    outputs = [feature.name for feature in spec.description.output if feature.name not in texts]
     lost = [name for name in outputs if name not in known]
     if lost or not outputs:
         raise ValueError(f"nothing makes its output {lost[0]!r}" if lost else "it has no outputs")
     version = re.fullmatch(r"CoreML(\d+)(_.*)?", function.opset)
     if version is None:
         raise ValueError(f"the operator set {function.opset!r} is unknown")
-    return MilProgram(inputs, tuple(operations), constants, tuple(outputs), int(version[1]))
+    return MilProgram(inputs, tuple(operations), constants, tuple(outputs), int(version[1]), labels)
 
 
 def _inputs(spec: Any, function: Any, path: Path) -> tuple[MilInput, ...]:
@@ -179,6 +181,12 @@ def _operation(entry: Any, constants: dict[str, Constant], weights: Path) -> Ope
             for place, binding in enumerate(argument.arguments)
         )
     return Operation(entry.type, name, inputs, outputs, len(entry.blocks))
+
+
+def _labels(operation: Operation, constants: dict[str, Constant]) -> tuple[str, ...]:
+    (name,) = operation.inputs["classes"]
+    found = constants.pop(name)
+    return (found,) if isinstance(found, str) else found if isinstance(found, tuple) else ()
 
 
 def _classifier(operation: Operation) -> Operation:

@@ -15,7 +15,19 @@ from reparamkit.errors import UnusableInput
 from reparamkit.verify.runners.base import NamedTensors, Runner, named_outputs
 from reparamkit.verify.runners.torch import TorchRunner
 
-__all__ = ["NamedTensors", "Runner", "TorchRunner", "named_outputs", "open_foreign", "open_runner"]
+__all__ = [
+    "EVALUATE",
+    "NATIVE",
+    "NamedTensors",
+    "Runner",
+    "TorchRunner",
+    "named_outputs",
+    "open_foreign",
+    "open_runner",
+]
+
+EVALUATE, NATIVE = "evaluate", "native"
+"""How a Core ML program is run: evaluated with torch, on any system, or under Core ML itself, on macOS."""
 
 
 def open_runner(subject: object) -> Runner:
@@ -42,8 +54,12 @@ def open_runner(subject: object) -> Runner:
     )
 
 
-def open_foreign(path: Path) -> Runner | None:
+def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
     """The runner for a file that is not PyTorch's, told by its suffix; None for any other.
+
+    Args:
+        path: the file.
+        coreml: how a Core ML program is run, `EVALUATE` or `NATIVE`.
 
     Raises:
         UnusableInput: the back end cannot open it, or does not run here.
@@ -58,6 +74,10 @@ def open_foreign(path: Path) -> Runner | None:
 
         return OpenVinoRunner(path)
     if path.suffix in (".mlpackage", ".mlmodel"):
+        if coreml == NATIVE:
+            from reparamkit.verify.runners.coreml_native import CoreMlNativeRunner
+
+            return CoreMlNativeRunner(path)
         from reparamkit.verify.runners.coreml import CoreMlRunner
 
         return CoreMlRunner(path)

@@ -48,11 +48,13 @@ class InputSpec:
         shape: the length of each axis, or the name of its symbol where it is free; None where nothing is
             said, not even how many axes there are. Axes of one symbol are as long as each other.
         dtype: None where torch has no such type.
+        usual: a shape that it may have, where the file names one although sizes are free.
     """
 
     name: str
     shape: tuple[int | str, ...] | None
     dtype: torch.dtype | None
+    usual: tuple[int, ...] | None = None
 
 
 @runtime_checkable
@@ -61,6 +63,26 @@ class DeclaresInputs(Protocol):
 
     @property
     def declared(self) -> list[InputSpec]: ...
+
+
+@runtime_checkable
+class BoundsSizes(Protocol):
+    """A runner that knows how far the free sizes of its inputs go.
+
+    Attributes:
+        ranges: name of a free axis in `declared` -> its smallest and largest size, None where unbounded.
+        listed: input -> the only shapes that it may have, for inputs for which they are listed.
+    """
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int | None]]: ...
+
+    @property
+    def listed(self) -> dict[str, tuple[tuple[int, ...], ...]]: ...
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether it would run on inputs of these sizes."""
+        ...
 
 
 @runtime_checkable

@@ -30,6 +30,7 @@ class CoreMlRunner:
         declared: its inputs; the length of a free axis is called by the input and the axis, "x[2]". An image
             input is float32 of shape (1, channels, height, width), its values pixels from 0 to 255.
         ranges: smallest and largest length of each free axis.
+        listed: input -> the only shapes that it may have, where the file lists them.
         output_names: in the file's order.
         precision: "int8" where weights or activations are quantised or palettised, "float16" where any
             floating-point value or weight is, else "float32".
@@ -53,6 +54,7 @@ class CoreMlRunner:
         self.arithmetic = arithmetic
         self.declared = [spec_of(entry) for entry in self.program.inputs]
         self.ranges = ranges_of(self.program.inputs)
+        self.listed = listed_of(self.program.inputs)
         self.output_names = list(self.program.outputs)
         self.precision = precision_of(self.program)
 
@@ -87,7 +89,8 @@ def spec_of(entry: MilInput) -> InputSpec:
     for axis, (low, high) in enumerate(_bounds(entry)):
         if low != high:
             shape[axis] = f"{entry.name}[{axis}]"
-    return InputSpec(entry.name, tuple(shape), torch.float32 if entry.image else entry.dtype)
+    dtype = torch.float32 if entry.image else entry.dtype
+    return InputSpec(entry.name, tuple(shape), dtype, entry.shape)
 
 
 def ranges_of(inputs: Iterable[MilInput]) -> dict[str, tuple[int, int | None]]:
@@ -98,6 +101,11 @@ def ranges_of(inputs: Iterable[MilInput]) -> dict[str, tuple[int, int | None]]:
         for axis, bounds in enumerate(_bounds(entry))
         if bounds[0] != bounds[1]
     }
+
+
+def listed_of(inputs: Iterable[MilInput]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Name of an input -> the shapes that the file lists for it."""
+    return {entry.name: entry.allowed for entry in inputs if entry.allowed is not None}
 
 
 def feed(
