@@ -188,7 +188,9 @@ def _turned(kernel: Tensor) -> Tensor:
 
 
 def _with_bias(structure: Geometry | Transposed, kernel: Tensor, bias: Tensor | None) -> AffineMap:
-    return AffineMap(replace(structure, has_bias=bias is not None, unit=False), kernel, bias)
+    if structure.unit or structure.has_bias == (bias is None):
+        structure = replace(structure, has_bias=bias is not None, unit=False)
+    return AffineMap(structure, kernel, bias)
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 from reparamkit.algebra import transposed
@@ -38,21 +39,21 @@ class Scalar:
     identity: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Geometry(Windowed):
     """Structure of one affine map; kernel shape (outputs, inputs // groups, *window)."""
 
-    @property
+    @cached_property
     def near(self) -> Ints:
         """Zero padding before the first position of every axis (negative: a crop)."""
         return tuple(-lo for lo in self.lo)
 
-    @property
+    @cached_property
     def far(self) -> Ints:
         """Zero padding after the last position of every axis (negative: a crop)."""
         return tuple(e + lo + n - 1 for e, lo, n in zip(self.extent, self.lo, self.span, strict=True))
 
-    @property
+    @cached_property
     def pointwise(self) -> bool:
         """Whether every output position depends on the input at that same position only."""
         return (
@@ -62,7 +63,7 @@ class Geometry(Windowed):
             and not any(self.extent)
         )
 
-    @property
+    @cached_property
     def per_channel(self) -> bool:
         """Whether it is no more than a scale and shift per channel."""
         return self.channelwise and self.pointwise
@@ -74,6 +75,7 @@ class Geometry(Windowed):
 
 Map = Geometry | Transposed | Scalar
 W = TypeVar("W", Geometry, Transposed)
+_REMEMBERED = 4096  # the blocks of a network are much alike
 
 
 def pointwise(inputs: int, outputs: int, groups: int, dims: int, *, has_bias: bool) -> Geometry:
@@ -106,6 +108,7 @@ def convolution(
     return Geometry(inputs, outputs, groups, window, stride, dilation, lo, extent, has_bias)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def compose(after: Map, before: Map) -> Map:
     """The structure of `after ∘ before`.
 
@@ -153,6 +156,7 @@ def hops(after: Geometry, before: Geometry) -> tuple[Ints, Ints, Ints, Ints]:
     return spread, after.window, before.dilation, before.window
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def add(a: Map, b: Map) -> Map:
     """The structure of a + b, two maps of the same source. Raises `Inexact` with the reason."""
     if isinstance(a, Scalar) and isinstance(b, Scalar):

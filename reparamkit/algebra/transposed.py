@@ -30,7 +30,7 @@ from torch import Tensor
 from reparamkit.algebra.windows import Inexact, Ints, Windowed, chained
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transposed(Windowed):
     """Structure of one scattering map; the stride is above 1 on some axis, or it would be a `Geometry`."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 Ints = tuple[int, ...]
 
@@ -19,7 +20,7 @@ class Inexact(Exception):
     """The sum or composition asked for is not one affine map of this kind; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Windowed:
     """What is known of a map along spatial axes; kernel shape (outputs, inputs // groups, *window)."""
 
@@ -40,7 +41,7 @@ class Windowed:
         """Number of spatial axes."""
         return len(self.window)
 
-    @property
+    @cached_property
     def span(self) -> Ints:
         """Positions from the first tap to the last, both counted, on every axis."""
         return tuple(d * (w - 1) + 1 for d, w in zip(self.dilation, self.window, strict=True))
@@ -50,7 +51,7 @@ class Windowed:
         """Whether channel c of the output depends on channel c of the input only."""
         return self.groups == self.inputs == self.outputs
 
-    @property
+    @cached_property
     def weights(self) -> int:
         """Elements of the kernel."""
         return self.outputs * (self.inputs // self.groups) * math.prod(self.window)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from reparamkit.capture.input_sizes import InputSizes
 
 aten = torch.ops.aten
 _RUNNING_STATISTICS_NORM = aten._native_batch_norm_legit_no_training.default
@@ -25,11 +26,8 @@ _LIKE_ANOTHER = {
 
 def canonicalise(graph: fx.Graph) -> None:
     """One spelling for what has several, so that operators are read in one dialect."""
-    sizes: dict[str, tuple[fx.Node, int]] = {}
+    sizes = InputSizes(graph)
     for node in list(graph.nodes):
-        if node.op == "placeholder":
-            for axis, size in symbolic_sizes(node):
-                sizes.setdefault(str(size), (node, axis))
         if node.op != "call_function":
             continue
         if node.target is operator.getitem and _first(node).target is _RUNNING_STATISTICS_NORM:
@@ -84,33 +82,29 @@ def _changes_nothing(node: fx.Node) -> bool:
     )
 
 
-def _read_size_off_an_input(graph: fx.Graph, node: fx.Node, sizes: dict[str, tuple[fx.Node, int]]) -> None:
+def _read_size_off_an_input(graph: fx.Graph, node: fx.Node, sizes: InputSizes) -> None:
     """Keep a size from holding alive an intermediate tensor that a fold would remove."""
     value = node.meta.get("val")
     if isinstance(value, int):
         node.replace_all_uses_with(value)  # type: ignore[arg-type]
         graph.erase_node(node)
         return
-    found = sizes.get(str(value))
-    if found is not None and _first(node) is not found[0]:
-        node.args = found
+    if _first(node).op == "placeholder" or not isinstance(value, torch.SymInt):
+        return
+    found = sizes.of(value)
+    if found is not None:
+        node.replace_all_uses_with(found)
+        graph.erase_node(node)
 
 
-def _shape_spelt_out(graph: fx.Graph, node: fx.Node, sizes: dict[str, tuple[fx.Node, int]]) -> None:
+def _shape_spelt_out(graph: fx.Graph, node: fx.Node, sizes: InputSizes) -> None:
     """`x.reshape_as(y)` reads nothing of y but its sizes, where these are known without it."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return
-    if any(not isinstance(size, int) and str(size) not in sizes for size in value.shape):
+    shape = [size if isinstance(size, int) else sizes.of(size) for size in value.shape]
+    if any(size is None for size in shape):
         return
-    shape: list[Any] = []
-    with graph.inserting_before(node):
-        for size in value.shape:
-            if isinstance(size, int):
-                shape.append(size)
-                continue
-            shape.append(graph.call_function(aten.sym_size.int, sizes[str(size)]))
-            shape[-1].meta["val"] = size
     node.target = _LIKE_ANOTHER[node.target]  # type: ignore[index]
     node.args, node.kwargs = (_first(node), shape), {}
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
@@ -18,6 +22,7 @@ class Constants:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._nodes: set[fx.Node] = set()
+        self._remembered: dict[fx.Node, Tensor] | None = None
         for node in program.graph.nodes:
             if program.is_constant(node) or (
                 _pure(node) and all(n in self._nodes for n in node.all_input_nodes)
@@ -29,8 +34,21 @@ class Constants:
 
     def float64(self, node: fx.Node) -> Tensor:
         """The value on the CPU; floating values in float64, computed from the stored weights in float64."""
+        if self._remembered is not None and node in self._remembered:
+            return self._remembered[node]
         value: Tensor = _cpu64(self._value(node))
+        if self._remembered is not None:
+            self._remembered[node] = value
         return value
+
+    @contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Inside, no value is converted twice."""
+        self._remembered = {}
+        try:
+            yield
+        finally:
+            self._remembered = None
 
     def upkeep(self, node: fx.Node) -> int:
         """Elements that the network recomputes on every run to have this constant; none for a stored one."""
@@ -65,8 +83,12 @@ def _is_view(node: fx.Node) -> bool:
 def _pure(node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return node.op == "call_function" and getattr(node.target, "__module__", "") == "_operator"
-    random = torch.Tag.nondeterministic_seeded in node.target.tags
-    return not random and not node.target._schema.is_mutable and not node.is_impure()
+    return _gives_the_same(node.target)
+
+
+@cache
+def _gives_the_same(operator: OpOverload) -> bool:
+    return torch.Tag.nondeterministic_seeded not in operator.tags and not is_impure(operator)
 
 
 def _cpu64(value: Any) -> Any:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 from reparamkit.algebra import Geometry, Map, Scalar, Transposed
 from reparamkit.algebra.transposed import realisable
@@ -27,7 +28,12 @@ KAPPA = 16.0
 
 def layer(structure: Map, source: Value, result: Value) -> float:
     """One layer that applies `structure` to `source`."""
-    read, written = math.prod(source.shape), math.prod(result.shape)
+    return _layer(structure, source.shape, result.shape)
+
+
+@lru_cache(maxsize=4096)
+def _layer(structure: Map, source: tuple[int, ...], result: tuple[int, ...]) -> float:
+    read, written = math.prod(source), math.prod(result)
     if isinstance(structure, Scalar):
         return 0.0 if structure.identity else written + KAPPA * (read + written)
     if isinstance(structure, Transposed):
@@ -35,7 +41,7 @@ def layer(structure: Map, source: Value, result: Value) -> float:
     uneven = structure.near != structure.far or any(p < 0 for p in structure.near)
     padded = _padded(structure, source) if uneven else read
     if structure.unit and all(s == 1 for s in structure.stride):
-        return copy(result)
+        return 2.0 * KAPPA * written
     taps = structure.inputs // structure.groups * math.prod(structure.window)
     moved = padded + written + structure.weights + (structure.outputs if structure.has_bias else 0)
     if uneven:
@@ -48,10 +54,11 @@ def _scattering(t: Transposed, read: int, written: int) -> float:
     return read * (t.outputs // t.groups) * math.prod(t.window) + KAPPA * moved
 
 
-def _padded(structure: Geometry, source: Value) -> int:
-    spatial = source.shape[source.ndim - structure.dims :]
+def _padded(structure: Geometry, source: tuple[int, ...]) -> int:
+    whole = len(source) - structure.dims
+    spatial = source[whole:]
     sides = (n + p + q for n, p, q in zip(spatial, structure.near, structure.far, strict=True))
-    return math.prod(source.shape[: source.ndim - structure.dims]) * math.prod(sides)
+    return math.prod(source[:whole]) * math.prod(sides)
 
 
 def addition(result: Value) -> float:

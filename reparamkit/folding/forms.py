@@ -86,11 +86,11 @@ class Form:
     own: float
     cost: float = 0.0
     instead: bool = False
+    sources: frozenset[int] = field(init=False)
+    """The values that have to exist for this form."""
 
-    @property
-    def sources(self) -> frozenset[int]:
-        """The values that have to exist for this form."""
-        return frozenset(source for source, _ in self.terms)
+    def __post_init__(self) -> None:
+        self.sources = frozenset([source for source, _ in self.terms])
 
     @property
     def is_identity(self) -> bool:
@@ -307,6 +307,8 @@ class Forms:
                 self.why.setdefault((node.id, choice.node), reason)
 
     def _pruned(self, found: list[Form]) -> list[Form]:
+        if len(found) == 1:
+            return found
         self._count_upstream(self.nodes[found[0].node], found)
         found.sort(key=lambda f: (f.cost, not f.original))
         best: dict[frozenset[int], Form] = {}
@@ -334,6 +336,9 @@ def _is_identity(terms: Sequence[Term]) -> bool:
 
 def _merged(terms: Iterable[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
     """The terms with those of the same source added up. Raises `Inexact`."""
+    terms = list(terms)
+    if len(terms) == 1:
+        return (terms[0],)
     by_source: dict[int, Map] = {}
     for source, structure in terms:
         by_source[source] = geometry.add(by_source[source], structure) if source in by_source else structure

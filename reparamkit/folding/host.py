@@ -6,7 +6,7 @@ This is the only reader of torch.fx in the search: another host graph needs anot
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -60,6 +60,7 @@ class Host:
         self._ids: dict[fx.Node, int] = {}
         self.borders = Borders(self.constants)
         self._symbols: dict[object, str] = {}
+        self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
         self.lifts: dict[int, Lifted] = {}
         """Last operator of a lift -> what was written down for it."""
         self.derived: dict[int, tuple[int, ...]] = {}
@@ -225,8 +226,10 @@ class Host:
         return moved
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
-        shape = tuple(_hint(s) for s in value.shape)
-        sizes = tuple(self._size(s) for s in value.shape)
+        if value is not self._latest[0]:
+            shape = tuple([_hint(s) for s in value.shape])
+            self._latest = value, shape, tuple([self._size(s) for s in value.shape])
+        _, shape, sizes = self._latest
         return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
 
     def _size(self, size: int | torch.SymInt) -> Size:
@@ -242,10 +245,9 @@ class Host:
     def _meaning(self, node: fx.Node, result: Value) -> Meaning:
         if not isinstance(node.target, OpOverload):
             raise NotAffine(f"{node.target} is not an affine operator that reparamkit knows", notable=False)
-        names = [a.name for a in node.target._schema.arguments]
-        defaults = {a.name: a.default_value for a in node.target._schema.arguments if a.has_default_value()}
-        arguments = defaults | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        call = Call(str(node.target), {k: self._argument(v) for k, v in arguments.items()}, result)
+        names, defaults = _signature(node.target)
+        given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
+        call = Call(str(node.target), defaults | {k: self._argument(v) for k, v in given}, result)
         meaning = read(call)
         for operand in _operands(call):
             if not result.dtype.is_floating_point:
@@ -283,6 +285,13 @@ class Host:
                     found.users.append(known)
                 else:
                     found.users.append(known)
+
+
+@cache
+def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
+    """The names of an operator's arguments, and the defaults of those that have one."""
+    arguments = target._schema.arguments
+    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
 
 
 def _stand_in(value: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
 from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
+from reparamkit.folding.depthwise import convolve
 from reparamkit.folding.numbers import Terms
 
 aten = torch.ops.aten
@@ -87,11 +88,19 @@ class Realisation:
         return result
 
     def run(self, values: dict[int, Tensor]) -> Tensor:
-        """Compute the sum."""
+        """Compute the sum, in float64."""
 
         def layer(i: int, x: Tensor) -> Tensor:
             module = self.layers[i].module
             assert module is not None
+            if isinstance(module, _CONVS):
+                padding = module.padding
+                assert not isinstance(padding, str)
+                done = convolve(
+                    x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups
+                )
+                if done is not None:
+                    return done
             result: Tensor = module(x)
             return result
 
@@ -137,9 +146,9 @@ class Realisation:
         for item in self.layers:
             if item.module is None:
                 continue
-            before = [_largest(p) for p in item.module.parameters()]
-            item.module.to(dtype=like.dtype, device=like.device)
-            for exact, parameter in zip(before, item.module.parameters(), strict=True):
+            for parameter in item.module.parameters():
+                exact = _largest(parameter)
+                parameter.data = parameter.detach().to(dtype=like.dtype, device=like.device)
                 rounded = _largest(parameter)
                 if not math.isfinite(rounded) or (exact > 0.0 and rounded == 0.0):
                     return False
@@ -211,34 +220,46 @@ def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
         shape = (-1, *(1,) * g.dims)
         return ChannelScale(kernel.reshape(shape), bias.reshape(shape) if bias.any() else None)
     if g.dims == 0:
-        linear = nn.Linear(g.inputs, g.outputs, device="meta")
+        linear = _made(nn.Linear, g.inputs, g.outputs)
         return _filled(linear, kernel, bias)
-    conv = _CONVS[g.dims - 1](
+    conv = _made(
+        _CONVS[g.dims - 1],
         g.inputs,
         g.outputs,
-        g.window,  # type: ignore[arg-type]
-        stride=g.stride,  # type: ignore[arg-type]
-        padding=(0,) * g.dims if _padding(g) else g.near,  # type: ignore[arg-type]
-        dilation=g.dilation,  # type: ignore[arg-type]
+        g.window,
+        stride=g.stride,
+        padding=(0,) * g.dims if _padding(g) else g.near,
+        dilation=g.dilation,
         groups=g.groups,
-        device="meta",
     )
     return _filled(conv, kernel, bias)
 
 
 def _scattering(m: AffineMap, t: Transposed, bias: Tensor) -> nn.Module:
-    conv = _TRANSPOSED[t.dims - 1](
+    conv = _made(
+        _TRANSPOSED[t.dims - 1],
         t.inputs,
         t.outputs,
-        t.window,  # type: ignore[arg-type]
-        stride=t.stride,  # type: ignore[arg-type]
-        padding=t.padding,  # type: ignore[arg-type]
-        output_padding=t.output_padding,  # type: ignore[arg-type]
-        dilation=t.dilation,  # type: ignore[arg-type]
+        t.window,
+        stride=t.stride,
+        padding=t.padding,
+        output_padding=t.output_padding,
+        dilation=t.dilation,
         groups=t.groups,
-        device="meta",
     )
     return _filled(conv, exchanged(placed(m, t), t.groups), bias)
+
+
+def _made(kind: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """A layer without numbers. Its usual random start takes longer than the fold of a small one."""
+    if kind not in _WITHOUT_START:
+        _WITHOUT_START[kind] = type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
+    module = _WITHOUT_START[kind](*args, **kwargs, device="meta")
+    module.__class__ = kind
+    return module
+
+
+_WITHOUT_START: dict[type[nn.Module], Callable[..., nn.Module]] = {}
 
 
 def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:

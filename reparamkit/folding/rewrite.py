@@ -178,9 +178,10 @@ def _make(host: Host, form: Form) -> _Proven:
     if form.is_identity:
         terms: Terms = {form.terms[0][0]: IDENTITY}
         return _Proven(realise(terms), prove_lift(host, form))
-    terms = numbers(host.nodes, form)
-    realisation = realise(terms)
-    error = prove(host, form, terms, realisation)
+    with host.constants.remembered():
+        terms = numbers(host.nodes, form)
+        realisation = realise(terms)
+        error = prove(host, form, terms, realisation)
     like = host.fx_nodes[form.node].meta["val"]
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")

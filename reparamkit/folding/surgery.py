@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 
 import torch
 from torch import Tensor, fx, nn
+from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
@@ -157,9 +159,16 @@ _GUARDS, _SETTLED = "size_guards", "settled_arguments"
 
 
 def _impure(node: fx.Node) -> bool:
+    if isinstance(node.target, OpOverload):
+        return _has_effects(node.target)
     if node.op == "call_function":
         return node.is_impure(impure_random=False)
     return node.op in ("placeholder", "output")
+
+
+@cache
+def _has_effects(operator: OpOverload) -> bool:
+    return is_impure(operator, impure_random=False)
 
 
 def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None) -> str:

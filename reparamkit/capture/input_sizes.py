@@ -1,0 +1,67 @@
+"""Sizes of intermediate tensors, computed from those of the inputs.
+
+A tensor that is read for its size alone is kept alive by that, although a fold could remove it. Where a size
+is a formula of the inputs' sizes, such as ⌊(H - 1)/2⌋ + 1, the formula is written into the graph instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+import torch
+from torch import Tensor, fx
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+
+class InputSizes:
+    """Nodes for sizes, each written down once, in front of everything that computes."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        self._axes: dict[sympy.Expr, tuple[fx.Node, int]] = {}
+        self._nodes: dict[sympy.Expr, fx.Node] = {}
+        inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        self._first = inputs[-1].next if inputs else None
+        for node in inputs:
+            value = node.meta.get("val")
+            for axis, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
+                if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
+                    self._axes.setdefault(size.node.expr, (node, axis))
+
+    def of(self, size: torch.SymInt) -> fx.Node | None:
+        """The node that computes this size; None if it depends on more than the inputs' sizes."""
+        expression = size.node.expr
+        if expression in self._nodes:
+            return self._nodes[expression]
+        if self._first is None or not expression.free_symbols <= self._axes.keys():
+            return None
+        with self._graph.inserting_before(self._first):
+            if expression.is_symbol:
+                found = self._graph.call_function(torch.ops.aten.sym_size.int, self._axes[expression])
+            else:
+                symbols = {s: self._symbol(s, size) for s in expression.free_symbols}
+                last = self._first.prev
+                result = sympy_interp(PythonReferenceAnalysis, symbols, expression)
+                if not isinstance(result, fx.Proxy):
+                    return None
+                found = result.node
+                self._evaluate(last, found)
+        found.meta["val"] = size
+        self._nodes[expression] = found
+        return found
+
+    def _symbol(self, symbol: sympy.Symbol, like: torch.SymInt) -> fx.Proxy:
+        node, axis = self._axes[symbol]
+        found = self.of(node.meta["val"].shape[axis])
+        assert found is not None
+        return fx.Proxy(found)
+
+    def _evaluate(self, after: fx.Node, last: fx.Node) -> None:
+        """Give the nodes between their own values, as every node of a captured graph has one."""
+        node = after.next
+        while node is not last:
+            value: Any = fx.map_arg(node.args, lambda n: n.meta["val"])
+            node.meta["val"] = node.target(*value)  # type: ignore[operator]
+            node = node.next

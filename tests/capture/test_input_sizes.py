@@ -1,0 +1,68 @@
+"""Sizes of intermediate tensors are computed from those of the inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reparamkit.capture.export import capture
+from reparamkit.folding.rewrite import fold_program
+from tests.nets import randomised
+
+
+class Tokens(nn.Module):
+    """A strided stem, and a linear layer with a batch norm over its flattened tokens."""
+
+    def __init__(self, reads: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.linear = nn.Linear(6, 8, bias=False)
+        self.norm = nn.BatchNorm1d(8)
+        self.reads = reads
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu().flatten(2).transpose(1, 2)
+        x = self.linear(x)
+        flat = self.norm(x.flatten(0, 1))
+        if self.reads == "reshape_as":
+            return flat.reshape_as(x).relu()
+        batch, tokens, channels = x.shape
+        return flat.reshape(batch, tokens, channels).relu()
+
+
+@pytest.mark.parametrize("reads", ["reshape_as", "shape"])
+@pytest.mark.parametrize("dynamic", [False, "batch", "auto"])
+def test_a_tensor_read_for_its_size_alone_can_go(reads: str, dynamic: Any) -> None:
+    model = randomised(Tokens(reads)).double().eval()
+    x = torch.randn(2, 3, 11, 8, dtype=torch.float64)
+    module = fold_program(capture(model, (x,), dynamic=dynamic)).module
+    assert "batch_norm" not in str(module.graph)
+    sizes = {"batch": [(3, 3, 11, 8)], "auto": [(3, 3, 10, 9), (1, 3, 5, 17)]}.get(dynamic, [])
+    for size in [(2, 3, 11, 8), *sizes]:
+        other = torch.randn(size, dtype=torch.float64)
+        torch.testing.assert_close(module(other), model(other), rtol=1e-10, atol=1e-12)
+
+
+def test_formulas_are_written_down_once_and_have_values() -> None:
+    program = capture(Tokens("reshape_as").eval(), (torch.randn(2, 3, 11, 8),), dynamic="auto")
+    arithmetic = [n for n in program.graph.nodes if "built-in function" in str(n.target)]
+    assert len(arithmetic) == len({(n.target, n.args) for n in arithmetic}) > 0
+    assert all(isinstance(n.meta["val"], torch.SymInt) for n in arithmetic)
+
+
+class DataDependent(nn.Module):
+    """As many rows as there are positive numbers: no formula of the input's sizes."""
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        found = like.nonzero()
+        return (x.sum() + found).flatten().reshape_as(found)
+
+
+def test_what_is_no_formula_of_the_inputs_stays() -> None:
+    example = torch.randn(3), torch.tensor([1.0, 0.0, 2.0, 3.0])
+    program = capture(DataDependent().eval(), example, dynamic=False)
+    assert "reshape_as" in str(program.graph)
+    torch.testing.assert_close(fold_program(program).module(*example), DataDependent()(*example))

@@ -1,0 +1,51 @@
+"""The stand-in for torch's float64 depthwise convolution, against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reparamkit.folding.depthwise import convolve
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_equals_torch(data: st.DataObject) -> None:
+    dims = data.draw(st.integers(1, 3))
+    per_axis = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * dims))  # noqa: E731
+    window, stride, padding, dilation = per_axis(1, 4), per_axis(1, 3), per_axis(0, 3), per_axis(1, 2)
+    sizes, channels = per_axis(1, 7), data.draw(st.integers(2, 5))
+    x = torch.randn(2, channels, *sizes, dtype=torch.float64)
+    if data.draw(st.booleans()):
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    weight = torch.randn(channels, 1, *window, dtype=torch.float64)
+    bias = torch.randn(channels, dtype=torch.float64) if data.draw(st.booleans()) else None
+    attributes = (stride, padding, dilation, channels)
+    try:
+        expected = CONVOLUTIONS[dims](x, weight, bias, *attributes)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match="does not fit"):
+            convolve(x, weight, bias, *attributes)
+        return
+    torch.testing.assert_close(convolve(x, weight, bias, *attributes), expected)
+
+
+def test_one_number_stands_for_all_axes() -> None:
+    x, weight = torch.randn(1, 3, 5, 6).double(), torch.randn(3, 1, 3, 3).double()
+    torch.testing.assert_close(
+        convolve(x, weight, None, [2], [1], [1], 3), F.conv2d(x, weight, None, 2, 1, 1, 3)
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_any_other_is_left_to_torch(groups: int) -> None:
+    assert convolve(torch.randn(1, 4, 5), torch.randn(4, 4 // groups, 3), None, [1], [0], [1], groups) is None
+
+
+def test_unbatched_input_is_left_to_torch() -> None:
+    assert convolve(torch.randn(4, 5), torch.randn(4, 1, 3), None, [1], [0], [1], 4) is None
