@@ -65,7 +65,7 @@ def evaluate(
             raise UnusableInput(f"the Core ML program needs the input {entry.name!r}")
         values[entry.name] = _held(inputs[entry.name], entry.dtype, arithmetic)
     for place, operation in enumerate(program.operations):
-        outputs = _computed(program, operation, values, floating)
+        outputs = compute(program, operation, values, floating)
         made = [
             _fitting(output, port, operation, arithmetic)
             for output, port in zip(outputs, operation.outputs, strict=True)
@@ -87,9 +87,14 @@ def evaluate(
     return found
 
 
-def _computed(
+def compute(
     program: MilProgram, operation: Operation, values: Mapping[str, torch.Tensor], floating: torch.dtype
 ) -> list[torch.Tensor]:
+    """What one operation makes of the values of its inputs by name, those of `program.constants` left out.
+
+    Raises:
+        UnusableInput: it is unknown here, or cannot be computed.
+    """
     where = f"{operation.kind} at {operation.name!r}"
     known = OPERATORS.get(operation.kind)
     if known is None:
