@@ -7,6 +7,12 @@ weights, inputs and the result of every operator rounded to that precision (`rep
 
 (the floor is lower than a reference's own 8 ulp, because E_p is hardly ever small by luck).
 
+A candidate that can also be evaluated in float64 from its weights as they are stored, as Core ML programs
+can, has to pass a second, narrower test, of the weights alone. With y_w the reference run with rounded
+weights, in its own arithmetic,
+
+    E_w = max |y_w − y64| / S        E1 ≤ 4 · max(E0, E_w) + eps_p
+
 Where the reference cannot be run so (it is no PyTorch module, or was saved), rounding errors are taken to
 grow through the network in proportion to eps, so that E_p = E0 · eps_p / eps. Probes on which the reference
 itself would leave the range of that precision are left out, the caller's own values excepted. Integers that
@@ -43,6 +49,7 @@ from reparamkit.verify.rounding import RoundedTwin
 from reparamkit.verify.runners.base import named_outputs
 
 FLOOR_ULPS = 2.0
+FLOOR_ULPS_WEIGHTS = 1.0
 QUANTISED = Criteria(psnr=25.0, cosine=0.97)
 
 _LOWER = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -70,7 +77,7 @@ def allowance(recorded: Recorded, precision: str) -> Allowance:
         floor = recorded.budgets().floor
         formula = f"four times the reference's own rounding error plus a floor of {floor:.1e}, in {own}"
         return Allowance(recorded, None, f"error budget: {formula}")
-    records, how, left_out = _at_precision(recorded, lower)
+    records, how, left_out = _at_precision(recorded, lower, results=True)
     judged = recorded.with_records(records, lower, FLOOR_ULPS)
     floor = FLOOR_ULPS * torch.finfo(lower).eps
     stated = f"candidate is {precision}: floor {floor:.1e}, plus four times {how}"
@@ -79,6 +86,20 @@ def allowance(recorded: Recorded, precision: str) -> Allowance:
         for name in left_out
     )
     return Allowance(judged, None, stated, notes)
+
+
+def weights_allowance(recorded: Recorded, precision: str) -> Allowance | None:
+    """The budget for the weights of a float16 or bfloat16 candidate that computes in float64.
+
+    None for any other precision, and where the reference is as imprecise itself.
+    """
+    lower = _LOWER.get(precision)
+    if lower is None or torch.finfo(lower).eps <= torch.finfo(recorded.precision).eps:
+        return None
+    records, how, _ = _at_precision(recorded, lower, results=False)
+    floor = FLOOR_ULPS_WEIGHTS * torch.finfo(lower).eps
+    stated = f"its weights as stored, in float64: floor {floor:.1e}, plus four times {how}"
+    return Allowance(recorded.with_records(records, lower, FLOOR_ULPS_WEIGHTS), None, stated)
 
 
 def criteria_rule(criteria: Criteria) -> Rule:
@@ -100,8 +121,13 @@ def _quantised_rule(recorded: Recorded) -> tuple[Rule, str]:
     return rule, "the given inputs" if own else "the example and normal values"
 
 
-def _at_precision(recorded: Recorded, dtype: torch.dtype) -> tuple[list[Record], str, list[str]]:
-    """Records whose noise is that of this precision, how it was found, and the probes that overflow in it."""
+def _at_precision(
+    recorded: Recorded, dtype: torch.dtype, *, results: bool
+) -> tuple[list[Record], str, list[str]]:
+    """Records whose noise is that of this precision, how it was found, and the probes that overflow in it.
+
+    Without `results` only weights are rounded.
+    """
     name = str(dtype).removeprefix("torch.")
     ratio = torch.finfo(dtype).eps / torch.finfo(recorded.precision).eps
     how = f"the reference's own rounding error, scaled by {ratio:.0f} from its precision to {name}"
@@ -109,11 +135,12 @@ def _at_precision(recorded: Recorded, dtype: torch.dtype) -> tuple[list[Record],
     if module is not None:
         try:
             twin = RoundedTwin(module, dtype)
-            found = [_rounded_record(twin, record) for record in recorded.records]
+            found = [_rounded_record(twin, record, results=results) for record in recorded.records]
         except Exception as error:
             how += f" (it cannot be run rounded: {first_line(error)})"
         else:
-            how = f"the error of the reference with weights and activations rounded to {name}"
+            what = "weights and activations" if results else "weights"
+            how = f"the error of the reference with {what} rounded to {name}"
             pairs = list(zip(recorded.records, found, strict=True))
             left_out = [old.probe.name for old, new in pairs if new is None and old.probe.group not in GIVEN]
             kept = [new or old for old, new in pairs if old.probe.name not in left_out]
@@ -132,9 +159,9 @@ def _at_precision(recorded: Recorded, dtype: torch.dtype) -> tuple[list[Record],
     return kept, how, left_out
 
 
-def _rounded_record(twin: RoundedTwin, record: Record) -> Record | None:
+def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Record | None:
     """The record with the noise of the rounded run; None where a finite output stops being finite in it."""
-    found = named_outputs(twin.run(*record.probe.inputs()))
+    found = named_outputs(twin.run(*record.probe.inputs(), results=results))
     if [tuple(as_real(tensor).shape) for _, tensor in found] != [
         tuple(truth.values.shape) for truth in record.truths
     ]:

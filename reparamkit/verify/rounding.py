@@ -44,8 +44,11 @@ class RoundedTwin:
         if "module" in vars(self):
             empty(self.module, self._original)
 
-    def run(self, args: Args, kwargs: Kwargs) -> Any:
-        """What the module returns for these inputs, rounded first."""
+    def run(self, args: Args, kwargs: Kwargs, *, results: bool = True) -> Any:
+        """What the module returns for these inputs, rounded first; without `results` only the weights are."""
+        if not results:
+            with torch.no_grad():
+                return call_untouched(self.module, args, kwargs)
         args, kwargs = map_tensors(lambda _, tensor: rounded(tensor, self.dtype), args, kwargs)
         with torch.no_grad(), RoundResults(self.dtype):
             return call_untouched(self.module, args, kwargs)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reparamkit.verify.allowance import FLOOR_ULPS, allowance
+from reparamkit.verify.allowance import FLOOR_ULPS, FLOOR_ULPS_WEIGHTS, allowance, weights_allowance
 from reparamkit.verify.probes import thorough_probes
 from reparamkit.verify.reference import Reference
 from reparamkit.verify.rounding import RoundedTwin, rounded
@@ -110,3 +110,44 @@ def test_what_cannot_be_run_rounded_is_scaled() -> None:
     found = allowance(_reference(Lambda(picky)), "float16")
     assert "scaled by 8192 from its precision to float16" in found.stated
     assert "(it cannot be run rounded: ValueError: too round)" in found.stated
+
+
+@pytest.mark.parametrize("dtype", LOWER)
+def test_the_budget_of_the_weights_alone(dtype: torch.dtype) -> None:
+    reference = _reference(small())
+    found = weights_allowance(reference, str(dtype)[6:])
+    assert found is not None
+    error = scale = 0.0
+    twin = RoundedTwin(small(), dtype)
+    for record in reference.records:
+        if record.probe.group == "normal":
+            moved = twin.run(*record.probe.inputs(), results=False).double() - record.truths[0].values
+            error, scale = max(error, float(moved.abs().max())), max(scale, record.truths[0].scale)
+    expected = 4 * error / scale + FLOOR_ULPS_WEIGHTS * torch.finfo(dtype).eps
+    assert found.recorded.budgets().budget(0, "normal") == pytest.approx(expected)
+    whole = allowance(reference, str(dtype)[6:]).recorded.budgets()
+    assert found.recorded.budgets().budget(0, "normal") < whole.budget(0, "normal")
+
+
+def _stored(network: nn.Module, factor: float = 1.0) -> nn.Module:
+    """Weights as a float16 file holds them, to compute with in float64."""
+    with torch.no_grad():
+        next(iter(network.parameters())).mul_(factor)
+    return network.half().double()
+
+
+def test_weights_that_are_rounded_pass_and_wrong_ones_do_not() -> None:
+    found = weights_allowance(_reference(small()), "float16")
+    assert found is not None
+
+    def judged(network: nn.Module) -> bool:
+        candidate = Lambda(lambda self, x: network(x.double()))
+        return found.recorded.judge(candidate, same_dtypes=False).passed
+
+    assert judged(_stored(small()))
+    assert not judged(_stored(small(), 1.01))
+
+
+def test_other_precisions_have_no_budget_for_weights_alone() -> None:
+    reference = _reference(small())
+    assert [weights_allowance(reference, name) for name in ("float32", "float64", "int8")] == [None] * 3
