@@ -19,8 +19,15 @@ from reparamkit.capture.program import Program
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml import CoreMlOptions, Facts, ImageInput, digest, save_coreml
-from reparamkit.lower.coreml.images import PIXELS, Normalised, Scaled, pixels_of, shift_of
-from reparamkit.lower.exported import axis_names, export_program, free_axes, free_shapes, freed_example
+from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of
+from reparamkit.lower.exported import (
+    axis_names,
+    export_program,
+    free_axes,
+    free_shapes,
+    freed_example,
+    input_shapes,
+)
 from reparamkit.quiet import quiet
 from reparamkit.verify import Reference, inputs_accepted_by
 from reparamkit.verify.oracle import first_line
@@ -47,6 +54,7 @@ class FoldedNetwork:
     """A folded network, and the original that a package of it has to agree with."""
 
     image_bias: tuple[float, ...] | None = None
+    inner = ""
 
     def __init__(self, folded: Folded) -> None:
         assert isinstance(folded._program, Program)
@@ -55,6 +63,7 @@ class FoldedNetwork:
         self.inputs = folded._inputs
         self.axes: DynamicAxes = folded._program.axes
         self.facts = facts_of(folded)
+        self.input_names = _input_names(folded)
 
     def export(self, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:
         """The folded network at the sizes of these inputs, with these axes free."""
@@ -77,6 +86,8 @@ class _ImageNetwork:
     axes: DynamicAxes
     facts: Facts
     image_bias: tuple[float, ...] | None
+    input_names: list[str]
+    inner: str = INNER
 
     def export(self, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:
         return _export(self.module, inputs, axes)
@@ -119,6 +130,7 @@ def _behind_an_image(folded: Folded, image: ImageInput) -> _ImageNetwork:
         {0: axes} if axes else {},
         facts_of(folded),
         shift,
+        _input_names(folded),
     )
 
 
@@ -155,6 +167,11 @@ def facts_of(folded: Folded) -> Facts:
     state = {**exported.state_dict, **exported.constants}
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     return Facts(digest(exported.graph, tensors), len(folded.folds), folded.before, folded.after)
+
+
+def _input_names(folded: Folded) -> list[str]:
+    assert isinstance(folded._program, Program)
+    return [name for name, _ in input_shapes(folded._program.exported)]
 
 
 def _export(module: nn.Module, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,8 @@ def convert(
     except UnusableInput:
         raise
     except Exception as error:
+        with quiet():  # coremltools leaves the removal of its temporary folders to the garbage collection
+            traceback.clear_frames(error.__traceback__)
         raise CannotConvert(reason_of(error)) from error
 
 

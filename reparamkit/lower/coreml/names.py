@@ -42,15 +42,16 @@ def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     return made
 
 
-def name_operators(program: ExportedProgram, taken: Iterable[str]) -> None:
+def name_operators(program: ExportedProgram, taken: Iterable[str], inner: str = "") -> None:
     """Call every operator of a program after its module, and write that origin down in its `meta`.
 
     Args:
         taken: names that no operator may have: those of the package's inputs and outputs.
+        inner: the path of a module that stands for the whole, and is left out of the names.
     """
     graph = program.graph
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    owners = {node: _owner(node, program) for node in calls}
+    owners = {node: _below(inner, _owner(node, program)) for node in calls}
     alone = Counter(owners.values())
     origins = []
     for node in calls:
@@ -78,6 +79,12 @@ def operator_origins(program: ExportedProgram) -> list[str]:
     return [str(node.meta[ORIGIN]) for node in program.graph.nodes if node.op == "call_function"]
 
 
+def _below(inner: str, path: str) -> str:
+    return (
+        path.removeprefix(inner).removeprefix(".") if inner and f"{path}.".startswith(f"{inner}.") else path
+    )
+
+
 def _kind(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.name.rsplit("::", 1)[-1]
@@ -93,8 +100,12 @@ def _owner(node: fx.Node, program: ExportedProgram) -> str:
             if name == "weight":
                 return str(path)
     stack: Sequence[tuple[str, object]] = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
+    path = str(stack[-1][0]) if stack else ""
+    return "" if path.startswith(_NOWHERE) else path
 
+
+_NOWHERE = "_empty_nn_module_stack"
+"""What torch.export writes where it knows no module."""
 
 _RESERVED = frozenset(
     re.findall(

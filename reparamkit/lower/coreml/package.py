@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,9 @@ def write_package(model: Any, path: Path, *, metadata: Mapping[str, str], descri
     target.unlink()
     target.write_bytes(content)
     _open_to_readers(path)
+    # coremltools would keep its own copy until the process ends.
+    if model.package_path != str(path):
+        shutil.rmtree(model.package_path, ignore_errors=True)
     _write_manifest(path, hashlib.sha256(content).hexdigest())
 
 

@@ -11,35 +11,66 @@ from collections.abc import Sequence
 
 import torch
 from torch import fx
+from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
+from reparamkit.lower.coreml.constants import fold_constants
 from reparamkit.lower.coreml.names import name_operators
+from reparamkit.lower.coreml.ranks import add_call, flat_linear, unbound_early
 from reparamkit.lower.coreml.toolbox import CannotConvert, reason_of
 from reparamkit.quiet import quiet
 
 aten = torch.ops.aten
 
 
-def prepared(program: ExportedProgram, taken: Sequence[str]) -> ExportedProgram:
+def prepared(program: ExportedProgram, taken: Sequence[str], inner: str = "") -> ExportedProgram:
     """The program in the dialect that coremltools takes, with its gaps worked around; a new one.
 
     Args:
         taken: names that no operator may have.
+        inner: the path of a module that stands for the whole network, and is left out of the names.
 
     Raises:
         CannotConvert: torch cannot bring it into that dialect.
     """
     try:
         with quiet(), torch.no_grad():
-            made: ExportedProgram = program.run_decompositions({})
+            made = program.run_decompositions({})
+            fold_constants(made)
+            made = _taken_apart(made)
             for mend in MENDS:
                 mend(made.graph)
             made.graph.eliminate_dead_code()
             made.graph.lint()
     except Exception as error:
         raise CannotConvert(reason_of(error)) from error
-    name_operators(made, taken)
+    name_operators(made, taken, inner)
     return made
+
+
+def _taken_apart(made: ExportedProgram) -> ExportedProgram:
+    """What coremltools does not know is taken apart where torch knows how."""
+    for _ in range(_ROUNDS):
+        unknown = {
+            node.target for node in made.graph.nodes if node.op == "call_function" and not _is_known(node)
+        }
+        table = get_decompositions([*unknown])
+        if not table:
+            break
+        made = made.run_decompositions(table)
+    return made
+
+
+def _is_known(node: fx.Node) -> bool:
+    """Whether coremltools has a translation, or a function below does."""
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+    from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
+
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    if node.target in _SAME_VALUE | _ASSERTIONS:
+        return True
+    return sanitize_op_kind(node.target._name) in _TORCH_OPS_REGISTRY
 
 
 def aliases(graph: fx.Graph) -> None:
@@ -55,6 +86,23 @@ def assertions(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and node.target in _ASSERTIONS and not node.users:
             graph.erase_node(node)
+
+
+def distinct_outputs(graph: fx.Graph) -> None:
+    """coremltools names a value after the output that it is, which cannot be two of them, nor an input.
+
+    A copy would be taken for superfluous; a number negated twice is the same number.
+    """
+    output = graph.output_node()
+    results = []
+    for value in output.args[0]:  # type: ignore[union-attr]
+        if isinstance(value, fx.Node) and (value.op == "placeholder" or value in results):
+            with graph.inserting_before(output):
+                twice = aten.logical_not if value.meta["val"].dtype is torch.bool else aten.neg
+                value = add_call(graph, value, twice.default, value)
+                value = add_call(graph, value, twice.default, value)
+        results.append(value)
+    output.args = (tuple(results),)
 
 
 _SAME_VALUE = frozenset(
@@ -74,4 +122,7 @@ _ASSERTIONS = frozenset(
     }
 )
 
-MENDS = (aliases, assertions)
+_ROUNDS = 4
+"""One operator taken apart may leave another that has to be."""
+
+MENDS = (aliases, assertions, unbound_early, flat_linear, distinct_outputs)

@@ -48,12 +48,16 @@ class Subject(Protocol):
         axes: those that may be free, flat tensor index -> axis -> symbol.
         facts: for the package's metadata.
         image_bias: for an image input, what Core ML adds to its channels before the network.
+        input_names: of the tensors, in order.
+        inner: the path of the network in what is exported; empty where that is the network.
     """
 
     inputs: tuple[Args, Kwargs]
     axes: DynamicAxes
     facts: Facts
     image_bias: tuple[float, ...] | None
+    input_names: list[str]
+    inner: str
 
     def export(self, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:
         """The network at the sizes of these inputs, with these axes free as far as they can be.
@@ -164,9 +168,9 @@ def _saved(
     if labels is not None:
         truths = reference.records[0].truths
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
-    inputs = identifiers(map(str, _user_inputs(program)))
+    inputs = identifiers(subject.input_names)
     outputs = identifiers(plain_names(reference.output_names), inputs)
-    made = prepared(program, [*inputs, *outputs])
+    made = prepared(program, [*inputs, *outputs], subject.inner)
     keep, said = kept(options, made)
     model = convert(
         made,
@@ -178,7 +182,7 @@ def _saved(
         labels=labels,
         keep=keep,
     )
-    found: list[tuple[Equivalence, Counter[str], list[str]]] = []
+    found: list[tuple[Equivalence, Counter[str]]] = []
 
     def write(target: Path) -> None:
         write_package(
@@ -190,19 +194,18 @@ def _saved(
 
     def verify(target: Path) -> None:
         runner = CoreMlRunner(target)
-        verdict, words = _judged(reference, runner, sizes, options.precision)
+        verdict = _judged(reference, runner, sizes, options.precision)
         if not verdict.passed:
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}", verdict)
         if before_it_appears is not None:
             before_it_appears()
-        found.append((verdict, Counter(runner.operators), words))
+        found.append((verdict, Counter(runner.operators)))
 
     write_verified(path, write, verify)
-    verdict, operators, words = found[0]
+    verdict, operators = found[0]
     notes = [
         *earlier,
         f"for {options.target} and later, in {options.precision}; {_in_words(inputs, sizes)}",
-        *words,
         *said,
         *_convolutions(subject.facts, operators),
         version_note(),
@@ -212,26 +215,40 @@ def _saved(
 
 def _judged(
     reference: Reference, runner: CoreMlRunner, sizes: Sequence[Sizes], precision: str
-) -> tuple[Equivalence, list[str]]:
-    """The verdict on the probes of the sizes that the package takes, and how it was judged."""
+) -> Equivalence:
+    """The verdict on the probes of the sizes that the package takes.
+
+    Raises:
+        UnusableInput: rounding errors are as large as the network's outputs, so that nothing can be told.
+    """
     allowed = allowance(reference, precision)
     recorded = allowed.recorded
     records = [record for record in recorded.records if _admitted(record, sizes)]
+    notes = list(recorded.notes)
+    if len(records) < len(recorded.records):
+        notes = [note for note in notes if not note.startswith("free axes")]
     narrowed = Recorded(
         records,
         recorded.oracle,
         recorded.precision,
         recorded.structured,
         recorded.seed,
-        [note for note in recorded.notes if not note.startswith("free axes")]
-        if len(records) < len(recorded.records)
-        else list(recorded.notes),
+        notes,
         recorded.floor_ulps,
     )
-    # Core ML has no integers of 64 bits.
-    verdict = narrowed.judge(runner, rule=allowed.rule, same_dtypes=False)
+    try:
+        # Core ML has no integers of 64 bits.
+        verdict = narrowed.judge(runner, rule=allowed.rule, same_dtypes=False)
+    except UnusableInput as error:
+        if precision == "float32":
+            raise
+        raise UnusableInput(
+            f"whether the network still computes the same in {precision} cannot be told: its own rounding "
+            f"errors there are as large as its outputs ({error}); choose float32, or keep the layers that "
+            "need it in float32"
+        ) from error
     stated = [allowed.stated] if precision == "float16" else []
-    return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes)), [*stated, *allowed.notes]
+    return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes))
 
 
 def _admitted(record: Record, sizes: Sequence[Sizes]) -> bool:
@@ -249,15 +266,6 @@ def _try_listed(reference: Reference, plan: _Plan) -> None:
         missed = reference.try_sizes(proposals)
         if missed:
             raise UnusableInput(f"the network does not take an input of shape {missed[0]}")
-
-
-def _user_inputs(program: ExportedProgram) -> list[object]:
-    wanted = set(program.graph_signature.user_inputs)
-    return [
-        node.name
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in wanted and isinstance(node.meta.get("val"), torch.Tensor)
-    ]
 
 
 def _in_words(names: Sequence[str], sizes: Sequence[Sizes]) -> str:
