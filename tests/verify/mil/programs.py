@@ -87,7 +87,7 @@ def read(build: Callable[..., Any], inputs: Mapping[str, torch.Tensor], *, ios: 
 
 
 def agree(cases: Sequence[Case], inputs: Tensors, *, ios: int = 17, bound: float = 1e-5) -> None:
-    """Assert that every case gives what is expected: in float32 to `bound` of the scale, in float64 to 1e-12."""
+    """Assert that every case gives what is expected: to `bound` of the scale, in float64 to 1e-12."""
     counts: list[int] = []
 
     def all_of_them(**values: Any) -> list[Any]:
@@ -114,8 +114,10 @@ def agree(cases: Sequence[Case], inputs: Tensors, *, ios: int = 17, bound: float
 
 
 def compare(got: torch.Tensor, wanted: Any, allowed: float, label: str) -> None:
-    """Assert that two tensors have the same shape and values, floating-point ones up to `allowed` of the scale."""
+    """Assert that shapes and values are the same, floating-point ones up to `allowed` of the scale."""
     expected = wanted if isinstance(wanted, torch.Tensor) else torch.from_numpy(np.asarray(wanted))
+    if expected.dtype is torch.bool and got.is_floating_point():
+        expected = expected.to(got.dtype)  # Core ML gives booleans out as numbers
     assert got.shape == expected.shape, (label, got.shape, expected.shape)
     assert got.is_floating_point() == expected.is_floating_point(), (label, got.dtype, expected.dtype)
     if not got.is_floating_point():

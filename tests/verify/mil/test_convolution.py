@@ -63,7 +63,7 @@ def test_conv_in_two_dimensions() -> None:
 
 
 def test_conv_with_same_padding() -> None:
-    """11 and 12 long: of stride 2 there are 6 outputs each, so 2 and 1 elements are added for a kernel of 3."""
+    """11 and 12 long: of stride 2 there are 6 outputs each, for a kernel of 3 from 13 elements."""
     agree(
         [
             _conv("odd", (3, 4, 3, 3), ((1, 1), (1, 1)), pad_type="same"),
