@@ -26,6 +26,7 @@ from reparamkit.lower.coreml.names import identifiers
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import write_package
 from reparamkit.lower.coreml.prepare import prepared
+from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
 from reparamkit.lower.coreml.toolbox import CannotConvert, require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
@@ -236,9 +237,10 @@ def _judged(
         notes,
         recorded.floor_ulps,
     )
+    compared = WithTruthValues(runner, [truth.dtype for truth in reference.records[0].truths])
     try:
         # Core ML has no integers of 64 bits.
-        verdict = narrowed.judge(runner, rule=allowed.rule, same_dtypes=False)
+        verdict = narrowed.judge(compared, rule=allowed.rule, same_dtypes=False)
     except UnusableInput as error:
         if precision == "float32":
             raise
