@@ -262,9 +262,9 @@ def _summary(rows: list[Row]) -> str:
 _EXPLAINED = """\
 Each network is folded, saved as an .mlpackage, read back from the disk, evaluated and compared with the
 original's float64 run. e0 is the original's own rounding error relative to the output's scale (rounded to
-float16 where the package is float16), e1 the package's, at the place where it is worst against what is allowed.
-Weights and statistics are random. *cannot tell*: rounding errors in that precision are as large as the outputs
-of the network with these weights."""
+float16 where the package is float16), e1 the package's, at the place where it is worst against what is
+allowed. Weights and statistics are random. *cannot tell*: rounding errors in that precision are as large as
+the outputs of the network with these weights."""
 
 
 def _options() -> argparse.Namespace:
