@@ -150,7 +150,9 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"OpenVINO cannot open .*bad\.xml"):
         open_foreign(tmp_path / "bad.xml")
     (tmp_path / "net.mlpackage").mkdir()
-    with pytest.raises(UnusableInput, match=r"net.mlpackage is no .mlpackage: its Manifest.json cannot be read"):
+    with pytest.raises(
+        UnusableInput, match=r"net.mlpackage is no .mlpackage: its Manifest.json cannot be read"
+    ):
         open_foreign(tmp_path / "net.mlpackage")
     assert open_foreign(tmp_path / "net.pt2") is None
 
