@@ -5,6 +5,8 @@ This is the only reader of torch.fx in the search: another host graph needs anot
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -63,6 +65,7 @@ class Host:
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
         self.lifts: dict[int, Lifted] = {}
         """Last operator of a lift -> what was written down for it."""
+        self._bundles: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
         self.derived: dict[int, tuple[int, ...]] = {}
         """Operators written down once more on other operands: their own node -> these operands."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
@@ -121,7 +124,8 @@ class Host:
         return Bordered(padding.parts[0].value, padding.parts[0].structure, fill, covers, reads)
 
     def _append(self, node: fx.Node, value: Tensor) -> Node:
-        found = Node(len(self.nodes), node.name, str(node.target), self._value(node, value), None)
+        called = bundle_of(node) or node
+        found = Node(len(self.nodes), node.name, str(called.target), self._value(node, value), None)
         self.nodes.append(found)
         self.fx_nodes.append(node)
         self._ids[node] = found.id
@@ -165,10 +169,17 @@ class Host:
 
     def _readers(self, index: int) -> int:
         """Readers of a value in the network itself."""
-        users = (self._ids.get(user) for user in self.fx_nodes[index].users)
+        users = (self._ids.get(user) for user in readers(self.fx_nodes[index]))
         return sum(i is None or self.nodes[i].acts_for is None for i in users)
 
     def _copied(self, node: fx.Node, old: fx.Node, new: fx.Node) -> fx.Node:
+        """The operator again, on another operand; a list that it is an item of is made again, once."""
+        items = bundle_of(node)
+        if items is not None:
+            if (items, new) not in self._bundles:
+                with self.program.graph.inserting_before(items):
+                    self._bundles[items, new] = self._copied(items, old, new)
+            old, new = items, self._bundles[items, new]
         copied = self.program.graph.node_copy(node, lambda n: new if n is old else n)
         copied.meta = dict(node.meta)
         return copied
@@ -243,11 +254,17 @@ class Host:
         return self._symbols[expression]
 
     def _meaning(self, node: fx.Node, result: Value) -> Meaning:
-        if not isinstance(node.target, OpOverload):
-            raise NotAffine(f"{node.target} is not an affine operator that reparamkit knows", notable=False)
-        names, defaults = _signature(node.target)
-        given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
-        call = Call(str(node.target), defaults | {k: self._argument(v) for k, v in given}, result)
+        items = bundle_of(node)
+        called = node if items is None else items
+        if not isinstance(called.target, OpOverload):
+            raise NotAffine(f"{called.target} is not an affine operator that reparamkit knows", notable=False)
+        names, defaults = _signature(called.target)
+        given = [*zip(names, called.args, strict=False), *called.kwargs.items()]
+        arguments = defaults | {k: self._argument(v) for k, v in given}
+        target = str(called.target)
+        if items is not None:
+            target, arguments["item"] = f"{target}[]", _place(node)
+        call = Call(target, arguments, result)
         meaning = read(call)
         for operand in _operands(call):
             if not result.dtype.is_floating_point:
@@ -274,7 +291,7 @@ class Host:
 
     def _connect(self) -> None:
         for node, found in zip(self.fx_nodes, self.nodes, strict=True):
-            for user in node.users:
+            for user in readers(node):
                 known = self._ids.get(user)
                 if known is not None and self.nodes[known].acts_for is not None:
                     continue  # what is written down again is no reader of its own
@@ -285,6 +302,31 @@ class Host:
                     found.users.append(known)
                 else:
                     found.users.append(known)
+
+
+def bundle_of(node: fx.Node) -> fx.Node | None:
+    """The operator that makes a list of tensors, if the node is one of them."""
+    if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
+        return None
+    return node.args[0] if isinstance(node.args[0].target, OpOverload) else None
+
+
+def _place(item: fx.Node) -> int:
+    """Where in its list the item stands, counted from the front."""
+    bundle, place = item.args
+    assert isinstance(bundle, fx.Node)
+    if not isinstance(place, int):
+        raise NotAffine("its place varies", notable=False)
+    return place % len(bundle.meta["val"])
+
+
+def readers(node: fx.Node) -> Iterator[fx.Node]:
+    """What reads a value; of a list that is made of it, what takes an item of that."""
+    for user in node.users:
+        if user.users and all(bundle_of(item) is user for item in user.users):
+            yield from user.users
+        else:
+            yield user
 
 
 @cache

@@ -48,8 +48,8 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     value, path = parts[-1].value, []
     axis: int | None = value.ndim - 1 - chain.dims
     while isinstance(through := nodes[value.id].meaning, Through):
-        if axis not in through.axes:
-            return None
+        if axis not in through.axes or through.taken is not None:
+            return None  # what else reads the value would have to do without the map
         axis = through.axes.index(axis)
         path.append(value.id)
         value = through.value

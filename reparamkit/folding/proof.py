@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
 from reparamkit.folding.depthwise import convolve
 from reparamkit.folding.forms import Form, Node
-from reparamkit.folding.host import Host
+from reparamkit.folding.host import Host, bundle_of
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
@@ -171,6 +171,9 @@ def _run(host: Host, node: fx.Node, env: Env) -> Tensor:
             return env[n]
         if n in host.constants:
             env[n] = host.constants.float64(n)
+            return env[n]
+        if n.users and all(bundle_of(item) is n for item in n.users):
+            env[n] = _run(host, n, env)
             return env[n]
         size = n.meta["val"]
         return int(size.node.hint) if isinstance(size, torch.SymInt) else size

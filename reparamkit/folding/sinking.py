@@ -12,7 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, Numbers, Scalar, affine, geometry
+from reparamkit.algebra import (
+    IDENTITY,
+    AffineMap,
+    Geometry,
+    Inexact,
+    Map,
+    Numbers,
+    Scalar,
+    Transposed,
+    affine,
+    geometry,
+)
 from reparamkit.folding.forms import Node
 from reparamkit.operators import Affine, Meaning, Part, Through, Value
 
@@ -71,14 +82,24 @@ def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part |
     if axis is None or result.ndim - 1 - axis > 3:
         return None
     dims = result.ndim - 1 - axis
-    structure = geometry.channelwise(chain.structure.outputs, dims, has_bias=chain.structure.has_bias)
+    mine = _channels(chain.structure, meaning)
+    structure = geometry.channelwise(mine.stop - mine.start, dims, has_bias=chain.structure.has_bias)
 
     def load() -> Numbers:
         above = chain.load()
         assert isinstance(above, AffineMap)
-        return affine.channelwise(above.kernel.flatten(), above.bias, dims)
+        bias = None if above.bias is None else above.bias[mine]
+        return affine.channelwise(above.kernel.flatten()[mine], bias, dims)
 
     return Part(moved, structure, load)
+
+
+def _channels(structure: Geometry | Transposed, meaning: Through) -> slice:
+    """The channels of a map that the operator lets pass."""
+    taken = meaning.taken
+    if taken is None or taken.axis != meaning.value.ndim - 1 - structure.dims:
+        return slice(0, structure.outputs)
+    return slice(taken.first, taken.first + taken.count)
 
 
 def per_channel(meaning: Meaning | None) -> Part | None:

@@ -14,6 +14,7 @@ from reparamkit.operators import (
     normalisation,
     padding,
     pooling,
+    splitting,
     transposed,
 )
 from reparamkit.operators.base import (
@@ -27,6 +28,7 @@ from reparamkit.operators.base import (
     Part,
     Rescaled,
     Size,
+    Taken,
     Through,
     Value,
     known,
@@ -45,6 +47,7 @@ __all__ = [
     "Part",
     "Rescaled",
     "Size",
+    "Taken",
     "Through",
     "Value",
     "arithmetic",
@@ -59,5 +62,6 @@ __all__ = [
     "pooling",
     "read",
     "reader",
+    "splitting",
     "transposed",
 ]

@@ -90,18 +90,29 @@ class Concat:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """The positions `first` to `first + count - 1` of an axis."""
+
+    axis: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Through:
     """The operator treats all channels of `value` alike and keeps constants, whichever axis they lie on.
 
     `axes[a]` is where axis `a` of the value lies in the result, None if it does not survive whole. `reason`
     says why it is not affine itself, where that is worth telling. `rescales`, which readers leave alone, says
-    that the operator ends in a map per channel that it applies in passing (see `Rescaled`).
+    that the operator ends in a map per channel that it applies in passing (see `Rescaled`). `taken` is what
+    alone it reads of the value; None is all.
     """
 
     value: Value
     axes: tuple[int | None, ...]
     reason: str = ""
     rescales: bool = False
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -442,6 +442,36 @@ class _Builder:
         )
         return self.line(form, v, dims=self.layout[v])
 
+    def pieces(self, v: str) -> str:
+        """Cut into pieces, each of which goes its way, and perhaps together again."""
+        dims = self.layout[v]
+        if self.coin():
+            v = self.norm(v) if self.coin() else self.conv(v)
+        channels = self.shape(v)[1]
+        first = self.int(1, channels)
+        form = self.pick(
+            [
+                f"{v}.chunk({self.int(1, 3)}, 1)",
+                f"{v}.split({self.int(1, channels)}, 1)",
+                *([f"torch.split({v}, [{first}, {channels - first}], 1)"] if first < channels else []),
+                f"tuple(p.unsqueeze(1) for p in {v}.unbind(1))",
+            ]
+        )
+        whole = f"v{len(self.net.lines)}"
+        self.env[whole] = self.net.run(form, self.env)
+        self.net.lines.append((whole, form))
+        self.read.update((v, whole))
+        pieces = []
+        for place in range(min(len(self.env[whole]), 4)):
+            piece = self.line(f"{whole}[{place}]", v, dims=dims)
+            for _ in range(self.int(0, 2)):
+                piece = self.pick([self.norm, self.arithmetic, self.conv])(piece)
+            pieces.append(piece)
+        sizes = {self.shape(piece)[2:] for piece in pieces}
+        if len(sizes) > 1 or self.coin():
+            return pieces[0]
+        return self.line(f"torch.cat([{', '.join(pieces)}], 1)", *pieces, dims=dims)
+
     def resized(self, v: str) -> str:
         dims = self.layout[v]
         form = self.pick(
@@ -569,6 +599,7 @@ _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (1, _Builder.again),
     (1, _Builder.standardised),
     (1, _Builder.split),
+    (2, _Builder.pieces),
     (1, _Builder.resized),
     (1, _Builder.computed),
     (1, _Builder.channels_last),

@@ -1,0 +1,59 @@
+"""One piece of a tensor that is cut along an axis: it lets maps per channel pass, its own channels' part.
+
+A reader of "aten.chunk.default[]" is asked about one item of the list that the operator returns; the item's
+number is the argument `item`.
+"""
+
+from __future__ import annotations
+
+from reparamkit.operators.base import Call, Meaning, NotAffine, Taken, Through, Value, reader
+
+
+@reader("aten.split.Tensor[]")
+def split(call: Call) -> Meaning:
+    """Pieces of equal length, the last one shorter."""
+    length = call.get("split_size")
+    if not isinstance(length, int):
+        raise NotAffine("its lengths vary", notable=False)
+    return _piece(call, call.get("item") * length)
+
+
+@reader("aten.split_with_sizes.default[]", "aten.split.sizes[]")
+def split_with_sizes(call: Call) -> Meaning:
+    """Pieces of the lengths listed."""
+    lengths = call.get("split_sizes") or call.get("split_size")
+    if not all(isinstance(length, int) for length in lengths):
+        raise NotAffine("its lengths vary", notable=False)
+    return _piece(call, sum(lengths[: call.get("item")]))
+
+
+@reader("aten.chunk.default[]")
+def chunk(call: Call) -> Meaning:
+    """Some number of pieces of equal length, the last one shorter; fewer where there is too little."""
+    value = call.value("self")
+    axis = call.get("dim") % value.ndim
+    length = -(-_length(value, axis) // call.get("chunks"))
+    return _piece(call, call.get("item") * length)
+
+
+@reader("aten.unbind.int[]")
+def unbind(call: Call) -> Meaning:
+    """One position of an axis, which goes."""
+    value = call.value("self")
+    gone = call.get("dim") % value.ndim
+    axes = tuple(None if a == gone else a - (a > gone) for a in range(value.ndim))
+    return Through(value, axes, taken=Taken(gone, call.get("item") % _length(value, gone), 1))
+
+
+def _piece(call: Call, first: int) -> Through:
+    value = call.value("self")
+    axis = call.get("dim") % value.ndim
+    _length(value, axis)
+    return Through(value, tuple(range(value.ndim)), taken=Taken(axis, first, call.result.shape[axis]))
+
+
+def _length(value: Value, axis: int) -> int:
+    length = value.sizes[axis]
+    if not isinstance(length, int):
+        raise NotAffine("it cuts an axis whose length varies", notable=False)
+    return length
