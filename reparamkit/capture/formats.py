@@ -43,6 +43,11 @@ def recognise(path: Path) -> Format:
 
     Raises `UnusableInput` where it cannot be read or holds no PyTorch model, naming what it seems to be.
     """
+    if path.is_dir() and path.suffix == ".mlpackage":
+        raise UnusableInput(
+            f"{path} is a Core ML model, which is not read back into PyTorch; give the network that it was "
+            f"made from"
+        )
     if path.is_dir():
         raise UnusableInput(f"{path} is a folder; give a file of a model{_candidates(path)}")
     if not path.is_file():

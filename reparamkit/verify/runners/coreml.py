@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import tensor_leaves
 from reparamkit.verify.mil import MilInput, MilProgram, evaluate, missing, open_program
+from reparamkit.verify.noise import jitter
 from reparamkit.verify.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
 
 _QUANTISED = ("quantize", "dequantize")
@@ -61,6 +64,18 @@ class CoreMlRunner:
     @property
     def operators(self) -> Counter[str]:
         return self.program.counts
+
+    def jittered(self, seed: int) -> CoreMlRunner:
+        """The same program with every floating-point weight off by a few ulp."""
+        generator = torch.Generator().manual_seed(seed)
+        moved = copy.copy(self)
+        # A number without axes is a setting; a scale that is a little off would give another size.
+        constants = {
+            name: jitter(value, generator) if isinstance(value, torch.Tensor) and value.dim() else value
+            for name, value in self.program.constants.items()
+        }
+        moved.program = dataclasses.replace(self.program, constants=constants)
+        return moved
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether Core ML would take inputs of these sizes."""

@@ -46,7 +46,7 @@ class Case:
 
 def save(
     build: Callable[..., Any],
-    inputs: Mapping[str, torch.Tensor],
+    given: Mapping[str, torch.Tensor],
     path: Path,
     *,
     ios: int = 17,
@@ -54,8 +54,8 @@ def save(
     **settings: Any,
 ) -> Path:
     """Save the program that `build` makes from inputs like these; without `passes` exactly as it is built."""
-    specs = [mb.TensorSpec(tuple(value.shape), _TYPES[value.dtype]) for value in inputs.values()]
-    names = list(inputs)
+    specs = [mb.TensorSpec(tuple(value.shape), _TYPES[value.dtype]) for value in given.values()]
+    names = list(given)
 
     def renamed(*values: Any) -> Any:
         return build(**dict(zip(names, values, strict=True)))

@@ -17,7 +17,14 @@ from reparamkit.errors import UnusableInput
 from reparamkit.quiet import quiet
 from reparamkit.verify.compare import compare
 from reparamkit.verify.runners import NATIVE, open_foreign, open_runner
-from reparamkit.verify.runners.base import BoundsSizes, DeclaresInputs, InputSpec, Runner, StatesPrecision
+from reparamkit.verify.runners.base import (
+    BoundsSizes,
+    DeclaresInputs,
+    InputSpec,
+    Jitterable,
+    Runner,
+    StatesPrecision,
+)
 from reparamkit.verify.runners.coreml import CoreMlRunner
 from tests.verify.files import IMAGE, small, write_pt2
 from tests.verify.mil.programs import array, ct, mb, normal, save
@@ -67,6 +74,16 @@ def test_a_converted_network_runs(whole: Path) -> None:
     exact = CoreMlRunner(whole, torch.float64).run((), {"image": IMAGE})[0][1]
     truth = small().double()(IMAGE.double()).detach()
     assert float((exact - truth).abs().max()) < 1e-12
+
+
+def test_jittered_weights_move_the_output_a_little(whole: Path) -> None:
+    runner = CoreMlRunner(whole)
+    assert isinstance(runner, Jitterable)
+    own = runner.run((IMAGE,), {})[0][1]
+    moved = runner.jittered(0).run((IMAGE,), {})[0][1]
+    assert 0 < float((moved - own).abs().max()) < 1e-5
+    assert torch.equal(runner.jittered(0).run((IMAGE,), {})[0][1], moved)
+    assert torch.equal(runner.run((IMAGE,), {})[0][1], own)
 
 
 def test_float16(tmp_path: Path) -> None:
