@@ -38,8 +38,8 @@ class Loss:
     Attributes:
         operation: of the program.
         error: rms of the error that it puts into the outputs, relative to the rms of the outputs; infinite
-            where a result or a weight is beyond the range of float16.
-        share: of the sum of squares over all operations; 0 for all but the infinite ones if there are any.
+            where it reads or makes a number beyond the range of float16.
+        share: of the sum of squares over all operations; where some are infinite, they share it equally.
     """
 
     operation: Operation
@@ -65,13 +65,14 @@ def losses(
         for name, value in _squared_errors(program, feed, passes, seed + number).items():
             squared[name] = squared.get(name, 0.0) + value / len(feeds)
     total = sum(squared.values())
+    beyond = sum(map(math.isinf, squared.values()))
     found = []
     for operation in program.operations:
         own = squared.get(operation.name)
         if own is None:
             continue
         if math.isinf(total):
-            share = 1.0 if math.isinf(own) else 0.0
+            share = 1.0 / beyond if math.isinf(own) else 0.0
         else:
             share = own / total if total else 0.0
         found.append(Loss(operation, math.sqrt(own), share))
@@ -108,20 +109,23 @@ def _squared_errors(
     with torch.no_grad():
         for operation in program.operations:
             made = results[operation.name]
-            if operation.kind in _MOVES or not all(v.is_floating_point() for v in made):
+            read = [name for names in operation.inputs.values() for name in names]
+            if operation.kind == "cast" or not all(v.is_floating_point() for v in made):
                 continue
-            if _out_of_range(program, operation, made):
+            if any(map(_out_of_range, [*made, *(values.get(n, program.constants.get(n)) for n in read)])):
                 beyond[operation.name] = math.inf
                 continue
+            if operation.kind in _MOVES:
+                continue
             again = compute(weights, operation, values, torch.float32)
-            errors[operation.name] = [new.half().float() - old for new, old in zip(again, made, strict=True)]
+            errors[operation.name] = [_moved(new, old) for new, old in zip(again, made, strict=True)]
     found = dict.fromkeys(errors, 0.0) | beyond
     size = sum(float(output.detach().double().square().sum()) for output in outputs) or 1.0
     generator = torch.Generator().manual_seed(seed)
     places = [(name, place) for name, own in errors.items() for place in range(len(own))]
     followed = [results[name][place] for name, place in places]
     reachable = [place for place, value in enumerate(followed) if value.requires_grad]
-    for number in range(passes if outputs else 0):
+    for number in range(passes if outputs and reachable else 0):
         towards = [torch.randn(output.shape, generator=generator) for output in outputs]
         gradients = torch.autograd.grad(
             outputs,
@@ -141,6 +145,12 @@ def _squared_errors(
     return found
 
 
+def _moved(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """How far rounding to float16 moves a result; infinities that stay do not move."""
+    new = new.half().float()
+    return torch.where(new == old, torch.zeros_like(old), new - old)
+
+
 def _as_stored_otherwise(program: MilProgram, seed: int) -> MilProgram:
     """The program with weights that round to float16 as well as its own do, but the other way as often."""
     generator = torch.Generator().manual_seed(seed)
@@ -155,7 +165,9 @@ def _as_stored_otherwise(program: MilProgram, seed: int) -> MilProgram:
     )
 
 
-def _out_of_range(program: MilProgram, operation: Operation, made: Sequence[torch.Tensor]) -> bool:
-    weights = [program.constants.get(name) for names in operation.inputs.values() for name in names]
-    numbers = [*made, *(w for w in weights if isinstance(w, torch.Tensor) and w.is_floating_point())]
-    return any(n.numel() and not float(n.detach().abs().max()) <= _LARGEST for n in numbers)
+def _out_of_range(value: Constant | None) -> bool:
+    """Whether a number is too large for float16; minus infinity, as in a mask, is exact there."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel():
+        return False
+    size = value.detach().abs().where(value.detach() != -math.inf, 0.0)
+    return not float(size.max()) <= _LARGEST
