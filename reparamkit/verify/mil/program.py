@@ -17,6 +17,8 @@ from reparamkit.verify.mil.graph import Constant, MilInput, MilProgram, Operatio
 from reparamkit.verify.mil.inputs import mil_input
 from reparamkit.verify.mil.values import constant, port
 
+_NEWEST = 9
+"""Of iOS 26, which adds no operator and no definition to those of iOS 18 in coremltools 9."""
 _OLD = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
 
@@ -133,7 +135,10 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
                 raise ValueError(
                     f"{operation.kind} at {operation.name!r} takes {unknown[0]!r}, which nothing makes"
                 )
-        known |= {each.name for each in operation.outputs}
+        made = {each.name for each in operation.outputs}
+        if made & known:
+            raise ValueError(f"two operations make {min(made & known)!r}")
+        known |= made
     outputs = [feature.name for feature in spec.description.output if feature.name not in texts]
     lost = [name for name in outputs if name not in known]
     if lost or not outputs:
@@ -141,6 +146,11 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
     version = re.fullmatch(r"CoreML(\d+)(_.*)?", function.opset)
     if version is None:
         raise ValueError(f"the operator set {function.opset!r} is unknown")
+    if int(version[1]) > _NEWEST:
+        raise UnusableInput(
+            f"cannot verify {path}: its operator set {function.opset} is newer than CoreML{_NEWEST}, whose "
+            f"definitions the evaluator knows"
+        )
     return MilProgram(inputs, tuple(operations), constants, tuple(outputs), int(version[1]), labels)
 
 

@@ -273,7 +273,31 @@ def test_what_is_no_single_program_is_refused_in_words(tmp_path: Path) -> None:
         function.block_specializations["CoreML99x"].CopyFrom(function.block_specializations["CoreML7"])
         function.opset = "CoreML99x"
 
+    def newer(spec: Any) -> None:
+        function = spec.mlProgram.functions["main"]
+        function.block_specializations["CoreML10"].CopyFrom(function.block_specializations["CoreML7"])
+        function.opset = "CoreML10"
+
+    def empty(spec: Any) -> None:
+        spec.mlProgram.functions["main"].opset = "CoreML6"
+
+    def other_shape(spec: Any) -> None:
+        spec.description.input[0].type.multiArrayType.shape[3] = 7
+
+    def two_makers(spec: Any) -> None:
+        function = spec.mlProgram.functions["main"]
+        operations = function.block_specializations["CoreML7"].operations
+        operations.extend([operations[-1]])
+
+    def no_output(spec: Any) -> None:
+        spec.description.output[0].name = "z"
+
     for change, message in (
+        (newer, "its operator set CoreML10 is newer than CoreML9"),
+        (empty, "is damaged: it has no operations for its operator set 'CoreML6'"),
+        (other_shape, "is damaged: its description and its program give the input 'x' different shapes"),
+        (two_makers, "is damaged: two operations make 'y'"),
+        (no_output, "is damaged: nothing makes its output 'z'"),
         (twice, r"cannot verify .*: it has 2 functions \(main, other\)"),
         (old, "it is a neural network of the old format, no ML program; convert"),
         (pipeline, "it is a pipeline of several models"),
