@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from reparamkit.folded import Folded, Inspection
     from reparamkit.folding.findings import Fold, Refusal
+    from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.parts import Part
     from reparamkit.verify import Equivalence, assert_equivalent, check
 
@@ -37,6 +38,8 @@ _HOMES = {
     "Inspection": "reparamkit.folded",
     "fold": "reparamkit.api",
     "inspect": "reparamkit.api",
+    "CoreMlOptions": "reparamkit.lower.coreml.options",
+    "ImageInput": "reparamkit.lower.coreml.options",
     "Source": "reparamkit.capture.source",
     "load": "reparamkit.capture.source",
     "Fold": "reparamkit.folding.findings",
@@ -55,9 +58,11 @@ _HOMES = {
 
 __all__ = [
     "CannotCapture",
+    "CoreMlOptions",
     "Equivalence",
     "Fold",
     "Folded",
+    "ImageInput",
     "Inspection",
     "MissingExtra",
     "NotEquivalent",

@@ -96,7 +96,7 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
         )
         names += [(job.name, "timm") for job in jobs]
     rows = [Row(name, kind, precision) for name, kind in names for precision in options.precision]
-    return [row for row in rows if row.kind == "timm" or _parameters(row.name) <= MOST_PARAMETERS]
+    return [row for row in rows if row.kind == "timm" or parameters_of(row.name) <= MOST_PARAMETERS]
 
 
 def kept_rows(path: Path) -> dict[tuple[str, str], Row]:
@@ -109,7 +109,8 @@ def kept_rows(path: Path) -> dict[tuple[str, str], Row]:
     return found
 
 
-def _parameters(name: str) -> int:
+def parameters_of(name: str) -> int:
+    """How many a reference model has before it is folded."""
     from reparamkit.models import families
 
     canonical, _ = families.resolve(name)
@@ -141,7 +142,7 @@ def _work(row: Row, target: Path, memory: float) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (int(memory * GIGABYTE),) * 2)
     try:
-        _lower(row, target.with_name("net.mlpackage"))
+        lower(row, target.with_name("net.mlpackage"))
     except (CannotConvert, rk.CannotCapture) as error:
         row.status, row.reason = "cannot convert", error.reason
     except NotEquivalent as error:
@@ -153,7 +154,8 @@ def _work(row: Row, target: Path, memory: float) -> None:
     target.write_text(json.dumps(asdict(row)))
 
 
-def _lower(row: Row, path: Path) -> None:
+def lower(row: Row, path: Path) -> None:
+    """Fold and save one network, and fill its row."""
     model, inputs = _network(row.name) if row.kind == "reference" else _of_timm(row.name)
     row.size = "x".join(map(str, inputs[0].shape))
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
