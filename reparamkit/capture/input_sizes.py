@@ -23,7 +23,8 @@ class InputSizes:
         self._axes: dict[sympy.Expr, tuple[fx.Node, int]] = {}
         self._nodes: dict[sympy.Expr, fx.Node] = {}
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
-        self._first = inputs[-1].next if inputs else None
+        self._latest = inputs[-1] if inputs else None
+        """The last input, or the last node that was written behind it."""
         for node in inputs:
             value = node.meta.get("val")
             for axis, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
@@ -35,24 +36,26 @@ class InputSizes:
         expression = size.node.expr
         if expression in self._nodes:
             return self._nodes[expression]
-        if self._first is None or not expression.free_symbols <= self._axes.keys():
+        if self._latest is None or not expression.free_symbols <= self._axes.keys():
             return None
-        with self._graph.inserting_before(self._first):
+        symbols = {}
+        if not expression.is_symbol:
+            symbols = {s: self._symbol(s) for s in sorted(expression.free_symbols, key=str)}
+        before = self._latest
+        with self._graph.inserting_before(before.next):
             if expression.is_symbol:
                 found = self._graph.call_function(torch.ops.aten.sym_size.int, self._axes[expression])
             else:
-                symbols = {s: self._symbol(s, size) for s in expression.free_symbols}
-                last = self._first.prev
                 result = sympy_interp(PythonReferenceAnalysis, symbols, expression)
                 if not isinstance(result, fx.Proxy):
                     return None
                 found = result.node
-                self._evaluate(last, found)
+                self._evaluate(before, found)
         found.meta["val"] = size
-        self._nodes[expression] = found
+        self._nodes[expression] = self._latest = found
         return found
 
-    def _symbol(self, symbol: sympy.Symbol, like: torch.SymInt) -> fx.Proxy:
+    def _symbol(self, symbol: sympy.Symbol) -> fx.Proxy:
         node, axis = self._axes[symbol]
         found = self.of(node.meta["val"].shape[axis])
         assert found is not None

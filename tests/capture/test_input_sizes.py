@@ -66,3 +66,19 @@ def test_what_is_no_formula_of_the_inputs_stays() -> None:
     program = capture(DataDependent().eval(), example, dynamic=False)
     assert "reshape_as" in str(program.graph)
     torch.testing.assert_close(fold_program(program).module(*example), DataDependent()(*example))
+
+
+class CastFirst(Tokens):
+    """What follows the inputs goes away when the graph is brought into one spelling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(x.dtype))
+
+
+@pytest.mark.parametrize("dynamic", ["batch", "auto"])
+def test_the_first_operator_may_go(dynamic: str) -> None:
+    model = randomised(CastFirst("reshape_as")).double().eval()
+    x = torch.randn(2, 3, 11, 8, dtype=torch.float64)
+    module = fold_program(capture(model, (x,), dynamic=dynamic)).module
+    assert "batch_norm" not in str(module.graph)
+    torch.testing.assert_close(module(torch.cat([x, x])), model(torch.cat([x, x])), rtol=1e-10, atol=1e-12)
