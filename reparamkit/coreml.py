@@ -10,8 +10,8 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
-from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs
+from reparamkit.errors import CannotCapture, UnusableInput
+from reparamkit.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.lower.coreml import CoreMlOptions, Facts, Subject, digest, save_coreml
 from reparamkit.lower.exported import (
     axis_names,
@@ -53,6 +53,7 @@ class FoldedNetwork:
 
     def __init__(self, folded: Folded) -> None:
         assert isinstance(folded._program, Program)
+        _check_float32(folded._program, folded._inputs)
         self._folded = folded
         self._program = folded._program
         self.inputs = folded._inputs
@@ -69,6 +70,17 @@ class FoldedNetwork:
         if inputs is self.inputs:
             return self._folded._get_reference()
         return widened(Reference(self._folded._original, *inputs), program)
+
+
+def _check_float32(program: Program, inputs: tuple[Args, Kwargs]) -> None:
+    weights = ((name, program.state[name]) for name in sorted(program.parameters))
+    for name, tensor in [*tensor_leaves(*inputs), *weights]:
+        if tensor.is_floating_point() and tensor.dtype is not torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise UnusableInput(
+                f"Core ML packages are made of float32 networks, and here {name!r} is {dtype}: give the "
+                "network and its inputs as float32 (a package of the precision float16 computes in float16)"
+            )
 
 
 def facts_of(folded: Folded) -> Facts:
@@ -93,6 +105,8 @@ def export(module: nn.Module, inputs: tuple[Args, Kwargs], axes: DynamicAxes) ->
     Raises:
         CannotCapture: it does not take these sizes, or cannot be exported.
     """
+    # coremltools takes no other order of the axes in memory.
+    inputs = map_tensors(lambda _, tensor: tensor.contiguous(), *inputs)
     try:
         module(*inputs[0], **inputs[1])
     except ValueError as error:

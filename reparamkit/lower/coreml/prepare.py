@@ -14,6 +14,7 @@ from torch import fx
 from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
+from reparamkit.lower.coreml.arguments import check_arguments, without_constants
 from reparamkit.lower.coreml.constants import fold_constants
 from reparamkit.lower.coreml.names import name_operators
 from reparamkit.lower.coreml.ranks import add_call, flat_linear, unbound_early
@@ -31,17 +32,21 @@ def prepared(program: ExportedProgram, taken: Sequence[str], inner: str = "") ->
         inner: the path of a module that stands for the whole network, and is left out of the names.
 
     Raises:
-        CannotConvert: torch cannot bring it into that dialect.
+        CannotConvert: torch cannot bring it into that dialect, or Core ML has no such arguments.
     """
     try:
         with quiet(), torch.no_grad():
             made = program.run_decompositions({})
+            check_arguments(made)
+            without_constants(made)
             fold_constants(made)
             made = _taken_apart(made)
             for mend in MENDS:
                 mend(made.graph)
             made.graph.eliminate_dead_code()
             made.graph.lint()
+    except CannotConvert:
+        raise
     except Exception as error:
         raise CannotConvert(reason_of(error)) from error
     name_operators(made, taken, inner)

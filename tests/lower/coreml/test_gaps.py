@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import reparamkit as rk
 from reparamkit.lower.coreml.names import identifiers
-from tests.lower.coreml.nets import folded
-from tests.nets import Net
+from tests.lower.coreml.nets import folded, spec_of
+from tests.nets import Net, PairNet
 
 TOKENS = torch.randn(2, 4, 9, 12, generator=torch.Generator().manual_seed(5))
 MAP = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(6))
@@ -78,3 +79,59 @@ def test_a_gap_of_coremltools(tmp_path: Path, name: str) -> None:
 )
 def test_identifiers(names: list[str], made: list[str]) -> None:
     assert identifiers(names, ["image"]) == made
+
+
+class Choice(nn.Module):
+    """Arguments and results that are no tensors."""
+
+    def forward(self, x: Tensor, times: int, flag: bool = True) -> dict[str, Any]:
+        return {"a": x.repeat(1, times, 1, 1) if flag else x, "nothing": None, "b": [x.tanh()]}
+
+
+def test_arguments_and_results_that_are_no_tensors(tmp_path: Path) -> None:
+    (saved,) = folded(Choice().eval(), (MAP, 2)).save(tmp_path / "net.mlpackage")
+    assert saved.equivalence.passed
+    described = spec_of(tmp_path / "net.mlpackage").description
+    assert [each.name for each in described.input] == ["x"]
+    assert [each.name for each in described.output] == ["a", "b_0"]
+
+
+def test_truth_values_as_an_input_and_another_order_in_memory(tmp_path: Path) -> None:
+    network = PairNet(lambda self, x, y: x.masked_fill(y, 0.0)).eval()
+    last = MAP.to(memory_format=torch.channels_last)
+    (saved,) = folded(network, (last, MAP > 0)).save(tmp_path / "net.mlpackage")
+    assert saved.equivalence.passed
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count.add_(1)
+        return x + self.count
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return x * scale
+
+
+class Sized(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x.relu(), 3
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (Counting(), MAP, "the network changes 'count' while it runs"),
+        (Scaled(), (MAP, torch.tensor(2.0)), "no inputs without axes, and 'scale' is one"),
+        (Sized(), MAP, "the network returns 3, which is no tensor"),
+    ],
+)
+def test_what_no_package_can_have(tmp_path: Path, model: nn.Module, inputs: Any, words: str) -> None:
+    with pytest.raises(rk.UnusableInput, match=f"coremltools cannot convert this network: .*{words}"):
+        folded(model.eval(), inputs).save(tmp_path / "net.mlpackage")
+    assert list(tmp_path.iterdir()) == []

@@ -280,9 +280,11 @@ def test_what_coremltools_cannot_convert(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float64_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rk.UnusableInput, match="Core ML computes in float32 at most"):
-        folded(branches().double(), IMAGE.double()).save(tmp_path / "net.mlpackage")
+def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        with pytest.raises(rk.UnusableInput, match=f"are made of float32 networks, and here '.*' is {name}"):
+            folded(branches().to(dtype), IMAGE.to(dtype)).save(tmp_path / "net.mlpackage")
 
 
 def test_all_files_or_none(tmp_path: Path, network: rk.Folded) -> None:
