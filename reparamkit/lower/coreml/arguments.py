@@ -35,7 +35,7 @@ def check_arguments(program: ExportedProgram) -> None:
 
 
 def without_constants(program: ExportedProgram) -> None:
-    """Leave out arguments that are no tensors, whose values were settled at capture, and each `None` given."""
+    """Leave out arguments that are no tensors, whose values capture settled, and a `None` that is returned."""
     signature, graph = program.graph_signature, program.graph
     settled = {
         spec.arg.name

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
+from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml.convert import convert
 from reparamkit.lower.coreml.keep import kept
@@ -28,7 +28,7 @@ from reparamkit.lower.coreml.package import write_package
 from reparamkit.lower.coreml.prepare import prepared
 from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
-from reparamkit.lower.coreml.toolbox import CannotConvert, require_coremltools, version_note
+from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.saved import Saved, plain_names
@@ -111,12 +111,20 @@ def save_coreml(
     labels = read_labels(options.labels) if options.labels is not None else None
     plans = _plans(subject, options)
     notes: list[str] = []
+    passed = False
+
+    def following() -> None:
+        nonlocal passed
+        passed = True
+        if before_it_appears is not None:
+            before_it_appears()
+
     while True:
         plan = plans.pop(0)
         try:
-            return _saved(subject, plan, path, options, labels, notes, before_it_appears)
-        except (CannotConvert, CannotCapture, NotEquivalent) as error:
-            if not plans:
+            return _saved(subject, plan, path, options, labels, notes, following)
+        except (UnusableInput, NotEquivalent) as error:
+            if not plans or passed:
                 raise
             notes.append(f"{plan.wish} could not be kept: {getattr(error, 'reason', None) or error}")
 
@@ -156,7 +164,7 @@ def _saved(
     options: CoreMlOptions,
     labels: Sequence[str] | None,
     earlier: Sequence[str],
-    before_it_appears: Callable[[], object] | None,
+    before_it_appears: Callable[[], object],
 ) -> Saved:
     program = subject.export(plan.inputs, plan.axes)
     sizes = plan.sizes(program)
@@ -198,8 +206,7 @@ def _saved(
         verdict = _judged(reference, runner, sizes, options.precision)
         if not verdict.passed:
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}", verdict)
-        if before_it_appears is not None:
-            before_it_appears()
+        before_it_appears()
         found.append((verdict, Counter(runner.operators)))
 
     write_verified(path, write, verify)
