@@ -35,7 +35,7 @@ def check_arguments(program: ExportedProgram) -> None:
 
 
 def without_constants(program: ExportedProgram) -> None:
-    """Leave out arguments that are no tensors, whose values capture settled, and a `None` that is returned."""
+    """Leave out arguments that are no tensors, whose values capture settled, and a `None` that comes back."""
     signature, graph = program.graph_signature, program.graph
     settled = {
         spec.arg.name
