@@ -285,4 +285,7 @@ def _convolutions(facts: Facts, operators: Counter[str]) -> list[str]:
     folded = sum(count for name, count in facts.after.items() if name in ("conv1d", "conv2d", "conv3d"))
     if operators["conv"] == folded:
         return []
-    return [f"coremltools made {operators['conv']} conv of the {folded} convolutions of the folded network"]
+    return [
+        f"it holds {operators['conv']} conv for the {folded} convolutions of the folded network (what depends on "
+        "no input is computed beforehand)"
+    ]

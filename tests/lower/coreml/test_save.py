@@ -163,6 +163,29 @@ def test_float16_is_judged_as_float16(tmp_path: Path, network: rk.Folded) -> Non
     assert small < sum(map(len, files_of(path).values()))
 
 
+@pytest.mark.parametrize(("target", "version"), [("iOS15", 6), ("iOS18", 9), ("macOS26", 10)])
+def test_other_targets(tmp_path: Path, network: rk.Folded, target: str, version: int) -> None:
+    path = tmp_path / "net.mlpackage"
+    (saved,) = network.save(path, coreml=CoreMlOptions(target=target, precision="float16"))
+    assert saved.equivalence.passed
+    assert spec_of(path).specificationVersion == version
+
+
+def test_a_convolution_of_constants_is_computed_beforehand(tmp_path: Path) -> None:
+    class Encoded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.encoding = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+            self.register_buffer("places", torch.randn(1, 3, 32, 32))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).relu() + self.encoding(self.places)
+
+    (saved,) = folded(Encoded().eval()).save(tmp_path / "net.mlpackage")
+    assert saved.operators["conv"] == 1
+    assert any(note.startswith("it holds 1 conv for the 2 convolutions") for note in saved.notes)
+
+
 def test_some_of_it_stays_in_float32(tmp_path: Path, network: rk.Folded) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(precision="float16", keep_float32=("stem",))
