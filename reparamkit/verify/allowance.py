@@ -13,8 +13,9 @@ weights, in its own arithmetic,
 
     E_w = max |y_w − y64| / S        E1 ≤ 4 · max(E0, E_w) + eps_p
 
-Where the reference cannot be run so (it is no PyTorch module, or was saved), rounding errors are taken to
-grow through the network in proportion to eps, so that E_p = E0 · eps_p / eps. Probes on which the reference
+Where the reference cannot be run so (it is no PyTorch module, or was saved), or computes something else then
+(its numbers leave that precision's range), rounding errors are taken to grow through the network in
+proportion to eps, so that E_p = E0 · eps_p / eps. Probes on which the reference
 itself would leave the range of that precision are left out, the caller's own values excepted. Integers that
 change in the rounded run are ties, and left out.
 
@@ -130,21 +131,24 @@ def _at_precision(
     """
     name = str(dtype).removeprefix("torch.")
     ratio = torch.finfo(dtype).eps / torch.finfo(recorded.precision).eps
-    how = f"the reference's own rounding error, scaled by {ratio:.0f} from its precision to {name}"
+    scaled = f"the reference's own rounding error, scaled by {ratio:.0f} from its precision to {name}"
+    how = scaled
     module = recorded.module if isinstance(recorded, Reference) else None
     if module is not None:
         try:
             twin = RoundedTwin(module, dtype)
             found = [_rounded_record(twin, record, results=results) for record in recorded.records]
         except Exception as error:
-            how += f" (it cannot be run rounded: {first_line(error)})"
+            how = f"{scaled} (it cannot be run rounded: {first_line(error)})"
         else:
             what = "weights and activations" if results else "weights"
             how = f"the error of the reference with {what} rounded to {name}"
             pairs = list(zip(recorded.records, found, strict=True))
             left_out = [old.probe.name for old, new in pairs if new is None and old.probe.group not in GIVEN]
             kept = [new or old for old, new in pairs if old.probe.name not in left_out]
-            return kept, how, left_out
+            if _says_something(recorded.with_records(kept, dtype, FLOOR_ULPS)):
+                return kept, how, left_out
+            how = f"{scaled} (rounded throughout to {name}, it computes something else)"
     limit = torch.finfo(dtype).max
     left_out = [
         record.probe.name
@@ -157,6 +161,14 @@ def _at_precision(
         if record.probe.name not in left_out
     ]
     return kept, how, left_out
+
+
+def _says_something(recorded: Recorded) -> bool:
+    """Whether a budget is small enough for its output to be evidence, on any probe."""
+    budgets = recorded.budgets()
+    groups = {record.probe.group for record in recorded.records}
+    places = range(len(recorded.output_names))
+    return any(budgets.budget(place, group) <= budgets.resolution for place in places for group in groups)
 
 
 def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Record | None:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.verify.adapt import Adapted
@@ -38,6 +39,7 @@ from reparamkit.verify.reference import Reference, inputs_accepted_by
 from reparamkit.verify.runners import EVALUATE, TorchRunner
 from reparamkit.verify.runners.base import BoundsSizes, InputSpec
 from reparamkit.verify.saved import input_hash, load_outputs
+from reparamkit.verify.stored import judge_stored, stored_budget
 from reparamkit.verify.subjects import Subject, open_subject
 from reparamkit.verify.supply import Supply, supply
 from reparamkit.verify.verdict import Equivalence
@@ -245,8 +247,15 @@ def _judged(
         inputs_hash=_hash(recorded),
     )
     records = allowed.recorded.records
+    theirs: Any = candidate.candidate.runner
     try:
         verdict = allowed.recorded.judge(candidate, rule=allowed.rule, measured=True, same_dtypes=False)
+        exact = None if allowed.rule else stored_budget(recorded, theirs, sides[1].precision)
+        if exact is not None and verdict.passed:
+            again = Adapted(
+                replace(candidate.candidate, runner=theirs.in_float64()), fed.names, fed.args, fed.kwargs
+            )
+            verdict = judge_stored(exact, exact.recorded, again, verdict)
     except UnusableInput as error:
         return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
     blind = blind_outputs(records, verdict, allowed.recorded.budgets().resolution)

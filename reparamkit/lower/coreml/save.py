@@ -11,18 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import torch
 from torch.export import ExportedProgram
 
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
-from reparamkit.lower.coreml.convert import convert
+from reparamkit.lower.coreml.convert import Keep, convert
+from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
 from reparamkit.lower.coreml.keep import kept
 from reparamkit.lower.coreml.labels import check_fits, read_labels
 from reparamkit.lower.coreml.metadata import Facts, description, entries
-from reparamkit.lower.coreml.names import identifiers
+from reparamkit.lower.coreml.names import identifiers, operator_origins
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import write_package
 from reparamkit.lower.coreml.prepare import prepared
@@ -38,6 +40,7 @@ from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.reference import Reference
 from reparamkit.verify.runners.coreml import CoreMlRunner
 from reparamkit.verify.sizes import DynamicAxes
+from reparamkit.verify.stored import judge_stored, stored_budget
 from reparamkit.verify.verdict import Equivalence
 
 
@@ -181,21 +184,32 @@ def _saved(
     outputs = identifiers(plain_names(reference.output_names), inputs)
     made = prepared(program, [*inputs, *outputs], subject.inner)
     keep, said = kept(options, made)
-    model = convert(
-        made,
-        sizes,
-        options,
-        input_names=inputs,
-        output_names=outputs,
-        image_bias=subject.image_bias,
-        labels=labels,
-        keep=keep,
-    )
     found: list[tuple[Equivalence, Counter[str]]] = []
+    lost: list[Lost] = []
+    stay: list[str] = []
+
+    def lowered(keep: Keep | None) -> Any:
+        return convert(
+            made,
+            sizes,
+            options,
+            input_names=inputs,
+            output_names=outputs,
+            image_bias=subject.image_bias,
+            labels=labels,
+            keep=keep,
+        )
+
+    def measure(model: Any) -> list[Lost]:
+        with TemporaryDirectory() as folder:
+            trial = Path(folder) / "trial.mlpackage"
+            write_package(model, trial, metadata={}, description="")
+            records = _narrowed(reference, sizes).records
+            return measured(CoreMlRunner(trial), records, made)
 
     def write(target: Path) -> None:
         write_package(
-            model,
+            lowered(keep),
             target,
             metadata=entries(subject.facts, options),
             description=description(subject.facts, options),
@@ -204,13 +218,36 @@ def _saved(
     def verify(target: Path) -> None:
         runner = CoreMlRunner(target)
         verdict = _judged(reference, runner, sizes, options.precision)
+        if options.precision == "float16" and not stay:
+            lost[:] = measured(runner, _narrowed(reference, sizes).records, made)
         if not verdict.passed:
-            raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}", verdict)
+            said = f"; float16 loses most at {in_words(lost[:3])}" if lost else ""
+            raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}{said}", verdict)
         before_it_appears()
         found.append((verdict, Counter(runner.operators)))
 
-    write_verified(path, write, verify)
+    if options.keep_float32 == "auto":
+        stay, lost = settled(lowered, measure)
+        keep = exactly(stay)
+    while True:
+        try:
+            write_verified(path, write, verify)
+            break
+        except NotEquivalent:
+            more = next_choice(lost, stay) if options.keep_float32 == "auto" else []
+            if not more:
+                raise
+            stay += more
+            keep = exactly(stay)
     verdict, operators = found[0]
+    if stay:
+        taken = [each for each in lost if each.origin in stay]
+        said = [
+            f"{len(stay)} of {len(set(operator_origins(made)))} layers stay in float32, where float16 "
+            f"loses most: {in_words(taken)}"
+        ]
+    elif lost:
+        said.append(f"float16 loses most at {in_words(lost[:3])}")
     notes = [
         *earlier,
         f"for {options.target} and later, in {options.precision}; {_in_words(inputs, sizes)}",
@@ -230,24 +267,16 @@ def _judged(
         UnusableInput: rounding errors are as large as the network's outputs, so that nothing can be told.
     """
     allowed = allowance(reference, precision)
-    recorded = allowed.recorded
-    records = [record for record in recorded.records if _admitted(record, sizes)]
-    notes = list(recorded.notes)
-    if len(records) < len(recorded.records):
-        notes = [note for note in notes if not note.startswith("free axes")]
-    narrowed = Recorded(
-        records,
-        recorded.oracle,
-        recorded.precision,
-        recorded.structured,
-        recorded.seed,
-        notes,
-        recorded.floor_ulps,
-    )
-    compared = WithTruthValues(runner, [truth.dtype for truth in reference.records[0].truths])
+    dtypes = [truth.dtype for truth in reference.records[0].truths]
     try:
         # Core ML has no integers of 64 bits.
-        verdict = narrowed.judge(compared, rule=allowed.rule, same_dtypes=False)
+        verdict = _narrowed(allowed.recorded, sizes).judge(
+            WithTruthValues(runner, dtypes), rule=allowed.rule, same_dtypes=False
+        )
+        exact = stored_budget(reference, runner, precision)
+        if exact is not None and verdict.passed:
+            again = WithTruthValues(runner.in_float64(), dtypes)
+            verdict = judge_stored(exact, _narrowed(exact.recorded, sizes), again, verdict)
     except UnusableInput as error:
         if precision == "float32":
             raise
@@ -258,6 +287,23 @@ def _judged(
         ) from error
     stated = [allowed.stated] if precision == "float16" else []
     return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes))
+
+
+def _narrowed(recorded: Recorded, sizes: Sequence[Sizes]) -> Recorded:
+    """The probes of the sizes that the package takes."""
+    records = [record for record in recorded.records if _admitted(record, sizes)]
+    notes = list(recorded.notes)
+    if len(records) < len(recorded.records):
+        notes = [note for note in notes if not note.startswith("free axes")]
+    return Recorded(
+        records,
+        recorded.oracle,
+        recorded.precision,
+        recorded.structured,
+        recorded.seed,
+        notes,
+        recorded.floor_ulps,
+    )
 
 
 def _admitted(record: Record, sizes: Sequence[Sizes]) -> bool:

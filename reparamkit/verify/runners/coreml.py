@@ -77,6 +77,12 @@ class CoreMlRunner:
         moved.program = dataclasses.replace(self.program, constants=constants)
         return moved
 
+    def in_float64(self) -> CoreMlRunner:
+        """The same file, computed in float64 from its weights as they are stored."""
+        other = copy.copy(self)
+        other.arithmetic = torch.float64
+        return other
+
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether Core ML would take inputs of these sizes."""
         try:

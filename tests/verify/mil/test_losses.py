@@ -49,7 +49,8 @@ def test_the_errors_add_up_to_what_float16_costs(tmp_path: Path) -> None:
     together = math.sqrt(sum(loss.error**2 for loss in found))
     assert real_error(made) / 2 < together < real_error(made) * 4  # with the rounding of the weights
     assert sum(loss.share for loss in found) == pytest.approx(1.0)
-    assert {loss.operation.kind for loss in found} == {"conv"}
+    assert {loss.operation.kind for loss in found} == {"cast", "conv"}  # the input is rounded too
+    assert all(0 < loss.rounding <= 1 for loss in found)
     assert found == sorted(found, key=lambda loss: -loss.error)
 
 
@@ -72,8 +73,9 @@ def test_what_leaves_the_range_loses_everything(tmp_path: Path) -> None:
         ("mul", 1 / 3),
         ("relu", 1 / 3),
         ("mul", 1 / 3),
+        ("cast", 0.0),
     ]
-    assert all(math.isinf(loss.error) for loss in found)
+    assert [math.isinf(loss.error) for loss in found] == [True, True, True, False]
 
 
 def test_same_seed_same_losses(tmp_path: Path) -> None:
@@ -92,4 +94,21 @@ def test_a_mask_of_minus_infinity_is_exact(tmp_path: Path) -> None:
         return mb.softmax(x=mb.add(x=x, y=mask.astype(np.float32)), axis=-1)
 
     found = losses(program(masked, tmp_path), [X])
-    assert [math.isfinite(loss.error) for loss in found] == [True, True]
+    assert all(math.isfinite(loss.error) for loss in found)
+
+
+def test_what_stays_in_float32_loses_nothing(tmp_path: Path) -> None:
+    def in_float16(operation: Any) -> bool:
+        return not operation.name.startswith(("up", "down", "relu", "conv_1", "conv_2"))
+
+    precision = ct.transform.FP16ComputePrecision(op_selector=in_float16)
+    saved = save(
+        lambda x: net(x, shift=1000.0),
+        X,
+        tmp_path / "net.mlpackage",
+        passes=True,
+        compute_precision=precision,
+    )
+    found = losses(open_program(saved), [X])
+    assert not [loss for loss in found if loss.operation.name.startswith("up")]
+    assert max(loss.error for loss in found) < 1e-3
