@@ -332,6 +332,6 @@ def _convolutions(facts: Facts, operators: Counter[str]) -> list[str]:
     if operators["conv"] == folded:
         return []
     return [
-        f"it holds {operators['conv']} conv for the {folded} convolutions of the folded network (what depends "
-        "on no input is computed beforehand)"
+        f"it holds {operators['conv']} conv for the {folded} convolutions of the folded network (what "
+        "depends on no input is computed beforehand)"
     ]
