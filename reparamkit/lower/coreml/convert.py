@@ -68,6 +68,7 @@ def convert(
                 classifier_config=classifier(labels, output_names[0], ct) if labels else None,
                 minimum_deployment_target=getattr(ct.target, options.target),
                 compute_precision=_precision(options, keep, ct),
+                pass_pipeline=_passes(ct),
                 skip_model_load=True,
             )
     except UnusableInput:
@@ -76,6 +77,17 @@ def convert(
         with quiet():  # coremltools leaves the removal of its temporary folders to the garbage collection
             traceback.clear_frames(error.__traceback__)
         raise CannotConvert(reason_of(error)) from error
+
+
+def _passes(ct: Any) -> Any:
+    """coremltools' own passes, but for those that compute something else.
+
+    One turns a scale and a shift into a batch norm of mean 0, variance 1 and the usual epsilon of 1e-5, which
+    makes every value smaller by 5e-6 of itself.
+    """
+    passes = ct.PassPipeline()
+    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
+    return passes
 
 
 def _image(name: str, shape: Any, image: Any, bias: Sequence[float] | None, ct: Any) -> Any:

@@ -52,6 +52,11 @@ NETWORKS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, Any], Tensor]]
         {},
         MAP,
     ),
+    "a scale and a shift": (
+        lambda self, x: x.tanh() * self.scale + self.shift,
+        {"scale": torch.tensor([2.0, -3.0, 0.5]).view(1, 3, 1, 1), "shift": torch.ones(1, 3, 1, 1)},
+        MAP,
+    ),
     "an input as an output": (lambda self, x: (x, x.relu()), {}, MAP),
     "a truth as an output twice": (lambda self, x: (x > 0, x > 0), {}, MAP),
     "a constant as an output": (lambda self, x: (x.relu(), self.table), {"table": torch.arange(3.0)}, MAP),
