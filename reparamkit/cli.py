@@ -50,9 +50,10 @@ InputOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        metavar="SHAPE",
-        help="Shape of an input, such as 1x3x224x224; once for every input, in order. Needed where the "
-        "source does not know its own.",
+        metavar="[NAME:]SHAPE[:DTYPE][:KIND]",
+        help="An input, such as 1x3x224x224, image:1x3x224x224:uint8 or ids:1x77:int64:0..999; once for "
+        "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
+        "does not know its own.",
     ),
 ]
 ModelOption = Annotated[
@@ -274,9 +275,9 @@ def _opened(
     source: str, model: str | None, trust_pickle: bool, shapes: list[str] | None, say: Any
 ) -> tuple[Source, Any]:
     import reparamkit as rk
-    from reparamkit.inputs import normal_inputs
+    from reparamkit.verify.described import examples, parse
 
-    inputs = normal_inputs(shapes) if shapes else None
+    inputs = examples(parse(shapes)) if shapes else None
     say(f"opening {source}")
     opened = rk.load(source, model=model, trust_pickle=trust_pickle)
     if inputs is None and opened.example_inputs is None and not opened.example_kwargs:

@@ -6,7 +6,7 @@ dict (keyword arguments). Inside the package they are always a pair `(args, kwar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -78,22 +78,6 @@ def _step(key: Any) -> str:
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
-
-
-def normal_inputs(shapes: Sequence[str], seed: int = 0) -> Args:
-    """Zero-mean normal float32 inputs of the shapes written as "1x3x224x224", in order, from a seed.
-
-    Raises:
-        UnusableInput: a shape that cannot be read.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for text in shapes:
-        try:
-            made.append(torch.randn(shape_of(text), generator=generator))
-        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
-            raise UnusableInput(f"an input of shape {text} does not fit into memory") from error
-    return tuple(made)
 
 
 def shape_of(text: str) -> tuple[int, ...]:

@@ -56,6 +56,23 @@ def branchy() -> nn.Module:
     return randomised(Branchy())
 
 
+class Words(nn.Module):
+    """Integers and a mask come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 6)
+        self.mix = nn.Conv1d(6, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.mix(self.table(ids).transpose(1, 2)))) * mask[:, None]
+
+
+def words() -> nn.Module:
+    return randomised(Words())
+
+
 def training() -> nn.Module:
     return branchy().train()
 
@@ -320,6 +337,20 @@ def test_a_reference_model_by_name(
     targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
     assert sum("conv2d" in t for t in targets) == left
     assert not any("batch_norm" in t or "add" in t for t in targets)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_inputs_that_are_no_images(run: Run, tmp_path: Path, named: bool) -> None:
+    ids, mask = ("ids:", "mask:") if named else ("", "")
+    inputs = ["--input", f"{ids}2x9:int64:0..49", "--input", f"{mask}2x9:bool"]
+    result = run("fold", f"{HERE}:words", *inputs, "-o", "words.onnx")
+    assert result.status == 0, result.err
+    model = onnx.load(tmp_path / "words.onnx")
+    assert [entry.name for entry in model.graph.input] == ["ids", "mask"]
+    types = [entry.type.tensor_type.elem_type for entry in model.graph.input]
+    assert types == [onnx.TensorProto.INT64, onnx.TensorProto.BOOL]
+    assert "1 operator that might be expected to fold and stays" in result.out
+    refused(run("fold", f"{HERE}:words", "--input", "2x9:int64"), "integers need a range")
 
 
 def test_a_callable_of_a_module_in_the_current_folder(

@@ -75,7 +75,8 @@ def _refusals(report: Report) -> list[RenderableType]:
     groups: dict[tuple[str, str], list[int]] = {}
     for i, refusal in enumerate(report.refusals):
         groups.setdefault((refusal.operator, re.sub(r"'[^']*'|[0-9.]+", "", refusal.reason)), []).append(i)
-    title = f"{_number(len(report.refusals), 'operator')} that might be expected to fold and stay"
+    stay = "stays" if len(report.refusals) == 1 else "stay"
+    title = f"{_number(len(report.refusals), 'operator')} that might be expected to fold and {stay}"
     table = Table(box=None, pad_edge=False)
     table.add_column("operator")
     table.add_column("where", overflow="fold")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from reparamkit.errors import UnusableInput
+from reparamkit.inputs import Args, Kwargs
 from reparamkit.verify import patterns
 
 _DTYPES = {
@@ -123,6 +124,21 @@ def parse(texts: Sequence[str]) -> list[Described]:
     if twice:
         raise UnusableInput(f"the input {twice[0]!r} is described twice")
     return found
+
+
+def examples(described: Sequence[Described], seed: int = 0) -> Args | Kwargs:
+    """A draw of every input: by place if none has a name, by name if all have.
+
+    Raises:
+        UnusableInput: some have a name and some have none, or one does not fit into memory.
+    """
+    drawn = [entry.example(seed, place) for place, entry in enumerate(described)]
+    names = [entry.name for entry in described if entry.name]
+    if names and len(names) < len(drawn):
+        raise UnusableInput(
+            f"the input {names[0]!r} is described by name and another by place: name all or none"
+        )
+    return dict(zip(names, drawn, strict=True)) if names else tuple(drawn)
 
 
 def describe_tensor(name: str, tensor: torch.Tensor) -> Described:

@@ -7,7 +7,7 @@ import torch
 
 from reparamkit.errors import UnusableInput
 from reparamkit.verify import patterns
-from reparamkit.verify.described import Described, Kind, parse
+from reparamkit.verify.described import Described, Kind, examples, parse
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,17 @@ def test_images_of_floating_point_bound_the_example_only() -> None:
     assert pixels.bounded == Kind("image", 0.0, 255.0)
     assert ids.bounded == Kind("0..9", 0.0, 9.0)
     assert Described("", (1,), torch.float32, Kind("0..1", 0, 1)).bounded is not None
+
+
+def test_examples_by_place_or_by_name() -> None:
+    described = parse(["1x3x4x4", "2x5:int64:0..3"])
+    image, ids = examples(described)
+    assert isinstance(image, torch.Tensor)
+    assert isinstance(ids, torch.Tensor)
+    assert (image.shape, ids.dtype) == ((1, 3, 4, 4), torch.int64)
+    named = examples(parse(["image:1x3x4x4", "ids:2x5:int64:0..3"]))
+    assert isinstance(named, dict)
+    assert list(named) == ["image", "ids"]
+    assert torch.equal(named["image"], image)
+    with pytest.raises(UnusableInput, match=r"'image' is described by name and another by place: name all"):
+        examples(parse(["image:1x3x4x4", "2x5:int64:0..3"]))
