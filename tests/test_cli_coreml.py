@@ -54,7 +54,7 @@ def test_every_option(run: Run, tmp_path: Path) -> None:
     )
     assert result.status == 0, result.err
     assert "for iOS16 and later, in float16; image: 1x3x32x32 or 1x3x48x64" in result.out
-    assert "candidate is float16: floor 2.0e-03" in result.out
+    assert "weights rounded to float16" in result.out
     assert "1 of 6 operators stay in float32: head" in result.out
     spec = spec_of(tmp_path / "net.mlpackage")
     assert spec.specificationVersion == 7

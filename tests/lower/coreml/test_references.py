@@ -10,7 +10,7 @@ from reparamkit.models import names
 from tests.sweeps import coreml as sweep
 
 SMALL = [name for name in names() if sweep.parameters_of(name) <= sweep.MOST_PARAMETERS]
-FAST = ["repvgg_a0", "convnextv2_atto"]
+FAST = ["repvgg_a0"]
 
 
 def _lowered(name: str, precision: str, folder: Path) -> sweep.Row:
