@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from reparamkit.lower.coreml.arguments import check_arguments, without_constants
 from reparamkit.lower.coreml.constants import fold_constants
 from reparamkit.lower.coreml.names import name_operators
-from reparamkit.lower.coreml.ranks import add_call, flat_linear, unbound_early
+from reparamkit.lower.coreml.ranks import add_call, flat_linear, merged_axes, unbound_early
 from reparamkit.lower.coreml.toolbox import CannotConvert, reason_of
 from reparamkit.quiet import quiet
 
@@ -130,4 +130,4 @@ _ASSERTIONS = frozenset(
 _ROUNDS = 4
 """One operator taken apart may leave another that has to be."""
 
-MENDS = (aliases, assertions, unbound_early, flat_linear, distinct_outputs)
+MENDS = (aliases, assertions, unbound_early, flat_linear, merged_axes, distinct_outputs)

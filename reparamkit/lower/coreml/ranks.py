@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -64,6 +65,68 @@ def _take_early(
         assert user.target is operator.getitem
         user.replace_all_uses_with(parts[user.args[1]])  # type: ignore[index]
         graph.erase_node(user)
+
+
+def merged_axes(graph: fx.Graph) -> None:
+    """Axes that stay neighbours while six or more are permuted between two views are one axis.
+
+    coremltools has a way of its own for such permutations, which gets some of them wrong (a swap of the last
+    two of six axes); it looks at no permutation of fewer.
+    """
+    for permute in list(graph.nodes):
+        if permute.target not in (aten.permute.default, aten.transpose.int):
+            continue
+        view = permute.args[0]
+        shape = list(permute.args[0].meta["val"].shape)
+        ends = _views_behind(permute)
+        if len(shape) <= MOST_AXES or view.target not in _VIEWS or not ends:
+            continue
+        runs = _neighbours(_order(permute, len(shape)))
+        if len(runs) > MOST_AXES or not all(type(size) is int for size in shape):
+            continue
+        before = sorted(runs)
+        sizes = [math.prod(shape[axis] for axis in run) for run in before]
+        with graph.inserting_before(permute):
+            merged = add_call(graph, permute, aten.reshape.default, view.args[0], sizes)
+            order = [before.index(run) for run in runs]
+            made = add_call(graph, permute, aten.permute.default, merged, order)
+        for end in ends:
+            end.args = (made, *end.args[1:])
+            end.target = aten.reshape.default
+
+
+def _views_behind(node: fx.Node) -> list[fx.Node]:
+    """The views that read a node, through copies; none if anything else does."""
+    found = []
+    for user in node.users:
+        if user.target in _VIEWS:
+            found.append(user)
+        elif user.target is aten.clone.default and (behind := _views_behind(user)):
+            found += behind
+        else:
+            return []
+    return found
+
+
+def _order(permute: fx.Node, rank: int) -> list[int]:
+    if permute.target is aten.permute.default:
+        axes: Any = permute.args[1]
+        return [int(axis) % rank for axis in axes]
+    order = list(range(rank))
+    first, second = (int(axis) % rank for axis in permute.args[1:3])  # type: ignore[arg-type]
+    order[first], order[second] = second, first
+    return order
+
+
+def _neighbours(order: list[int]) -> list[list[int]]:
+    """Runs of axes that follow each other before and after."""
+    runs = [order[:1]]
+    for axis in order[1:]:
+        if axis == runs[-1][-1] + 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return runs
 
 
 def flat_linear(graph: fx.Graph) -> None:

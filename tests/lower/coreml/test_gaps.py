@@ -30,6 +30,11 @@ def _six_axes(self: Any, x: Tensor) -> Tensor:
     return self.linear(windows).view(1, 3, 4, 4, 4)
 
 
+def _swapped(self: Any, x: Tensor) -> Tensor:
+    windows = self.linear(x.view(1, 3, 2, 4, 2, 4).transpose(3, 4))
+    return self.linear(windows.transpose(-1, -2)).transpose(-1, -2).reshape(12, 16)
+
+
 def _filled(self: Any, x: Tensor) -> Tensor:
     table = torch.zeros(1, 2, 8)
     table[:, 1] = torch.arange(8)
@@ -44,6 +49,7 @@ NETWORKS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, Any], Tensor]]
     "addcmul": (lambda self, x: torch.addcmul(x, x.relu(), x.sigmoid(), value=0.5), {}, MAP),
     "alias": (lambda self, x: torch.ops.aten.alias(x.relu()) * x.tanh(), {}, MAP),
     "queries, keys and values of six axes": (_windows, {"qkv": nn.Linear(12, 36)}, TOKENS),
+    "two axes of six swapped": (_swapped, {"linear": nn.Linear(4, 4)}, MAP),
     "a linear layer of six axes": (_six_axes, {"linear": nn.Linear(4, 4)}, MAP),
     "a table filled step by step": (_filled, {}, MAP),
     "resized weights": (_bicubic, {"embedding": nn.Parameter(torch.randn(1, 3, 5, 5))}, MAP),
