@@ -151,6 +151,7 @@ def _work(row: Row, target: Path, memory: float) -> None:
         row.status, row.reason = "cannot tell", str(error)
     except Exception as error:
         row.reason = f"{type(error).__name__}: {error}"
+    row.reason = row.reason.replace(f"{target.parent}/", "")
     target.write_text(json.dumps(asdict(row)))
 
 
