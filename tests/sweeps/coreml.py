@@ -26,9 +26,11 @@ import torch
 import reparamkit as rk
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml import CannotConvert, CoreMlOptions
+from reparamkit.lower.coreml.toolbox import coremltools
 from tests.sweeps.jobs import GIGABYTE, _commit, default_results
 from tests.sweeps.networks import build_timm, timm_jobs
 from tests.sweeps.timm_families import say
+from tests.timm_import import import_timm
 
 PAGE = Path(__file__).with_name("coreml.md")
 MOST_PARAMETERS = 100_000_000
@@ -223,10 +225,8 @@ def cells(row: Row) -> list[str]:
 
 def page(rows: list[Row]) -> str:
     """The page: a summary and two tables."""
-    import coremltools
-    import timm
-
-    versions = f"coremltools {coremltools.__version__}, torch {torch.__version__}, timm {timm.__version__}"
+    made_with = f"coremltools {coremltools().__version__}, torch {torch.__version__}"
+    versions = f"{made_with}, timm {import_timm().__version__}"
     made = f"rows made {min(r.made for r in rows)} to {max(r.made for r in rows)}"
     commits = ", ".join(sorted({r.commit for r in rows}))
     parts = [
