@@ -166,15 +166,28 @@ def lower(row: Row, path: Path) -> None:
     folded = rk.fold(model, inputs, dynamic=dynamic)
     del model
     row.folded = sum(count for name, count in folded.after.items() if name in ("conv1d", "conv2d", "conv3d"))
-    (saved,) = folded.save(path, coreml=CoreMlOptions(precision=row.precision))
+    saved = _saved(folded, row, path)
     row.converted = saved.operators["conv"]
     row.operators = sum(saved.operators.values())
     verdict = saved.equivalence
     row.e0, row.e1, row.budget = verdict.e0, verdict.e1, verdict.budget
     row.megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
     row.takes = next(note for note in saved.notes if note.startswith("for ")).partition("; ")[2]
-    row.notes = [note for note in saved.notes if "could not be kept" in note or "it holds" in note]
+    row.notes += [note for note in saved.notes if "could not be kept" in note or "it holds" in note]
     row.status = "ok"
+
+
+def _saved(folded: rk.Folded, row: Row, path: Path) -> Any:
+    """In float16 with what needs it in float32, if it does not pass without."""
+    try:
+        return folded.save(path, coreml=CoreMlOptions(precision=row.precision))[0]
+    except NotEquivalent:
+        if row.precision != "float16":
+            raise
+    saved = folded.save(path, coreml=CoreMlOptions(precision=row.precision, keep_float32="auto"))[0]
+    kept = next(note for note in saved.notes if "stay in float32" in note)
+    row.notes.append(f"with `--coreml-keep-float32 auto`: {kept}")
+    return saved
 
 
 def _network(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
