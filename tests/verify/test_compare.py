@@ -199,3 +199,16 @@ def test_a_module_that_takes_one_size_is_no_failure() -> None:
     found = run(pooled, stubborn).comparison
     assert found.status == "same"
     assert any(note.startswith("not compared at another batch, another size") for note in found.notes)
+
+
+def test_outputs_that_are_true_or_false() -> None:
+    def signs(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.conv(x)
+        return y, y > 0.5
+
+    def other(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.conv(x)
+        return y, y > 0.4
+
+    assert outcome(Lambda(signs), Lambda(signs))[0] == "same"
+    assert outcome(Lambda(signs), Lambda(other))[0] == "different"
