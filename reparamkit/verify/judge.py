@@ -220,7 +220,9 @@ def _compare(
     scale = budgets.scale(place, group) if floating else 1.0
     metrics = None
     if measured or rule is not None:
-        size = scale if floating else float(truth.values.double().abs().max()) if truth.values.numel() else 0.0
+        size = (
+            scale if floating else float(truth.values.double().abs().max()) if truth.values.numel() else 0.0
+        )
         metrics = measure(values, truth.values, size, 2 * truth.noise)
         if found.conflict is not None:
             metrics = replace(
