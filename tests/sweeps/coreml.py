@@ -253,7 +253,11 @@ def page(rows: list[Row]) -> str:
             found = [row for row in rows if row.kind == kind and row.precision == precision]
             if found:
                 parts.append(f"- {kind}, {precision}: {_summary(found)}")
-    for kind, title in (("reference", "Reference models"), ("timm", "timm: the smallest of each family")):
+    families = {row.name for row in rows if row.kind == "timm"}
+    for kind, title in (
+        ("reference", "Reference models"),
+        ("timm", f"timm: the smallest network of {len(families)} families"),
+    ):
         parts.append(f"## {title}")
         table = [header(), ["---"] * len(header())]
         table += [
