@@ -36,7 +36,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_progress, _report, _complain = cli_console.progress, cli_console.report, cli_console.complain
 
 SourceArgument = Annotated[
     str,
@@ -159,12 +158,12 @@ def fold(
         ),
         output or [],
     )
-    _check_distinct([*(output or []), *([json_file] if json_file else [])])
+    cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
-    with _progress() as say:
+    with cli_console.progress() as say:
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         paths = output or [_default_output(opened)]
-        _check_distinct([*paths, *([json_file] if json_file else [])])
+        cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
         import reparamkit as rk
         from reparamkit.api import require_none_undone
@@ -175,8 +174,8 @@ def fold(
             require_none_undone(folded)
         if folded.parts and not output:
             paths = [path.with_suffix(".pt") for path in paths]
-            _check_distinct([*paths, *([json_file] if json_file else [])])
-        with _progress() as say:
+            cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
             folded.save(*paths, coreml=package)
     _tell(opened.name, folded, json_file)
@@ -200,7 +199,7 @@ def inspect(
     if json_file:
         check_writable(json_file)
     _check_spared(source, json_file)
-    with _progress() as say:
+    with cli_console.progress() as say:
         opened, inputs = _opened(source, model, trust_pickle, shapes, say)
         say(f"reading {opened.name}")
         import reparamkit as rk
@@ -222,7 +221,7 @@ def models(
     from reparamkit.report.catalogue import show_all, show_one
 
     found = [info(n) for n in (names() if name is None else [name])]
-    with _report() as console:
+    with cli_console.report() as console:
         if name is None:
             show_all(found, console)
         else:
@@ -256,10 +255,10 @@ def main() -> None:
     try:
         app(prog_name="reparamkit")  # under `python -m` too
     except NotEquivalent as error:
-        _complain(f"verification failed: {error}")
+        cli_console.complain(f"verification failed: {error}")
         sys.exit(1)
     except ReparamkitError as error:
-        _complain(f"error: {error}")
+        cli_console.complain(f"error: {error}")
         sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
@@ -267,7 +266,7 @@ def main() -> None:
         raise
     except Exception:
         traceback.print_exc()
-        _complain("error: this should not have happened; please report it with the lines above")
+        cli_console.complain("error: this should not have happened; please report it with the lines above")
         sys.exit(3)
 
 
@@ -285,18 +284,6 @@ def _opened(
             f"{source} does not say what its inputs look like; give --input, for instance --input 1x3x224x224"
         )
     return opened, inputs
-
-
-def _check_distinct(paths: list[Path]) -> None:
-    from reparamkit.errors import UnusableInput
-    from reparamkit.lower import check_writable
-
-    seen: set[Path] = set()
-    for path in paths:
-        check_writable(path)
-        if path.resolve() in seen:
-            raise UnusableInput(f"{path} is named for two outputs")
-        seen.add(path.resolve())
 
 
 def _check_spared(source: str, json_file: Path | None) -> None:
@@ -340,7 +327,7 @@ def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None
     )
     if json_file is not None:
         write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
-    with _report() as console:
+    with cli_console.report() as console:
         show(report, console)
 
 

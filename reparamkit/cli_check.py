@@ -131,7 +131,7 @@ def check(
 
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
-    from reparamkit import cli
+    from reparamkit import cli_console
     from reparamkit.errors import UnusableInput
     from reparamkit.verify.criteria import Criteria
     from reparamkit.verify.described import parse
@@ -147,7 +147,7 @@ def check(
     _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
     limits = Criteria(atol, rtol, psnr, cosine, top1)
     described = parse(shapes or [])
-    with cli._progress() as say:
+    with cli_console.progress() as say:
         compared = _comparer(coreml_runtime)(
             None if reference_outputs else reference,
             candidate,
@@ -166,7 +166,7 @@ def check(
     _write_reports(document, json_file, junit_file, html_file, time.monotonic() - started)
     from reparamkit.report.check_text import show_check
 
-    with cli._report() as console:
+    with cli_console.report() as console:
         show_check(document, console)
     raise typer.Exit(compared.comparison.exit_status)
 
@@ -192,10 +192,10 @@ def _document(compared: Compared, command: str) -> Document:
 
 
 def _check_outputs(outputs: list[Path], sides: list[str], read: list[Path | None]) -> None:
-    from reparamkit import cli
+    from reparamkit import cli_console
     from reparamkit.errors import UnusableInput
 
-    cli._check_distinct(outputs)
+    cli_console.check_distinct(outputs)
     taken = {Path(side).resolve(): side for side in (*sides, *(str(path) for path in read if path))}
     for path in outputs:
         if path.resolve() in taken:

@@ -1,4 +1,4 @@
-"""Where the command line writes: the report to stdout, progress and complaints to stderr."""
+"""Where the command line writes: the report to stdout, progress and complaints to stderr, files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -64,3 +65,16 @@ def _aside(console: Console, text: str) -> None:
         console.print(text, soft_wrap=True)
     except OSError:  # the exit status says it too
         _abandon(sys.stderr)
+
+
+def check_distinct(paths: list[Path]) -> None:
+    """Find out whether all outputs can be written, each to a place of its own."""
+    from reparamkit.errors import UnusableInput
+    from reparamkit.lower import check_writable
+
+    seen: set[Path] = set()
+    for path in paths:
+        check_writable(path)
+        if path.resolve() in seen:
+            raise UnusableInput(f"{path} is named for two outputs")
+        seen.add(path.resolve())

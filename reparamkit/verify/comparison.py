@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from reparamkit.verify.json_number import json_number
 from reparamkit.verify.locate.location import Location
-from reparamkit.verify.verdict import Equivalence, OutputError, exceeds, json_number
+from reparamkit.verify.verdict import Equivalence, OutputError, exceeds
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
 EXIT_STATUS = {SAME: 0, DIFFERENT: 1, CANNOT_TELL: 2}

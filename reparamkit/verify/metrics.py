@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from reparamkit.verify.verdict import json_number
+from reparamkit.verify.json_number import json_number
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from reparamkit.verify.metrics import Metrics
+from reparamkit.verify.json_number import json_number
+from reparamkit.verify.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,3 @@ def exceeds(entry: OutputError) -> float:
     if entry.budget > 0:
         return entry.e1 / entry.budget
     return math.inf if entry.e1 > 0 else 0.0
-
-
-def json_number(value: float | None) -> float | str | None:
-    """The number, or the text "inf", "-inf" or "nan" for one that JSON lacks."""
-    if value is None or math.isfinite(value):
-        return value
-    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
