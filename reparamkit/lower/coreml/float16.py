@@ -58,17 +58,19 @@ def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedP
 
     Args:
         runner: the package.
-        records: probes of sizes that it takes; the first of the given or normal ones are used.
+        records: probes of sizes that it takes. Rounding is measured on the first of the given or normal
+            ones, whether the range does on that with the largest outputs as well.
         program: what was converted, with its operators named.
 
     Raises:
         UnusableInput: the package cannot be evaluated.
     """
-    plain = [record for record in records if record.probe.group in GIVEN | {NORMAL}]
-    feeds = [
-        feed(runner.program, runner.declared, *record.probe.inputs(), runner.path.name)
-        for record in (plain or list(records))[:_MEASURED]
-    ]
+    plain = [record for record in records if record.probe.group in GIVEN | {NORMAL}] or list(records)
+    largest = max(records, key=lambda record: max((truth.scale for truth in record.truths), default=0.0))
+    feeds, extreme = (
+        [feed(runner.program, runner.declared, *each.probe.inputs(), runner.path.name) for each in chosen]
+        for chosen in (plain[:_MEASURED], [largest])
+    )
     named = {node.name: str(node.meta[ORIGIN]) for node in program.graph.nodes if ORIGIN in node.meta}
     places = _Places(runner.program, named)
     shares: dict[str, float] = {}
@@ -80,8 +82,17 @@ def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedP
         rounding[origin] = rounding.get(origin, 0.0) + loss.share * loss.rounding
         if math.isinf(loss.error):
             beyond.add(origin)
+    for loss in losses(runner.program, extreme, passes=0):  # the range has to do for the other probes as well
+        if math.isinf(loss.error):
+            beyond.add(places.origin(loss.operation))
+    shares = dict.fromkeys(beyond, 0.0) | shares
     found = [
-        Lost(origin, share, origin in beyond, places.readers(origin) if rounding[origin] > share / 2 else ())
+        Lost(
+            origin,
+            share,
+            origin in beyond,
+            places.readers(origin) if 2 * rounding.get(origin, 1) > share else (),
+        )
         for origin, share in shares.items()
     ]
     return sorted(found, key=lambda lost: (not lost.beyond, -lost.share))

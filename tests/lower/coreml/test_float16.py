@@ -86,6 +86,13 @@ def test_what_leaves_the_range_of_float16_stays(tmp_path: Path) -> None:
     assert made.equivalence.passed
 
 
+def test_the_range_has_to_do_for_large_inputs_too(tmp_path: Path) -> None:
+    made, program = saved(Wide(0.0, 4e3), tmp_path, AUTO)
+    assert made.equivalence.passed
+    assert any("(beyond its range)" in note for note in made.notes)
+    assert "far" in in_float32(program)
+
+
 def test_without_that_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises((rk.NotEquivalent, rk.UnusableInput), match=r"float16|float32"):
         saved(Wide(0.0, 1e6), tmp_path, PLAIN)

@@ -132,6 +132,11 @@ def test_gathering(ios: int) -> None:
             ),
             Case("one", lambda x: mb.gather(x=x, indices=np.int32(3), axis=-1), lambda x: x[..., 3]),
             Case(
+                "one of a list",
+                lambda x: mb.mul(x=x, y=mb.gather(x=np.float32([2, 3, 4]), indices=np.int32(1), axis=0)),
+                lambda x: x * 3,
+            ),
+            Case(
                 "grid", lambda x: mb.gather(x=x, indices=grid, axis=1), lambda x: np.take(x.numpy(), grid, 1)
             ),
             Case(

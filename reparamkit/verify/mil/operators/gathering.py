@@ -37,12 +37,11 @@ def gather(call: Call) -> torch.Tensor:
         raise CannotEvaluate(f"has batch_dims {batch} for the axis {axis}")
     inner = indices.shape[batch:]
     if not batch:
-        return x.index_select(axis, indices.reshape(-1)).reshape(
-            *x.shape[:axis], *inner, *x.shape[axis + 1 :]
-        )
+        taken = x.index_select(axis, indices.reshape(-1))
+        return taken.reshape((*x.shape[:axis], *inner, *x.shape[axis + 1 :]))
     flat = indices.reshape(*indices.shape[:batch], *[1] * (axis - batch), -1, *[1] * (x.dim() - axis - 1))
     taken = torch.gather(x, axis, flat.expand(*x.shape[:axis], -1, *x.shape[axis + 1 :]))
-    return taken.reshape(*x.shape[:axis], *inner, *x.shape[axis + 1 :])
+    return taken.reshape((*x.shape[:axis], *inner, *x.shape[axis + 1 :]))
 
 
 @operator("gather_along_axis", "x indices axis validate_indices")
