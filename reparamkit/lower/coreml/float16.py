@@ -29,6 +29,7 @@ from reparamkit.verify.runners.coreml import CoreMlRunner, feed
 
 _SUFFIX = "_cast_fp16"  # coremltools' own, for an operator that it turned to float16
 _INVERSE = "_inversed_"  # and for a product that it made of a division
+_INPUT = "the input "
 _NAMED = 3
 _MEASURED = 2
 _ENOUGH = 0.5
@@ -117,7 +118,7 @@ class _Places:
         if operation.kind == "cast":
             (name,) = operation.inputs["x"]
             source = self._made_by.get(name)
-            return f"the input {name}" if source is None else self.origin(source)
+            return _INPUT + name if source is None else self.origin(source)
         # An operator that makes an output is not called after its layer, but its weights are.
         read = [name for names in operation.inputs.values() for name in names]
         weights = [name.removeprefix("p_") for name in read if name in self._constants]
@@ -169,7 +170,7 @@ def settled(
 
 def first_choice(lost: Sequence[Lost], kept: Iterable[str] = ()) -> list[str]:
     """What stays in float32 besides `kept`: all that is beyond float16's range, or what loses most."""
-    others = [each for each in lost if each.origin not in set(kept)]
+    others = [each for each in lost if each.origin not in set(kept) and not each.origin.startswith(_INPUT)]
     beyond = [each.origin for each in others if each.beyond]
     if beyond:
         return beyond
@@ -187,7 +188,8 @@ def next_choice(lost: Sequence[Lost], kept: Iterable[str]) -> list[str]:
     """As many again as stay already, those that lose most; empty where there are no more."""
     already = set(kept)
     others = [o for each in lost for o in (each.origin, *each.readers) if o not in already]
-    return list(dict.fromkeys(others))[: max(1, len(already))]
+    others = [origin for origin in dict.fromkeys(others) if not origin.startswith(_INPUT)]
+    return others[: max(1, len(already))]
 
 
 def in_words(lost: Sequence[Lost]) -> str:

@@ -118,6 +118,9 @@ def test_choices() -> None:
     assert next_choice(LOST, ["a", "b"]) == ["c", "d"]
     assert next_choice(LOST, ["a", "b", "c", "d"]) == []
     assert next_choice(LOST, []) == ["a"]
+    rounded_input = Lost("the input image", 0.9, False, ("a",))
+    assert first_choice([rounded_input, Lost("a", 0.1, False)]) == ["a"]
+    assert next_choice([rounded_input], ["a"]) == []
 
 
 def test_words() -> None:
