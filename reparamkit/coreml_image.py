@@ -13,9 +13,12 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
-from reparamkit.coreml import export, facts_of, input_names, widened
+from reparamkit.coreml_network import export, facts_of, input_names, widened
 from reparamkit.errors import UnusableInput
+from reparamkit.folding.census import census
+from reparamkit.folding.rewrite import fold_program
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml import Facts, ImageInput
 from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of
@@ -55,8 +58,6 @@ def behind_an_image(folded: Folded, image: ImageInput) -> ImageNetwork:
     Raises:
         UnusableInput: the network takes something else than one image.
     """
-    from reparamkit.api import fold
-
     program = folded._program
     assert isinstance(program, Program)
     example = _image_example(folded, image)
@@ -64,18 +65,17 @@ def behind_an_image(folded: Folded, image: ImageInput) -> ImageNetwork:
     free = {axis for axis in program.axes.get(0, {}) if axis > 0}
     dynamic = "auto" if free else False
     with quiet():
-        whole = fold(Normalised(folded.module, image, example.dtype), pixels, dynamic=dynamic, verify=False)
+        whole = _refolded(Normalised(folded.module, image, example.dtype), pixels, dynamic)
     shift = None
-    if sum(whole.after.values()) > sum(folded.after.values()):
+    if whole.operators > sum(folded.after.values()):
         with quiet():
-            whole = fold(Scaled(folded.module, image, example.dtype), pixels, dynamic=dynamic, verify=False)
+            whole = _refolded(Scaled(folded.module, image, example.dtype), pixels, dynamic)
         shift = shift_of(image)
     original = folded._original
     if isinstance(original, ExportedProgram):
         original = original.module()
     _move_stem(whole.module, folded.module)
-    assert isinstance(whole._program, Program)
-    axes = {axis: symbol for axis, symbol in whole._program.axes.get(0, {}).items() if axis in free}
+    axes = {axis: symbol for axis, symbol in whole.axes.items() if axis in free}
     return ImageNetwork(
         whole.module,
         Normalised(original, image, example.dtype).eval(),
@@ -85,6 +85,22 @@ def behind_an_image(folded: Folded, image: ImageInput) -> ImageNetwork:
         shift,
         input_names(folded),
     )
+
+
+@dataclass(frozen=True)
+class _Refolded:
+    """A folded module, how many operators it calls, and its input's free axes."""
+
+    module: fx.GraphModule
+    operators: int
+    axes: dict[int, str]
+
+
+def _refolded(network: nn.Module, pixels: torch.Tensor, dynamic: str | bool) -> _Refolded:
+    program = capture(network.eval(), (pixels,), {}, dynamic=dynamic)
+    module = fold_program(program).module
+    counts = census(module.graph, dict(module.named_modules()))
+    return _Refolded(module, sum(counts.values()), program.axes.get(0, {}))
 
 
 def _move_stem(whole: nn.Module, folded: nn.Module) -> None:
