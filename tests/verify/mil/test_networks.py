@@ -22,7 +22,6 @@ FAMILIES = [
     "replknet_31b",
     "fastvit_sa12",
     "convnextv2_atto",
-    "fcmae_atto",
 ]
 
 
