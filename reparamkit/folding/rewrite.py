@@ -21,6 +21,7 @@ from reparamkit.capture.program import Program
 from reparamkit.folding import siblings
 from reparamkit.folding.findings import Fold, Refusal, counted, named, refusals, short
 from reparamkit.folding.forms import Form
+from reparamkit.folding.hoisting import hoist
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import Terms, numbers
@@ -64,6 +65,7 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
 
 
 def _folded(program: Program) -> Outcome:
+    hoist(program)
     host = Host(program)
     chosen, proven, unproven, failed = _proven_plan(host)
     surgery = Surgery(host)

@@ -223,6 +223,7 @@ def _root(program: Program, graph: fx.Graph) -> nn.Module:
             parent.add_module(last, program.submodules[name])
             continue
         tensor = program.state[name]
+        tensor = tensor.to(program.added.get(name, tensor.dtype))
         if name in program.parameters:
             key = id(tensor)
             if key not in owned:

@@ -550,7 +550,37 @@ class _Builder:
         sides = ", ".join(map(str, shape[2:]))
         return self.line(f"{v}.transpose(1, 2).reshape({v}.shape[0], {channels}, {sides})", v, dims=dims)
 
+    def attention(self, v: str) -> str:
+        """Three pieces of a linear layer's output, a factor here or there."""
+        channels, size = self.shape(v)[-1], self.int(1, 4)
+        layer = self.module(nn.Linear(channels, 3 * size, bias=self.coin()))
+        whole = self.line(f"{layer}({v})", v, dims=-1)
+        if whole == v or len(self.shape(whole)) != 3:
+            return v
+        cut = self.pick(
+            [
+                f"{whole}.chunk(3, -1)",
+                f"{whole}.reshape({whole}.shape[0], -1, 3, {size}).permute(2, 0, 1, 3).unbind(0)",
+                f"{whole}.view({whole}.shape[0], -1, {size}, 3).unbind(3)",
+            ]
+        )
+        name = f"v{len(self.net.lines)}"
+        self.env[name] = self.net.run(cut, self.env)
+        self.net.lines.append((name, cut))
+        self.read.update((whole, name))
+        q, k, w = (self.line(f"{name}[{i}]", whole, dims=-1) for i in range(3))
+        if self.coin():
+            q = self.line(f"{q} * {self.factor()}", q, dims=-1)
+        if self.coin():
+            k = self.line(f"{k} + {self.tensor(size)}", k, dims=-1)
+        scores = self.line(f"{q} @ {k}.transpose(-2, -1)", q, k, dims=-1)
+        if self.coin():
+            scores = self.line(f"{scores} / {abs(self.factor())}", scores, dims=-1)
+        return self.line(f"{scores}.softmax(-1) @ {w}", scores, w, dims=-1)
+
     def last_axis(self, v: str) -> str:
+        if self.int(0, 3) == 0:
+            v = self.attention(v)
         for _ in range(self.int(1, 4)):
             kind, channels = self.int(0, 6), self.shape(v)[-1]
             if kind <= 1:
