@@ -136,12 +136,11 @@ class _Hoisting:
         layer = self._layer(top)
         if any(n.target in _CUTS and not _cuts_fixed_length(n) for n in path):
             raise _Kept("it is cut along an axis whose length varies")
-        if (
-            layer.target not in _LAYERS
-            or not _runs(layer)
-            or any(n not in self.constants for n in layer.all_input_nodes[1:])
-        ):
+        weights = layer.all_input_nodes[1:]
+        if layer.target not in _LAYERS or not _runs(layer) or any(n not in self.constants for n in weights):
             raise _Kept("no layer is above it")
+        if "conv" in str(layer.target) and layer.meta["val"].ndim != weights[0].meta["val"].ndim:
+            raise _Kept("the layer has no batch")
         if top.meta["val"].dtype != node.meta["val"].dtype:
             raise _Kept("the layer computes in another type")
         return _Target(node, operand, reader, value, top, tuple(path))

@@ -159,3 +159,12 @@ def test_in_float32_it_is_rounded_once() -> None:
     module = fold_program(capture(net, (IMAGE.float(),), dynamic=False)).module
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert all(y.dtype is torch.float32 for y in module(IMAGE.float()))
+
+
+def test_an_unbatched_convolution_is_left_alone() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        one, two = m.conv(x[0]).chunk(2, 1)
+        return (one * 2.0).relu(), two.relu()
+
+    kept = left(forward, IMAGE, conv=nn.Conv2d(4, 8, 1))
+    assert kept.count("mul") == 1
