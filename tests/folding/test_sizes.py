@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reparamkit as rk
+from reparamkit.capture.sizes import SizeGuards
 from reparamkit.folding import cost
 from tests.nets import Net, fold, noise, randomised
 
@@ -113,3 +114,12 @@ def test_an_argument_that_is_no_tensor_is_settled() -> None:
         folded(x, 3, "relu")
     with pytest.raises(ValueError, match=r"captured with mode = 'relu'.* given 'plain'"):
         folded(x, 2, "plain")
+
+
+def test_an_assumption_that_divides_by_zero_does_not_hold() -> None:
+    guards = SizeGuards([(0, 1)], ["size 1 of 'x'"], ["n0 >= 2", "n0 % (n0 - 3) == 0"])
+    guards(torch.zeros(1, 4))
+    with pytest.raises(
+        ValueError, match=r"assumes size 1 of 'x' % \(size 1 of 'x' - 3\) == 0, and was given"
+    ):
+        guards(torch.zeros(1, 3))
