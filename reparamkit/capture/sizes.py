@@ -74,7 +74,7 @@ class SizeGuards(nn.Module):
         try:
             answers = self._check(*sizes)
         except ZeroDivisionError:  # an assumption divides by something that has no length at these sizes
-            answers = [self.holds([text], sizes) for text in self.assumptions]
+            answers = tuple(self.holds([text], sizes) for text in self.assumptions)
         for i, holds in enumerate(answers):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))

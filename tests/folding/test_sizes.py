@@ -117,9 +117,7 @@ def test_an_argument_that_is_no_tensor_is_settled() -> None:
 
 
 def test_an_assumption_that_divides_by_zero_does_not_hold() -> None:
-    guards = SizeGuards([(0, 1)], ["size 1 of 'x'"], ["n0 >= 2", "n0 % (n0 - 3) == 0"])
+    guards = SizeGuards([(0, 1)], ["the width"], ["n0 >= 2", "n0 % (n0 - 3) == 0"])
     guards(torch.zeros(1, 4))
-    with pytest.raises(
-        ValueError, match=r"assumes size 1 of 'x' % \(size 1 of 'x' - 3\) == 0, and was given"
-    ):
+    with pytest.raises(ValueError, match=r"it assumes the width % \(the width - 3\) == 0, and was given"):
         guards(torch.zeros(1, 3))
