@@ -3,8 +3,8 @@
     python -m tests.benchmarks.fold_vs_timm [--rounds 5]
 
 folds the smallest network of each of timm's thirteen files with hand-written folds (both of byobnet's),
-captured at full size beforehand, and has timm fold the same networks, by turns, each round in a process of its
-own. Prints the processor time of both in sum, and the ratio of their medians. Wanted: at most 1.
+captured at full size beforehand, and has timm fold the same networks, by turns, each round in a process of
+its own. Prints the processor time of both in sum, and the ratio of their medians. Wanted: at most 1.
 """
 
 from __future__ import annotations
