@@ -71,9 +71,13 @@ class Network:
         self.onnx = onnx.load(self.path)
 
 
+_NOT_IN_ONNX = frozenset(("transposed_norm_grouped", "transposed_branches_grouped"))
+"""ONNX's reference evaluator, which says what a changed file computes, fails at grouped transposed layers."""
+
+
 def names() -> list[str]:
     """Every network, the models last."""
-    return [*catalogue.BLOCKS, *MODEL_SHARES]
+    return [*(name for name in catalogue.BLOCKS if name not in _NOT_IN_ONNX), *MODEL_SHARES]
 
 
 def shares(count: int, chosen: list[str]) -> dict[str, int]:
