@@ -80,9 +80,10 @@ def hoist(program: Program) -> None:
     for node in nodes:
         if node.target in _MAPS:
             try:
-                hoisting.raise_(node)
+                found = hoisting.find(node)
             except (_Kept, RuntimeError, ValueError, TypeError, IndexError):
-                continue
+                continue  # operators that do not run on the channels' numbers stay as they are
+            hoisting.rewrite(*found)
 
 
 class _Hoisting:
@@ -91,8 +92,8 @@ class _Hoisting:
         self.constants = Constants(program)
         self._raised: set[fx.Node] = set()
 
-    def raise_(self, node: fx.Node) -> None:
-        """Move one map up, or raise."""
+    def find(self, node: fx.Node) -> tuple[_Target, Tensor, Tensor]:
+        """Where a map can rise to, and its factor and offset there; raises where it cannot."""
         target = self._target(node)
         shape = _shape(target.root)
         axis = len(shape) - 1 if self._layer(target.root).target is aten.linear.default else 1
@@ -109,7 +110,7 @@ class _Hoisting:
             raise _Kept("it differs within a channel")
         factor, offset = factor.view(sides), offset.view(sides)
         self._check(target, factor, offset)
-        self._rewrite(target, factor, offset)
+        return target, factor, offset
 
     def _target(self, node: fx.Node) -> _Target:
         operand, others = node.args[0], node.all_input_nodes[1:]
@@ -202,7 +203,8 @@ class _Hoisting:
         if not float((after - expected).abs().max()) <= _CLOSE * float(expected.abs().max()):
             raise _Kept("the check in float64 failed")
 
-    def _rewrite(self, target: _Target, factor: Tensor, offset: Tensor) -> None:
+    def rewrite(self, target: _Target, factor: Tensor, offset: Tensor) -> None:
+        """Write the map down behind the layer, and take it out where it was."""
         graph, root = self.program.graph, target.root
         made, current = [], root
         for function, numbers, neutral in (

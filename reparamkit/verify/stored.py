@@ -7,12 +7,13 @@ from dataclasses import replace
 from reparamkit.verify.allowance import Allowance, weights_allowance
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.runners import Runner
+from reparamkit.verify.runners.base import ComputesInFloat64
 from reparamkit.verify.verdict import Equivalence
 
 
 def stored_budget(recorded: Recorded, candidate: object, precision: str) -> Allowance | None:
     """The budget of `weights_allowance`; None as there, and where the candidate cannot compute in float64."""
-    return weights_allowance(recorded, precision) if hasattr(candidate, "in_float64") else None
+    return weights_allowance(recorded, precision) if isinstance(candidate, ComputesInFloat64) else None
 
 
 def judge_stored(

@@ -98,6 +98,13 @@ class StatesPrecision(Protocol):
 
 
 @runtime_checkable
+class ComputesInFloat64(Protocol):
+    """A runner that can be had computing in float64, from its weights as they are stored."""
+
+    def in_float64(self) -> Runner: ...
+
+
+@runtime_checkable
 class Jitterable(Protocol):
     """A runner that can be had with weights that are off by a few ulp (see `reparamkit.verify.noise`)."""
 
