@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
 from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
-from reparamkit.folding.depthwise import convolve
+from reparamkit.folding.unrolled import convolve
 from reparamkit.folding.numbers import Terms
 
 aten = torch.ops.aten
@@ -144,27 +144,28 @@ class Realisation:
         False if one overflows, or if a layer or factor that is not zero vanishes.
         """
         for item in self.layers:
-            if item.module is None:
-                continue
-            for parameter in item.module.parameters():
-                exact = _largest(parameter)
-                parameter.data = parameter.detach().to(dtype=like.dtype, device=like.device)
-                rounded = _largest(parameter)
-                if not math.isfinite(rounded) or (exact > 0.0 and rounded == 0.0):
+            for parameter in item.module.parameters() if item.module is not None else ():
+                exact = parameter.detach()
+                rounded = exact.to(dtype=like.dtype, device=like.device)
+                parameter.data = rounded
+                size = largest(rounded)
+                if not math.isfinite(size) or (size == 0.0 and largest(exact) > 0.0):
                     return False
         numbers = [factor for _, factor in self.factors] + [self.shift]
+        if all(n in (0.0, 1.0) for n in numbers):
+            return True
         kept = torch.tensor(numbers, dtype=torch.float64).to(like.dtype)
         return bool(torch.isfinite(kept).all()) and all(
             bool(k != 0) == (n != 0) for k, n in zip(kept, numbers, strict=True)
         )
 
 
-def _largest(parameter: Tensor) -> float:
+def largest(numbers: Tensor) -> float:
     """The largest magnitude; NaN if there is one."""
-    if not parameter.numel():
+    if not numbers.numel():
         return 0.0
-    low, high = torch.aminmax(parameter.detach())
-    return max(-float(low), float(high)) if bool(low == low) else math.nan
+    low, high = (float(n) for n in torch.aminmax(numbers))
+    return max(-low, high) if low == low else math.nan
 
 
 def _is_depthwise_1x1(module: nn.Module | None) -> bool:
@@ -208,6 +209,8 @@ def _gathered(maps: list[AffineMap]) -> list[Tensor]:
     A map per channel beside it is then a product alone. Maps with channels on different axes keep their own.
     """
     biases = [m.kernel.new_zeros(m.structure.outputs) if m.bias is None else m.bias for m in maps]
+    if len(maps) < 2:
+        return biases
     carrier = next((i for i, m in enumerate(maps) if not m.structure.per_channel), None)
     if carrier is None or len({m.structure.dims for m in maps}) > 1:
         return biases

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
-from reparamkit.folding.depthwise import convolve
+from reparamkit.folding.unrolled import convolve
 from reparamkit.folding.forms import Form, Node
 from reparamkit.folding.host import Host, bundle_of
-from reparamkit.folding.layers import Realisation
+from reparamkit.folding.layers import Realisation, largest
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
 from reparamkit.operators import Affine, Bordered, Through
@@ -129,9 +129,8 @@ def prove_lift(host: Host, form: Form) -> float:
 
 
 def _error(expected: Tensor, found: Tensor) -> float:
-    difference = (found - expected).abs().max().item()
-    scale = expected.abs().max().item()
-    return float(difference / scale) if scale > 0 else float(difference)
+    difference, scale = largest(found - expected), largest(expected)
+    return difference / scale if scale > 0 else difference
 
 
 def _inputs(host: Host, terms: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
@@ -220,20 +219,22 @@ def _shapes(
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
         (d,) = dims
-        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d), strict=False):
+        looking = sum(not _same_everywhere(host.nodes[i]) for i in inside)
+        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d, looking), strict=False):
             shapes = {}
             for s in terms:
                 own = [g for source, g in maps if source == s]
-                shape = list(captured[s])
+                shape = [min(n, 2 + axis % 2) for axis, n in enumerate(captured[s])]
+                shape[ndim - d - 1] = captured[s][ndim - d - 1]
                 if ndim > d + 1:
                     shape[0] = batch
                 for axis in range(d):
-                    shape[ndim - d + axis] = _length_in(own[0] if own else None, axis, outputs[axis], slack)
+                    shape[ndim - d + axis] = _length_in(
+                        own[0] if own else None, axis, outputs[axis], slack[axis]
+                    )
                 shapes[s] = tuple(shape)
             if all(n > 0 for shape in shapes.values() for n in shape):
                 yield False, shapes
-            if d == 0 or all(_same_everywhere(host.nodes[i]) for i in inside):
-                return
     elif not dims:
         yield False, {s: (*(min(n, 3) for n in shape[:1]), *shape[1:]) for s, shape in captured.items()}
     yield True, captured
@@ -247,19 +248,26 @@ def _same_everywhere(node: Node) -> bool:
     )
 
 
-def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slack: int) -> int:
+def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slack: bool) -> int:
     if isinstance(g, Geometry):
         return g.length_in(axis, length_out, slack * (g.stride[axis] - 1))
     return length_out if g is None else g.length_in(axis, length_out) or 0
 
 
-def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int) -> list[tuple[tuple[int, ...], int]]:
+_Lengths = tuple[tuple[int, ...], tuple[bool, ...]]
+
+
+def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking: int) -> list[_Lengths]:
     """Output lengths per axis that all maps have in common, odd and even ones where there are both.
 
-    Where there are two axes or more, odd, even and minimal ones lie on different axes of the same input. With
-    each, whether inputs are the shortest or the longest that give it. Transposed convolutions
-    of different strides may have no length in common.
+    With each, whether inputs are the shortest or the longest that give it. `looking` operators see more than
+    the position that they write. Where none does, one small size says all. Where one does, what is folded
+    into it cannot move its window, and odd, even, shortest, and longest lie on different axes of one
+    size. Where several do, there is a second size, as small as it can be. Transposed convolutions of
+    different strides may have no length in common.
     """
+    if not looking:
+        return [(tuple(2 - axis % 2 for axis in range(d)), (False,) * d)]
     odd, even, one = [], [], []
     for axis in range(d):
         need, period = 1, 1
@@ -275,9 +283,11 @@ def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int) -> list[
         one.append(common[0])
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
     if d == 1:
-        return [(tuple(mixed), 0), (tuple(even), 1), (tuple(one), 0)]
+        return [(tuple(mixed), (False,)), (tuple(even), (True,)), (tuple(one), (False,))]
+    if looking == 1:
+        return [(tuple(mixed), tuple(axis % 2 == 1 for axis in range(d)))]
     least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
-    return [(tuple(mixed), 0), (tuple(least), 1)]
+    return [(tuple(mixed), (False,) * d), (tuple(least), (True,) * d)]
 
 
 def _needed(g: Geometry | Transposed, axis: int) -> int:
