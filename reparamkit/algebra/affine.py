@@ -111,8 +111,13 @@ def add(a: Numbers, b: Numbers) -> Numbers:
     assert not isinstance(structure, Scalar)
     if isinstance(structure, Transposed):
         a, b = scattered(a), scattered(b)
-    kernel = placed(a, structure)
-    kernel += placed(b, structure)
+    if _fills(b, structure):
+        a, b = b, a
+    if _fills(a, structure) and _fills(b, structure):
+        kernel = a.kernel + b.kernel
+    else:
+        kernel = a.kernel.clone() if _fills(a, structure) else placed(a, structure)
+        kernel[_places(b, structure)] += _regrouped(b.kernel, b.structure.groups, structure.groups)
     bias = a.bias if b.bias is None else _plus(a.bias, b.bias)
     return _with_bias(structure, kernel, bias)
 
@@ -189,7 +194,7 @@ def _turned(kernel: Tensor) -> Tensor:
 
 def _with_bias(structure: Geometry | Transposed, kernel: Tensor, bias: Tensor | None) -> AffineMap:
     if structure.unit or structure.has_bias == (bias is None):
-        structure = replace(structure, has_bias=bias is not None, unit=False)
+        structure = geo.with_numbers(structure, has_bias=bias is not None)
     return AffineMap(structure, kernel, bias)
 
 
@@ -205,9 +210,14 @@ def _summed(m: AffineMap) -> Tensor:
 def _carried(after: AffineMap, bias: Tensor) -> Tensor:
     """(outputs,): the response of `after` to the constant `bias`."""
     g = after.structure
-    per_group = g.groups, g.outputs // g.groups, g.inputs // g.groups
-    per_channel = after.kernel.reshape(*after.kernel.shape[:2], -1).sum(2).view(per_group)
-    return torch.bmm(per_channel, bias.view(g.groups, g.inputs // g.groups, 1)).flatten()
+    if g.channelwise:
+        return _summed(after) * bias
+    taps = math.prod(g.window)
+    spread = bias.repeat_interleave(taps) if taps > 1 else bias
+    if g.groups == 1:
+        return torch.mv(after.kernel.reshape(g.outputs, -1), spread)
+    per_group = after.kernel.reshape(g.groups, g.outputs // g.groups, -1)
+    return torch.bmm(per_group, spread.view(g.groups, -1, 1)).flatten()
 
 
 def _per_input(scale: Tensor, g: Windowed) -> Tensor:
@@ -235,13 +245,21 @@ def _regrouped(kernel: Tensor, groups: int, fewer: int) -> Tensor:
 def placed(part: AffineMap, whole: Windowed) -> Tensor:
     """A fresh kernel of structure `whole` that holds `part` and zeros."""
     kernel = _regrouped(part.kernel, part.structure.groups, whole.groups)
-    first, step = offsets(part.structure, whole)
     wide = kernel.new_zeros(*kernel.shape[:2], *whole.window)
-    where = tuple(
-        slice(f, f + s * (w - 1) + 1, s) for f, s, w in zip(first, step, part.structure.window, strict=True)
-    )
-    wide[(slice(None), slice(None), *where)] = kernel
+    wide[_places(part, whole)] = kernel
     return wide
+
+
+def _fills(part: AffineMap, whole: Windowed) -> bool:
+    """Whether its kernel is laid out like that of `whole`."""
+    return part.structure.groups == whole.groups and part.structure.window == whole.window
+
+
+def _places(part: AffineMap, whole: Windowed) -> tuple[slice, ...]:
+    """Where the taps of `part` lie in a kernel of structure `whole`."""
+    first, step = offsets(part.structure, whole)
+    taps = zip(first, step, part.structure.window, strict=True)
+    return (slice(None), slice(None), *(slice(f, f + s * (w - 1) + 1, s) for f, s, w in taps))
 
 
 def _convolved(after: AffineMap, before: AffineMap, whole: Geometry | Transposed) -> Tensor:

@@ -78,6 +78,7 @@ W = TypeVar("W", Geometry, Transposed)
 _REMEMBERED = 4096  # the blocks of a network are much alike
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def pointwise(inputs: int, outputs: int, groups: int, dims: int, *, has_bias: bool) -> Geometry:
     """A one-tap map without padding."""
     ones, zeros = (1,) * dims, (0,) * dims
@@ -89,6 +90,7 @@ def channelwise(channels: int, dims: int, *, has_bias: bool) -> Geometry:
     return pointwise(channels, channels, channels, dims, has_bias=has_bias)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def convolution(
     inputs: int,
     outputs: int,
@@ -106,6 +108,12 @@ def convolution(
     extent = tuple(p + q - d * (w - 1) for p, q, d, w in zip(near, far, dilation, window, strict=True))
     lo = tuple(-p for p in near)
     return Geometry(inputs, outputs, groups, window, stride, dilation, lo, extent, has_bias)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def with_numbers(structure: W, *, has_bias: bool) -> W:
+    """The same structure for a kernel that need not be one of ones."""
+    return replace(structure, has_bias=has_bias, unit=False)
 
 
 @lru_cache(maxsize=_REMEMBERED)

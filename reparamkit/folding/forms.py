@@ -146,10 +146,10 @@ class Forms:
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
         options = [list(self._through(node, part)) for part in meaning.parts]
         for chosen in itertools.product(*options):
-            choices = tuple(choice for choice, _ in chosen)
-            cuts = not any(choices)
+            choices = tuple([choice for choice, _ in chosen])
+            cuts = choices == (None,) * len(choices)
             try:
-                terms = _merged(term for _, terms in chosen for term in terms)
+                terms = _merged([term for _, terms in chosen for term in terms])
             except Inexact as reason:
                 self._note(node, choices, str(reason))
                 continue
@@ -248,8 +248,10 @@ class Forms:
         *,
         original: bool,
     ) -> Form:
-        values = [(structure, self.nodes[source].value) for source, structure in terms]
-        own = cost.total(values, node.value)
+        if len(terms) == 1:
+            own = cost.layer(terms[0][1], self.nodes[terms[0][0]].value, node.value)
+        else:
+            own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
         if original:
             own = _as_it_stands(node, terms, own)
         return Form(node.id, terms, choices, original, own)
@@ -334,9 +336,8 @@ def _is_identity(terms: Sequence[Term]) -> bool:
     return len(terms) == 1 and isinstance(terms[0][1], Scalar) and terms[0][1].identity
 
 
-def _merged(terms: Iterable[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
+def _merged(terms: Sequence[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
     """The terms with those of the same source added up. Raises `Inexact`."""
-    terms = list(terms)
     if len(terms) == 1:
         return (terms[0],)
     by_source: dict[int, Map] = {}
