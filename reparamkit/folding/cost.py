@@ -88,13 +88,8 @@ def upkeep(elements: int) -> float:
 
 def total(terms: Iterable[tuple[Map, Value]], result: Value) -> float:
     """The sum of several layers on several sources."""
-    cost, count = 0.0, 0
-    for structure, source in terms:
-        count += 1
-        cost += layer(structure, source, result)
-    if count == 1:
-        return cost
-    for structure, source in terms:
-        if isinstance(structure, Scalar) and not structure.has_bias:
-            cost -= layer(structure, source, result)
-    return cost + (count - 1) * addition(result)
+    terms = list(terms)
+    if len(terms) == 1:
+        return layer(*terms[0], result)
+    layers = [t for t in terms if not isinstance(t[0], Scalar) or t[0].has_bias]
+    return sum(layer(*t, result) for t in layers) + (len(terms) - 1) * addition(result)

@@ -248,10 +248,7 @@ class Forms:
         *,
         original: bool,
     ) -> Form:
-        if len(terms) == 1:
-            own = cost.layer(terms[0][1], self.nodes[terms[0][0]].value, node.value)
-        else:
-            own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
+        own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
         if original:
             own = _as_it_stands(node, terms, own)
         return Form(node.id, terms, choices, original, own)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
 from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
-from reparamkit.folding.unrolled import convolve
 from reparamkit.folding.numbers import Terms
+from reparamkit.folding.unrolled import convolve
 
 aten = torch.ops.aten
 

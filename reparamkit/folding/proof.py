@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
-from reparamkit.folding.unrolled import convolve
 from reparamkit.folding.forms import Form, Node
 from reparamkit.folding.host import Host, bundle_of
 from reparamkit.folding.layers import Realisation, largest
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
+from reparamkit.folding.unrolled import convolve
 from reparamkit.operators import Affine, Bordered, Through
 
 BAR = 1e-10
@@ -229,9 +229,7 @@ def _shapes(
                 if ndim > d + 1:
                     shape[0] = batch
                 for axis in range(d):
-                    shape[ndim - d + axis] = _length_in(
-                        own[0] if own else None, axis, outputs[axis], slack[axis]
-                    )
+                    shape[ndim - d + axis] = _length_in(own[0] if own else None, axis, outputs[axis], slack)
                 shapes[s] = tuple(shape)
             if all(n > 0 for shape in shapes.values() for n in shape):
                 yield False, shapes
@@ -254,20 +252,17 @@ def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slac
     return length_out if g is None else g.length_in(axis, length_out) or 0
 
 
-_Lengths = tuple[tuple[int, ...], tuple[bool, ...]]
-
-
-def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking: int) -> list[_Lengths]:
+def _lengths(
+    maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking: int
+) -> list[tuple[tuple[int, ...], bool]]:
     """Output lengths per axis that all maps have in common, odd and even ones where there are both.
 
-    With each, whether inputs are the shortest or the longest that give it. `looking` operators see more than
-    the position that they write. Where none does, one small size says all. Where one does, what is folded
-    into it cannot move its window, and odd, even, shortest, and longest lie on different axes of one
-    size. Where several do, there is a second size, as small as it can be. Transposed convolutions of
-    different strides may have no length in common.
+    Where there are two axes or more, odd and even lie on different axes of one size. `looking` operators see
+    more than the position that they write. Where none does, that size says all, and where one does that
+    skips nothing: what is folded into it does not move its window. Otherwise there is a second size, as
+    small as can be. With each size, whether inputs are the shortest or the longest that give it. Transposed
+    convolutions of different strides may have no length in common.
     """
-    if not looking:
-        return [(tuple(2 - axis % 2 for axis in range(d)), (False,) * d)]
     odd, even, one = [], [], []
     for axis in range(d):
         need, period = 1, 1
@@ -283,11 +278,11 @@ def _lengths(maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking:
         one.append(common[0])
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
     if d == 1:
-        return [(tuple(mixed), (False,)), (tuple(even), (True,)), (tuple(one), (False,))]
-    if looking == 1:
-        return [(tuple(mixed), tuple(axis % 2 == 1 for axis in range(d)))]
+        return [(tuple(mixed), False), (tuple(even), True), (tuple(one), False)][: 3 if looking else 1]
+    if not looking or (looking == 1 and all(s == 1 for _, g in maps for s in g.stride)):
+        return [(tuple(mixed), False)]
     least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
-    return [(tuple(mixed), (False,) * d), (tuple(least), (True,) * d)]
+    return [(tuple(mixed), False), (tuple(least), True)]
 
 
 def _needed(g: Geometry | Transposed, axis: int) -> int:

@@ -45,7 +45,9 @@ def batch_norm(call: Call) -> Meaning:
         scale = torch.rsqrt(var.load() + eps)
         if weight is not None:
             scale = scale * weight.load()
-        shift = mean.load() * -scale if bias is None else torch.addcmul(bias.load(), mean.load(), scale, value=-1)
+        shift = (
+            mean.load() * -scale if bias is None else torch.addcmul(bias.load(), mean.load(), scale, value=-1)
+        )
         return affine.channelwise(scale, shift, dims)
 
     return Affine((Part(value, geometry.channelwise(channels, dims, has_bias=True), load),))
