@@ -23,7 +23,7 @@ from reparamkit.folding.findings import short
 from reparamkit.folding.rewrite import Outcome, fold_program
 from reparamkit.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.parts import Parts, assemble, fold_parts, refused_calls
-from reparamkit.untouched import random_state_kept
+from reparamkit.untouched import attributes_kept, random_state_kept
 from reparamkit.verify.oracle import private_copy
 from reparamkit.weights import non_finite
 
@@ -58,6 +58,21 @@ def fold(
         NotEquivalent: the folded network is not the same function (`error.equivalence` has the numbers).
     """
     original, inputs, notes = _prepared(model, example_inputs)
+    with attributes_kept(original):
+        options |= {"dynamic": dynamic, "merge_siblings": merge_siblings}
+        return _fold(original, inputs, notes, verify=verify, **options)
+
+
+def _fold(
+    original: nn.Module | ExportedProgram,
+    inputs: tuple[Args, Kwargs],
+    notes: list[str],
+    *,
+    verify: bool,
+    dynamic: Any,
+    merge_siblings: bool,
+    **options: Any,
+) -> Folded:
     try:
         program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
@@ -103,14 +118,15 @@ def inspect(
     Arguments and errors as for `fold`.
     """
     original, inputs, notes = _prepared(model, example_inputs)
-    try:
-        program = capture(original, *inputs, dynamic=dynamic, **options)
-    except CannotCapture as error:
-        parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
-        return _findings_in(parts, notes)
-    _check_inputs(program, original, inputs)
-    before = census(program.graph)
-    return _findings(program, fold_program(program, merge_siblings=merge_siblings), before, notes)
+    with attributes_kept(original):
+        try:
+            program = capture(original, *inputs, dynamic=dynamic, **options)
+        except CannotCapture as error:
+            parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
+            return _findings_in(parts, notes)
+        _check_inputs(program, original, inputs)
+        before = census(program.graph)
+        return _findings(program, fold_program(program, merge_siblings=merge_siblings), before, notes)
 
 
 def _prepared(

@@ -17,6 +17,7 @@ from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
 from reparamkit.parts import Part, SteadyRunner, other_sizes
+from reparamkit.untouched import attributes_kept
 from reparamkit.verify import Equivalence, Reference, inputs_accepted_by
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ class Inspection:
     undone: tuple[Refusal, ...]
     parts: tuple[Part, ...]
 
+    def __str__(self) -> str:
+        return _told(self, None)
+
+    def __repr__(self) -> str:
+        return f"<Inspection: {'; '.join(str(self).splitlines())}>"
+
 
 @dataclass
 class Folded:
@@ -78,6 +85,12 @@ class Folded:
     _reference: Reference | None = None
     _exported: ExportedProgram | None = None
     saved: list[Saved] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return _told(self, self.equivalence)
+
+    def __repr__(self) -> str:
+        return f"<Folded: {'; '.join(str(self).splitlines())}>"
 
     def save(self, *paths: str | Path, coreml: CoreMlOptions | None = None) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
@@ -118,7 +131,8 @@ class Folded:
                 made = self.module if Path(paths[i]).suffix == ".pt" else self._export
                 done.append(lower_save(made, paths[i], reference, before_it_appears=following))
 
-        save_from(0)
+        with attributes_kept(self._original, self.module):
+            save_from(0)
         done.reverse()
         self.saved += done
         return done
@@ -161,6 +175,25 @@ class Folded:
 
     def _judge(self) -> Equivalence:
         return self._get_reference().judge(self.module)
+
+
+def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:
+    """What was found in a few lines; the findings themselves may be hundreds."""
+    changed = [
+        f"{operator} {before} -> {after}"
+        for operator in dict.fromkeys([*found.before, *found.after])
+        if (before := found.before.get(operator, 0)) != (after := found.after.get(operator, 0))
+    ]
+    counts = {
+        "folds": len(found.folds),
+        "operators that stay, with a reason": len(found.refusals),
+        "folds taken back": len(found.undone),
+    }
+    lines = [", ".join(f"{what}: {n}" for what, n in counts.items() if n or what == "folds")]
+    lines += [", ".join(changed)] if changed else []
+    if found.parts:
+        lines.append(f"{len(found.parts)} parts of a network that cannot be captured as a whole")
+    return "\n".join([*lines, found.sizes, *([equivalence.summary()] if equivalence is not None else [])])
 
 
 def _check_is_module_file(path: Path, why: CannotCapture) -> None:

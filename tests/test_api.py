@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 import reparamkit as rk
 from reparamkit.folding.layers import Realisation
+from reparamkit.verify.compare import compare
 from tests.capture.files import write_scripted, write_traced
 from tests.nets import assert_same, noise, randomised
 
@@ -545,6 +546,63 @@ def test_a_model_that_writes_to_its_buffers_is_untouched() -> None:
     assert folded.module.get_buffer("calls").item() == 0
     folded.module(image())
     assert folded.module.get_buffer("calls").item() == 1
+
+
+class Remembering(Branchy):
+    """A network that counts its calls, and keeps what it saw, in attributes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.last = 0, None
+        self.seen: dict[str, list[Any]] = {"shapes": []}
+        self.held = torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        self.last = x * 2
+        self.seen["shapes"].append(x.shape)
+        self.seen[f"call {self.calls}"] = []
+        if not torch.compiler.is_compiling():
+            self.held.add_(1)
+        return super().forward(x)
+
+
+def test_attributes_that_a_forward_changes_are_untouched(tmp_path: Path) -> None:
+    model, other = net(Remembering()), net(Remembering())
+    shapes = model.seen["shapes"]
+    folded = rk.fold(model, image())
+    assert len(folded.folds) == 2
+    folded.save(tmp_path / "net.pt2")
+    rk.inspect(model, image())
+    rk.check(model, other, image())
+    compare(model, other, inputs=image())
+    for each in (model, other):
+        assert (each.calls, each.last, each.seen) == (0, None, {"shapes": []})
+        assert torch.equal(each.held, torch.zeros(3))
+    assert model.seen["shapes"] is shapes
+
+
+def test_attributes_are_given_back_where_the_fold_fails() -> None:
+    model = net(Remembering())
+    with pytest.raises(rk.UnusableInput):
+        rk.fold(model, image()[:, :1])
+    assert (model.calls, model.last, model.seen) == (0, None, {"shapes": []})
+
+
+# What is printed of a result
+
+
+def test_a_result_says_in_a_few_lines_what_it_is() -> None:
+    model = net()
+    folded, found = rk.fold(model, image()), rk.inspect(model, image())
+    verdict, comparison = rk.check(model, folded.module, image()), compare(model, model, inputs=image())
+    assert str(folded).splitlines()[:2] == str(found).splitlines()[:2]
+    assert str(folded).splitlines()[0].startswith("folds: 2")
+    assert f"batch_norm {found.before['batch_norm']} -> 0" in str(folded)
+    assert "equivalent: error" in str(folded)
+    for result in (folded, found, verdict, comparison, comparison.comparison):
+        assert repr(result).startswith(f"<{type(result).__name__}: ")
+        assert len(repr(result)) < 500
 
 
 class Overwriting(Branchy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.inputs import normalise_inputs
+from reparamkit.untouched import attributes_kept
 from reparamkit.verify.reference import Reference
 from reparamkit.verify.sizes import DynamicAxes, Ranges
 from reparamkit.verify.verdict import Equivalence
@@ -38,8 +39,9 @@ def check(
             inputs, or no output of the reference is comparable or depends on the input.
     """
     args, kwargs = normalise_inputs(inputs)
-    recorded = Reference(reference, args, kwargs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges)
-    verdict = recorded.judge(candidate)
+    with attributes_kept(reference, candidate):
+        recorded = Reference(reference, args, kwargs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges)
+        verdict = recorded.judge(candidate)
     if verdict.passed and len(verdict.constant_outputs) == len(recorded.output_names):
         raise UnusableInput(
             "cannot tell whether the two are the same: no output of the reference depends on its input"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reparamkit.errors import ReparamkitError, UnusableInput
+from reparamkit.untouched import attributes_kept
 from reparamkit.verify.adapt import Adapted
 from reparamkit.verify.allowance import Allowance, allowance, criteria_rule
 from reparamkit.verify.axes import free_axes
@@ -66,6 +67,9 @@ class Compared:
     reference: Subject | None = None
     candidate: Adapted | None = None
 
+    def __repr__(self) -> str:
+        return f"<Compared: {self.comparison.summary()}>"
+
 
 def compare(
     reference: object,
@@ -110,7 +114,8 @@ def compare(
     asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where, coreml)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
-        return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
+        with attributes_kept(reference, candidate):
+            return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
     except ReparamkitError as error:
         return Compared(
             Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))

@@ -80,6 +80,12 @@ class Comparison:
     inputs_hash: str = ""
     location: Location | None = None
 
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.summary()}>"
+
     @property
     def passed(self) -> bool:
         return self.status == SAME

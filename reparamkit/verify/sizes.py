@@ -43,12 +43,13 @@ def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[st
     """
     seen: list[Sizes] = [sizes]
     large = [symbol for symbol, size in sizes.items() if size >= _SMALL]
+    small = [symbol for symbol in sizes if symbol not in large]
     proposals: list[tuple[str, Sizes]] = []
     for strategy in range(4):
         proposal = {}
         for symbol, size in sizes.items():
             if size < _SMALL:
-                options = _small_options(size)
+                options = _small_options(size, strategy + small.index(symbol))
             else:
                 options = _large_options(size, strategy, large.index(symbol))
             proposal[symbol] = _first_allowed(options, symbol, ranges, size)
@@ -129,8 +130,9 @@ def _within(proposal: Sizes, example: Sizes, ranges: Ranges | None) -> bool:
     return True
 
 
-def _small_options(size: int) -> list[int]:
-    return [3 if size != 3 else 2, size + 1, 2 * size, size + 2, size - 1]
+def _small_options(size: int, first: int) -> list[int]:
+    options = [3 if size != 3 else 2, size + 1, 2 * size, size + 2, size - 1]
+    return options[first % len(options) :] + options[: first % len(options)]
 
 
 def _large_options(size: int, strategy: int, position: int) -> list[int]:

@@ -98,6 +98,12 @@ class Equivalence:
     constant_outputs: tuple[str, ...] = field(default=())
     broken_probes: dict[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<Equivalence: {self.summary().splitlines()[0]}>"
+
     def worst(self) -> OutputError | None:
         """The output and probe with the largest error in terms of its budget."""
         return max(self.outputs, key=exceeds, default=None)

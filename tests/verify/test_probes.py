@@ -77,6 +77,14 @@ def test_axes_of_one_symbol_change_together() -> None:
         assert left.dtype is torch.float32
 
 
+def test_small_sizes_that_are_equal_get_different_ones() -> None:
+    """A toy example's height and width too: a net that takes no map of 3 by 3 still takes one of these."""
+    proposals = [p for _, p in other_sizes({"batch": 2, "height": 8, "width": 8}, {"height": (5, None)})]
+    assert all(p["height"] != p["width"] for p in proposals[:2])
+    assert all(p["height"] > 8 or p["width"] > 8 for p in proposals[:2])
+    assert len(proposals) > 2
+
+
 def test_other_sizes_stay_in_range_and_differ_from_the_example() -> None:
     sizes = {"batch": 2, "height": 224, "width": 224}
     ranges = {"batch": (1, 4), "height": (32, 300), "width": (32, None)}
