@@ -11,8 +11,13 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, fx
+from torch.fx.proxy import TraceError
+from torch.utils._sympy.functions import CleanDiv, FloorDiv, Max, Min, Mod, PythonMod
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+_WRITTEN = (FloorDiv, CleanDiv, Mod, PythonMod, Max, Min)
+"""Functions of integers that have an operator, or a function of torch's, which a graph can hold."""
 
 
 class InputSizes:
@@ -21,7 +26,7 @@ class InputSizes:
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
         self._axes: dict[sympy.Expr, tuple[fx.Node, int]] = {}
-        self._nodes: dict[sympy.Expr, fx.Node] = {}
+        self._nodes: dict[sympy.Expr, fx.Node | None] = {}
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         self._latest = inputs[-1] if inputs else None
         """The last input, or the last node that was written behind it."""
@@ -32,7 +37,7 @@ class InputSizes:
                     self._axes.setdefault(size.node.expr, (node, axis))
 
     def of(self, size: torch.SymInt) -> fx.Node | None:
-        """The node that computes this size; None if it depends on more than the inputs' sizes."""
+        """The node that computes this size; None if that takes more than the inputs' sizes and arithmetic."""
         expression = size.node.expr
         if expression in self._nodes:
             return self._nodes[expression]
@@ -46,14 +51,32 @@ class InputSizes:
             if expression.is_symbol:
                 found = self._graph.call_function(torch.ops.aten.sym_size.int, self._axes[expression])
             else:
-                result = sympy_interp(PythonReferenceAnalysis, symbols, expression)
-                if not isinstance(result, fx.Proxy):
+                written = self._written(before, symbols, expression)
+                if written is None:
+                    self._nodes[expression] = None
                     return None
-                found = result.node
-                self._evaluate(before, found)
+                found = written
         found.meta["val"] = size
         self._nodes[expression] = self._latest = found
         return found
+
+    def _written(
+        self, before: fx.Node, symbols: dict[sympy.Symbol, fx.Proxy], expression: sympy.Expr
+    ) -> fx.Node | None:
+        """The formula as nodes behind `before`; None, and no node, for one that cannot be written so."""
+        if not all(isinstance(function, _WRITTEN) for function in expression.atoms(sympy.Function)):
+            return None  # math.ceil, round and the like want a number
+        end = before.next
+        try:
+            result = sympy_interp(PythonReferenceAnalysis, symbols, expression)
+            if isinstance(result, fx.Proxy):
+                self._evaluate(before, result.node)
+                return result.node
+        except (TraceError, TypeError, NotImplementedError, AttributeError):
+            pass  # an operator that wants a number all the same
+        while end.prev is not before:
+            self._graph.erase_node(end.prev)
+        return None
 
     def _symbol(self, symbol: sympy.Symbol) -> fx.Proxy:
         node, axis = self._axes[symbol]

@@ -18,7 +18,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
 from reparamkit.capture.functional import functional_graph
 from reparamkit.capture.settled import SettledArguments, settled_arguments
-from reparamkit.capture.sizes import SizeGuards, size_guards
+from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.errors import CannotCapture
 
 Axes = dict[int, dict[int, str]]
@@ -62,6 +62,17 @@ class Program:
             return "free batch and spatial sizes"
         return "fixed sizes" if not free else "free batch size" if True in free else "free spatial sizes"
 
+    def hold(self, symbol: str, reason: str) -> None:
+        """Keep a size from varying that the network turned out to settle; the guards refuse any other."""
+        held = [(i, a) for i, axes in self.axes.items() for a, s in axes.items() if s == symbol]
+        for index, axis in held:
+            del self.axes[index][axis]
+        self.axes = {index: axes for index, axes in self.axes.items() if axes}
+        self.ranges.pop(symbol, None)
+        where = ", ".join(f"axis {axis} of input {index}" for index, axis in held)
+        if held:
+            self.notes.append(f"the size of {where} is not free: the network settles it by {reason}")
+
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a `get_attr` node is a tensor that no call changes."""
         return node.op == "get_attr" and node.target in self.state and node.target not in self.mutated
@@ -78,6 +89,8 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
     canonicalise(graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
     program.guards = size_guards(original, inputs)
+    for symbol, reason in held_sizes(program.guards, inputs).items():
+        program.hold(symbol, reason)
     program.settled = settled_arguments(inputs)
     return program
 

@@ -7,8 +7,8 @@ ruled out gets an answer, and a wrong one.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,35 +16,9 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-Place = tuple[int, int]
-"""Flat tensor index and axis."""
+from reparamkit.capture.conditions import Place, Unread, compiled, rewritten
 
-_ARITHMETIC = (
-    ast.Expression,
-    ast.BoolOp,
-    ast.And,
-    ast.Or,
-    ast.UnaryOp,
-    ast.Not,
-    ast.USub,
-    ast.BinOp,
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.FloorDiv,
-    ast.Mod,
-    ast.Pow,
-    ast.Compare,
-    ast.Eq,
-    ast.NotEq,
-    ast.Lt,
-    ast.LtE,
-    ast.Gt,
-    ast.GtE,
-    ast.Name,
-    ast.Load,
-    ast.Constant,
-)
+_LARGEST = 512
 
 
 class SizeGuards(nn.Module):
@@ -59,30 +33,36 @@ class SizeGuards(nn.Module):
     def __init__(self, places: Sequence[Place], names: Sequence[str], assumptions: Sequence[str]) -> None:
         super().__init__()
         self.places, self.names, self.assumptions = tuple(places), tuple(names), tuple(assumptions)
-        self._check = _compiled(self.assumptions, len(self.places))
+        self._check = compiled(self.assumptions, len(self.places))
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_check"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._check = _compiled(self.assumptions, len(self.places))
+        self._check = compiled(self.assumptions, len(self.places))
 
     def forward(self, *inputs: Tensor) -> None:
         """Any shapes; nothing is computed."""
         sizes = [inputs[index].shape[axis] for index, axis in self.places]
-        try:
-            answers = self._check(*sizes)
-        except ZeroDivisionError:  # an assumption divides by something that has no length at these sizes
-            answers = tuple(self.holds([text], sizes) for text in self.assumptions)
-        for i, holds in enumerate(answers):
+        for i, holds in enumerate(self._answers(sizes)):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))
+
+    def accepts(self, sizes: Sequence[int]) -> bool:
+        """Whether all assumptions hold for these sizes of `places`."""
+        return all(self._answers(sizes))
+
+    def _answers(self, sizes: Sequence[int]) -> tuple[Any, ...]:
+        try:
+            return self._check(*sizes)
+        except ZeroDivisionError:  # an assumption divides by something that has no length at these sizes
+            return tuple(self.holds([text], sizes) for text in self.assumptions)
 
     def holds(self, texts: Sequence[str], sizes: Sequence[int]) -> bool:
         """Whether these assumptions, some of its own, hold for the sizes of `places`."""
         try:
-            return all(_compiled(tuple(texts), len(sizes))(*sizes))
+            return all(compiled(tuple(texts), len(sizes))(*sizes))
         except ZeroDivisionError:
             return False
 
@@ -90,10 +70,12 @@ class SizeGuards(nn.Module):
         """The same without some of its assumptions."""
         return SizeGuards(self.places, self.names, [t for t in self.assumptions if t not in texts])
 
+    def spoken(self, text: str) -> str:
+        """One of its assumptions in terms of the inputs."""
+        return re.sub(r"\bn(\d+)\b", lambda name: self.names[int(name[1])], text)
+
     def _complaint(self, broken: int, sizes: Sequence[int]) -> str:
-        text = self.assumptions[broken]
-        for i in reversed(range(len(sizes))):
-            text = text.replace(f"n{i}", self.names[i])
+        text = self.spoken(self.assumptions[broken])
         given = ", ".join(f"{name} {size}" for name, size in zip(self.names, sizes, strict=True))
         return (
             f"the network was captured for other sizes: it assumes {text}, and was given {given}; "
@@ -102,25 +84,68 @@ class SizeGuards(nn.Module):
 
 
 def size_guards(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> SizeGuards:
-    """The assumptions of an exported program on the sizes of its tensors, `inputs` in call order."""
+    """The assumptions of an exported program on the sizes of its tensors, `inputs` in call order.
+
+    What speaks of sizes in a way that is not understood holds them to those of the example.
+    """
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
     found = _Assumptions(tensors)
     limits: dict[str, Any] = {str(k): v for k, v in exported.range_constraints.items()}
+    for place, size, _ in _sizes(tensors):
+        if isinstance(size, int):
+            found.add(f"{found.size(place)} == {size}")
+            continue
+        bound = limits.get(str(size))
+        if bound is not None and bound.lower > 2:  # 2 only says that it was not a constant
+            found.add(f"{found.size(place)} >= {int(bound.lower)}")
+        if bound is not None and bound.upper.is_Integer:
+            found.add(f"{found.size(place)} <= {int(bound.upper)}")
+    tree = _argument_tree(exported)
+    for guard in getattr(exported, "_guards_code", ()):
+        try:
+            text = rewritten(guard, tree, found.size)
+        except Unread as unread:
+            found.hold(unread.places)
+        else:
+            found.add(text)
+    return SizeGuards(found.places, found.names, found.texts)
+
+
+def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
+    """Symbol -> the assumption that leaves it one value only, if all others stay as in the example."""
+    sizes = list(_sizes([n for n in inputs if isinstance(n.meta.get("val"), Tensor)]))
+    by_place = {place: (size, hint) for place, size, hint in sizes}
+    example = {size: hint for _, size, hint in sizes if not isinstance(size, int) and size.is_symbol}
+    read = [by_place[place] for place in guards.places]
+
+    def with_other(symbol: Any, value: int) -> list[int]:
+        now = {**example, symbol: value}
+        return [
+            hint if isinstance(size, int) or not size.free_symbols <= now.keys() else int(size.subs(now))
+            for size, hint in read
+        ]
+
+    held = {}
+    for symbol, value in example.items():
+        if not any(symbol in size.free_symbols for size, _ in read if not isinstance(size, int)):
+            continue
+        others = [n for n in range(1, max(_LARGEST, 2 * value + 1)) if n != value]
+        if any(guards.accepts(with_other(symbol, n)) for n in others):
+            continue
+        broken = (t for t in guards.assumptions if not guards.holds([t], with_other(symbol, value + 1)))
+        held[str(symbol)] = guards.spoken(next(broken, " and ".join(guards.assumptions)))
+    return held
+
+
+def _sizes(tensors: Sequence[fx.Node]) -> Iterator[tuple[Place, Any, int]]:
+    """Every size of the inputs, a number or an expression in symbols, and what it is in the example."""
     for index, node in enumerate(tensors):
         for axis, size in enumerate(node.meta["val"].shape):
             expression = size.node.expr if isinstance(size, torch.SymInt) else size
             if isinstance(expression, int) or expression.is_number:
-                found.add(f"{found.size((index, axis))} == {int(expression)}")
-                continue
-            bound = limits.get(str(expression))
-            if bound is not None and bound.lower > 2:  # 2 only says that it was not a constant
-                found.add(f"{found.size((index, axis))} >= {int(bound.lower)}")
-            if bound is not None and bound.upper.is_Integer:
-                found.add(f"{found.size((index, axis))} <= {int(bound.upper)}")
-    tree = _argument_tree(exported)
-    for guard in getattr(exported, "_guards_code", ()):
-        found.add_guard(guard, tree)
-    return SizeGuards(found.places, found.names, found.texts)
+                yield (index, axis), int(expression), int(expression)
+            else:
+                yield (index, axis), expression, int(size.node.hint)
 
 
 class _Assumptions:
@@ -137,41 +162,16 @@ class _Assumptions:
             self.names.append(f"{self._tensors[place[0]].name}.shape[{place[1]}]")
         return f"n{self.places.index(place)}"
 
-    def add(self, text: str) -> None:
+    def add(self, text: str | None) -> None:
         """Assume an expression, once."""
-        if text not in self.texts:
+        if text is not None and text not in self.texts:
             self.texts.append(text)
 
-    def add_guard(self, guard: str, tree: dict[str, Any]) -> None:
-        """Assume what torch.export wrote down, if it speaks of sizes and whole numbers alone."""
-        try:
-            body = _Sizes(self, tree).visit(ast.parse(guard, mode="eval"))
-        except (KeyError, IndexError, TypeError, SyntaxError):
-            return
-        if all(isinstance(node, _ARITHMETIC) for node in ast.walk(body)):
-            self.add(ast.unparse(body))
-
-
-class _Sizes(ast.NodeTransformer):
-    """Replaces `L['x'].size()[2]` by the name of that size."""
-
-    def __init__(self, found: _Assumptions, tree: dict[str, Any]) -> None:
-        self._found, self._tree = found, tree
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        call, axis = node.value, node.slice
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "size":
-            index = self._resolved(call.func.value)
-            if isinstance(index, int) and isinstance(axis, ast.Constant) and isinstance(axis.value, int):
-                return ast.Name(self._found.size((index, axis.value)), ast.Load())
-        return node
-
-    def _resolved(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.Name) and node.id == "L":
-            return self._tree
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            return self._resolved(node.value)[node.slice.value]
-        raise KeyError(ast.dump(node))
+    def hold(self, places: Sequence[Place] | None) -> None:
+        """Assume that these sizes (None: all) are those of the example."""
+        for place, _, hint in _sizes(self._tensors):
+            if places is None or place in places:
+                self.add(f"{self.size(place)} == {hint}")
 
 
 def _argument_tree(exported: ExportedProgram) -> dict[str, Any]:
@@ -192,16 +192,3 @@ def _argument_tree(exported: ExportedProgram) -> dict[str, Any]:
     signature = exported.module_call_graph[0].signature
     names = list(signature.forward_arg_names or []) if signature is not None else []
     return dict(zip(names, values, strict=False))
-
-
-def _compiled(assumptions: tuple[str, ...], count: int) -> Callable[..., tuple[Any, ...]]:
-    """One function of all sizes for all assumptions, which are arithmetic and nothing else."""
-    for text in assumptions:
-        if not all(isinstance(node, _ARITHMETIC) for node in ast.walk(ast.parse(text, mode="eval"))):
-            raise ValueError(f"not an assumption on sizes: {text}")
-    names = ", ".join(f"n{i}" for i in range(count))
-    values = "".join(f"({text})," for text in assumptions)
-    namespace: dict[str, Any] = {"__builtins__": {}}
-    exec(f"def check({names}):\n    return ({values})", namespace)
-    check: Callable[..., tuple[Any, ...]] = namespace["check"]
-    return check

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,3 +84,45 @@ def test_the_first_operator_may_go(dynamic: str) -> None:
     module = fold_program(capture(model, (x,), dynamic=dynamic)).module
     assert "batch_norm" not in str(module.graph)
     torch.testing.assert_close(module(torch.cat([x, x])), model(torch.cat([x, x])), rtol=1e-10, atol=1e-12)
+
+
+class Rounding(nn.Module):
+    """Windows that cover a map whose sides are no multiples of theirs, with their number rounded somehow."""
+
+    def __init__(self, rounded: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.rounded = rounded
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        side = self.rounded(x.shape[-1])
+        x = nn.functional.interpolate(x, size=(x.shape[-2], side * 2))
+        return x.reshape(*x.shape[:2], -1, side, 2).relu().sum(-1)
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        lambda n: math.ceil(n / 2),
+        lambda n: int(n * 1.5),
+        lambda n: round(n / 3),
+        lambda n: math.floor(n / 3) + 1,
+        lambda n: torch.sym_max(n // 2, 5),
+        lambda n: (n - 1) // 2 % 4 + 1,
+        lambda n: n**2 // 16,
+    ],
+    ids=["ceil", "int", "round", "floor", "max", "mod", "square"],
+)
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+def test_sizes_that_are_rounded_in_any_way(rounded: Callable[[Any], Any], dynamic: Any) -> None:
+    model = randomised(Rounding(rounded)).double().eval()
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    program = capture(model, (x,), dynamic=dynamic)
+    module = fold_program(program).module
+    assert "batch_norm" not in str(module.graph)
+    torch.testing.assert_close(module(x), model(x), rtol=1e-10, atol=1e-12)
+    if dynamic == "auto":
+        assert set(program.axes[0]) >= {0, 2}
+        other = torch.randn(3, 3, 10, 18 if 3 in program.axes[0] else 12, dtype=torch.float64)
+        torch.testing.assert_close(module(other), model(other), rtol=1e-10, atol=1e-12)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import Dim
 
 import reparamkit as rk
+from reparamkit.capture.export import capture
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.folding import cost
+from reparamkit.folding.rewrite import fold_program
 from tests.nets import Net, fold, noise, randomised
 
 BOUND_TO_A_SIZE: dict[str, Callable[..., Any]] = {
     "a branch on the height": lambda s, x: s.conv(x) * (2 if x.shape[2] > 10 else 1),
     "a pool over the whole map": lambda s, x: F.avg_pool2d(s.conv(x), x.shape[2:]),
+    "a branch on the height's logarithm": lambda s, x: s.conv(x) * (2 if math.log2(x.shape[2]) > 4 else 1),
+    "a branch on a fraction": lambda s, x: s.conv(x) * (2 if x.shape[2] * 1.3 > 20 else 1),
+    "a branch on a root": lambda s, x: s.conv(x) * (2 if x.shape[2] ** 0.5 > 4 else 1),
+    "a branch on a ceiling": lambda s, x: s.conv(x) * (2 if math.ceil(x.shape[2] / 3) > 5 else 1),
+    "a branch on the larger": lambda s, x: s.conv(x) * (2 if max(x.shape[2], x.shape[3]) > 9 else 1),
+    "a number of its height": lambda s, x: s.conv(x) * int(x.shape[2] * 1.5),
+    "a rounded number": lambda s, x: s.conv(x) * round(x.shape[2] / 3),
+    "a text of it": lambda s, x: s.conv(x) * int(str(x.shape[2])),
+    "a loop over it": lambda s, x: s.conv(x) * sum(i for i in range(x.shape[2])),
     "a sum over the height": lambda s, x: s.conv(x) / x.shape[2] if x.shape[2] % 2 else s.conv(x),
 }
 
@@ -121,3 +136,34 @@ def test_an_assumption_that_divides_by_zero_does_not_hold() -> None:
     guards(torch.zeros(1, 4))
     with pytest.raises(ValueError, match=r"it assumes the width % \(the width - 3\) == 0, and was given"):
         guards(torch.zeros(1, 3))
+
+
+def test_a_size_that_the_network_settles_is_not_free_in_a_file_either(tmp_path: Path) -> None:
+    net = randomised(Net(BOUND_TO_A_SIZE["a number of its height"], conv=nn.Conv2d(3, 4, 3, padding=1)))
+    folded = rk.fold(net.float().eval(), noise(2, 3, 8, 8).float())
+    assert any(
+        "axis 2 of input 0 is not free: the network settles it by trunc(1.5 *" in n for n in folded.notes
+    )
+    folded.save(tmp_path / "net.onnx")
+    (given,) = onnx.load(tmp_path / "net.onnx").graph.input
+    assert [bool(d.dim_param) for d in given.type.tensor_type.shape.dim] == [True, False, False, True]
+    with pytest.raises(
+        ValueError, match=r"it assumes trunc\(1.5 \* sym_float\(.*shape\[2\]\)\) == 12, and was given"
+    ):
+        folded.module(noise(2, 3, 17, 8).float())
+    folded.module(noise(1, 3, 8, 17).float())
+
+
+@pytest.mark.parametrize("guard", ["magic(L['x'].size()[3]) == 3", "L['x'].size()[L['x'].size()[3]] == 3"])
+def test_what_is_not_understood_of_sizes_holds_them(guard: str) -> None:
+    exported = torch.export.export(
+        nn.Conv2d(3, 4, 1),
+        (torch.randn(2, 3, 8, 8),),
+        dynamic_shapes=({2: Dim.AUTO, 3: Dim.AUTO},),
+        strict=False,
+    )
+    exported._guards_code = [*exported._guards_code, guard.replace("'x'", "'input'")]
+    module = fold_program(capture(exported, (torch.randn(2, 3, 8, 8),))).module
+    module(torch.randn(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="captured for other sizes"):
+        module(torch.randn(2, 3, 8, 9))
