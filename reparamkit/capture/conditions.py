@@ -14,6 +14,7 @@ import ast
 import math
 import re
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -29,8 +30,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "trunc": math.trunc,
     "sym_float": torch.sym_float,
     "sym_int": torch.sym_int,
-    "sym_max": torch.sym_max,
-    "sym_min": torch.sym_min,
+    "sym_max": lambda *sizes: reduce(torch.sym_max, sizes),
+    "sym_min": lambda *sizes: reduce(torch.sym_min, sizes),
 }
 """By the names that they have in the conditions; each takes sizes that are symbols, too."""
 

@@ -19,6 +19,8 @@ from torch.utils import _pytree as pytree
 from reparamkit.capture.conditions import Place, Unread, compiled, rewritten
 
 _LARGEST = 512
+_UNDEFINED = (ArithmeticError, TypeError, ValueError)
+"""An assumption that cannot be computed at some sizes, such as a division by a length of 0, does not hold."""
 
 
 class SizeGuards(nn.Module):
@@ -56,14 +58,14 @@ class SizeGuards(nn.Module):
     def _answers(self, sizes: Sequence[int]) -> tuple[Any, ...]:
         try:
             return self._check(*sizes)
-        except ZeroDivisionError:  # an assumption divides by something that has no length at these sizes
+        except _UNDEFINED:
             return tuple(self.holds([text], sizes) for text in self.assumptions)
 
     def holds(self, texts: Sequence[str], sizes: Sequence[int]) -> bool:
         """Whether these assumptions, some of its own, hold for the sizes of `places`."""
         try:
             return all(compiled(tuple(texts), len(sizes))(*sizes))
-        except ZeroDivisionError:
+        except _UNDEFINED:
             return False
 
     def without(self, texts: Sequence[str]) -> SizeGuards:

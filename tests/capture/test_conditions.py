@@ -71,7 +71,12 @@ def test_nothing_but_conditions_on_sizes_is_evaluated(text: str) -> None:
 
 def test_conditions_are_evaluated_for_numbers() -> None:
     check = compiled(
-        ("trunc(1.5 * sym_float(n0)) == 18", "sym_max(n0, n1) == sym_min(13, n0)", "round(n1 / 2) == 2"), 2
+        (
+            "trunc(1.5 * sym_float(n0)) == 18",
+            "sym_max(n0, n1, 3) == sym_min(13, n0, 20)",
+            "round(n1 / 2) == 2",
+        ),
+        2,
     )
     assert check(12, 4) == (True, True, True)
     assert check(13, 14) == (False, False, False)

@@ -123,6 +123,7 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     started = time.perf_counter()
     outcome = fold_program(program)
     row.seconds["fold"] = time.perf_counter() - started
+    spatial = sorted(axis for axis in program.axes.get(0, {}) if axis > 1)
     del program
     _take_findings(row, outcome)
     if _fingerprint(model) != state:
@@ -136,6 +137,9 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     row.e0, row.e1 = _worst(before, exact), _worst([_run(outcome.module, x) for x in inputs], exact)
     bar = FACTOR * row.e0 + FLOOR if row.oracle == "float64" else WITHOUT_ORACLE
     row.status = "ok" if row.e1 <= bar else "inequivalent"
+    if spatial:
+        row.stage = "run at another size"
+        _compare_at_another_size(row, model, outcome.module, args, spatial, 2 * bar)
     del outcome
     row.stage = "the library's own fold"
     theirs = _their_fold(row, model, args)
@@ -169,6 +173,30 @@ def _truth(
     if not all(torch.isfinite(value).all() for output in exact for value in output):
         row.alarms.append("the original is not finite")
     return before, exact
+
+
+def _compare_at_another_size(
+    row: Row, model: nn.Module, folded: nn.Module, args: tuple[Any, ...], axes: list[int], bar: float
+) -> None:
+    """The first size that the original takes: the folded network answers alike, or refuses it by name."""
+    for steps in ((32, 64), (64, 32), (96, 96), (1, 2)):
+        shape = list(args[0].shape)
+        for axis, step in zip(axes, steps, strict=False):
+            shape[axis] += step
+        other = (noise_like((args[0].new_empty(shape),), 0)[0], *args[1:])
+        try:
+            expected = _run(model, other)
+        except Exception:  # whatever a model raises for a size that it does not take
+            continue
+        try:
+            off = _worst([_run(folded, other)], [expected])
+        except ValueError as refusal:
+            row.notes.append(f"{shape} is refused: {str(refusal)[:300]}")
+            continue
+        row.notes.append(f"at {shape}: {off:.1e}")
+        if off > bar:
+            row.status = "inequivalent"
+        return
 
 
 def _take_findings(row: Row, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from tests.sweeps.measure import FACTOR, PROBES, Row
 from tests.sweeps.networks import Job
 
 _READING = """\
-Per family the smallest model by parameters, with random weights and statistics, captured at fixed sizes.
+Per family the smallest model by parameters, with random weights and statistics, captured {sizes}.
 Operators are those of a fresh `torch.export` graph: before→after, and in brackets after {library}'s own
 fold where the network has one; add counts sub, mul counts div. e0 and e1 are the float32 errors of the
 original and of the folded network against the original's float64 run, relative to the output's scale, the
@@ -57,6 +57,14 @@ def verdict(row: Row) -> str:
     return row.status + mark + (f" (e64 {row.e64:.0e})" if not math.isnan(row.e64) else "")
 
 
+def _sizes(rows: Sequence[Row]) -> str:
+    return (
+        "at fixed sizes"
+        if all(r.captured in ("", "fixed sizes") for r in rows)
+        else "with free sizes where they can be"
+    )
+
+
 def _change(row: Row, column: str) -> str:
     if not row.after:
         return str(row.before.get(column, ""))
@@ -96,7 +104,7 @@ def page(library: str, version: str, jobs: Iterable[Job], rows: dict[str, Row], 
         f"# Every family of {library}, folded",
         f"`{command}`; {library} {version}, torch {torch.__version__}, Python {platform.python_version()}; "
         f"reparamkit {', '.join(commits)}; rows made {dates[0]} to {dates[-1]}.",
-        _READING.format(library=library, probes=PROBES, factor=FACTOR),
+        _READING.format(library=library, probes=PROBES, factor=FACTOR, sizes=_sizes(found)),
         "## Summary",
         summary(found),
         "## Counts",
