@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,4 +24,5 @@ def save_as_package(
     subject: Subject = FoldedNetwork(folded)
     if options.image is not None:
         subject = behind_an_image(folded, options.image)
-    return save_coreml(subject, path, options, before_it_appears=before_it_appears)
+    saved = save_coreml(subject, path, options, before_it_appears=before_it_appears)
+    return replace(saved, notes=(*folded._notes_on_sizes, *saved.notes))

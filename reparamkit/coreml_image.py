@@ -22,6 +22,7 @@ from reparamkit.folding.rewrite import fold_program
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml import Facts, ImageInput
 from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of
+from reparamkit.lower.unguarded import without
 from reparamkit.quiet import quiet
 from reparamkit.verify import Reference
 from reparamkit.verify.probes import thorough_probes
@@ -62,7 +63,7 @@ def behind_an_image(folded: Folded, image: ImageInput) -> ImageNetwork:
     assert isinstance(program, Program)
     example = _image_example(folded, image)
     pixels = pixels_of(example, image)
-    free = {axis for axis in program.axes.get(0, {}) if axis > 0}
+    free = {axis for axis in without(program, folded._settled).get(0, {}) if axis > 0}
     dynamic = "auto" if free else False
     with quiet():
         whole = _refolded(Normalised(folded.module, image, example.dtype), pixels, dynamic)

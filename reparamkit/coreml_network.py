@@ -20,6 +20,7 @@ from reparamkit.lower.exported import (
     freed_example,
     input_shapes,
 )
+from reparamkit.lower.unguarded import without
 from reparamkit.verify import Reference, inputs_accepted_by
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.sizes import DynamicAxes
@@ -40,7 +41,7 @@ class FoldedNetwork:
         self._folded = folded
         self._program = folded._program
         self.inputs = folded._inputs
-        self.axes: DynamicAxes = folded._program.axes
+        self.axes: DynamicAxes = without(folded._program, folded._settled)
         self.facts = facts_of(folded)
         self.input_names = input_names(folded)
 

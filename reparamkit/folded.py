@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
+from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
 from reparamkit.untouched import attributes_kept
 from reparamkit.verify import Equivalence, Reference, inputs_accepted_by
@@ -127,6 +129,9 @@ class Folded:
 
                     done.append(save_as_package(self, Path(paths[i]), coreml, following))
                     return
+                if Path(paths[i]).suffix == ".onnx" and self._settled:
+                    done.append(self._save_with_fewer_free_sizes(paths[i], following))
+                    return
                 reference = self._get_reference()
                 made = self.module if Path(paths[i]).suffix == ".pt" else self._export
                 done.append(lower_save(made, paths[i], reference, before_it_appears=following))
@@ -136,6 +141,38 @@ class Folded:
         done.reverse()
         self.saved += done
         return done
+
+    def _save_with_fewer_free_sizes(self, path: str | Path, following: Callable[[], object]) -> Saved:
+        program = self._program
+        assert isinstance(program, Program)
+        axes = without(program, self._settled)
+
+        def export() -> ExportedProgram:
+            return export_program(
+                self.module,
+                *freed_example(program.args, program.kwargs, axes),
+                free_shapes(program.args, program.kwargs, axes),
+            )
+
+        reference = Reference(self._original, *self._inputs)
+        saved = lower_save(export, path, reference, before_it_appears=following)
+        return replace(saved, notes=(*self._notes_on_sizes, *saved.notes))
+
+    @cached_property
+    def _settled(self) -> dict[str, str]:
+        """Symbol -> why it is not free in a file that cannot refuse a size."""
+        if not isinstance(self._program, Program) or not isinstance(self._original, nn.Module):
+            return {}
+        return settled_symbols(self._program, self._original, self.module)
+
+    @property
+    def _notes_on_sizes(self) -> list[str]:
+        assert isinstance(self._program, Program)
+        names = axis_names(self._program.exported)
+        return [
+            f"the {names.get(symbol, symbol)} is fixed, because the file cannot refuse a size: {reason}"
+            for symbol, reason in self._settled.items()
+        ]
 
     def _get_reference(self) -> Reference:
         if self._reference is None:

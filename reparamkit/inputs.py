@@ -73,6 +73,19 @@ def map_tensors(function: Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs
     return new_args, new_kwargs
 
 
+def resized(args: Args, kwargs: Kwargs, sizes: Mapping[tuple[int, int], int]) -> tuple[Args, Kwargs]:
+    """Inputs with other sizes, flat tensor index and axis -> size, their entries repeated or left out."""
+
+    def with_sizes(index: int, tensor: torch.Tensor) -> torch.Tensor:
+        for (place, axis), size in sizes.items():
+            if place == index:
+                times = -(-size // tensor.shape[axis])
+                tensor = tensor.repeat_interleave(times, axis).narrow(axis, 0, size)
+        return tensor
+
+    return map_tensors(with_sizes, args, kwargs)
+
+
 def _step(key: Any) -> str:
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):

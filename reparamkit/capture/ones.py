@@ -8,13 +8,11 @@ alike, every assumption that broke there goes.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from reparamkit.capture.agreement import answers_alike
 from reparamkit.capture.program import Program
-from reparamkit.inputs import map_tensors, tensor_leaves
+from reparamkit.inputs import resized, tensor_leaves
 
 _LARGEST = 512
 
@@ -31,14 +29,7 @@ def allow_ones(program: Program, model: nn.Module) -> None:
     if not sizes:
         return
 
-    def resized(index: int, tensor: Any) -> Any:
-        for (place, axis), size in sizes.items():
-            if place == index:
-                times = -(-size // tensor.shape[axis])
-                tensor = tensor.repeat_interleave(times, axis).narrow(axis, 0, size)
-        return tensor
-
-    args, kwargs = map_tensors(resized, program.args, program.kwargs)
+    args, kwargs = resized(program.args, program.kwargs, sizes)
     if answers_alike(program, model, args, kwargs):
         program.guards = guards.without(broken)
 

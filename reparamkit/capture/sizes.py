@@ -51,6 +51,10 @@ class SizeGuards(nn.Module):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))
 
+    def broken(self, sizes: Sequence[int]) -> list[str]:
+        """The assumptions that do not hold for these sizes of `places`."""
+        return [t for t, holds in zip(self.assumptions, self._answers(sizes), strict=True) if not holds]
+
     def accepts(self, sizes: Sequence[int]) -> bool:
         """Whether all assumptions hold for these sizes of `places`."""
         return all(self._answers(sizes))

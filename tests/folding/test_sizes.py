@@ -154,6 +154,34 @@ def test_a_size_that_the_network_settles_is_not_free_in_a_file_either(tmp_path: 
     folded.module(noise(1, 3, 8, 17).float())
 
 
+@pytest.mark.parametrize(
+    "name", ["a branch on the height", "a branch on a fraction", "a branch on the larger"]
+)
+def test_a_file_that_cannot_refuse_a_size_has_none_free_that_matters(name: str, tmp_path: Path) -> None:
+    """The folded module and a .pt2 refuse a height of 17; an ONNX file would answer it, and wrongly."""
+    net = randomised(Net(BOUND_TO_A_SIZE[name], conv=nn.Conv2d(3, 4, 3, padding=1))).float().eval()
+    folded = rk.fold(net, noise(2, 3, 8, 8).float())
+    onnx_file, _ = folded.save(tmp_path / "net.onnx", tmp_path / "net.pt2")
+    assert any(
+        "the height is fixed, because the file cannot refuse a size: at a size of" in n
+        for n in onnx_file.notes
+    )
+    (given,) = onnx.load(tmp_path / "net.onnx").graph.input
+    free = [bool(d.dim_param) for d in given.type.tensor_type.shape.dim]
+    assert free == [True, False, False, name != "a branch on the larger"]
+    with pytest.raises(ValueError, match="captured for other sizes"):
+        folded.module(noise(2, 3, 17, 8).float())
+    torch.testing.assert_close(folded.module(noise(2, 3, 9, 8).float()), net(noise(2, 3, 9, 8).float()))
+
+
+def test_sizes_that_no_assumption_speaks_of_stay_free_in_files(tmp_path: Path) -> None:
+    net = Net(lambda s, x: s.conv(x)[:, :, 3:-3], conv=nn.Conv2d(3, 4, 1)).eval()
+    (saved,) = rk.fold(net, torch.randn(2, 3, 8, 8)).save(tmp_path / "net.onnx")
+    assert saved.notes == ()
+    (given,) = onnx.load(tmp_path / "net.onnx").graph.input
+    assert [bool(d.dim_param) for d in given.type.tensor_type.shape.dim] == [True, False, True, True]
+
+
 @pytest.mark.parametrize("guard", ["magic(L['x'].size()[3]) == 3", "L['x'].size()[L['x'].size()[3]] == 3"])
 def test_what_is_not_understood_of_sizes_holds_them(guard: str) -> None:
     exported = torch.export.export(

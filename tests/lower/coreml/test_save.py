@@ -52,6 +52,28 @@ def test_a_flexible_package_is_verified_at_other_sizes_and_nothing_is_said(
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.mlpackage"]
 
 
+class Branching(nn.Module):
+    """Another network for heights above 10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.norm(self.conv(image))
+        return found * 2 if image.shape[2] > 10 else found
+
+
+@pytest.mark.parametrize("image", [None, rk.ImageInput()], ids=["tensor", "image"])
+def test_a_package_cannot_refuse_a_size_so_none_is_free_that_matters(
+    tmp_path: Path, image: rk.ImageInput | None
+) -> None:
+    network = rk.fold(randomised(Branching()).eval(), torch.randn(1, 3, 8, 8))
+    (saved,) = network.save(tmp_path / "net.mlpackage", coreml=CoreMlOptions(image=image))
+    assert saved.notes[0].startswith("the height is fixed, because the file cannot refuse a size")
+    assert "x3x8x2..64" in saved.notes[1]
+
+
 def test_names_are_the_network_s_own(tmp_path: Path, network: rk.Folded) -> None:
     path = tmp_path / "net.mlpackage"
     network.save(path)
