@@ -28,6 +28,10 @@ class CannotCapture(UnusableInput):
         self.reason = reason or message
 
 
+class CannotWrite(UnusableInput):
+    """A file format, or torch's writer of it, has no way to express the network."""
+
+
 class UntrustedPickle(UnusableInput):
     """The file holds a pickle, and a pickle can run code; nothing of it was loaded."""
 

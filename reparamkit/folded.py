@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
-from reparamkit.errors import CannotCapture
+from reparamkit.errors import CannotCapture, CannotWrite
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
@@ -129,12 +129,11 @@ class Folded:
 
                     done.append(save_as_package(self, Path(paths[i]), coreml, following))
                     return
-                if Path(paths[i]).suffix == ".onnx" and self._settled:
-                    done.append(self._save_with_fewer_free_sizes(paths[i], following))
+                if Path(paths[i]).suffix == ".pt":
+                    reference = self._get_reference()
+                    done.append(lower_save(self.module, paths[i], reference, before_it_appears=following))
                     return
-                reference = self._get_reference()
-                made = self.module if Path(paths[i]).suffix == ".pt" else self._export
-                done.append(lower_save(made, paths[i], reference, before_it_appears=following))
+                done.append(self._save_exported(paths[i], following))
 
         with attributes_kept(self._original, self.module):
             save_from(0)
@@ -142,21 +141,44 @@ class Folded:
         self.saved += done
         return done
 
-    def _save_with_fewer_free_sizes(self, path: str | Path, following: Callable[[], object]) -> Saved:
-        program = self._program
-        assert isinstance(program, Program)
-        axes = without(program, self._settled)
+    def _save_exported(self, path: str | Path, following: Callable[[], object]) -> Saved:
+        """With the sizes free that may be, or as many of them as the format can express."""
+        if not isinstance(self._program, Program):
+            return lower_save(self._export, path, self._get_reference(), before_it_appears=following)
+        unguarded = Path(path).suffix == ".onnx"
+        notes = self._notes_on_sizes if unguarded else []
+        free = without(self._program, self._settled) if unguarded else self._program.axes
+        batch = {i: {0: axes[0]} for i, axes in free.items() if 0 in axes}
+        tries = [free, *(fewer for fewer in (batch, {}) if fewer != free)]
+        tries = [each for i, each in enumerate(tries) if each not in tries[:i]]
+        for number, axes in enumerate(tries, 1):
+            written = False
 
-        def export() -> ExportedProgram:
-            return export_program(
-                self.module,
-                *freed_example(program.args, program.kwargs, axes),
-                free_shapes(program.args, program.kwargs, axes),
-            )
+            def passed() -> None:
+                nonlocal written
+                written = True
+                following()
 
-        reference = Reference(self._original, *self._inputs)
-        saved = lower_save(export, path, reference, before_it_appears=following)
-        return replace(saved, notes=(*self._notes_on_sizes, *saved.notes))
+            all_free = axes == self._program.axes
+            made = self._export if all_free else partial(self._exported_with, axes)
+            reference = self._get_reference() if all_free else Reference(self._original, *self._inputs)
+            try:
+                saved = lower_save(made, path, reference, before_it_appears=passed)
+            except (CannotWrite, CannotCapture) as reason:
+                if written or number == len(tries):
+                    raise
+                left = "the batch size alone is free" if tries[number] else "the sizes are the example's"
+                notes = [*notes, f"{left}, because with more of them free {reason}"]
+                continue
+            return replace(saved, notes=(*notes, *saved.notes))
+        raise AssertionError("the last try returns or raises")
+
+    def _exported_with(self, axes: dict[int, dict[int, str]]) -> ExportedProgram:
+        assert isinstance(self._program, Program)
+        if not axes:
+            return export_program(self.module, *self._inputs)
+        args, kwargs = freed_example(self._program.args, self._program.kwargs, axes)
+        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
 
     @cached_property
     def _settled(self) -> dict[str, str]:

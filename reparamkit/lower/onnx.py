@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.errors import MissingExtra, UnusableInput
+from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 
@@ -73,7 +73,7 @@ def save_onnx(
                 output_names=output_names,
             )
     except Exception as error:
-        raise UnusableInput(f"torch.onnx cannot export this network: {_cause(error)}") from error
+        raise CannotWrite(f"torch.onnx cannot export this network: {_cause(error)}") from error
     if weight_bytes(program) > ONE_FILE_BYTES:
         notes.append("not simplified: with more than 2 GB of weights, ONNX needs a second file")
         _save_in_two(exported, path, axis_names or {})

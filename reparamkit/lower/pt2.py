@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.errors import UnusableInput
+from reparamkit.errors import CannotWrite
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 
@@ -21,14 +21,14 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
 
     Raises:
         OSError: the file cannot be written.
-        UnusableInput: the program holds something that torch.export has no way to write down.
+        CannotWrite: the program holds something that torch.export has no way to write down.
     """
     archive = io.BytesIO()
     try:
         with quiet():
             torch.export.save(program, archive)
-    except NotImplementedError as error:
-        raise UnusableInput(
+    except Exception as error:  # torch's writer has no error of its own
+        raise CannotWrite(
             f"cannot write {path}: torch.export cannot write this network down: {first_line(error)}"
         ) from error
     with path.open("wb") as file:

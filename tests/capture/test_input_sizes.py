@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import reparamkit as rk
 from reparamkit.capture.export import capture
 from reparamkit.folding.rewrite import fold_program
 from tests.nets import randomised
@@ -126,3 +128,19 @@ def test_sizes_that_are_rounded_in_any_way(rounded: Callable[[Any], Any], dynami
         assert set(program.axes[0]) >= {0, 2}
         other = torch.randn(3, 3, 10, 18 if 3 in program.axes[0] else 12, dtype=torch.float64)
         torch.testing.assert_close(module(other), model(other), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rounded", "suffix"), [(lambda n: math.ceil(n / 2), ".pt2"), (lambda n: round(n / 3), ".onnx")]
+)
+def test_what_a_format_cannot_say_of_sizes_is_fixed_in_its_file(
+    rounded: Callable[[Any], Any], suffix: str, tmp_path: Path
+) -> None:
+    """torch.export's archive knows no math.ceil, torch.onnx no round: the batch at least stays free."""
+    folded = rk.fold(randomised(Rounding(rounded)).eval(), torch.randn(2, 3, 8, 12))
+    assert folded.sizes == "free batch and spatial sizes"
+    (saved,) = folded.save(tmp_path / f"net{suffix}")
+    said = "the batch size alone is free, because with more of them"
+    assert any(note.startswith(said) for note in saved.notes)
+    probes = [entry.probe for entry in saved.equivalence.outputs]
+    assert any("batch=3" in name and "height" not in name for name in probes)
