@@ -21,6 +21,7 @@ original and of the folded network against the original's float64 run, relative 
 worst of {probes} normal inputs; ok is e1 ≤ {factor:.0f}·e0 + a few ulp. \\* has no float64 run: float32
 against float32. e64 is the difference of a fold in float64, asked for where e0 is large. conv-BN left
 counts the batch norms that alone read a convolution or linear layer."""
+_FIXED = "at fixed sizes"
 _HEADINGS = {"batch_norm": "BN", "other_norm": "other norms"}
 _SHORT = {
     "add: a sum of values with different sources (…): each side folds on its own": "residual sums",
@@ -112,6 +113,10 @@ def page(library: str, version: str, jobs: Iterable[Job], rows: dict[str, Row], 
         "## What is left, and why",
         "\n".join(f"- {line}" for row in found for line in left(row)),
     ]
+    if _sizes(found) != _FIXED:
+        said = "at the other size: the largest difference from the original, of the output's scale"
+        lines = (f"- {row.family}: {'; '.join([row.captured, *row.notes])}" for row in found)
+        parts += ["## Sizes that are free", f"({said})", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 

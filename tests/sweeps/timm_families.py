@@ -10,6 +10,7 @@ smallest models of all families writes its page beside this file. Exit status 1 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.sweeps.tables import cells, header, last_line, page, plain
 from tests.sweeps.torchvision_networks import torchvision_jobs
 
 PAGES = {"timm": "timm_families.md", "torchvision": "torchvision_models.md"}
+FREE_PAGES = {"timm": "timm_free_sizes.md", "torchvision": "torchvision_free_sizes.md"}
 
 
 def main() -> None:
@@ -50,10 +52,13 @@ def main() -> None:
     else:
         say(plain([header(), *(cells(row) for row in found)]))
     if not (options.hand_written or options.family or options.model or options.all) or options.page:
-        target = options.page or Path(__file__).with_name(PAGES[options.library])
-        version = __import__(options.library).__version__
+        fixed = options.dynamic == "no"
+        name = PAGES[options.library] if fixed else FREE_PAGES[options.library]
+        target = options.page or Path(__file__).with_name(name)
+        version = importlib.metadata.version(options.library)
         command = "python -m tests.sweeps.timm_families"
         command += "" if options.library == "timm" else f" --library {options.library}"
+        command += "" if fixed else f" --dynamic {options.dynamic}"
         target.write_text(page(options.library, version, jobs, rows, command))
         say(f"written: {target}")
     raise SystemExit(any(row.status != "ok" or row.alarms for row in found))
