@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tests.nets import noise, randomised
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-_NAMES = {"torch": torch, "F": F}
+_NAMES = {"torch": torch, "F": F, "math": math}
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -483,6 +483,27 @@ class _Builder:
         )
         return self.line(form, v, dims=dims)
 
+    def by_size(self, v: str) -> str:
+        """What it computes, or how large its result is, depends on a size in a way of Python's."""
+        dims = self.layout[v]
+        form = self.pick(
+            [
+                "{v} * (2 if {v}.shape[2] > {k} else 1)",
+                "{v} * (0.5 if {v}.shape[-1] % {k} == 0 else 1)",
+                "{v} * (int({v}.shape[-1] * 1.5) * 0.1)",
+                "{v} * (round({v}.shape[2] / 3) * 0.3)",
+                "{v} / max({v}.shape[2], {v}.shape[-1], {k})",
+                "{v}[..., : {v}.shape[-1] // 2 + 1]",
+                "{v}[:, :, ({v}.shape[2] - 1) // 2 :]",
+                "F.pad({v}, (0, -{v}.shape[-1] % 4))",
+                "F.interpolate({v}, size=[math.ceil(n / 2) + 1 for n in {v}.shape[2:]])",
+                "F.interpolate({v}, size=[max(n // 2, 3) for n in {v}.shape[2:]])",
+                "F.interpolate({v}, size=[int(n * 1.5) for n in {v}.shape[2:]])",
+                f"F.adaptive_avg_pool{dims}d({{v}}, [min(n, {{k}}) for n in {{v}}.shape[2:]])",
+            ]
+        )
+        return self.line(form.format(v=v, k=self.int(2, 9)), v, dims=dims)
+
     def computed(self, v: str) -> str:
         """A convolution whose weight the network computes."""
         dims, channels = self.layout[v], self.shape(v)[1]
@@ -631,6 +652,7 @@ _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (1, _Builder.split),
     (2, _Builder.pieces),
     (1, _Builder.resized),
+    (2, _Builder.by_size),
     (1, _Builder.computed),
     (1, _Builder.channels_last),
     (1, _Builder.tokens),
