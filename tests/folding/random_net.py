@@ -1,4 +1,4 @@
-"""A network as lines of Python, and who writes them: each runs at once, so that its value's shape is known."""
+"""A network as lines of Python, and who writes them: each runs at once, for the shape of its value."""
 
 from __future__ import annotations
 
