@@ -57,6 +57,9 @@ def capture(
     else:
         program, failures = _export(model, args, kwargs, dynamic, seconds)
         allow_ones(program, model)
+        if not program.takes(args, kwargs):  # captured with a batch of two, it settles that
+            program, more = _export(model, args, kwargs, False, None)
+            failures += ["the network settles its batch size: captured with fixed sizes", *more]
         notes += failures
     program.notes += notes
     return program
@@ -81,7 +84,7 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def _export(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float | None
 ) -> tuple[Program, list[str]]:
     """The captured program, and what could not be kept free."""
     if dynamic is None:

@@ -20,6 +20,7 @@ from reparamkit.capture.functional import functional_graph
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.errors import CannotCapture
+from reparamkit.inputs import tensor_leaves
 
 Axes = dict[int, dict[int, str]]
 """Flat input index -> axis -> symbol of the size that may vary there."""
@@ -61,6 +62,15 @@ class Program:
         if len(free) == 2:
             return "free batch and spatial sizes"
         return "fixed sizes" if not free else "free batch size" if True in free else "free spatial sizes"
+
+    def takes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether these inputs have sizes that the program was captured for."""
+        try:
+            if self.guards is not None:
+                self.guards(*(tensor for _, tensor in tensor_leaves(args, kwargs)))
+        except (ValueError, IndexError):
+            return False
+        return True
 
     def hold(self, symbol: str, reason: str) -> None:
         """Keep a size from varying that the network turned out to settle; the guards refuse any other."""

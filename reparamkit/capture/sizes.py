@@ -126,21 +126,31 @@ def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
 
     def with_other(symbol: Any, value: int) -> list[int]:
         now = {**example, symbol: value}
-        return [
-            hint if isinstance(size, int) or not size.free_symbols <= now.keys() else int(size.subs(now))
-            for size, hint in read
-        ]
+        sizes = []
+        for size, hint in read:
+            if size in now:
+                sizes.append(now[size])
+            elif isinstance(size, int) or not size.free_symbols <= now.keys():
+                sizes.append(hint)
+            else:
+                sizes.append(int(size.subs(now)))
+        return sizes
 
     held = {}
     for symbol, value in example.items():
         if not any(symbol in size.free_symbols for size, _ in read if not isinstance(size, int)):
             continue
-        others = [n for n in range(1, max(_LARGEST, 2 * value + 1)) if n != value]
-        if any(guards.accepts(with_other(symbol, n)) for n in others):
+        if any(guards.accepts(with_other(symbol, n)) for n in _others(value)):
             continue
         broken = (t for t in guards.assumptions if not guards.holds([t], with_other(symbol, value + 1)))
         held[str(symbol)] = guards.spoken(next(broken, " and ".join(guards.assumptions)))
     return held
+
+
+def _others(value: int) -> list[int]:
+    """Sizes that an axis might have as well, the nearest first."""
+    within = range(1, max(_LARGEST, 2 * value + 1))
+    return sorted((n for n in within if n != value), key=lambda n: abs(n - value))
 
 
 def _sizes(tensors: Sequence[fx.Node]) -> Iterator[tuple[Place, Any, int]]:

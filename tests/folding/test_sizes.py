@@ -182,6 +182,23 @@ def test_sizes_that_no_assumption_speaks_of_stay_free_in_files(tmp_path: Path) -
     assert [bool(d.dim_param) for d in given.type.tensor_type.shape.dim] == [True, False, True, True]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: s.conv(x) * int(x.shape[0] * 1.5 + 0.5),
+        lambda s, x: s.conv(x) * (2 if x.shape[0] & 4 else 1),
+    ],
+    ids=["a number of it", "bits of it"],
+)
+def test_a_batch_of_one_that_matters_is_captured_as_such(function: Callable[..., Any]) -> None:
+    """Captured with a batch of two, a network that settles its batch size would refuse its own example."""
+    net = Net(function, conv=nn.Conv2d(3, 4, 1))
+    folded = rk.fold(net.eval(), torch.randn(1, 3, 8, 8))
+    torch.testing.assert_close(folded.module(x := torch.randn(1, 3, 8, 8)), net(x))
+    with pytest.raises(ValueError, match="captured for other sizes"):
+        folded.module(torch.randn(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize("guard", ["magic(L['x'].size()[3]) == 3", "L['x'].size()[L['x'].size()[3]] == 3"])
 def test_what_is_not_understood_of_sizes_holds_them(guard: str) -> None:
     exported = torch.export.export(
