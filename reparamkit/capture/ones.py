@@ -58,8 +58,16 @@ def _breaking(program: Program, idle: list[str]) -> tuple[dict[tuple[int, int], 
                 changed |= {guards.places[i]: found for i in numbers}
                 del same[symbol]
     broken = [text for text in guards.assumptions if not guards.holds([text], sizes)]
-    telling = all(" != " in text or " >= " in text for text in broken)
+    telling = all(map(_excludes_ones, broken))
     return (changed, broken) if telling else ({}, [])
+
+
+def _excludes_ones(text: str) -> bool:
+    """Whether it is broken by a size of one, or by two sizes that are alike; a branch on a size says more."""
+    if " != " in text or text.endswith(" > 1"):
+        return True
+    _, bounds, least = text.rpartition(" >= ")
+    return bool(bounds) and (not least.isdigit() or int(least) <= 2)
 
 
 def _with(sizes: list[int], numbers: list[int], size: int) -> list[int]:
