@@ -128,7 +128,8 @@ class _Sizes(ast.NodeTransformer):
                 self.places.append((index, axis.value))
                 return ast.Name(self._name(self.places[-1]), ast.Load())
             self.lost = True
-        return node
+            return node
+        return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if isinstance(node.value, ast.Name) and node.value.id in ("math", "torch"):

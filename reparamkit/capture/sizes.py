@@ -7,6 +7,7 @@ ruled out gets an answer, and a wrong one.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ def size_guards(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> SizeGua
             found.add(f"{found.size(place)} >= {int(bound.lower)}")
         if bound is not None and bound.upper.is_Integer:
             found.add(f"{found.size(place)} <= {int(bound.upper)}")
-    tree = _argument_tree(exported)
+    tree = _argument_tree(exported, inputs)
     for guard in getattr(exported, "_guards_code", ()):
         try:
             text = rewritten(guard, tree, found.size)
@@ -120,6 +121,8 @@ def size_guards(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> SizeGua
 def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
     """Symbol -> the assumption that leaves it one value only, if all others stay as in the example."""
     sizes = list(_sizes([n for n in inputs if isinstance(n.meta.get("val"), Tensor)]))
+    if not all(hint for _, size, hint in sizes if not isinstance(size, int)):
+        return {}  # nobody knows what the example was
     by_place = {place: (size, hint) for place, size, hint in sizes}
     example = {size: hint for _, size, hint in sizes if not isinstance(size, int) and size.is_symbol}
     read = [by_place[place] for place in guards.places]
@@ -154,14 +157,14 @@ def _others(value: int) -> list[int]:
 
 
 def _sizes(tensors: Sequence[fx.Node]) -> Iterator[tuple[Place, Any, int]]:
-    """Every size of the inputs, a number or an expression in symbols, and what it is in the example."""
+    """Every size of the inputs, a number or an expression, and what it is in the example (0: unknown)."""
     for index, node in enumerate(tensors):
         for axis, size in enumerate(node.meta["val"].shape):
             expression = size.node.expr if isinstance(size, torch.SymInt) else size
             if isinstance(expression, int) or expression.is_number:
                 yield (index, axis), int(expression), int(expression)
             else:
-                yield (index, axis), expression, int(size.node.hint)
+                yield (index, axis), expression, int(size.node.hint or 0)
 
 
 class _Assumptions:
@@ -190,21 +193,14 @@ class _Assumptions:
                 self.add(f"{self.size(place)} == {hint}")
 
 
-def _argument_tree(exported: ExportedProgram) -> dict[str, Any]:
+def _argument_tree(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> dict[str, Any]:
     """Argument name -> its structure, with flat tensor indices for tensors."""
-    if exported.example_inputs is None:
+    spec = exported.call_spec.in_spec
+    if spec is None or spec.num_leaves != len(inputs):
         return {}
-    index = -1
-
-    def of(leaf: Any) -> Any:
-        nonlocal index
-        if not isinstance(leaf, Tensor):
-            return None
-        index += 1
-        return index
-
-    args, kwargs = exported.example_inputs
-    values = [pytree.tree_map(of, a) for a in args] + [pytree.tree_map(of, v) for v in kwargs.values()]
+    count = itertools.count()
+    leaves = [next(count) if isinstance(n.meta.get("val"), Tensor) else None for n in inputs]
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
     signature = exported.module_call_graph[0].signature
     names = list(signature.forward_arg_names or []) if signature is not None else []
-    return dict(zip(names, values, strict=False))
+    return dict(zip(names, [*args, *kwargs.values()], strict=False))

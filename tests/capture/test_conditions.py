@@ -40,6 +40,8 @@ def test_a_condition_is_one_in_names_of_sizes(text: str, expected: str | None) -
         ("L['x'].size()[3] == L['n'].item()", [(0, 3)]),
         ("L['x'].size()[3] == 'three'", [(0, 3)]),
         ("L['x'].size()[3] if L['x'].size()[2] else 1", [(0, 2), (0, 3)]),
+        ("L['x'].stride()[0] == L['x'].size()[3]", [(0, 3)]),
+        ("L['x'].stride()[L['x'].size()[3]] == 3", [(0, 3)]),
         ("L['unknown'].size()[3] == 3", None),
         ("L['several'][1].size()[3] == 3", None),
         ("L['x'].size()[3] ==", None),

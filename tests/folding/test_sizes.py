@@ -199,6 +199,19 @@ def test_a_batch_of_one_that_matters_is_captured_as_such(function: Callable[...,
         folded.module(torch.randn(2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("example", [True, False], ids=["with its example", "without"])
+def test_an_exported_program_keeps_its_assumptions(example: bool) -> None:
+    net = Net(BOUND_TO_A_SIZE["a branch on the height"], conv=nn.Conv2d(3, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({2: Dim.AUTO, 3: Dim.AUTO},), strict=False)
+    if not example:
+        exported._example_inputs = None
+    module = fold_program(capture(exported, (x,))).module
+    torch.testing.assert_close(module(other := torch.randn(2, 3, 7, 19)), net(other))
+    with pytest.raises(ValueError, match=r"captured for other sizes: it assumes x.shape\[2\] <= 10"):
+        module(torch.randn(2, 3, 17, 8))
+
+
 @pytest.mark.parametrize("guard", ["magic(L['x'].size()[3]) == 3", "L['x'].size()[L['x'].size()[3]] == 3"])
 def test_what_is_not_understood_of_sizes_holds_them(guard: str) -> None:
     exported = torch.export.export(
