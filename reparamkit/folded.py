@@ -20,7 +20,7 @@ from reparamkit.lower.exported import axis_names, export_program, free_shapes, f
 from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
 from reparamkit.untouched import attributes_kept
-from reparamkit.verify import Equivalence, Reference, inputs_accepted_by
+from reparamkit.verify import Equivalence, Reference
 
 if TYPE_CHECKING:
     from reparamkit.lower.coreml import CoreMlOptions
@@ -183,7 +183,7 @@ class Folded:
     @cached_property
     def _settled(self) -> dict[str, str]:
         """Symbol -> why it is not free in a file that cannot refuse a size."""
-        if not isinstance(self._program, Program) or not isinstance(self._original, nn.Module):
+        if not isinstance(self._program, Program):
             return {}
         return settled_symbols(self._program, self._original, self.module)
 
@@ -211,7 +211,7 @@ class Folded:
                 self._reference.widen(
                     {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
                     {names[s]: bounds for s, bounds in self._program.ranges.items()},
-                    inputs_accepted_by(self._program.exported),
+                    self._program.takes,
                 )
         return self._reference
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
-
-from reparamkit.capture.program import Program
-from reparamkit.untouched import call_untouched
 
 _ALIKE = 1e-2
 
@@ -43,43 +40,10 @@ def batch_is_free(exported: ExportedProgram) -> bool:
     )
 
 
-def answers_alike(program: Program, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether both give outputs of the same shape and, roughly, the same values on these inputs.
-
-    A program that writes into its buffers or inputs is not run, and the answer is no.
-    """
-    if program.writes:
-        return False
-    try:
-        with torch.no_grad():
-            found = _run(program, pytree.tree_leaves((args, kwargs)))
-            expected = call_untouched(model, args, kwargs)
-    except Exception:
-        return False
-    return outputs_alike(found, expected)
-
-
 def outputs_alike(found: Any, expected: Any) -> bool:
     """Whether the outputs have the same shapes and, roughly, the same values."""
     one, other = pytree.tree_leaves(found), pytree.tree_leaves(expected)
     return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _run(program: Program, leaves: list[Any]) -> list[Any]:
-    inputs = iter(leaves)
-    values: dict[fx.Node, Any] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = next(inputs)
-        elif node.op == "get_attr":
-            name = str(node.target)
-            values[node] = program.state[name] if name in program.state else program.submodules[name]
-        elif node.op == "call_function":
-            given, named = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*given, **named)
-    output = next(n for n in program.graph.nodes if n.op == "output")
-    results: list[Any] = list(fx.map_arg(output.args[0], values.__getitem__))
-    return pytree.tree_leaves(results)
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from reparamkit.capture.input_sizes import InputSizes
+from reparamkit.capture.squeezes import settle_squeezes, shapes_unknown
 
 aten = torch.ops.aten
 _RUNNING_STATISTICS_NORM = aten._native_batch_norm_legit_no_training.default
@@ -24,11 +26,13 @@ _LIKE_ANOTHER = {
 }
 
 
-def canonicalise(graph: fx.Graph) -> None:
-    """One spelling for what has several, so that operators are read in one dialect."""
+def canonicalise(graph: fx.Graph) -> list[Any]:
+    """One spelling for what has several; returns the sizes, as formulas, that must not be one for that."""
+    held = settle_squeezes(graph)
+    unknown = shapes_unknown(graph)
     sizes = InputSizes(graph)
     for node in list(graph.nodes):
-        if node.op != "call_function":
+        if node.op != "call_function" or any(operand in unknown for operand in node.all_input_nodes):
             continue
         if node.target is operator.getitem and _first(node).target is _RUNNING_STATISTICS_NORM:
             _as_batch_norm(graph, node)
@@ -43,6 +47,7 @@ def canonicalise(graph: fx.Graph) -> None:
         elif node.target is aten.sym_size.int:
             _read_size_off_an_input(graph, node, sizes)
     graph.eliminate_dead_code()
+    return held
 
 
 def _as_batch_norm(graph: fx.Graph, item: fx.Node) -> None:

@@ -14,7 +14,7 @@ import ast
 import math
 import re
 from collections.abc import Callable
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
@@ -76,6 +76,13 @@ def rewritten(text: str, tree: dict[str, Any], name: Callable[[Place], str]) -> 
     return ast.unparse(body)
 
 
+def spelt(text: str) -> str | None:
+    """A formula of sizes n0, n1, … as torch prints it, in the functions known here; None if it has others."""
+    formula = _Sizes({}, lambda place: "").visit(ast.parse(text, mode="eval"))
+    return ast.unparse(formula) if _is_condition(formula) else None
+
+
+@lru_cache(maxsize=4096)
 def compiled(conditions: tuple[str, ...], count: int) -> Callable[..., tuple[Any, ...]]:
     """One function of all sizes n0, n1, … for all conditions.
 

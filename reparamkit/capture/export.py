@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.agreement import answers_alike, batch_is_free, two_of_each
+from reparamkit.capture.agreement import batch_is_free, two_of_each
 from reparamkit.capture.limit import OutOfTime, limited
-from reparamkit.capture.ones import allow_ones
+from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.program import Program, program_of
+from reparamkit.capture.shown import drop_idle_assumptions
+from reparamkit.capture.witness import Witness
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched
@@ -56,7 +58,7 @@ def capture(
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
     else:
         program, failures = _export(model, args, kwargs, dynamic, seconds)
-        allow_ones(program, model)
+        drop_idle_assumptions(program, model)
         if not program.takes(args, kwargs):  # captured with a batch of two, it settles that
             program, more = _export(model, args, kwargs, False, None)
             failures += ["the network settles its batch size: captured with fixed sizes", *more]
@@ -90,7 +92,7 @@ def _export(
     if dynamic is None:
         dynamic = False
     if not isinstance(dynamic, str | bool):
-        return program_of(_attempt(model, args, kwargs, dynamic, None), args, kwargs), []
+        return program_of(_attempt(model, args, kwargs, dynamic, None), args, kwargs, watched=True), []
     if dynamic not in _LADDERS:
         raise UnusableInput(f'dynamic={dynamic!r} is none of "auto", "batch", False or torch.export shapes')
     failures: list[str] = []
@@ -108,14 +110,13 @@ def _export(
             except CannotCapture as error:
                 failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
                 break
-            program = program_of(exported, *example)
             if example is not doubled or (
-                batch_is_free(exported) and answers_alike(program, model, args, kwargs)
+                batch_is_free(exported) and Witness(exported, model, *example).observe(args, kwargs).same
             ):
-                return program, failures
+                return program_of(exported, *example, watched=True), failures
             failures.append("the network treats a batch of one in its own way: captured for that batch size")
     try:
-        return program_of(_attempt(model, args, kwargs, None, None), args, kwargs), failures
+        return program_of(_attempt(model, args, kwargs, None, None), args, kwargs, watched=True), failures
     except CannotCapture:
         if _register_outputs(model, args, kwargs):
             return _export(model, args, kwargs, dynamic, seconds)
@@ -126,7 +127,7 @@ def _attempt(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, seconds: float | None
 ) -> ExportedProgram:
     try:
-        with quiet(), torch.no_grad(), limited(seconds):
+        with quiet(), torch.no_grad(), sizes_oblivious(), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward raises
         raise _explained(error) from error

@@ -20,6 +20,7 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
+from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.quiet import quiet
 
 # Composite operators that always compute into memory of their own, though their schema does not say so.
@@ -51,7 +52,7 @@ def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgr
     _without_dropout(graph)
     if not _writes(graph) or _rename_in_place(graph):
         return graph, exported
-    with quiet():
+    with quiet(), sizes_oblivious():
         decomposed = _with_graph(exported).run_decompositions({})
     return _copy(decomposed.graph), decomposed
 

@@ -6,8 +6,9 @@ and every node knows its tensor's captured shape and the module that it came fro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -16,11 +17,16 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
+from reparamkit.capture.conditions import Place
 from reparamkit.capture.functional import functional_graph
+from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import tensor_leaves
+
+if TYPE_CHECKING:
+    from reparamkit.capture.witness import Witness
 
 Axes = dict[int, dict[int, str]]
 """Flat input index -> axis -> symbol of the size that may vary there."""
@@ -51,9 +57,17 @@ class Program:
     submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
     axes: Axes = field(default_factory=dict)
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    shapes: list[tuple[str, tuple[int | torch.SymInt, ...]]] = field(default_factory=list)
+    """Name and sizes of every tensor of the inputs, in call order."""
     guards: SizeGuards | None = None
     settled: SettledArguments | None = None
     notes: list[str] = field(default_factory=list)
+    general: GeneralSizes = field(default_factory=lambda: GeneralSizes({}))
+    """Formulas of the sizes of all values, as the guards allow them to be read."""
+    witness: Witness | None = None
+    """Runs the original beside the captured graph; None where that tells nothing."""
+    differing: list[Mapping[str, int]] = field(default_factory=list)
+    """Symbol -> size: where the network computes something else than the graph; the guards rule it out."""
 
     @property
     def sizes(self) -> str:
@@ -72,9 +86,47 @@ class Program:
             return False
         return True
 
+    @property
+    def input_names(self) -> list[str]:
+        """The name of every tensor of the inputs, in call order."""
+        return [name for name, _ in self.shapes]
+
+    def places_with(self, symbol: str) -> list[Place]:
+        """The axes of the inputs that have this size."""
+        return [(i, a) for i, axes in self.axes.items() for a, s in axes.items() if s == symbol]
+
+    def example_sizes(self) -> dict[str, int]:
+        """Every free symbol, with its size in the example that the program was captured with."""
+        leaves = [tensor for _, tensor in tensor_leaves(self.args, self.kwargs)]
+        return {s: leaves[i].shape[a] for i, axes in self.axes.items() for a, s in axes.items()}
+
+    def places_of(self, point: Mapping[str, int]) -> dict[Place, int]:
+        """The input sizes that change where free symbols have these sizes, formulas of them included."""
+        now = self.example_sizes() | dict(point)
+        changed: dict[Place, int] = {}
+        for index, (_, shape) in enumerate(self.shapes):
+            for axis, size in enumerate(shape):
+                if not isinstance(size, torch.SymInt):
+                    continue
+                symbols = size.node.expr.free_symbols
+                known = {symbol: now[str(symbol)] for symbol in symbols if str(symbol) in now}
+                if len(known) == len(symbols) and any(str(symbol) in point for symbol in symbols):
+                    changed[index, axis] = int(size.node.expr.subs(known))
+        return changed
+
+    def sizes_of(self, guards: SizeGuards, point: Mapping[str, int]) -> list[int]:
+        """The sizes that these guards look at, where free symbols have these sizes."""
+        leaves = [tensor for _, tensor in tensor_leaves(self.args, self.kwargs)]
+        changed = self.places_of(point)
+        return [changed.get(place, leaves[place[0]].shape[place[1]]) for place in guards.places]
+
+    def axes_of(self, symbol: str) -> list[int]:
+        """The positions, within their tensors, of the axes that have this size."""
+        return [axis for _, axis in self.places_with(symbol)]
+
     def hold(self, symbol: str, reason: str) -> None:
         """Keep a size from varying that the network turned out to settle; the guards refuse any other."""
-        held = [(i, a) for i, axes in self.axes.items() for a, s in axes.items() if s == symbol]
+        held = self.places_with(symbol)
         for index, axis in held:
             del self.axes[index][axis]
         self.axes = {index: axes for index, axes in self.axes.items() if axes}
@@ -88,21 +140,54 @@ class Program:
         return node.op == "get_attr" and node.target in self.state and node.target not in self.mutated
 
 
-def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-    """The functional program behind an exported one."""
+def program_of(
+    exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], *, watched: bool = False
+) -> Program:
+    """The functional program behind an exported one.
+
+    `watched` says that there is a network that it was captured from, with which sizes of one are going to
+    be shown (`reparamkit.capture.shown`); an exported program that was handed in is itself what has to be
+    computed.
+    """
     original = exported
     graph, exported = functional_graph(exported)
     program = Program(graph, original, args, kwargs)
     inputs = _lift_state(program, exported)
     _write_back(program, exported)
     graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))
-    canonicalise(graph)
+    held = canonicalise(graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
-    program.guards = size_guards(original, inputs)
+    program.shapes = [
+        (node.name, tuple(value.shape))
+        for node in inputs
+        if isinstance(value := node.meta.get("val"), Tensor)
+    ]
+    program.general = _general_sizes(graph, program.example_sizes(), inputs)
+    program.guards = size_guards(
+        original, inputs, not_one=held, nonnegative=program.general.nonnegative, watched=watched
+    )
     for symbol, reason in held_sizes(program.guards, inputs).items():
         program.hold(symbol, reason)
     program.settled = settled_arguments(inputs)
     return program
+
+
+def _general_sizes(graph: fx.Graph, example: dict[str, int], inputs: list[fx.Node]) -> GeneralSizes:
+    """With the formulas of all values read once, so that the conditions for them are known."""
+    symbols = {
+        size.node.expr: example[str(size)]
+        for node in inputs
+        for _, size in symbolic_sizes(node)
+        if str(size) in example
+    }
+    general = GeneralSizes(symbols)
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            for size in tensor.shape if isinstance(tensor, Tensor) else ():
+                if isinstance(size, torch.SymInt):
+                    general.of(size.node.expr)
+    return general
 
 
 def _lift_state(program: Program, exported: ExportedProgram) -> list[fx.Node]:
@@ -196,7 +281,9 @@ def _dynamic_axes(
             axes.setdefault(index, {})[axis] = name
             bound = limits.get(name)
             if bound is None:
-                ranges[name] = (2, None)
+                ranges[name] = (1, None)
                 continue
-            ranges[name] = (int(bound.lower), int(bound.upper) if bound.upper.is_Integer else None)
+            # torch's own lower bound of two only says that it was not a constant; the guards know more
+            least = 1 if bound.lower <= 2 else int(bound.lower)
+            ranges[name] = (least, int(bound.upper) if bound.upper.is_Integer else None)
     return axes, ranges

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import Place, Unread, compiled, rewritten
+from reparamkit.capture.conditions import Place, Unread, compiled, rewritten, spelt
+from reparamkit.capture.general_sizes import bounded_below
+from reparamkit.capture.special_sizes import formula, inner_sizes
 
 _LARGEST = 512
 _UNDEFINED = (ArithmeticError, TypeError, ValueError)
@@ -28,14 +30,24 @@ class SizeGuards(nn.Module):
     """Takes the network's input tensors and raises `ValueError` if their sizes break an assumption.
 
     `places` are the sizes that the assumptions speak of, called n0, n1, …; `assumptions` are expressions in
-    these names.
+    these names. `synthetic` are those among them that the capture makes without writing them down: that no
+    size, of an input or inside the network, is 0 or 1. `permanent` are those that the graph was rewritten
+    by.
     """
 
     _is_impure = True  # so that fx keeps the call, whose result nobody reads
 
-    def __init__(self, places: Sequence[Place], names: Sequence[str], assumptions: Sequence[str]) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        names: Sequence[str],
+        assumptions: Sequence[str],
+        synthetic: frozenset[str] = frozenset(),
+        permanent: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self.places, self.names, self.assumptions = tuple(places), tuple(names), tuple(assumptions)
+        self.synthetic, self.permanent = synthetic, permanent
         self._check = compiled(self.assumptions, len(self.places))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,9 +85,15 @@ class SizeGuards(nn.Module):
         except _UNDEFINED:
             return False
 
-    def without(self, texts: Sequence[str]) -> SizeGuards:
+    def without(self, texts: Collection[str]) -> SizeGuards:
         """The same without some of its assumptions."""
-        return SizeGuards(self.places, self.names, [t for t in self.assumptions if t not in texts])
+        kept = [t for t in self.assumptions if t not in texts]
+        return SizeGuards(self.places, self.names, kept, self.synthetic.difference(texts), self.permanent)
+
+    def holding(self, place: Place, size: int) -> SizeGuards:
+        """The same with one size held."""
+        text = f"n{self.places.index(place)} == {size}"
+        return SizeGuards(self.places, self.names, [*self.assumptions, text], self.synthetic, self.permanent)
 
     def spoken(self, text: str) -> str:
         """One of its assumptions in terms of the inputs."""
@@ -83,17 +101,30 @@ class SizeGuards(nn.Module):
 
     def _complaint(self, broken: int, sizes: Sequence[int]) -> str:
         text = self.spoken(self.assumptions[broken])
-        given = ", ".join(f"{name} {size}" for name, size in zip(self.names, sizes, strict=True))
+        asked = sorted({int(number) for number in re.findall(r"\bn(\d+)\b", self.assumptions[broken])})
+        given = ", ".join(f"{self.names[number]} {sizes[number]}" for number in asked)
         return (
             f"the network was captured for other sizes: it assumes {text}, and was given {given}; "
             "fold it again with such an input as the example"
         )
 
 
-def size_guards(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> SizeGuards:
+def size_guards(
+    exported: ExportedProgram,
+    inputs: Sequence[fx.Node],
+    *,
+    not_one: Sequence[Any] = (),
+    nonnegative: Sequence[Any] = (),
+    watched: bool = False,
+) -> SizeGuards:
     """The assumptions of an exported program on the sizes of its tensors, `inputs` in call order.
 
     What speaks of sizes in a way that is not understood holds them to those of the example.
+
+    Args:
+        not_one: formulas of sizes that must not be one, whatever is shown.
+        nonnegative: formulas that must not be negative, whatever is shown.
+        watched: also assume that no size, of an input or inside the network, is 0 or 1 (`synthetic`).
     """
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
     found = _Assumptions(tensors)
@@ -115,7 +146,22 @@ def size_guards(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> SizeGua
             found.hold(unread.places)
         else:
             found.add(text)
-    return SizeGuards(found.places, found.names, found.texts)
+    symbols: dict[Any, str] = {}
+    for place, size, _ in _sizes(tensors):
+        if not isinstance(size, int) and size.is_symbol and size not in symbols:
+            symbols[size] = found.size(place)
+    recorded = len(found.texts)
+    found.never(1, [formula(size, symbols) for size in not_one])
+    for margin in nonnegative:
+        size, least = bounded_below(margin)
+        found.at_least(least, formula(size, symbols))
+    permanent = frozenset(found.texts[recorded:])
+    recorded = len(found.texts)
+    inner = inner_sizes(exported.graph, symbols) if watched else []
+    found.never(0, [*symbols.values(), *inner])
+    found.never(1, [*symbols.values(), *inner] if watched else [])
+    synthetic = frozenset(found.texts[recorded:])
+    return SizeGuards(found.places, found.names, found.texts, synthetic, permanent)
 
 
 def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
@@ -185,6 +231,28 @@ class _Assumptions:
         """Assume an expression, once."""
         if text is not None and text not in self.texts:
             self.texts.append(text)
+
+    def spelt(self, text: str | None) -> str | None:
+        """A formula as part of a condition; None for one that cannot be evaluated."""
+        known = None if text is None else spelt(text)
+        return known if known is None or known.isidentifier() else f"({known})"
+
+    def never(self, value: int, formulas: Sequence[str | None]) -> None:
+        """Assume that no formula has this value; one that cannot be evaluated holds all sizes."""
+        for text in dict.fromkeys(formulas):
+            known = self.spelt(text)
+            if known is None:
+                self.hold(None)
+            else:
+                self.add(f"{known} != {value}")
+
+    def at_least(self, value: int, text: str | None) -> None:
+        """Assume that a formula is not smaller; one that cannot be evaluated holds all sizes."""
+        known = self.spelt(text)
+        if known is None:
+            self.hold(None)
+        else:
+            self.add(f"{known} >= {value}")
 
     def hold(self, places: Sequence[Place] | None) -> None:
         """Assume that these sizes (None: all) are those of the example."""

@@ -42,7 +42,7 @@ _CUTS = frozenset(
 _MOVES = _CUTS | {
     *(aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints),
     *(aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.t.default, aten.unsqueeze.default),
-    *(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.contiguous.default, aten.clone.default),
+    *(aten.squeeze.dims, aten.contiguous.default, aten.clone.default),
 }
 _FACTORS = frozenset((aten.mul.Tensor, aten.div.Tensor))
 _MAPS = _FACTORS | {aten.add.Tensor, aten.sub.Tensor, aten.batch_norm.default}

@@ -246,7 +246,7 @@ class Host:
     def _size(self, size: int | torch.SymInt) -> Size:
         if isinstance(size, int):
             return size
-        expression = size.node.expr
+        expression = self.program.general.of(size.node.expr)
         if expression.is_number:
             return int(expression)
         if expression not in self._symbols:  # printing one costs more than all else here

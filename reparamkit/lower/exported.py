@@ -9,6 +9,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import Args, Kwargs, map_tensors
 from reparamkit.quiet import quiet
@@ -28,7 +29,7 @@ def export_program(
         CannotCapture: torch.export refuses, with the first line of its reason.
     """
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), sizes_oblivious():
             return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise CannotCapture(

@@ -3,55 +3,56 @@
 A graph was captured under assumptions on the sizes of its inputs ("height <= 10": the network branches
 there). A folded module checks them whenever it is called, and so does a `.pt2`. An ONNX file or a Core ML
 package cannot: where an axis is free, it answers every size. So the sizes at which an assumption breaks are
-tried: where the network itself answers, and otherwise than the graph does, the axis must not be free in such
-a file.
+tried: where the network itself answers, and is not shown to compute what the graph computes
+(`reparamkit.capture.witness`), the axis must not be free in such a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.agreement import outputs_alike
-from reparamkit.capture.conditions import Place
 from reparamkit.capture.program import Program
 from reparamkit.capture.sizes import SizeGuards
-from reparamkit.inputs import resized, tensor_leaves
+from reparamkit.capture.special_sizes import sizes_tried
+from reparamkit.capture.witness import Answer
+from reparamkit.inputs import Args, Kwargs, resized
 from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched
 
-_TRIED = 4  # sizes for each symbol
-_LEAST = 64  # sizes up to this one are looked at, or up to twice the example's
+_TRIED = 4  # sizes for each assumption
+_TRIED_IN_ALL = 16  # for each symbol
 
 
-def settled_symbols(program: Program, original: nn.Module, folded: nn.Module) -> dict[str, str]:
+def settled_symbols(
+    program: Program, original: nn.Module | ExportedProgram, folded: nn.Module
+) -> dict[str, str]:
     """Symbol of a free axis -> why it must not be free in a file that cannot refuse a size."""
     settled: dict[str, str] = {}
-    if program.guards is None or program.writes or not isinstance(folded, fx.GraphModule):
+    guards = program.guards
+    if guards is None or program.writes or not isinstance(folded, fx.GraphModule):
         return settled
     graph = _Unguarded(folded)
-    for symbol, size, sizes, broken in _beyond(program, program.guards):
-        if symbol in settled:
+    runs: nn.Module = original if isinstance(original, nn.Module) else original.module()
+    for point in [*_beyond(program, guards), *program.differing]:
+        if settled.keys() & point.keys():
             continue
-        args, kwargs = resized(program.args, program.kwargs, sizes)
-        with torch.no_grad(), quiet():
-            try:
-                expected = call_untouched(original, args, kwargs)
-            except Exception:  # whatever the network raises for a size that it does not take itself
-                continue
-            try:
-                found = graph.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
-            except Exception:  # then the file does not answer either
-                continue
-        if not outputs_alike(found, expected):
-            settled[symbol] = (
-                f"at a size of {size} the network does something else than what was captured, which assumes "
-                f"{program.guards.spoken(broken)}"
-            )
+        changed = program.places_of(point)
+        inputs = resized(program.args, program.kwargs, changed)
+        broken = guards.broken(program.sizes_of(guards, point))
+        if _is_idle(program, runs, changed, broken, inputs) or not _answers(graph, *inputs):
+            continue
+        symbol = max(point, key=lambda name: program.axes_of(name)[0])  # rather a side than the batch
+        assumed = f", which assumes {guards.spoken(broken[0])}" if broken else ""
+        settled[symbol] = (
+            f"at a size of {point[symbol]} the network does something else than what was captured{assumed}"
+        )
     return settled
 
 
@@ -68,24 +69,46 @@ class _Unguarded(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-def _beyond(program: Program, guards: SizeGuards) -> Iterator[tuple[str, int, dict[Place, int], str]]:
-    """For each symbol the sizes nearest to the example's that break an assumption, and which they break."""
-    leaves = [tensor for _, tensor in tensor_leaves(program.args, program.kwargs)]
-    example = [leaves[index].shape[axis] for index, axis in guards.places]
-    places: dict[str, list[Place]] = {}
-    for index, axes in program.axes.items():
-        for axis, symbol in axes.items():
-            places.setdefault(symbol, []).append((index, axis))
-    for symbol, mine in places.items():
-        index, axis = mine[0]
-        size = leaves[index].shape[axis]
-        told: set[str] = set()
+def _is_idle(
+    program: Program,
+    original: nn.Module,
+    changed: Mapping[tuple[int, int], int],
+    broken: list[str],
+    inputs: tuple[Args, Kwargs],
+) -> bool:
+    """Whether the network refuses these inputs itself, or is shown to compute what the folded graph does."""
+    if program.witness is not None:
+        answer = program.witness.at(changed).answer
+        if answer is Answer.REFUSED:
+            return True
+        assert program.guards is not None
+        return answer is Answer.SAME and not program.guards.permanent.intersection(broken)
+    try:
+        with quiet():
+            call_untouched(original, *inputs)
+    except Exception:  # whatever the network raises for a size that it does not take itself
+        return True
+    return False
+
+
+def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
+    """Whether the folded graph runs on these inputs when nothing keeps it from that."""
+    try:
+        with torch.no_grad(), quiet():
+            graph.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
+    except Exception:  # then the file does not answer either
+        return False
+    return True
+
+
+def _beyond(program: Program, guards: SizeGuards) -> Iterator[Mapping[str, int]]:
+    """For each symbol and each assumption the sizes nearest to the example's at which it breaks."""
+    for symbol, size in program.example_sizes().items():
+        told: Counter[str] = Counter()
         tried = 0
-        for other in sorted(range(1, max(_LEAST, 2 * size) + 1), key=lambda n: abs(n - size)):
-            changed = dict.fromkeys(mine, other)
-            sizes = zip(guards.places, example, strict=True)
-            broken = guards.broken([changed.get(place, old) for place, old in sizes])
-            if tried < _TRIED and not told.issuperset(broken):
+        for other in sorted(sizes_tried(size), key=lambda n, size=size: abs(n - size)):  # type: ignore[misc]
+            broken = guards.broken(program.sizes_of(guards, {symbol: other}))
+            if tried < _TRIED_IN_ALL and any(told[text] < _TRIED for text in broken):
                 tried += 1
                 told.update(broken)
-                yield symbol, other, changed, broken[0]
+                yield {symbol: other}

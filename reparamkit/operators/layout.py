@@ -22,9 +22,7 @@ from reparamkit.operators.base import Call, Meaning, NotAffine, Size, Through, V
     "aten._unsafe_view.default",
     "aten.flatten.using_ints",
     "aten.unflatten.int",
-    "aten.squeeze.default",
-    "aten.squeeze.dim",
-    "aten.squeeze.dims",
+    "aten.squeeze.dims",  # the other ones do not say which axes go
     "aten.unsqueeze.default",
     "aten.expand.default",
 )

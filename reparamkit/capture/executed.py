@@ -1,0 +1,210 @@
+"""What a network computes on one input, as an expression: which operators run, on what, with which arguments.
+
+Two runs are the same computation if their outputs are the same expression, whatever the numbers in them are.
+Every tensor that descends from an input is numbered by what made it,
+
+    number(result i of op(arguments)) = intern(op, number of each tensor argument, every other argument, i)
+
+and a write into a tensor is part of whatever is read from its memory afterwards. Equal numbers mean equal
+expressions: the order of operators that do not depend on each other and results that nobody uses do not
+matter, a branch that multiplies by 1.0001 does. Tensors that do not descend from an input count by their
+values, so that it does not matter whether a table was computed again or remembered from the last call.
+
+Left out, because they compute nothing: aliases, casts that change nothing, slices of the whole, assertions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+aten = torch.ops.aten
+
+_ALIASES = frozenset((aten.alias, aten.detach, aten.detach_, aten.lift_fresh, aten.lift))
+_COPIES = frozenset((aten.lift_fresh_copy, aten._to_copy))
+_SILENT = frozenset(
+    (
+        aten._assert_async,
+        aten._assert_scalar,
+        aten._assert_tensor_metadata,
+        aten.sym_constrain_range,
+        aten.sym_constrain_range_for_size,
+    )
+)
+_DIGITS = 12
+"""Of a floating-point argument: sizes may be divided in another order."""
+
+
+class Expressions:
+    """Numbers for expressions, shared by the runs that are to be compared.
+
+    Args:
+        model: its parameters and buffers are known by their names.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._numbers: dict[Any, int] = {}
+        self._names: dict[int, str] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            memory = _memory(tensor)
+            if memory is not None:
+                self._names.setdefault(memory, name)
+        self._kept = [*model.parameters(), *model.buffers()]
+
+    def intern(self, key: Any) -> int:
+        """The number of an expression; equal ones have the same."""
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def state_name(self, memory: int) -> str | None:
+        """The parameter or buffer that lies in this memory."""
+        return self._names.get(memory)
+
+
+class Executed(TorchDispatchMode):
+    """Records, within it, what is computed from the inputs.
+
+    Args:
+        expressions: shared by the runs that are to be compared.
+        inputs: the tensors that the run is given, in call order.
+    """
+
+    def __init__(self, expressions: Expressions, inputs: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[int, str]] = []
+        """Number and operator of every call, in the order of the run."""
+        self._expressions = expressions
+        self._numbers: Any = WeakIdKeyDictionary()
+        self._written: dict[int, int] = {}
+        self._kept: list[Any] = []
+        self._inputs = list(inputs)
+        for place, tensor in enumerate(self._inputs):
+            self._numbers[tensor] = expressions.intern(("input", place, tuple(tensor.shape), tensor.dtype))
+
+    def results(self, outputs: Any) -> tuple[Any, ...]:
+        """What the run returned and what it wrote into its inputs and its state, as expressions."""
+        leaves = [self._key(leaf) for leaf in pytree.tree_leaves(outputs)]
+        writes = {
+            name: number
+            for memory, number in self._written.items()
+            if (name := self._expressions.state_name(memory)) is not None
+        }
+        given = [self._written.get(_memory(tensor) or 0) for tensor in self._inputs]
+        return (*leaves, tuple(sorted(writes.items())), *given)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        packet = getattr(func, "overloadpacket", func)
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        writes = getattr(getattr(func, "_schema", None), "is_mutable", False)
+        if packet in _SILENT or not (writes or any(tensor in self._numbers for tensor in tensors)):
+            return func(*args, **kwargs)
+        key = (str(func), self._key(args), tuple((name, self._key(value)) for name, value in kwargs.items()))
+        before = tensors[0] if tensors else None
+        operand = None if before is None else self._read(before)
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and before is not None and not writes:
+            if packet in _ALIASES or (packet is aten.slice and _is_whole(result, before)):
+                self._numbers[result] = self._numbers.get(before, operand)
+                return result
+            if packet in _COPIES and _is_unchanged(result, before):
+                self._numbers[result] = operand
+                return result
+        self.calls.append((self._expressions.intern(key), str(packet).removeprefix("aten.")))
+        if writes:
+            self._write(func, args, kwargs, key)
+        for place, leaf in enumerate(pytree.tree_leaves(result)):
+            if isinstance(leaf, Tensor) and not (writes and any(leaf is tensor for tensor in tensors)):
+                self._numbers[leaf] = self._expressions.intern((key, place))
+        return result
+
+    def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> None:
+        schema = func._schema.arguments
+        given = dict(zip((argument.name for argument in schema), args, strict=False)) | kwargs
+        for argument in schema:
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            for tensor in pytree.tree_leaves(given.get(argument.name)):
+                if isinstance(tensor, Tensor):
+                    memory = _memory(tensor) or id(tensor)
+                    self._kept.append(tensor)  # so that no other tensor comes to lie there
+                    self._written[memory] = self._expressions.intern((self._written.get(memory), key))
+
+    def _key(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return ("tensor", self._read(value))
+        if isinstance(value, (list, tuple)):
+            return tuple(map(self._key, value))
+        if isinstance(value, dict):
+            return tuple((str(name), self._key(item)) for name, item in value.items())
+        if isinstance(value, float):
+            return float(f"{value:.{_DIGITS}g}")
+        if value is None or isinstance(value, (bool, int, str)):
+            return type(value).__name__, value
+        return str(value)
+
+    def _read(self, tensor: Tensor) -> int:
+        """The number of what a tensor holds now."""
+        memory = _memory(tensor)
+        number = self._numbers.get(tensor)
+        if number is None:
+            number = self._expressions.intern(self._constant(tensor, memory))
+        written = None if memory is None else self._written.get(memory)
+        if written is None:
+            return int(number)
+        where = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        return self._expressions.intern((number, written, where))
+
+    def _constant(self, tensor: Tensor, memory: int | None) -> Any:
+        kind = (tuple(tensor.shape), tensor.dtype)
+        name = None if memory is None else self._expressions.state_name(memory)
+        if name is not None:
+            return ("state", name, tensor.storage_offset(), tensor.stride(), kind)
+        return ("constant", _fingerprint(tensor), kind)
+
+
+def first_difference(original: Sequence[tuple[int, str]], captured: Sequence[tuple[int, str]]) -> str:
+    """The first operator that one of two runs calls and the other does not, in words; "" if there is none."""
+    common = {number for number, _ in original} & {number for number, _ in captured}
+    own = next((name for number, name in original if number not in common), None)
+    other = next((name for number, name in captured if number not in common), None)
+    if own is None and other is None:
+        return ""
+    if own == other:
+        return f"{own} with other arguments"
+    return f"{own or 'nothing'} where {other or 'nothing'} was captured"
+
+
+def _memory(tensor: Tensor) -> int | None:
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse ones have none
+        return None
+
+
+def _is_whole(part: Tensor, whole: Tensor) -> bool:
+    return part.shape == whole.shape and part.stride() == whole.stride()
+
+
+def _is_unchanged(copy: Tensor, original: Tensor) -> bool:
+    return copy.dtype == original.dtype and copy.device == original.device
+
+
+def _fingerprint(tensor: Tensor) -> Any:
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return str(tensor)
+    if tensor.numel() == 0:
+        return 0
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.is_complex() or flat.is_conj():
+        flat = torch.view_as_real(flat.resolve_conj()).reshape(-1)
+    data = flat.view(torch.uint8).numpy().tobytes()
+    return zlib.crc32(data), zlib.adler32(data)

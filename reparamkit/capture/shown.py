@@ -1,0 +1,113 @@
+"""Which assumptions of a capture the network itself shows to be idle; all others are checked at run time.
+
+At each special point (`reparamkit.capture.special_sizes`) that breaks exclusions only, original and
+captured graph run side by side (`reparamkit.capture.witness`). Where both compute the same expression, what
+breaks there is shown not to matter; where they do not, or where the network cannot be watched, it is held.
+A point that breaks nothing and is answered otherwise fixes the sizes in it to the example's. Assumptions
+that no point showed stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from reparamkit.capture.conditions import Place
+from reparamkit.capture.program import Program
+from reparamkit.capture.sizes import SizeGuards
+from reparamkit.capture.special_sizes import Point, is_exclusion, sizes_tried, special_points
+from reparamkit.capture.witness import Answer, Observation, Witness
+from reparamkit.inputs import tensor_leaves
+
+
+@dataclass(frozen=True)
+class _Tried:
+    point: Point
+    sizes: dict[Place, int]
+    broken: frozenset[str]
+    observation: Observation
+
+    @property
+    def differs(self) -> bool:
+        return self.observation.answer in (Answer.OTHER, Answer.UNKNOWN)
+
+
+def drop_idle_assumptions(program: Program, model: nn.Module) -> None:
+    """Take from the program's guards what is shown to be idle, and hold what is shown to matter."""
+    guards = program.guards
+    if guards is None or not program.axes:
+        return
+    witness = Witness(program.exported, model, program.args, program.kwargs)
+    base = witness.at({})
+    if not base.same:
+        what = f" ({base.difference})" if base.difference else ""
+        program.notes.append(
+            "sizes of 0 and 1 are refused where others were assumed: the network runs other operators when "
+            f"it is captured than when it is called{what}, so that nothing can be shown of them"
+        )
+        return
+    program.witness = witness
+    tried = list(_observed(program, guards, witness))
+    same = [each for each in tried if each.observation.same]
+    shown = frozenset[str]().union(*(each.broken for each in same))
+    held: set[str] = set()
+    program.differing = [each.point for each in tried if each.differs]
+    for each in sorted((each for each in tried if each.differs), key=lambda each: len(each.broken)):
+        if not each.broken:
+            _fix(program, each)
+        elif not each.broken & held:
+            held |= (each.broken - shown) or each.broken
+            program.notes.append(_told(program, each))
+    assert program.guards is not None
+    program.guards = program.guards.without(shown - held)
+
+
+def _observed(program: Program, guards: SizeGuards, witness: Witness) -> Iterator[_Tried]:
+    example = program.example_sizes()
+    exclusions = (frozenset(filter(is_exclusion, guards.assumptions)) | guards.synthetic) - guards.permanent
+    numbers = {text: number for number, text in enumerate(guards.assumptions)}
+    breaks = []
+    for symbol, size in example.items():
+        own = (guards.broken(program.sizes_of(guards, {symbol: n})) for n in sizes_tried(size))
+        breaks.append([frozenset(numbers[text] for text in broken if text in exclusions) for broken in own])
+    batch = [symbol for symbol in example if any(axis == 0 for axis in program.axes_of(symbol))]
+    recorded = frozenset(numbers[text] for text in exclusions - guards.synthetic)
+    seen: list[Point] = []
+    for proposed in special_points(example, batch, breaks, recorded):
+        point = {symbol: size for symbol, size in proposed.items() if size != example[symbol]}
+        if not point or point in seen:
+            continue
+        seen.append(point)
+        sizes = program.sizes_of(guards, point)
+        broken = frozenset(guards.broken(sizes))
+        if broken <= exclusions:
+            changed = program.places_of(point)
+            yield _Tried(point, changed, broken, witness.at(changed))
+
+
+def _fix(program: Program, each: _Tried) -> None:
+    leaves = [tensor for _, tensor in tensor_leaves(program.args, program.kwargs)]
+    assert program.guards is not None
+    for symbol in each.point:
+        for index, axis in program.places_with(symbol):
+            program.guards = program.guards.holding((index, axis), leaves[index].shape[axis])
+        program.hold(symbol, f"what it computes where {_sizes_in_words(program, each)}")
+
+
+def _told(program: Program, each: _Tried) -> str:
+    refused = f"inputs where {_sizes_in_words(program, each)} are refused"
+    if each.observation.answer is Answer.UNKNOWN:
+        return f"{refused}: what the network does there cannot be shown"
+    why = f" ({each.observation.difference})" if each.observation.difference else ""
+    return f"{refused}: there the network computes something else than what was captured{why}"
+
+
+def _sizes_in_words(program: Program, each: _Tried) -> str:
+    names = program.input_names
+    return " and ".join(
+        f"axis {axis} of {names[index]} is {size}"
+        for symbol, size in each.point.items()
+        for index, axis in program.places_with(symbol)[:1]
+    )

@@ -1,0 +1,188 @@
+"""The original beside the captured graph: do they compute the same thing on these inputs, in this mode?
+
+torch.export settles branches at the example's sizes, and in the mode of the capture. Whether the network
+takes the same way elsewhere is asked of the network itself: both run, and the expressions that they compute
+(`reparamkit.capture.executed`) are compared. A few numbers that agree would prove nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from reparamkit.capture.conditions import Place
+from reparamkit.capture.executed import Executed, Expressions, first_difference
+from reparamkit.inputs import Args, Kwargs, resized
+from reparamkit.quiet import quiet
+from reparamkit.untouched import call_untouched
+
+
+class Answer(Enum):
+    """What came of running both."""
+
+    SAME = "both compute the same"
+    OTHER = "the network computes something else than what was captured"
+    REFUSED = "the network itself raises an error"
+    UNKNOWN = "it cannot be observed"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An answer, and for `OTHER` the first operator that differs, in words."""
+
+    answer: Answer
+    difference: str = ""
+
+    @property
+    def same(self) -> bool:
+        return self.answer is Answer.SAME
+
+
+class Witness:
+    """Runs a network and the graph that was captured of it side by side.
+
+    Args:
+        exported: the graph, as torch.export gave it.
+        model: the network.
+        args, kwargs: the example that it was captured with.
+    """
+
+    def __init__(self, exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        self._captured = _Captured(exported)
+        self._model = model
+        self._example = args, kwargs
+        self._seen: dict[Any, Observation] = {}
+
+    def at(self, sizes: Mapping[Place, int]) -> Observation:
+        """Both on the example resized: flat tensor index and axis -> size."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._seen:
+            self._seen[key] = self.observe(*resized(*self._example, sizes))
+        return self._seen[key]
+
+    def observe(
+        self, args: Args, kwargs: Kwargs, mode: AbstractContextManager[Any] | None = None
+    ) -> Observation:
+        """Both on these inputs, each within `mode`; without gradients if there is none."""
+        mode = mode or torch.no_grad()
+        expressions = Expressions(self._model)
+        with quiet(), _plain_attention(), torch.random.fork_rng(devices=()), mode:
+            original = _recorded(expressions, self._model, args, kwargs)
+            if original is None:
+                return Observation(Answer.UNKNOWN if self._answers(args, kwargs) else Answer.REFUSED)
+            captured = _recorded(expressions, self._captured, args, kwargs)
+        if captured is None:
+            return Observation(Answer.OTHER, "the captured graph does not run there")
+        if original.results == captured.results:
+            return Observation(Answer.SAME)
+        return Observation(Answer.OTHER, first_difference(original.calls, captured.calls))
+
+    def _answers(self, args: Args, kwargs: Kwargs) -> bool:
+        """Whether the network runs, although it could not be watched."""
+        try:
+            call_untouched(self._model, args, kwargs)
+        except Exception:  # whatever the network raises
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class _Run:
+    results: tuple[Any, ...]
+    calls: list[tuple[int, str]]
+
+
+def _recorded(expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs) -> _Run | None:
+    """None where the module raises."""
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    executed = Executed(expressions, leaves)
+    try:
+        with executed:
+            outputs = call_untouched(module, args, kwargs)
+        return _Run(executed.results(outputs), executed.calls)
+    except Exception:  # whatever the network raises
+        return None
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep torch's own attention layers from their fast path, which a capture does not take."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+class _Captured(nn.Module):
+    """An exported graph on its own state, as it stands: no guards, no rewriting."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        super().__init__()
+        self._graph_module = exported.graph_module
+        self._state: dict[str, Any] = {}
+        signature = exported.graph_signature
+        for spec in signature.input_specs:
+            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+                held = exported.state_dict if spec.target in exported.state_dict else exported.constants
+                self._state[str(spec.target)] = held[str(spec.target)]
+        self._given = [
+            None if s.kind == InputKind.USER_INPUT else str(s.target) for s in signature.input_specs
+        ]
+        self._returned = [spec.kind == OutputKind.USER_OUTPUT for spec in signature.output_specs]
+        for name in (spec.target for spec in signature.input_specs if spec.kind == InputKind.BUFFER):
+            # Under another name, so that what a run writes into them is put back.
+            self.register_buffer(str(name).replace(".", "/"), self._state[str(name)], persistent=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """The inputs of the network; returns its outputs in a row."""
+        leaves = iter(pytree.tree_leaves((args, kwargs)))
+        values = [next(leaves) if name is None else self._state[name] for name in self._given]
+        outputs = _interpreted(self._graph_module, values)
+        return [value for value, returned in zip(outputs, self._returned, strict=True) if returned]
+
+
+def _interpreted(module: fx.GraphModule, inputs: Sequence[Any]) -> Sequence[Any]:
+    given = iter(inputs)
+    values: dict[fx.Node, Any] = {}
+    last_reader = {node: reader for reader in module.graph.nodes for node in reader.all_input_nodes}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(given)
+            continue
+        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        if node.op == "output":
+            outputs: Sequence[Any] = args[0]
+            return outputs
+        if node.op == "get_attr":
+            values[node] = operator.attrgetter(str(node.target))(module)
+        else:
+            values[node] = _called(node.target, args, kwargs)
+        for operand in node.all_input_nodes:
+            if last_reader[operand] is node:
+                del values[operand]
+    return []
+
+
+def _called(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = getattr(target, "__name__", "")
+    if name == "wrap_with_set_grad_enabled":
+        enabled, inner, *operands = args
+        with torch.set_grad_enabled(enabled):
+            return _interpreted(inner, operands)
+    if name == "wrap_with_autocast":
+        device, dtype, enabled, cache, inner, *operands = args
+        with torch.autocast(device, dtype, enabled, cache):
+            return _interpreted(inner, operands)
+    return target(*args, **kwargs)
