@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
+from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Program
 from reparamkit.capture.source import Source
@@ -48,7 +49,8 @@ def fold(
         dynamic: "auto" keeps batch and spatial sizes free as far as the model allows, "batch" the batch size,
             False none; or the `dynamic_shapes` of torch.export.
         verify: compare the whole folded network with the original's float64 run (the proof of each
-            single fold in float64 is always done).
+            single fold in float64 is always done, and the captured graph is always held against the
+            original on the example: where the two differ, the comparison is made all the same).
         merge_siblings: also make one wider layer, and a split, of layers that read the same value.
         options: `seconds`, the time limit of each attempt to capture with free sizes (default 60).
 
@@ -86,6 +88,10 @@ def _fold(
             folded._reference = reference
     else:
         before = census(program.graph)
+        # Unverified, a fold stands for what was captured, and that need not be the network.
+        verify = verify or (
+            isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
+        )
         outcome = fold_program(program, merge_siblings=merge_siblings)
         findings = _findings(program, outcome, before, notes)
         folded = Folded(

@@ -6,6 +6,7 @@ dict (keyword arguments). Inside the package they are always a pair `(args, kwar
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,11 +23,13 @@ def normalise_inputs(inputs: object) -> tuple[Args, Kwargs]:
     """Turn example inputs, as a user gives them, into `(args, kwargs)`.
 
     A tensor becomes the only positional argument, a tuple or list the positional arguments, a mapping
-    with string keys the keyword arguments. Nothing is copied.
+    with string keys the keyword arguments. Nothing is copied. Dataclasses among them are registered with
+    torch's pytrees, so that the tensors inside are seen.
 
     Raises:
         UnusableInput: for anything else, `None` included.
     """
+    register_dataclasses(inputs)
     if isinstance(inputs, torch.Tensor):
         return (inputs,), {}
     if isinstance(inputs, Mapping):
@@ -43,6 +46,34 @@ def normalise_inputs(inputs: object) -> tuple[Args, Kwargs]:
         f"example inputs are needed: a tensor, a tuple of positional arguments, or a dict of keyword "
         f"arguments as the model's forward takes them; got {given}"
     )
+
+
+def register_dataclasses(tree: Any) -> bool:
+    """Tell torch.export about the dataclasses in a tree of values; False if there were none to tell of."""
+    told = False
+    pending = pytree.tree_leaves(tree)
+    while pending:
+        leaf = pending.pop()
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            kind = type(leaf)
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            if kind not in pytree.SUPPORTED_NODES:
+                torch.export.register_dataclass(kind, serialized_type_name=name)
+            told = True
+            pending += pytree.tree_leaves(leaf)
+    return told
+
+
+def shapes_tree(shapes: Any) -> Any:
+    """`dynamic_shapes` in the form of the inputs, as torch.export wants them: dataclasses as lists."""
+    if dataclasses.is_dataclass(shapes) and type(shapes) in pytree.SUPPORTED_NODES:
+        values = (getattr(shapes, each.name) for each in dataclasses.fields(shapes))
+        return [shapes_tree(value) for value in values if value is not None]
+    if type(shapes) in (list, tuple):
+        return type(shapes)(map(shapes_tree, shapes))
+    if type(shapes) is dict:
+        return {name: shapes_tree(value) for name, value in shapes.items()}
+    return shapes
 
 
 def tensor_leaves(args: Args, kwargs: Kwargs) -> list[tuple[str, torch.Tensor]]:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 
-def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`module(*args, **kwargs)` without gradients, on copies of the inputs.
+def call_untouched(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradients: bool = False
+) -> Any:
+    """`module(*args, **kwargs)` on copies of the inputs, without gradients unless they are asked for.
 
     A forward may write into the module's buffers (a counter, a cache); they get their values back.
     """
@@ -24,7 +26,8 @@ def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             if not buffer.is_inference()
         ]
         try:
-            return module(*_copies(args), **_copies(kwargs))
+            with torch.set_grad_enabled(gradients):
+                return module(*_copies(args), **_copies(kwargs))
         finally:
             for buffer, version, value in kept:
                 if buffer._version != version:

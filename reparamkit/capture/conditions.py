@@ -129,7 +129,7 @@ class _Sizes(ast.NodeTransformer):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "size":
             try:
                 index = self._resolved(call.func.value)
-            except (KeyError, IndexError, TypeError):
+            except (KeyError, IndexError, TypeError, AttributeError):
                 index = None
             if isinstance(index, int) and isinstance(axis, ast.Constant) and isinstance(axis.value, int):
                 self.places.append((index, axis.value))
@@ -151,4 +151,6 @@ class _Sizes(ast.NodeTransformer):
             return self._tree
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             return self._resolved(node.value)[node.slice.value]
+        if isinstance(node, ast.Attribute):
+            return getattr(self._resolved(node.value), node.attr)  # a field of a dataclass
         raise KeyError(ast.dump(node))

@@ -7,7 +7,9 @@ symbolic solver has none: batch and spatial sizes, batch alone, fixed sizes.
 from __future__ import annotations
 
 import copy
-import dataclasses
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,9 +21,10 @@ from reparamkit.capture.agreement import batch_is_free, two_of_each
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.program import Program, program_of
-from reparamkit.capture.shown import drop_idle_assumptions
+from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness
 from reparamkit.errors import CannotCapture, UnusableInput
+from reparamkit.inputs import register_dataclasses, shapes_tree
 from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched
 
@@ -58,9 +61,10 @@ def capture(
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
     else:
         program, failures = _export(model, args, kwargs, dynamic, seconds)
-        drop_idle_assumptions(program, model)
+        settle_by_observation(program, model)
         if not program.takes(args, kwargs):  # captured with a batch of two, it settles that
             program, more = _export(model, args, kwargs, False, None)
+            settle_by_observation(program, model)
             failures += ["the network settles its batch size: captured with fixed sizes", *more]
         notes += failures
     program.notes += notes
@@ -118,7 +122,7 @@ def _export(
     try:
         return program_of(_attempt(model, args, kwargs, None, None), args, kwargs, watched=True), failures
     except CannotCapture:
-        if _register_outputs(model, args, kwargs):
+        if register_dataclasses(run_example(model, args, kwargs)):
             return _export(model, args, kwargs, dynamic, seconds)
         raise
 
@@ -127,7 +131,7 @@ def _attempt(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, seconds: float | None
 ) -> ExportedProgram:
     try:
-        with quiet(), torch.no_grad(), sizes_oblivious(), limited(seconds):
+        with quiet(), torch.no_grad(), sizes_oblivious(), _keywords_named(model, kwargs), limited(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward raises
         raise _explained(error) from error
@@ -147,19 +151,6 @@ def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise UnusableInput(
             f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {_first_line(error)}"
         ) from error
-
-
-def _register_outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell torch.export about dataclasses that the model returns; False if there was nothing to tell."""
-    result = run_example(model, args, kwargs)
-    found = False
-    for leaf in pytree.tree_leaves(result):
-        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            kind = type(leaf)
-            name = f"{kind.__module__}.{kind.__qualname__}"
-            torch.export.register_dataclass(kind, serialized_type_name=name)
-            found = True
-    return found
 
 
 def _explained(error: Exception) -> CannotCapture:
@@ -194,19 +185,48 @@ def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
                 any_axis = True
         return axes or None
 
-    shapes_of_args = tuple(pytree.tree_map(of, a) for a in args)
-    shapes_of_kwargs = {k: pytree.tree_map(of, v) for k, v in kwargs.items()}
-    if not any_axis:
-        return None
-    if not kwargs:
-        return shapes_of_args
-    return (
-        {"args": shapes_of_args, **shapes_of_kwargs} if False else _by_name(shapes_of_args, shapes_of_kwargs)
+    try:
+        with _keywords_named(model, kwargs):
+            bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return None  # the model does not take them; the capture says why
+    shapes = {name: shapes_tree(pytree.tree_map(of, value)) for name, value in bound.items()}
+    return shapes if any_axis else None
+
+
+@contextmanager
+def _keywords_named(model: nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Let a forward that takes `**anything` look as if it named what it is given.
+
+    torch.export cannot free sizes of tensors that arrive there.
+    """
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        yield
+        return
+    parameters = list(signature.parameters.values())
+    caught = [name for name in kwargs if name not in signature.parameters]
+    if not caught or not parameters or parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        yield
+        return
+    forward = model.forward
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    named.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*parameters[:-1], *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in caught)]
     )
-
-
-def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return kwargs if not args else (*args, *kwargs.values())
+    own = "forward" in vars(model)
+    model.forward = named
+    try:
+        yield
+    finally:
+        if own:
+            model.forward = forward
+        else:
+            del model.forward
 
 
 def _from_torchscript(
@@ -219,7 +239,7 @@ def _from_torchscript(
             converted: ExportedProgram = TS2EPConverter(model, args, kwargs or None).convert()
             return converted
     except Exception as error:  # the converter raises all sorts
-        _register_outputs(model, args, kwargs)  # says so if it is the inputs that are wrong
+        run_example(model, args, kwargs)  # says so if it is the inputs that are wrong
         raise CannotCapture(
             f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
             "fold the nn.Module that it was made from"

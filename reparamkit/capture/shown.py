@@ -9,17 +9,18 @@ that no point showed stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from reparamkit.capture.conditions import Place
+from reparamkit.capture.modes import other_modes
 from reparamkit.capture.program import Program
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.capture.special_sizes import Point, is_exclusion, sizes_tried, special_points
 from reparamkit.capture.witness import Answer, Observation, Witness
-from reparamkit.inputs import tensor_leaves
+from reparamkit.inputs import resized, tensor_leaves
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,20 @@ class _Tried:
         return self.observation.answer in (Answer.OTHER, Answer.UNKNOWN)
 
 
-def drop_idle_assumptions(program: Program, model: nn.Module) -> None:
-    """Take from the program's guards what is shown to be idle, and hold what is shown to matter."""
+def settle_by_observation(program: Program, model: nn.Module) -> None:
+    """Hold what the network is seen to treat in its own way, drop what is shown idle, note other modes."""
     guards = program.guards
-    if guards is None or not program.axes:
+    if guards is None:
         return
     witness = Witness(program.exported, model, program.args, program.kwargs)
     base = witness.at({})
     if not base.same:
-        what = f" ({base.difference})" if base.difference else ""
-        program.notes.append(
-            "sizes of 0 and 1 are refused where others were assumed: the network runs other operators when "
-            f"it is captured than when it is called{what}, so that nothing can be shown of them"
-        )
+        if program.axes:
+            what = f" ({base.difference})" if base.difference else ""
+            program.notes.append(
+                "sizes of 0 and 1 are refused where others were assumed: the network runs other operators "
+                f"when it is captured than when it is called{what}, so that nothing can be shown of them"
+            )
         return
     program.witness = witness
     tried = list(_observed(program, guards, witness))
@@ -62,6 +64,27 @@ def drop_idle_assumptions(program: Program, model: nn.Module) -> None:
             program.notes.append(_told(program, each))
     assert program.guards is not None
     program.guards = program.guards.without(shown - held)
+    _note_modes(program, model, witness, same)
+
+
+def _note_modes(program: Program, model: nn.Module, witness: Witness, same: list[_Tried]) -> None:
+    """Say in which modes the network computes something else; asked at the smallest ordinary size."""
+    ordinary: list[Mapping[Place, int]] = [{}]
+    ordinary += [each.sizes for each in same if min(each.sizes.values()) > 1]
+    inputs = min(
+        (resized(program.args, program.kwargs, sizes) for sizes in ordinary),
+        key=lambda pair: sum(tensor.numel() for _, tensor in tensor_leaves(*pair)),
+    )
+    device = next((tensor.device.type for tensor in (*model.parameters(), *model.buffers())), "cpu")
+    differing = witness.differing_modes(*inputs, other_modes(device))
+    if differing:
+        where = "; ".join(
+            f"{name} ({seen.difference})" if seen.difference else name for name, seen in differing.items()
+        )
+        program.notes.append(
+            "the folded network stands for evaluation without gradients, on contiguous inputs, outside "
+            f"autocast; the network itself runs other operators {where}"
+        )
 
 
 def _observed(program: Program, guards: SizeGuards, witness: Witness) -> Iterator[_Tried]:

@@ -271,4 +271,28 @@ def _argument_tree(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> dict
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     signature = exported.module_call_graph[0].signature
     names = list(signature.forward_arg_names or []) if signature is not None else []
-    return dict(zip(names, [*args, *kwargs.values()], strict=False))
+    tree: dict[str, Any] = dict(zip(names, [*args, *kwargs.values()], strict=False))
+    for name in names:  # the third of `*args` is called args_2 there, and args[2] in conditions
+        packed, _, place = name.rpartition("_")
+        if packed and place.isdigit() and packed not in names:
+            tree.setdefault(packed, {})[int(place)] = tree[name]
+    return tree
+
+
+def tensor_sources(exported: ExportedProgram) -> dict[int, str]:
+    """Flat tensor index -> what a tensor of the inputs is called in the program's own conditions: L['x'][0]."""
+    user = set(exported.graph_signature.user_inputs)
+    inputs = [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
+    sources: dict[int, str] = {}
+    pending: list[tuple[str, Any]] = [
+        (f"L[{name!r}]", value) for name, value in _argument_tree(exported, inputs).items()
+    ]
+    while pending:
+        source, value = pending.pop()
+        if isinstance(value, int):
+            sources.setdefault(value, source)
+        elif isinstance(value, dict):
+            pending += [(f"{source}[{key!r}]", item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            pending += [(f"{source}[{place}]", item) for place, item in enumerate(value)]
+    return sources

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -22,7 +22,8 @@ from torch.utils import _pytree as pytree
 
 from reparamkit.capture.conditions import Place
 from reparamkit.capture.executed import Executed, Expressions, first_difference
-from reparamkit.inputs import Args, Kwargs, resized
+from reparamkit.capture.modes import Mode
+from reparamkit.inputs import Args, Kwargs, map_tensors, resized
 from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched
 
@@ -70,17 +71,40 @@ class Witness:
             self._seen[key] = self.observe(*resized(*self._example, sizes))
         return self._seen[key]
 
-    def observe(
-        self, args: Args, kwargs: Kwargs, mode: AbstractContextManager[Any] | None = None
-    ) -> Observation:
-        """Both on these inputs, each within `mode`; without gradients if there is none."""
-        mode = mode or torch.no_grad()
+    def observe(self, args: Args, kwargs: Kwargs) -> Observation:
+        """Both on these inputs."""
         expressions = Expressions(self._model)
-        with quiet(), _plain_attention(), torch.random.fork_rng(devices=()), mode:
+        with _undisturbed():
             original = _recorded(expressions, self._model, args, kwargs)
             if original is None:
                 return Observation(Answer.UNKNOWN if self._answers(args, kwargs) else Answer.REFUSED)
-            captured = _recorded(expressions, self._captured, args, kwargs)
+            return self._against(expressions, original, args, kwargs)
+
+    def differing_modes(self, args: Args, kwargs: Kwargs, modes: Sequence[Mode]) -> dict[str, Observation]:
+        """In which of these modes the network computes something else than the captured graph does in it.
+
+        Modes that the network itself refuses are left out.
+        """
+        expressions = Expressions(self._model)
+        differing: dict[str, Observation] = {}
+        with _undisturbed():
+            plain = _recorded(expressions, self._model, args, kwargs)
+            for mode in modes:
+                given, named = map_tensors(lambda _, x, mode=mode: mode.inputs(x), args, kwargs)
+                with mode.entered(self._model):
+                    original = _recorded(expressions, self._model, given, named, mode.gradients)
+                if original is None or (plain is not None and original.results == plain.results):
+                    continue
+                with mode.entered(self._captured):
+                    observation = self._against(expressions, original, given, named, mode.gradients)
+                if not observation.same:
+                    differing[mode.name] = observation
+        return differing
+
+    def _against(
+        self, expressions: Expressions, original: _Run, args: Args, kwargs: Kwargs, gradients: bool = False
+    ) -> Observation:
+        captured = _recorded(expressions, self._captured, args, kwargs, gradients)
         if captured is None:
             return Observation(Answer.OTHER, "the captured graph does not run there")
         if original.results == captured.results:
@@ -102,25 +126,28 @@ class _Run:
     calls: list[tuple[int, str]]
 
 
-def _recorded(expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs) -> _Run | None:
+def _recorded(
+    expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs, gradients: bool = False
+) -> _Run | None:
     """None where the module raises."""
     leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     executed = Executed(expressions, leaves)
     try:
         with executed:
-            outputs = call_untouched(module, args, kwargs)
+            outputs = call_untouched(module, args, kwargs, gradients=gradients)
         return _Run(executed.results(outputs), executed.calls)
     except Exception:  # whatever the network raises
         return None
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Keep torch's own attention layers from their fast path, which a capture does not take."""
+def _undisturbed() -> Iterator[None]:
+    """Quietly, the random state put back, torch's attention layers off the path that no capture takes."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with quiet(), torch.random.fork_rng(devices=()):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,8 +12,9 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs, map_tensors
+from reparamkit.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.sizes import DynamicAxes, Ranges
@@ -30,11 +33,34 @@ def export_program(
     """
     try:
         with quiet(), torch.no_grad(), sizes_oblivious():
-            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise CannotCapture(
             f"torch.export cannot turn the model into one graph: {first_line(error)}"
         ) from error
+    refuse_zeros(program, module)
+    return program
+
+
+def refuse_zeros(program: ExportedProgram, module: nn.Module) -> None:
+    """Write the module's conditions that a size is not 0 into the program exported from it.
+
+    torch.export keeps the others itself, and takes these for granted.
+    """
+    guards = getattr(module, "size_guards", None)
+    conditions: list[str] | None = getattr(program, "_guards_code", None)
+    if not isinstance(guards, SizeGuards) or conditions is None:
+        return
+    sources = tensor_sources(program)
+
+    def source(name: re.Match[str]) -> str:
+        index, axis = guards.places[int(name[1])]
+        return f"{sources[index]}.size()[{axis}]"
+
+    for text in guards.assumptions:
+        if text.endswith(" != 0"):
+            with suppress(KeyError):
+                conditions.append(re.sub(r"\bn(\d+)\b", source, text))
 
 
 def input_shapes(program: ExportedProgram) -> list[tuple[str, torch.Size]]:
@@ -124,6 +150,6 @@ def free_shapes(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> Any:
         index += 1
         return dict.fromkeys(axes.get(index, {}), Dim.AUTO) or None
 
-    positional = tuple(pytree.tree_map(of, a) for a in args)
-    named = {name: pytree.tree_map(of, value) for name, value in kwargs.items()}
+    positional = tuple(shapes_tree(pytree.tree_map(of, a)) for a in args)
+    named = {name: shapes_tree(pytree.tree_map(of, value)) for name, value in kwargs.items()}
     return named if named and not positional else (*positional, *named.values())

@@ -96,7 +96,7 @@ def test_a_batch_is_one_image(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     network = folded(branches(), IMAGE.expand(4, -1, -1, -1))
     (saved,) = network.save(path, coreml=CoreMlOptions(image=IMAGENET))
-    assert saved.notes[0].endswith("image: 1x3x2..256x2..256")
+    assert saved.notes[0].endswith("image: 1x3x1..256x1..256")
 
 
 def test_listed_shapes_of_an_image(tmp_path: Path) -> None:

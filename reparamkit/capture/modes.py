@@ -1,0 +1,90 @@
+"""Modes other than the one in which a network is captured, which nothing in its graph speaks of.
+
+A captured graph holds what the network computes in evaluation mode, without gradients, on contiguous inputs,
+outside autocast, with float32 as the default number type. A network may ask for any of these
+(`if torch.is_grad_enabled():`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to call a network.
+
+    Attributes:
+        name: as the end of a sentence: "the network runs other operators …".
+        inputs: makes the inputs that it is called with.
+        gradients: whether they are recorded.
+        around: what to enter for a call of this module.
+    """
+
+    name: str
+    inputs: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    gradients: bool = False
+    around: Callable[[nn.Module], AbstractContextManager[Any]] = lambda module: nullcontext()
+
+    def entered(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """The mode, for a call of this module."""
+        return self.around(module)
+
+
+def other_modes(device: str) -> list[Mode]:
+    """All modes that a capture settles without a word; `device` is the type of the network's own."""
+    return [
+        Mode("when gradients are recorded", gradients=True),
+        Mode("for inputs that require gradients", _requiring_gradients, gradients=True),
+        Mode("for inputs in channels-last memory", _channels_last),
+        Mode("for inputs that are not contiguous", _not_contiguous),
+        Mode("inside autocast", around=lambda module: torch.autocast(device, torch.bfloat16)),
+        Mode("in training mode", around=_training),
+        Mode("with float64 as the default number type", around=lambda module: _default_dtype(torch.float64)),
+    ]
+
+
+def _requiring_gradients(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    memory_format = _CHANNELS_LAST.get(tensor.ndim)
+    return tensor if memory_format is None else tensor.contiguous(memory_format=memory_format)
+
+
+def _not_contiguous(tensor: Tensor) -> Tensor:
+    """The same numbers, with the last two axes exchanged in memory."""
+    return tensor if tensor.ndim < 2 else tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """The flag of the network's own modules; torch's layers, which all know it, stay in evaluation mode."""
+    own = [part for part in module.modules() if not type(part).__module__.startswith("torch.")]
+    flags = [part.training for part in own]
+    try:
+        for part in own:
+            part.training = True
+        yield
+    finally:
+        for part, flag in zip(own, flags, strict=True):
+            part.training = flag
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
