@@ -19,16 +19,27 @@ def call_untouched(
 
     A forward may write into the module's buffers (a counter, a cache); they get their values back.
     """
+    with buffers_kept(module), torch.set_grad_enabled(gradients):
+        return module(*_copies(args), **_copies(kwargs))
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Put back what is written into buffers of the module, and which tensors its buffers are."""
+    bound = [(part._buffers, dict(part._buffers)) for part in module.modules()]
     with torch.no_grad():
         kept = [
             (buffer, buffer._version, buffer.clone())
             for buffer in module.buffers()
             if not buffer.is_inference()
         ]
-        try:
-            with torch.set_grad_enabled(gradients):
-                return module(*_copies(args), **_copies(kwargs))
-        finally:
+    try:
+        yield
+    finally:
+        for buffers, before in bound:
+            if any(buffers.get(name) is not tensor for name, tensor in before.items()):
+                buffers.update(before)
+        with torch.no_grad():
             for buffer, version, value in kept:
                 if buffer._version != version:
                     buffer.copy_(value)

@@ -39,6 +39,10 @@ class Mode:
         return self.around(module)
 
 
+PLAIN = Mode("in evaluation mode")
+"""The mode of a capture."""
+
+
 def other_modes(device: str) -> list[Mode]:
     """All modes that a capture settles without a word; `device` is the type of the network's own."""
     return [
@@ -46,6 +50,7 @@ def other_modes(device: str) -> list[Mode]:
         Mode("for inputs that require gradients", _requiring_gradients, gradients=True),
         Mode("for inputs in channels-last memory", _channels_last),
         Mode("for inputs that are not contiguous", _not_contiguous),
+        Mode("for inputs that are a part of larger ones in memory", _at_an_offset),
         Mode("inside autocast", around=lambda module: torch.autocast(device, torch.bfloat16)),
         Mode("in training mode", around=_training),
         Mode("with float64 as the default number type", around=lambda module: _default_dtype(torch.float64)),
@@ -53,7 +58,7 @@ def other_modes(device: str) -> list[Mode]:
 
 
 def _requiring_gradients(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -64,6 +69,12 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def _not_contiguous(tensor: Tensor) -> Tensor:
     """The same numbers, with the last two axes exchanged in memory."""
     return tensor if tensor.ndim < 2 else tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def _at_an_offset(tensor: Tensor) -> Tensor:
+    """The same numbers, contiguous, not at the start of their memory."""
+    flat = tensor.contiguous().flatten()
+    return torch.cat([flat[:1], flat])[1:].view(tensor.shape) if flat.numel() else tensor
 
 
 @contextmanager

@@ -97,7 +97,8 @@ class SizeGuards(nn.Module):
 
     def spoken(self, text: str) -> str:
         """One of its assumptions in terms of the inputs."""
-        return re.sub(r"\bn(\d+)\b", lambda name: self.names[int(name[1])], text)
+        plain = re.sub(r"\bsym_(max|min|float|int)\b", r"\1", text)
+        return re.sub(r"\bn(\d+)\b", lambda name: self.names[int(name[1])], plain)
 
     def _complaint(self, broken: int, sizes: Sequence[int]) -> str:
         text = self.spoken(self.assumptions[broken])
@@ -280,7 +281,7 @@ def _argument_tree(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> dict
 
 
 def tensor_sources(exported: ExportedProgram) -> dict[int, str]:
-    """Flat tensor index -> what a tensor of the inputs is called in the program's own conditions: L['x'][0]."""
+    """Flat tensor index -> what the program's own conditions call a tensor of the inputs: L['x'][0]."""
     user = set(exported.graph_signature.user_inputs)
     inputs = [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
     sources: dict[int, str] = {}

@@ -15,17 +15,17 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.conditions import Place
 from reparamkit.capture.executed import Executed, Expressions, first_difference
-from reparamkit.capture.modes import Mode
-from reparamkit.inputs import Args, Kwargs, map_tensors, resized
+from reparamkit.capture.modes import PLAIN, Mode
+from reparamkit.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
 from reparamkit.quiet import quiet
-from reparamkit.untouched import call_untouched
+from reparamkit.untouched import buffers_kept, call_untouched
 
 
 class Answer(Enum):
@@ -90,21 +90,20 @@ class Witness:
         with _undisturbed():
             plain = _recorded(expressions, self._model, args, kwargs)
             for mode in modes:
-                given, named = map_tensors(lambda _, x, mode=mode: mode.inputs(x), args, kwargs)
                 with mode.entered(self._model):
-                    original = _recorded(expressions, self._model, given, named, mode.gradients)
+                    original = _recorded(expressions, self._model, args, kwargs, mode)
                 if original is None or (plain is not None and original.results == plain.results):
                     continue
                 with mode.entered(self._captured):
-                    observation = self._against(expressions, original, given, named, mode.gradients)
+                    observation = self._against(expressions, original, args, kwargs, mode)
                 if not observation.same:
                     differing[mode.name] = observation
         return differing
 
     def _against(
-        self, expressions: Expressions, original: _Run, args: Args, kwargs: Kwargs, gradients: bool = False
+        self, expressions: Expressions, original: _Run, args: Args, kwargs: Kwargs, mode: Mode = PLAIN
     ) -> Observation:
-        captured = _recorded(expressions, self._captured, args, kwargs, gradients)
+        captured = _recorded(expressions, self._captured, args, kwargs, mode)
         if captured is None:
             return Observation(Answer.OTHER, "the captured graph does not run there")
         if original.results == captured.results:
@@ -127,14 +126,14 @@ class _Run:
 
 
 def _recorded(
-    expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs, gradients: bool = False
+    expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs, mode: Mode = PLAIN
 ) -> _Run | None:
     """None where the module raises."""
-    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    executed = Executed(expressions, leaves)
+    given, named = map_tensors(lambda _, tensor: mode.inputs(tensor.detach().clone()), args, kwargs)
+    executed = Executed(expressions, (tensor for _, tensor in tensor_leaves(given, named)))
     try:
-        with executed:
-            outputs = call_untouched(module, args, kwargs, gradients=gradients)
+        with buffers_kept(module), torch.set_grad_enabled(mode.gradients), executed:
+            outputs = module(*given, **named)
         return _Run(executed.results(outputs), executed.calls)
     except Exception:  # whatever the network raises
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.quiet import quiet
@@ -58,6 +59,7 @@ def save_onnx(
         OSError: the file cannot be written.
     """
     require_packages()
+    _require_tensor_outputs(program)
     _distinct(input_names, "input")
     _distinct(output_names, "output")
     notes: list[str] = []
@@ -74,6 +76,7 @@ def save_onnx(
             )
     except Exception as error:
         raise CannotWrite(f"torch.onnx cannot export this network: {_cause(error)}") from error
+    _rename_inner_values(exported.model.graph)
     if weight_bytes(program) > ONE_FILE_BYTES:
         notes.append("not simplified: with more than 2 GB of weights, ONNX needs a second file")
         _save_in_two(exported, path, axis_names or {})
@@ -87,6 +90,29 @@ def save_onnx(
     with path.open("wb") as file:
         file.write(model.SerializeToString())
     return tuple(notes)
+
+
+def _require_tensor_outputs(program: ExportedProgram) -> None:
+    for spec in program.graph_signature.output_specs:
+        if not isinstance(spec.arg, TensorArgument) and getattr(spec.arg, "value", None) is not None:
+            what = getattr(spec.arg, "value", spec.arg.name)
+            raise CannotWrite(
+                f"an ONNX file returns tensors, and one of the network's outputs is {what!r}: leave it out "
+                "of what the forward returns"
+            )
+
+
+def _rename_inner_values(graph: Any) -> None:
+    """Give another name to values inside the network that are called as one of its inputs or outputs is."""
+    outer = [*graph.inputs, *graph.outputs]
+    taken = {value.name for value in outer}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in taken and not any(value is other for other in outer):
+                value.name = f"{value.name}_value"
+                while value.name in taken:
+                    value.name += "_"
+                taken.add(value.name)
 
 
 def require_packages() -> None:

@@ -14,17 +14,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from reparamkit.capture.conditions import Place
 from reparamkit.capture.program import Program
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.capture.special_sizes import sizes_tried
 from reparamkit.capture.witness import Answer
-from reparamkit.inputs import Args, Kwargs, resized
+from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
 from reparamkit.quiet import quiet
-from reparamkit.untouched import call_untouched
+from reparamkit.untouched import buffers_kept, call_untouched
 
 _TRIED = 4  # sizes for each assumption
 _TRIED_IN_ALL = 16  # for each symbol
@@ -36,22 +37,22 @@ def settled_symbols(
     """Symbol of a free axis -> why it must not be free in a file that cannot refuse a size."""
     settled: dict[str, str] = {}
     guards = program.guards
-    if guards is None or program.writes or not isinstance(folded, fx.GraphModule):
+    if guards is None or not isinstance(folded, fx.GraphModule):
         return settled
     graph = _Unguarded(folded)
     runs: nn.Module = original if isinstance(original, nn.Module) else original.module()
-    for point in [*_beyond(program, guards), *program.differing]:
-        if settled.keys() & point.keys():
+    for symbols, changed in _beyond(program, guards):
+        if settled.keys() & symbols:
             continue
-        changed = program.places_of(point)
         inputs = resized(program.args, program.kwargs, changed)
-        broken = guards.broken(program.sizes_of(guards, point))
+        broken = guards.broken(_sizes(program, guards, changed))
         if _is_idle(program, runs, changed, broken, inputs) or not _answers(graph, *inputs):
             continue
-        symbol = max(point, key=lambda name: program.axes_of(name)[0])  # rather a side than the batch
+        symbol = max(symbols, key=lambda name: program.axes_of(name)[0])  # rather a side than the batch
+        place = next(place for place in changed if place in program.places_with(symbol))
         assumed = f", which assumes {guards.spoken(broken[0])}" if broken else ""
         settled[symbol] = (
-            f"at a size of {point[symbol]} the network does something else than what was captured{assumed}"
+            f"at a size of {changed[place]} the network does something else than what was captured{assumed}"
         )
     return settled
 
@@ -72,7 +73,7 @@ class _Unguarded(fx.Interpreter):
 def _is_idle(
     program: Program,
     original: nn.Module,
-    changed: Mapping[tuple[int, int], int],
+    changed: Mapping[Place, int],
     broken: list[str],
     inputs: tuple[Args, Kwargs],
 ) -> bool:
@@ -93,22 +94,48 @@ def _is_idle(
 
 def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
     """Whether the folded graph runs on these inputs when nothing keeps it from that."""
+    leaves = [
+        leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in pytree.tree_leaves((args, kwargs))
+    ]
     try:
-        with torch.no_grad(), quiet():
-            graph.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
+        with torch.no_grad(), quiet(), buffers_kept(graph.module):
+            graph.run(*leaves, enable_io_processing=False)
     except Exception:  # then the file does not answer either
         return False
     return True
 
 
-def _beyond(program: Program, guards: SizeGuards) -> Iterator[Mapping[str, int]]:
-    """For each symbol and each assumption the sizes nearest to the example's at which it breaks."""
-    for symbol, size in program.example_sizes().items():
+def _beyond(program: Program, guards: SizeGuards) -> Iterator[tuple[set[str], dict[Place, int]]]:
+    """Sizes that the guards rule out and a file does not: the symbols that change, and the inputs' sizes.
+
+    For each symbol, for all sides and for all symbols together, the sizes nearest to the example's at which
+    an assumption breaks; then what the capture was seen to answer otherwise; then axes of one symbol
+    that differ, which a file does not compare.
+    """
+    example = program.example_sizes()
+    sides = [symbol for symbol in example if 0 not in program.axes_of(symbol)]
+    groups = [[symbol] for symbol in example]
+    groups += [group for group in (sides, list(example)) if len(group) > 1]
+    for group in groups:
         told: Counter[str] = Counter()
         tried = 0
+        size = max(example[symbol] for symbol in group)
         for other in sorted(sizes_tried(size), key=lambda n, size=size: abs(n - size)):  # type: ignore[misc]
-            broken = guards.broken(program.sizes_of(guards, {symbol: other}))
+            point = dict.fromkeys(group, other)
+            broken = guards.broken(program.sizes_of(guards, point))
             if tried < _TRIED_IN_ALL and any(told[text] < _TRIED for text in broken):
                 tried += 1
                 told.update(broken)
-                yield {symbol: other}
+                yield set(group), program.places_of(point)
+    for differing in program.differing:
+        yield set(differing), program.places_of(differing)
+    for symbol, size in example.items():
+        for place in program.places_with(symbol)[1:]:
+            for other in (size + 1, size - 1, 1, 2 * size):
+                if other not in (size, 0):
+                    yield {symbol}, {place: other}
+
+
+def _sizes(program: Program, guards: SizeGuards, changed: Mapping[Place, int]) -> list[int]:
+    leaves = [tensor for _, tensor in tensor_leaves(program.args, program.kwargs)]
+    return [changed.get(place, leaves[place[0]].shape[place[1]]) for place in guards.places]
