@@ -1,4 +1,4 @@
-"""Many random hostile networks, each compared with the original at ten sizes; one line of JSON for each.
+"""Many random hostile networks, each compared with the original at ten sizes or more; a line of JSON each.
 
     python -m tests.hostile.campaign --seeds 0:3000 --jobs 2 --out results.jsonl
     python -m tests.hostile.campaign --out results.jsonl --summary
@@ -226,7 +226,7 @@ def _registry_once() -> None:
         from torch.onnx._internal.exporter import _registration
 
         registry: Any = _registration.ONNXRegistry
-        registry.from_torchlib = cache(registry.from_torchlib)
+        registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
 
 
 if __name__ == "__main__":

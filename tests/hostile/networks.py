@@ -48,7 +48,7 @@ def sample(seed: int) -> Sample:
         _grow(w, rng.choice(THEMES))
     finish(w)
     drawn = w.sample()
-    drawn.wide = rng.random() < (0.8 if w.coarse else 0.35)
+    drawn.wide = rng.random() < (0.7 if w.coarse else 0.2)
     return drawn
 
 

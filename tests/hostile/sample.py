@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.hostile.text import IMPORTS, NAMES, Text
 
 Size = int | str
-MOST_SIZES = 10
+MOST_SIZES = 14
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(example), {}
 
 
-def ten_sizes(sample: Sample) -> list[dict[str, int]]:
-    """The example's sizes and up to nine others: ones, equal sides, odd and even, thresholds, zero."""
+def many_sizes(sample: Sample) -> list[dict[str, int]]:
+    """The example's sizes and up to thirteen others: ones, equal sides, odd and even, thresholds, zero."""
     rng = random.Random(sample.seed)
     example = sample.sizes
     names = [n for n in example if any(n in given.shape for given in sample.inputs)]
