@@ -125,7 +125,7 @@ def branch(w: Writer):  # type: ignore[no-untyped-def]
     return w.pick(forms), init
 
 
-@idea("branch", 2)
+@idea("branch", 4)
 def branch_on_inner(w: Writer):  # type: ignore[no-untyped-def]
     """On the size of a value that was made smaller inside."""
     if not w.ncs or w.rank != 4:
@@ -138,6 +138,11 @@ def branch_on_inner(w: Writer):  # type: ignore[no-untyped-def]
     smaller = w.pick([f"F.avg_pool2d(y, {k})", f"self.{stride}(y)", f"y[:, :, ::{k}, ::{k}]"])
     init = [f"self.{stride} = nn.Conv2d(4, 4, {k}, stride={k})"] if stride in smaller else []
     changed = w.pick(["t * 2", "t * 1.005", "t.transpose(2, 3)", "t.relu()", "t + 1"])
+    if w.chance(0.25):
+        return [f"t = {smaller}", f"y = t.argmax(1) + (7 if {asked} else 0)"], init
+    if w.chance(0.3):
+        changed = "t.transpose(2, 3)"
+        asked = "x.shape[2] == x.shape[3]"
     return [f"t = {smaller}", f"y = {changed} if {asked} else t"], init
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 # the ideas enter themselves
-from tests.hostile import branches, shapes, shared, values, writes  # noqa: F401
+from tests.hostile import branches, layers, shapes, shared, values, writes  # noqa: F401
 from tests.hostile.sample import Sample
 from tests.hostile.signatures import finish, start
 from tests.hostile.writer import IDEAS, Writer
@@ -30,6 +30,7 @@ THEMES = (
     "types",
     "modes",
 )
+FOLLOWING = (*THEMES, "layers", "layers", "layers")
 _TRIES = 12
 
 
@@ -45,9 +46,13 @@ def sample(seed: int) -> Sample:
     w = start(seed, rng)
     _grow(w, THEMES[seed % len(THEMES)])
     for _ in range(rng.choice([0, 0, 1, 1, 2])):
-        _grow(w, rng.choice(THEMES))
+        _grow(w, rng.choice(FOLLOWING))
     finish(w)
     drawn = w.sample()
+    if rng.random() < 0.15:
+        drawn.options = {"merge_siblings": True}
+    if rng.random() < 0.08:
+        drawn.options["dynamic"] = rng.choice(["batch", "batch", False])
     drawn.wide = rng.random() < (0.7 if w.coarse else 0.2)
     return drawn
 

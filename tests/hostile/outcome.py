@@ -100,7 +100,7 @@ def _folded(sample: Sample, outcome: Outcome) -> rk.Folded | None:
     folded = None
     try:
         with _leaks(outcome, "fold"):
-            folded = rk.fold(model, example, seconds=SECONDS)
+            folded = rk.fold(model, example, seconds=SECONDS, **sample.options)
     except rk.ReparamkitError as error:
         outcome.status, outcome.reason = "refused", f"{type(error).__name__}: {_line(error)}"
     after = state_of(model)

@@ -44,6 +44,7 @@ class Sample:
         near: name of a size -> values that the network compares it with.
         wide: folded in float64.
         coarse: it rounds to half precision inside, so that errors of 1e-2 prove nothing in float32.
+        options: of `fold`.
     """
 
     seed: int
@@ -54,6 +55,7 @@ class Sample:
     near: dict[str, set[int]] = field(default_factory=dict)
     wide: bool = False
     coarse: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,7 +96,8 @@ class Sample:
 
         wide = ".double()" if self.wide else ""
         lines = [IMPORTS, self.text.source(), f"m = randomised(Net(), {self.seed}){wide}", call(self.sizes)]
-        lines += [f"f = rk.fold(m, {self.call})", "print(f.sizes, f.notes)"]
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        lines += [f"f = rk.fold(m, {self.call}{options})", "print(f.sizes, f.notes)"]
         if sizes is not None:
             lines += [
                 call(sizes),
