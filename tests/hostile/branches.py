@@ -132,18 +132,33 @@ def branch_on_inner(w: Writer):  # type: ignore[no-untyped-def]
         return None
     k = w.pick([2, 2, 3])
     stride = w.name("s")
-    asked = w.pick(["t.shape[2] == 1", "t.shape[2] == t.shape[3]", "t.shape[-1] > 1", "t.shape[3] % 2 == 0"])
+    sides = ["t.shape[2] == t.shape[3]", "x.shape[2] == x.shape[3]", "y.shape[-1] != y.shape[-2]"]
+    ones = ["t.shape[2] == 1", "t.shape[-1] > 1", "t.shape[3] % 2 == 0", "t[0, 0].numel() == 1"]
     for _, name in w.free[-2:]:
         w.near.setdefault(name, set()).add(k)
     smaller = w.pick([f"F.avg_pool2d(y, {k})", f"self.{stride}(y)", f"y[:, :, ::{k}, ::{k}]"])
     init = [f"self.{stride} = nn.Conv2d(4, 4, {k}, stride={k})"] if stride in smaller else []
-    changed = w.pick(["t * 2", "t * 1.005", "t.transpose(2, 3)", "t.relu()", "t + 1"])
-    if w.chance(0.25):
-        return [f"t = {smaller}", f"y = t.argmax(1) + (7 if {asked} else 0)"], init
-    if w.chance(0.3):
-        changed = "t.transpose(2, 3)"
-        asked = "x.shape[2] == x.shape[3]"
-    return [f"t = {smaller}", f"y = {changed} if {asked} else t"], init
+    # what broadcasts makes torch.export assume that a size is not one
+    between = w.pick(
+        [
+            [],
+            ["t = t + t.flatten(2).mean(-1)[:, :, None, None]"],
+            ["t = t + t.mean((2, 3), keepdim=True)"],
+            ["t = t * t.amax(3, keepdim=True)"],
+            ["t = t + t[:, :, :1]"],
+        ]
+    )
+    if w.chance(0.5):
+        changed, asked = w.pick(["t.transpose(2, 3)", "t.flip(2)", "t.cumsum(-1)"]), w.pick(sides)
+    else:
+        changed, asked = (
+            w.pick(["t * 2", "t * 1.005", "t * 1.005", "t.relu()", "t + 0.01"]),
+            w.pick(sides + ones),
+        )
+    branched = f"y = {changed} if {asked} else t"
+    if w.chance(0.2):
+        branched = f"y = t.argmax(1) + (7 if {asked} else 0)"
+    return [f"t = {smaller}", *between, branched], init
 
 
 @idea("branch", 2)

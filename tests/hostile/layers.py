@@ -41,9 +41,7 @@ def more_layers(w: Writer):  # type: ignore[no-untyped-def]
             [f"y = self.{n}({pool}(y, 2)) + {pool}(self.{a}(y), 2)"],
             [f"y = self.{n}(y) - y.mean({sides}, keepdim=True)"],
             [f"y = self.{n}(y) * self.{a}(y).mean({sides}, keepdim=True).sigmoid()"],
-            [
-                f"y = y * torch.tensor([1e3, 1.0, 1e-3, 1.0], dtype=y.dtype).reshape(4, {', '.join(['1'] * d)})"
-            ],
+            [f"y = y * torch.tensor([1e3, 1.0, 1e-3, 1.0], dtype=y.dtype).reshape(4, {ones})"],
             [f"t = self.{n}(self.{a}(y))", f"y = t + self.{k}(t[:, :, {', '.join([':1'] * d)}])"],
         ]
     )
