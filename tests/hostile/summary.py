@@ -41,6 +41,8 @@ def _grouped(found: list[tuple[dict[str, Any], dict[str, Any]]], verbose: bool) 
     for row, finding in found:
         last = row.get("ideas", ["?"])[1:] or ["?"]
         key = "/".join(last) if finding["kind"] in ("silent", "mode") else _shape(finding["detail"])
+        if 0 in (finding["sizes"] or {}).values():
+            key = f"(a size of zero) {key}"
         groups[key].setdefault(row["seed"], f"{finding['where']} {finding['sizes']}: {finding['detail']}")
     lines = []
     for key, seeds in sorted(groups.items(), key=lambda item: -len(item[1])):
