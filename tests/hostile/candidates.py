@@ -1,0 +1,119 @@
+"""The original and what was made from it, each as something that answers a call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.quiet import quiet
+from tests.hostile.agreement import leaves
+from tests.hostile.sample import Sample, arguments
+
+
+@dataclass
+class Answer:
+    """What came out, and what the inputs and buffers were afterwards; or the exception."""
+
+    value: Any = None
+    inputs: Any = None
+    buffers: dict[str, Tensor] | None = None
+    error: BaseException | None = None
+
+
+def ask(module: nn.Module, example: Any, grad: bool = False) -> Answer:
+    """Call a module on a copy of the inputs, which may be written to."""
+    given = copied(example)
+    args, kwargs = arguments(given)
+    try:
+        with quiet(), torch.enable_grad() if grad else torch.no_grad():
+            value = module(*args, **kwargs)
+    except Exception as error:
+        return Answer(error=error)
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    return Answer(value, leaves(given)[0], buffers)
+
+
+def copied(example: Any) -> Any:
+    """Copies of the tensors, with the same strides."""
+    return copy.deepcopy(example)
+
+
+def ask_original(sample: Sample, example: Any, grad: bool = False, wide: bool = False) -> Answer:
+    """A new network from the text each time: nothing that was done to another reaches it."""
+    module = sample.text.build(sample.seed)
+    if wide:
+        return ask(module.double(), widened(example), grad)
+    return ask(module.to(sample.dtype), example, grad)
+
+
+def widened(value: Any) -> Any:
+    """The same inputs in float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: widened(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([widened(part) for part in value])
+    if hasattr(value, "first"):
+        return type(value)(widened(value.first), widened(value.second))
+    return value
+
+
+@contextmanager
+def state_kept(module: nn.Module) -> Iterator[None]:
+    """Give back to parameters and buffers what they held."""
+    held = [(tensor, tensor.detach().clone()) for tensor in [*module.parameters(), *module.buffers()]]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in held:
+                if tensor.shape == value.shape:
+                    tensor.copy_(value)
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    """Parameters, buffers and plain attributes, as something that can be compared."""
+    state: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        for name, value in [*part._parameters.items(), *part._buffers.items()]:
+            if value is not None:
+                state[f"{path}.{name}"] = (tuple(value.shape), value.detach().flatten().tolist())
+        for name, value in vars(part).items():
+            if not name.startswith("_") and not isinstance(value, Tensor):
+                state[f"{path}.{name}"] = repr(value)
+            elif isinstance(value, Tensor):
+                state[f"{path}.{name}"] = (tuple(value.shape), value.detach().flatten().tolist())
+    return state
+
+
+class OnnxFile:
+    """A file under ONNX Runtime, called with the tensors in order."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def ask(self, example: Any) -> Answer:
+        args, kwargs = arguments(example)
+        tensors = [leaf for leaf in leaves([*args, *kwargs.values()])[0] if isinstance(leaf, Tensor)]
+        names = [given.name for given in self.session.get_inputs()]
+        if len(names) != len(tensors):
+            return Answer(error=ValueError(f"the file takes {names}, the network {len(tensors)} tensors"))
+        try:
+            with nullcontext():
+                found = self.session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
+        except Exception as error:
+            return Answer(error=error)
+        return Answer([torch.as_tensor(each) for each in found])
