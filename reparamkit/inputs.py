@@ -111,7 +111,9 @@ def resized(args: Args, kwargs: Kwargs, sizes: Mapping[tuple[int, int], int]) ->
         for (place, axis), size in sizes.items():
             if place == index:
                 times = -(-size // tensor.shape[axis])
-                tensor = tensor.repeat_interleave(times, axis).narrow(axis, 0, size)
+                if times > 1:
+                    tensor = tensor.repeat_interleave(times, axis)
+                tensor = tensor.narrow(axis, 0, size)
         return tensor
 
     return map_tensors(with_sizes, args, kwargs)

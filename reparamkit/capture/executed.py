@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
 
 _ALIASES = frozenset((aten.alias, aten.detach, aten.detach_, aten.lift_fresh, aten.lift))
 _COPIES = frozenset((aten.lift_fresh_copy, aten._to_copy))
-_SILENT = frozenset(
+_SILENT_OPERATORS = frozenset(
     (
         aten._assert_async,
         aten._assert_scalar,
@@ -38,6 +38,7 @@ _SILENT = frozenset(
         aten.sym_constrain_range_for_size,
     )
 )
+_SILENT, _WRITES, _ALIAS, _COPY, _SLICE = "silent", "writes", "alias", "copy", "slice"
 _DIGITS = 12
 """Of a floating-point argument: sizes may be divided in another order."""
 
@@ -52,11 +53,14 @@ class Expressions:
     def __init__(self, model: nn.Module) -> None:
         self._numbers: dict[Any, int] = {}
         self._names: dict[int, str] = {}
+        self._kept = [*model.parameters(), *model.buffers()]
+        self.state: dict[int, int] = {}
+        """Number of every parameter and buffer, by its identity."""
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             memory = _memory(tensor)
             if memory is not None:
                 self._names.setdefault(memory, name)
-        self._kept = [*model.parameters(), *model.buffers()]
+                self.state[id(tensor)] = self.intern(_state(self._names[memory], tensor))
 
     def intern(self, key: Any) -> int:
         """The number of an expression; equal ones have the same."""
@@ -72,20 +76,21 @@ class Executed(TorchDispatchMode):
 
     Args:
         expressions: shared by the runs that are to be compared.
-        inputs: the tensors that the run is given, in call order.
+        inputs: the tensors that the run is given, in call order; no others may read them meanwhile.
     """
 
     def __init__(self, expressions: Expressions, inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[tuple[int, str]] = []
+        self.calls: list[tuple[int, Any]] = []
         """Number and operator of every call, in the order of the run."""
         self._expressions = expressions
-        self._numbers: Any = WeakIdKeyDictionary()
+        self._run = object()
         self._written: dict[int, int] = {}
         self._kept: list[Any] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
         self._inputs = list(inputs)
         for place, tensor in enumerate(self._inputs):
-            self._numbers[tensor] = expressions.intern(("input", place, tuple(tensor.shape), tensor.dtype))
+            self._set_number(tensor, expressions.intern(("input", place, tuple(tensor.shape), tensor.dtype)))
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         """What the run returned and what it wrote into its inputs and its state, as expressions."""
@@ -102,31 +107,62 @@ class Executed(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        packet = getattr(func, "overloadpacket", func)
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        writes = getattr(getattr(func, "_schema", None), "is_mutable", False)
-        if packet in _SILENT or not (writes or any(tensor in self._numbers for tensor in tensors)):
+        kind = _kind(func)
+        tensors = [*_tensors(args), *_tensors(kwargs.values())] if kwargs else _tensors(args)
+        if kind is _SILENT or not (
+            kind is _WRITES or any(self._number(tensor) is not None for tensor in tensors)
+        ):
             return func(*args, **kwargs)
-        key = (str(func), self._key(args), tuple((name, self._key(value)) for name, value in kwargs.items()))
+        named = tuple([(name, self._key(value)) for name, value in sorted(kwargs.items())]) if kwargs else ()
+        key = (func, tuple([self._key(value) for value in args]), named)
         before = tensors[0] if tensors else None
-        operand = None if before is None else self._read(before)
+        operand = None if before is None or kind is None else self._read(before)
+        if kind is _WRITES:
+            self._keep_state(tensors)
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and before is not None and not writes:
-            if packet in _ALIASES or (packet is aten.slice and _is_whole(result, before)):
-                self._numbers[result] = self._numbers.get(before, operand)
+        if operand is not None and before is not None and isinstance(result, Tensor):
+            if kind is _ALIAS or (kind is _SLICE and _is_whole(result, before)):
+                known = self._number(before)
+                self._set_number(result, operand if known is None else known)
                 return result
-            if packet in _COPIES and _is_unchanged(result, before):
-                self._numbers[result] = operand
+            if kind is _COPY and _is_unchanged(result, before):
+                self._set_number(result, operand)
                 return result
-        self.calls.append((self._expressions.intern(key), str(packet).removeprefix("aten.")))
-        if writes:
-            self._write(func, args, kwargs, key)
+        number = self._expressions.intern(key)
+        self.calls.append((number, func))
+        if kind is _WRITES:
+            self._write(func, args, kwargs, number)
+        if isinstance(result, Tensor):
+            if kind is not _WRITES or not any(result is tensor for tensor in tensors):
+                self._set_number(result, number)
+            return result
         for place, leaf in enumerate(pytree.tree_leaves(result)):
-            if isinstance(leaf, Tensor) and not (writes and any(leaf is tensor for tensor in tensors)):
-                self._numbers[leaf] = self._expressions.intern((key, place))
+            if isinstance(leaf, Tensor) and not any(leaf is tensor for tensor in tensors):
+                self._set_number(leaf, self._expressions.intern(("result", number, place)))
         return result
 
-    def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> None:
+    def put_back(self) -> None:
+        """Give parameters and buffers that the run wrote into their values back."""
+        with torch.no_grad():
+            for tensor, value in reversed(self._before):
+                tensor.copy_(value)
+        self._before.clear()
+
+    def _keep_state(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            memory = _memory(tensor)
+            if memory is not None and self._expressions.state_name(memory) is not None:
+                self._before.append((tensor.detach(), tensor.detach().clone()))
+
+    def _number(self, tensor: Tensor) -> int | None:
+        """The number that was given to a tensor in this run."""
+        mark = tensor.__dict__.get(_MARK)
+        return mark[1] if mark is not None and mark[0] is self._run else None
+
+    def _set_number(self, tensor: Tensor, number: int) -> None:
+        tensor.__dict__[_MARK] = (self._run, number)
+
+    def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: int) -> None:
         schema = func._schema.arguments
         given = dict(zip((argument.name for argument in schema), args, strict=False)) | kwargs
         for argument in schema:
@@ -136,51 +172,93 @@ class Executed(TorchDispatchMode):
                 if isinstance(tensor, Tensor):
                     memory = _memory(tensor) or id(tensor)
                     self._kept.append(tensor)  # so that no other tensor comes to lie there
-                    self._written[memory] = self._expressions.intern((self._written.get(memory), key))
+                    self._written[memory] = self._expressions.intern(
+                        ("write", self._written.get(memory), key)
+                    )
 
     def _key(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             return ("tensor", self._read(value))
+        if value is None or isinstance(value, (bool, int, str)):
+            return type(value), value
         if isinstance(value, (list, tuple)):
-            return tuple(map(self._key, value))
-        if isinstance(value, dict):
-            return tuple((str(name), self._key(item)) for name, item in value.items())
+            return tuple([self._key(item) for item in value])
         if isinstance(value, float):
             return float(f"{value:.{_DIGITS}g}")
-        if value is None or isinstance(value, (bool, int, str)):
-            return type(value).__name__, value
+        if isinstance(value, dict):
+            return tuple([(str(name), self._key(item)) for name, item in value.items()])
         return str(value)
 
     def _read(self, tensor: Tensor) -> int:
         """The number of what a tensor holds now."""
-        memory = _memory(tensor)
-        number = self._numbers.get(tensor)
+        number = self._number(tensor)
         if number is None:
-            number = self._expressions.intern(self._constant(tensor, memory))
+            number = self._expressions.state.get(id(tensor))
+        if number is None:
+            number = self._expressions.intern(self._constant(tensor))
+        if not self._written:
+            return number
+        memory = _memory(tensor)
         written = None if memory is None else self._written.get(memory)
         if written is None:
-            return int(number)
+            return number
         where = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-        return self._expressions.intern((number, written, where))
+        return self._expressions.intern(("written", number, written, where))
 
-    def _constant(self, tensor: Tensor, memory: int | None) -> Any:
-        kind = (tuple(tensor.shape), tensor.dtype)
+    def _constant(self, tensor: Tensor) -> Any:
+        memory = _memory(tensor)
         name = None if memory is None else self._expressions.state_name(memory)
         if name is not None:
-            return ("state", name, tensor.storage_offset(), tensor.stride(), kind)
-        return ("constant", _fingerprint(tensor), kind)
+            return _state(name, tensor)
+        return ("constant", _fingerprint(tensor), tuple(tensor.shape), tensor.dtype)
 
 
-def first_difference(original: Sequence[tuple[int, str]], captured: Sequence[tuple[int, str]]) -> str:
+_MARK = "_reparamkit_number"
+
+
+def _state(name: str, tensor: Tensor) -> Any:
+    return ("state", name, tensor.storage_offset(), tensor.stride(), tuple(tensor.shape), tensor.dtype)
+
+
+@cache
+def _kind(func: Any) -> str | None:
+    """How an operator is treated; None for one that computes something of its own."""
+    packet = getattr(func, "overloadpacket", func)
+    if packet in _SILENT_OPERATORS:
+        return _SILENT
+    if getattr(getattr(func, "_schema", None), "is_mutable", False):
+        return _WRITES
+    if packet in _ALIASES:
+        return _ALIAS
+    if packet in _COPIES:
+        return _COPY
+    return _SLICE if packet is aten.slice else None
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            tensors += _tensors(value)
+    return tensors
+
+
+def first_difference(original: Sequence[tuple[int, Any]], captured: Sequence[tuple[int, Any]]) -> str:
     """The first operator that one of two runs calls and the other does not, in words; "" if there is none."""
     common = {number for number, _ in original} & {number for number, _ in captured}
-    own = next((name for number, name in original if number not in common), None)
-    other = next((name for number, name in captured if number not in common), None)
+    own = next((_name(call) for number, call in original if number not in common), None)
+    other = next((_name(call) for number, call in captured if number not in common), None)
     if own is None and other is None:
         return ""
     if own == other:
         return f"{own} with other arguments"
     return f"{own or 'nothing'} where {other or 'nothing'} was captured"
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "overloadpacket", func)).removeprefix("aten.")
 
 
 def _memory(tensor: Tensor) -> int | None:

@@ -80,7 +80,7 @@ def _at_an_offset(tensor: Tensor) -> Tensor:
 @contextmanager
 def _training(module: nn.Module) -> Iterator[None]:
     """The flag of the network's own modules; torch's layers, which all know it, stay in evaluation mode."""
-    own = [part for part in module.modules() if not type(part).__module__.startswith("torch.")]
+    own = [part for part in module.modules() if not _is_layer(type(part))]
     flags = [part.training for part in own]
     try:
         for part in own:
@@ -89,6 +89,12 @@ def _training(module: nn.Module) -> Iterator[None]:
     finally:
         for part, flag in zip(own, flags, strict=True):
             part.training = flag
+
+
+def _is_layer(kind: type) -> bool:
+    """Whether a class is one of torch's layers, or made from one."""
+    plain = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return any(base.__module__.startswith("torch.nn.modules.") for base in kind.__mro__ if base not in plain)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ that no point showed stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,7 +18,13 @@ from reparamkit.capture.conditions import Place
 from reparamkit.capture.modes import other_modes
 from reparamkit.capture.program import Program
 from reparamkit.capture.sizes import SizeGuards
-from reparamkit.capture.special_sizes import Point, is_exclusion, sizes_tried, special_points
+from reparamkit.capture.special_sizes import (
+    Point,
+    is_exclusion,
+    ordinary_point,
+    sizes_tried,
+    special_points,
+)
 from reparamkit.capture.witness import Answer, Observation, Witness
 from reparamkit.inputs import resized, tensor_leaves
 
@@ -41,17 +47,18 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     if guards is None:
         return
     witness = Witness(program.exported, model, program.args, program.kwargs)
-    base = witness.at({})
-    if not base.same:
+    base = _ordinary(program, guards, witness)
+    if base is None:
         if program.axes:
-            what = f" ({base.difference})" if base.difference else ""
+            why = witness.at({}).difference
+            why = f" ({why})" if why else ""
             program.notes.append(
                 "sizes of 0 and 1 are refused where others were assumed: the network runs other operators "
-                f"when it is captured than when it is called{what}, so that nothing can be shown of them"
+                f"when it is captured than when it is called{why}, so that nothing can be shown of them"
             )
         return
     program.witness = witness
-    tried = list(_observed(program, guards, witness))
+    tried = list(_observed(program, guards, witness, base))
     same = [each for each in tried if each.observation.same]
     shown = frozenset[str]().union(*(each.broken for each in same))
     held: set[str] = set()
@@ -64,17 +71,35 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
             program.notes.append(_told(program, each))
     assert program.guards is not None
     program.guards = program.guards.without(shown - held)
-    _note_modes(program, model, witness, same)
+    _note_modes(program, model, witness, base)
 
 
-def _note_modes(program: Program, model: nn.Module, witness: Witness, same: list[_Tried]) -> None:
-    """Say in which modes the network computes something else; asked at the smallest ordinary size."""
-    ordinary: list[Mapping[Place, int]] = [{}]
-    ordinary += [each.sizes for each in same if min(each.sizes.values()) > 1]
-    inputs = min(
-        (resized(program.args, program.kwargs, sizes) for sizes in ordinary),
-        key=lambda pair: sum(tensor.numel() for _, tensor in tensor_leaves(*pair)),
-    )
+def _ordinary(program: Program, guards: SizeGuards, witness: Witness) -> Point | None:
+    """Ordinary sizes at which both compute the same; None where they do not even on the example."""
+    example = program.example_sizes()
+
+    def accepts(point: Point) -> bool:
+        return guards.accepts(program.sizes_of(guards, {**example, **point}))
+
+    small = ordinary_point(example, _batch(program), accepts)
+    for point in (small, example):
+        if witness.at(program.places_of(_changed(point, example))).same:
+            return point
+    return None
+
+
+def _changed(point: Point, example: Point) -> Point:
+    return {symbol: size for symbol, size in point.items() if size != example[symbol]}
+
+
+def _batch(program: Program) -> list[str]:
+    return [symbol for symbol in program.example_sizes() if 0 in program.axes_of(symbol)]
+
+
+def _note_modes(program: Program, model: nn.Module, witness: Witness, base: Point) -> None:
+    """Say in which modes the network computes something else; asked at these sizes."""
+    sizes = program.places_of(_changed(base, program.example_sizes()))
+    inputs = resized(program.args, program.kwargs, sizes)
     device = next((tensor.device.type for tensor in (*model.parameters(), *model.buffers())), "cpu")
     differing = witness.differing_modes(*inputs, other_modes(device))
     if differing:
@@ -87,19 +112,18 @@ def _note_modes(program: Program, model: nn.Module, witness: Witness, same: list
         )
 
 
-def _observed(program: Program, guards: SizeGuards, witness: Witness) -> Iterator[_Tried]:
+def _observed(program: Program, guards: SizeGuards, witness: Witness, base: Point) -> Iterator[_Tried]:
     example = program.example_sizes()
     exclusions = (frozenset(filter(is_exclusion, guards.assumptions)) | guards.synthetic) - guards.permanent
     numbers = {text: number for number, text in enumerate(guards.assumptions)}
     breaks = []
-    for symbol, size in example.items():
-        own = (guards.broken(program.sizes_of(guards, {symbol: n})) for n in sizes_tried(size))
+    for symbol, size in base.items():
+        own = (guards.broken(program.sizes_of(guards, {**base, symbol: n})) for n in sizes_tried(size))
         breaks.append([frozenset(numbers[text] for text in broken if text in exclusions) for broken in own])
-    batch = [symbol for symbol in example if any(axis == 0 for axis in program.axes_of(symbol))]
     recorded = frozenset(numbers[text] for text in exclusions - guards.synthetic)
-    seen: list[Point] = []
-    for proposed in special_points(example, batch, breaks, recorded):
-        point = {symbol: size for symbol, size in proposed.items() if size != example[symbol]}
+    seen = [_changed(base, example)]
+    for proposed in special_points(base, _batch(program), breaks, recorded):
+        point = _changed({**base, **proposed}, example)
         if not point or point in seen:
             continue
         seen.append(point)

@@ -13,7 +13,7 @@ wrote down itself. `special_points` are the sizes of the inputs at which one of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ Point = Mapping[str, int]
 
 _LARGEST = 512
 _MOST_AT_ONE = 4
-"""Free sizes up to which all their combinations at one are tried."""
+"""Free sizes up to which every pair of sides is tried at one."""
 _MOST_LEVELS = 3
 """Sizes at which something inside is one that are tried with all sides alike."""
 
@@ -88,7 +88,7 @@ def special_points(
     """The points to try, the most telling first.
 
     Args:
-        example: every free symbol, with its size in the example.
+        example: every free symbol, with an ordinary size; symbols that a point leaves out have that.
         batch: those of them that count samples.
         breaks: for each symbol, in the order of `example`, for each size from 0 on (`sizes_tried`) the
             assumptions that break where it alone has that size.
@@ -96,36 +96,46 @@ def special_points(
     """
     symbols = list(example)
     sides = [symbol for symbol in symbols if symbol not in batch]
-    subsets = _subsets(symbols)
-    for chosen in subsets:
+    for chosen in _subsets(symbols, batch):
         yield dict.fromkeys(chosen, 1)
-    for symbol in symbols:
-        yield {symbol: 0}
-    yield dict.fromkeys(symbols, 0)
-    alone: dict[str, list[int]] = {}
+    for chosen in (tuple(batch), tuple(sides)):
+        yield dict.fromkeys(chosen, 0)
     for symbol, of_symbol in zip(symbols, breaks, strict=True):
         near = _nearest(of_symbol, example[symbol])
         own = [size for size, broken in near.items() if broken & recorded]
         others = [size for size in near if size not in own]
-        alone[symbol] = [*own, *others[:1]]
-        levels = [size for size in near if size > 1]
-        for size in alone[symbol]:
+        for size in own:
             yield {symbol: size}
             if symbol in sides:
-                if size in own:
-                    yield {**dict.fromkeys(batch, 1), symbol: size}
-                    yield dict.fromkeys(sides, size)
-                continue
+                yield {**dict.fromkeys(batch, 1), symbol: size}
+                yield dict.fromkeys(sides, size)
+        for size in others[:1]:
+            yield {symbol: size}
         if symbol in sides[:1]:
-            for size in levels[:_MOST_LEVELS]:
+            for size in [size for size in others if size > 1][:_MOST_LEVELS]:
                 yield dict.fromkeys(sides, size)
     if len(sides) > 1:
-        for side in (min(example[s] for s in sides), max(example[s] for s in sides)):
-            yield dict.fromkeys(sides, side)
-            yield {**dict.fromkeys(batch, 1), **dict.fromkeys(sides, side)}
+        side = max(example[symbol] for symbol in sides)
+        yield dict.fromkeys(sides, side)
+        yield {**dict.fromkeys(batch, 1), **dict.fromkeys(sides, side)}
+        yield {**dict.fromkeys(batch, 1), sides[0]: side + 1}
     if batch and sides:
-        yield dict.fromkeys(symbols, min(max(example.values()), 64))
-        yield {**dict.fromkeys(batch, 1), sides[0]: example[sides[0]] + 1}
+        yield dict.fromkeys(symbols, max(example.values()))
+
+
+def ordinary_point(example: Point, batch: Sequence[str], accepts: Callable[[Point], bool]) -> Point:
+    """The example's sizes, or smaller ones that tell as much: equal where those are, and nothing special.
+
+    Args:
+        accepts: whether sizes break no assumption at all.
+    """
+    sides = [symbol for symbol in example if symbol not in batch]
+    lengths = sorted({example[symbol] for symbol in sides})
+    for size in range(2, min((example[symbol] for symbol in sides), default=0)):
+        point = {symbol: size + lengths.index(example[symbol]) for symbol in sides}
+        if accepts(point):
+            return {**example, **point}
+    return example
 
 
 def sizes_tried(size: int) -> range:
@@ -145,9 +155,10 @@ def _nearest(of_symbol: Sequence[frozenset[int]], size: int) -> dict[int, frozen
     return chosen
 
 
-def _subsets(symbols: Sequence[str]) -> list[tuple[str, ...]]:
+def _subsets(symbols: Sequence[str], batch: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every symbol alone, pairs of sides where there are few symbols, all of the batch, all sides, all."""
+    sides = [symbol for symbol in symbols if symbol not in batch]
+    chosen: list[tuple[str, ...]] = [(symbol,) for symbol in symbols]
     if len(symbols) <= _MOST_AT_ONE:
-        counts: Sequence[int] = range(1, len(symbols) + 1)
-    else:
-        counts = (1, 2, len(symbols))
-    return [chosen for count in counts for chosen in itertools.combinations(symbols, count)]
+        chosen += itertools.combinations(sides, 2)
+    return list(dict.fromkeys([*chosen, tuple(batch), tuple(sides), tuple(symbols)]))

@@ -25,7 +25,7 @@ from reparamkit.capture.executed import Executed, Expressions, first_difference
 from reparamkit.capture.modes import PLAIN, Mode
 from reparamkit.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
 from reparamkit.quiet import quiet
-from reparamkit.untouched import buffers_kept, call_untouched
+from reparamkit.untouched import call_untouched
 
 
 class Answer(Enum):
@@ -63,6 +63,8 @@ class Witness:
         self._model = model
         self._example = args, kwargs
         self._seen: dict[Any, Observation] = {}
+        self._expressions = Expressions(model)
+        self._buffers = [part._buffers for part in model.modules()]
 
     def at(self, sizes: Mapping[Place, int]) -> Observation:
         """Both on the example resized: flat tensor index and axis -> size."""
@@ -73,42 +75,54 @@ class Witness:
 
     def observe(self, args: Args, kwargs: Kwargs) -> Observation:
         """Both on these inputs."""
-        expressions = Expressions(self._model)
         with _undisturbed():
-            original = _recorded(expressions, self._model, args, kwargs)
+            original = self._recorded(self._model, args, kwargs)
             if original is None:
                 return Observation(Answer.UNKNOWN if self._answers(args, kwargs) else Answer.REFUSED)
-            return self._against(expressions, original, args, kwargs)
+            return self._against(original, args, kwargs)
 
     def differing_modes(self, args: Args, kwargs: Kwargs, modes: Sequence[Mode]) -> dict[str, Observation]:
         """In which of these modes the network computes something else than the captured graph does in it.
 
         Modes that the network itself refuses are left out.
         """
-        expressions = Expressions(self._model)
         differing: dict[str, Observation] = {}
         with _undisturbed():
-            plain = _recorded(expressions, self._model, args, kwargs)
+            plain = self._recorded(self._model, args, kwargs)
             for mode in modes:
                 with mode.entered(self._model):
-                    original = _recorded(expressions, self._model, args, kwargs, mode)
+                    original = self._recorded(self._model, args, kwargs, mode)
                 if original is None or (plain is not None and original.results == plain.results):
                     continue
                 with mode.entered(self._captured):
-                    observation = self._against(expressions, original, args, kwargs, mode)
+                    observation = self._against(original, args, kwargs, mode)
                 if not observation.same:
                     differing[mode.name] = observation
         return differing
 
-    def _against(
-        self, expressions: Expressions, original: _Run, args: Args, kwargs: Kwargs, mode: Mode = PLAIN
-    ) -> Observation:
-        captured = _recorded(expressions, self._captured, args, kwargs, mode)
+    def _against(self, original: _Run, args: Args, kwargs: Kwargs, mode: Mode = PLAIN) -> Observation:
+        captured = self._recorded(self._captured, args, kwargs, mode)
         if captured is None:
             return Observation(Answer.OTHER, "the captured graph does not run there")
         if original.results == captured.results:
             return Observation(Answer.SAME)
         return Observation(Answer.OTHER, first_difference(original.calls, captured.calls))
+
+    def _recorded(self, module: nn.Module, args: Args, kwargs: Kwargs, mode: Mode = PLAIN) -> _Run | None:
+        """None where the module raises."""
+        given, named = map_tensors(lambda _, tensor: mode.inputs(tensor.detach().clone()), args, kwargs)
+        executed = Executed(self._expressions, (tensor for _, tensor in tensor_leaves(given, named)))
+        bound = [dict(buffers) for buffers in self._buffers]
+        try:
+            with torch.set_grad_enabled(mode.gradients), executed:
+                outputs = module(*given, **named)
+            return _Run(executed.results(outputs), executed.calls)
+        except Exception:  # whatever the network raises
+            return None
+        finally:
+            for buffers, before in zip(self._buffers, bound, strict=True):
+                buffers.update(before)
+            executed.put_back()
 
     def _answers(self, args: Args, kwargs: Kwargs) -> bool:
         """Whether the network runs, although it could not be watched."""
@@ -122,21 +136,7 @@ class Witness:
 @dataclass(frozen=True)
 class _Run:
     results: tuple[Any, ...]
-    calls: list[tuple[int, str]]
-
-
-def _recorded(
-    expressions: Expressions, module: nn.Module, args: Args, kwargs: Kwargs, mode: Mode = PLAIN
-) -> _Run | None:
-    """None where the module raises."""
-    given, named = map_tensors(lambda _, tensor: mode.inputs(tensor.detach().clone()), args, kwargs)
-    executed = Executed(expressions, (tensor for _, tensor in tensor_leaves(given, named)))
-    try:
-        with buffers_kept(module), torch.set_grad_enabled(mode.gradients), executed:
-            outputs = module(*given, **named)
-        return _Run(executed.results(outputs), executed.calls)
-    except Exception:  # whatever the network raises
-        return None
+    calls: list[tuple[int, Any]]
 
 
 @contextmanager
@@ -167,9 +167,6 @@ class _Captured(nn.Module):
             None if s.kind == InputKind.USER_INPUT else str(s.target) for s in signature.input_specs
         ]
         self._returned = [spec.kind == OutputKind.USER_OUTPUT for spec in signature.output_specs]
-        for name in (spec.target for spec in signature.input_specs if spec.kind == InputKind.BUFFER):
-            # Under another name, so that what a run writes into them is put back.
-            self.register_buffer(str(name).replace(".", "/"), self._state[str(name)], persistent=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> list[Any]:
         """The inputs of the network; returns its outputs in a row."""
