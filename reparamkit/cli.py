@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -260,14 +260,23 @@ def main() -> None:
     except ReparamkitError as error:
         cli_console.complain(f"error: {error}")
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            _report_bug()
+        cli_console.complain("error: there is not enough memory for this; give smaller inputs, or free some")
+        sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
             sys.exit(0)
         raise
     except Exception:
-        traceback.print_exc()
-        cli_console.complain("error: this should not have happened; please report it with the lines above")
-        sys.exit(3)
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    cli_console.complain("error: this should not have happened; please report it with the lines above")
+    sys.exit(3)
 
 
 def _opened(

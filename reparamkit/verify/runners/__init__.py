@@ -11,6 +11,10 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
+from reparamkit.door.files import exists, steady
+from reparamkit.door.onnx_file import check_onnx
+from reparamkit.door.openvino_ir import check_ir
+from reparamkit.door.rehearsal import ONNX_RUNTIME, OPENVINO, rehearse
 from reparamkit.errors import UnusableInput
 from reparamkit.verify.runners.base import NamedTensors, Runner, named_outputs
 from reparamkit.verify.runners.torch import TorchRunner
@@ -68,11 +72,15 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
     if path.suffix == ".onnx":
         from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 
-        return OnnxRuntimeRunner(path)
+        with steady(check_onnx(path)):
+            rehearse(path, ONNX_RUNTIME)
+            return OnnxRuntimeRunner(path)
     if path.suffix == ".xml":
         from reparamkit.verify.runners.openvino import OpenVinoRunner
 
-        return OpenVinoRunner(path)
+        with steady(check_ir(path)):
+            rehearse(path, OPENVINO)
+            return OpenVinoRunner(path)
     if path.suffix in (".mlpackage", ".mlmodel"):
         if coreml == NATIVE:
             from reparamkit.verify.runners.coreml_native import CoreMlNativeRunner
@@ -85,7 +93,7 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
 
 
 def _open_file(path: Path) -> Runner:
-    if not path.exists():
+    if not exists(path):
         raise UnusableInput(f"there is no file {path}")
     runner = open_foreign(path)
     if runner is not None:

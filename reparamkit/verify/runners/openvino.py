@@ -43,8 +43,6 @@ class OpenVinoRunner:
             import openvino
         except ModuleNotFoundError:
             raise MissingExtra("openvino", "openvino", "running an OpenVINO IR") from None
-        if not path.with_suffix(".bin").exists():
-            raise UnusableInput(f"{path}: the weights {path.with_suffix('.bin').name} are not beside it")
         try:
             core = openvino.Core()
             model = core.read_model(str(path))

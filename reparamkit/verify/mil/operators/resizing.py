@@ -18,8 +18,8 @@ Place of output i of an axis with n elements that is to have m, held within [0, 
                                resize_nearest_neighbor. What other modes mean for the nearest neighbour is
                                told nowhere, so they are refused
 
-That the two kinds of nearest neighbour differ is not in the reference's text. It follows from coremltools' own
-tests: a network of TensorFlow becomes upsample_nearest_neighbor where half_pixel_centers is off and
+That the two kinds of nearest neighbour differ is not in the reference's text. It follows from coremltools'
+own tests: a network of TensorFlow becomes upsample_nearest_neighbor where half_pixel_centers is off and
 resize_nearest_neighbor, or resize, where it is on, and is held against TensorFlow at 10 to 25 and 20 to 30;
 and a resize of two elements to three gives the first one once and the second one twice.
 
@@ -38,6 +38,9 @@ import numpy as np
 import torch
 
 from reparamkit.verify.mil.operators.base import Call, CannotEvaluate, operator
+
+_LONGEST = 1_000_000
+"""The grid of an axis is computed in fractions, element by element."""
 
 
 @operator("upsample_bilinear", "x scale_factor_height scale_factor_width align_corners half_pixel_centers")
@@ -89,7 +92,13 @@ def _scaled(call: Call) -> list[int]:
     return [math.floor(scale * size) for scale, size in zip(scales, x.shape[-2:], strict=True)]
 
 
+def _check_sizes(sizes: list[int]) -> None:
+    if any(not 0 <= size <= _LONGEST for size in sizes):
+        raise CannotEvaluate(f"resizes to {'x'.join(map(str, sizes))}")
+
+
 def _linear(x: torch.Tensor, sizes: list[int], mode: str) -> torch.Tensor:
+    _check_sizes(sizes)
     for axis, size in enumerate(sizes, start=-len(sizes)):
         places = [_place(i, x.shape[axis], size, mode) for i in range(size)]
         if places == list(range(x.shape[axis])):
@@ -105,6 +114,7 @@ def _linear(x: torch.Tensor, sizes: list[int], mode: str) -> torch.Tensor:
 
 
 def _taken(x: torch.Tensor, sizes: list[int], place: Callable[[int, int, int], int]) -> torch.Tensor:
+    _check_sizes(sizes)
     for axis, size in enumerate(sizes, start=-len(sizes)):
         x = x.index_select(axis, torch.tensor([place(i, x.shape[axis], size) for i in range(size)]))
     return x
