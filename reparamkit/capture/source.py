@@ -19,7 +19,7 @@ from reparamkit.capture.exported import is_exported, load_exported
 from reparamkit.capture.formats import Format, recognise
 from reparamkit.capture.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.capture.scripted import is_scripted, load_scripted
-from reparamkit.door.files import exists
+from reparamkit.door.files import exists, in_words
 from reparamkit.errors import UnusableInput
 from reparamkit.weights import fit_state_dict
 
@@ -52,7 +52,8 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     """
     path = Path(source)
     if exists(path):
-        return _from_file(path, model, trust_pickle)
+        with in_words(path):
+            return _from_file(path, model, trust_pickle)
     text = str(source)
     if model is not None:
         raise UnusableInput(

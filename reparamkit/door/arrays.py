@@ -102,7 +102,9 @@ def _header(head: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[An
         if version not in read:
             raise UnusableInput(f"{where} holds structured values; save plain arrays of numbers")
         shape, column_major, dtype = read[version](stream)  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError, SyntaxError) as error:
+    except UnusableInput:
+        raise
+    except Exception as error:  # NumPy reads it as Python, and raises what that raises
         raise UnusableInput(f"{where} is damaged: its header cannot be read; save it again") from error
     if dtype.hasobject:
         raise UnusableInput(f"{where} holds Python objects; save plain arrays of numbers")

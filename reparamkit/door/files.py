@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reparamkit.door.memory import amount, check_room
-from reparamkit.errors import UnusableInput
+from reparamkit.errors import ReparamkitError, UnusableInput
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -164,6 +164,25 @@ def regular_folder(folder: Path) -> None:
                     regular(target)
     except OSError as error:
         raise UnusableInput(f"{folder} cannot be read: {_words(error)}") from error
+
+
+@contextlib.contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Make whatever opening a file raises an error that names the file.
+
+    Raises:
+        UnusableInput: something else was raised inside than an error of reparamkit's own.
+    """
+    try:
+        yield
+    except (ReparamkitError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnusableInput(
+            f"{path} cannot be opened ({type(error).__name__}{f': {reason}' if reason else ''}); it may be "
+            f"damaged: copy or export it again"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -39,12 +39,14 @@ def entries_of(file: IO[bytes], where: str) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OverflowError) as error:
+    except Exception as error:  # zipfile has an error of its own and raises others as well
         raise UnusableInput(
             f"{where} begins like a zip archive but its directory is missing or damaged: the file is "
             f"truncated or was changed. Copy, download or export it again"
         ) from error
     file.seek(0)
+    if not all(entry.filename for entry in entries):
+        raise UnusableInput(f"{where} is damaged: it holds an entry without a name. Copy or export it again")
     files = [entry for entry in entries if not entry.is_dir()]
     _check_sizes(where, files, size)
     _check_names(where, [entry.filename for entry in files])

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from reparamkit.door.arrays import read_npy, read_npz
-from reparamkit.door.files import exists, regular
+from reparamkit.door.files import exists, in_words, regular
 from reparamkit.door.memory import check_room
 from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.inputs import Args, Kwargs
@@ -49,6 +49,11 @@ def load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str] =
     Raises:
         UnusableInput: it cannot be read, holds no sample, or its names are not those of the inputs.
     """
+    with in_words(path):
+        return _load_samples(path, positional, keyword)
+
+
+def _load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
     if path.is_dir():
         try:
             files = sorted(

@@ -68,7 +68,7 @@ def check_outputs(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 
 
 def _unlike(undecided: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> bool:
-    return undecided.dtype != np.bool_ or undecided.shape != values.shape
+    return bool(undecided.dtype != np.bool_) or undecided.shape != values.shape
 
 
 def _fields(value: Any, tests: Mapping[str, _Test]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
-from reparamkit.door.files import exists, steady
+from reparamkit.door.files import exists, in_words, steady
 from reparamkit.door.onnx_file import check_onnx
 from reparamkit.door.openvino_ir import check_ir
 from reparamkit.door.rehearsal import ONNX_RUNTIME, OPENVINO, rehearse
@@ -69,6 +69,11 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
         UnusableInput: the back end cannot open it, or does not run here.
         MissingExtra: the package of that back end is not installed.
     """
+    with in_words(path):
+        return _open_foreign(path, coreml)
+
+
+def _open_foreign(path: Path, coreml: str) -> Runner | None:
     if path.suffix == ".onnx":
         from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 
