@@ -3,8 +3,8 @@
 It is written into a hidden folder beside its destination (`hidden`), under its final name, verified there,
 forced to the disk, and moved into place in one step. Until that step an older file under the name stays as
 it was, and whatever fails, the hidden folder is removed: at once, or by the next run that writes there where
-this one is killed. A folder takes two steps where there is an older one, which has to step aside first, and comes
-back if the new one cannot take its place.
+this one is killed. A folder takes two steps where there is an older one, which has to step aside first, and
+comes back if the new one cannot take its place.
 
 A link stays a link, and what it leads to is replaced.
 """

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.door.cases import make
@@ -15,12 +18,15 @@ PEAK_KIB = 2_500_000
 _FORBIDDEN = ("/etc/passwd", "/dev/zero", "/dev/urandom")
 
 
-def campaign(seeds: range, root: Path) -> tuple[list[str], Counter[str]]:
+def campaign(
+    seeds: range, root: Path, tell: Callable[[str], object] = lambda text: None
+) -> tuple[list[str], Counter[str]]:
     """What went wrong, as texts, and how the commands ended.
 
     Args:
         seeds: of the damaged files.
         root: an empty folder.
+        tell: is told at once.
     """
     honest = write_all(root / "honest")
     watched = Watched(root / "outside")
@@ -35,9 +41,9 @@ def campaign(seeds: range, root: Path) -> tuple[list[str], Counter[str]]:
             complaint = _complaint(answer, watched.was_read())
             ends[f"{answer.status}"] += 1
             if complaint:
-                wrong.append(
-                    f"seed {seed} ({kind}): {complaint}: {answer.said[:300]} … {answer.said[-1200:]}"
-                )
+                said = f"{answer.said[:300]} … {answer.said[-1200:]}"
+                wrong.append(f"seed {seed} ({kind}): {complaint}: {said}")
+                tell(wrong[-1])
             shutil.rmtree(folder)
     watched.close()
     return wrong, ends
@@ -61,13 +67,16 @@ def _complaint(answer: Answer, outside: bool) -> str:
     return ""
 
 
-if __name__ == "__main__":
-    import sys
-    import time
+def _main(first: int, count: int) -> None:
+    def tell(text: str) -> None:
+        sys.stdout.write(f"{text}\n\n")
+        sys.stdout.flush()
 
     with tempfile.TemporaryDirectory() as temporary:
         started = time.monotonic()
-        first, count = int(sys.argv[1]), int(sys.argv[2])
-        found, endings = campaign(range(first, first + count), Path(temporary))
-        sys.stdout.write("\n\n".join(found) + f"\n{dict(endings)}, {len(found)} wrong\n")
-        sys.stdout.write(f"{time.monotonic() - started:.0f} s\n")
+        found, endings = campaign(range(first, first + count), Path(temporary), tell)
+        tell(f"{dict(endings)}, {len(found)} wrong, {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), int(sys.argv[2]))

@@ -70,7 +70,7 @@ class Worker:
 
     def _start(self) -> None:
         read, write = os.pipe()
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by _stop)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.door.worker", str(write)],
             stdin=subprocess.PIPE,
