@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -298,7 +299,7 @@ def _opened(
 def _check_spared(source: str, json_file: Path | None) -> None:
     from reparamkit.errors import UnusableInput
 
-    if json_file is not None and json_file.resolve() == Path(source).resolve():
+    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
         raise UnusableInput(f"--json {json_file} would replace the source")
 
 

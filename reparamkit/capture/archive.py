@@ -75,7 +75,7 @@ def open_archive(path: Path) -> Archive:
     try:
         with _torch_reader(path) as reader:
             listed = reader.get_all_records()
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         if "version" in sizes or ".data/version" in sizes:
             raise UnusableInput(
                 f"{path} is an archive that torch cannot read: {str(error).splitlines()[0]}. Copy or "

@@ -177,20 +177,21 @@ def _refuse_operators(archive: Archive, module: ScriptModule) -> None:
         if compiled is None:
             continue
         for name in compiled._method_names():
-            for kind in _kinds(compiled._get_method(name).inlined_graph):
+            for kind in kinds(compiled._get_method(name).inlined_graph):
                 namespace, _, operator = kind.partition("::")
                 if operator in _REFUSED_OPERATORS or namespace not in _NAMESPACES:
                     where = f"{path}.{name}" if path else name
                     raise _refusal(archive, f"{where} calls {kind}, which reaches beyond the network")
 
 
-def _kinds(graph: torch._C.Graph | torch._C.Block) -> Iterator[str]:
+def kinds(graph: torch._C.Graph | torch._C.Block) -> Iterator[str]:
+    """The kind of every node of a compiled graph, as "aten::relu", those of inner blocks included."""
     for node in graph.nodes():
         yield node.kind()
         for block in node.blocks():
-            yield from _kinds(block)
+            yield from kinds(block)
         if node.hasAttribute("Subgraph"):
-            yield from _kinds(node.g("Subgraph"))
+            yield from kinds(node.g("Subgraph"))
 
 
 def _refusal(archive: Archive, what: str) -> UntrustedPickle:

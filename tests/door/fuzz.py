@@ -40,6 +40,8 @@ def campaign(
             answer = worker.run(command)
             complaint = _complaint(answer, watched.was_read())
             ends[f"{answer.status}"] += 1
+            ends["crashes in a process of its own"] += " crashes on " in answer.said
+            ends["no end in a process of its own"] += " did not open " in answer.said
             if complaint:
                 said = f"{answer.said[:300]} … {answer.said[-1200:]}"
                 wrong.append(f"seed {seed} ({kind}): {complaint}: {said}")
