@@ -145,6 +145,21 @@ def inside(folder: Path, entry: Path, whole: Path) -> Path:
     return target
 
 
+def companion(path: Path, name: str) -> Path:
+    """A second file that belongs to a first and lies in its folder, or below.
+
+    Where both are links, as in a cache of downloads, it may lie in the folder that the first one leads to.
+
+    Raises:
+        UnusableInput: it lies elsewhere, is not regular, or there is none.
+    """
+    entry = path.parent / name
+    regular(entry)
+    if path.resolve().parent not in entry.resolve().parents:
+        inside(path.parent, entry, path)
+    return entry
+
+
 def regular_folder(folder: Path) -> None:
     """Find out whether a folder that counts as one file holds regular files and folders only, all inside it.
 

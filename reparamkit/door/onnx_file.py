@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from reparamkit.door.files import inside, opened, regular
+from reparamkit.door.files import companion, opened, regular
 from reparamkit.door.memory import amount, check_room
 from reparamkit.door.wire import BYTES, Field, NotAMessage, Pages, fields, numbers
 from reparamkit.errors import UnusableInput
@@ -186,13 +186,7 @@ def _beside(path: Path, name: str) -> Path:
         raise UnusableInput(
             f"{path} names a file of weights outside its folder ({name!r}), which is not read"
         )
-    entry = path.parent / name
-    regular(entry)
-    beyond = path.resolve().parent
-    if beyond in entry.resolve().parents:
-        return entry
-    inside(path.parent, entry, path)
-    return entry
+    return companion(path, name)
 
 
 def _amount_of(path: Path, tensor: _Tensor, key: str, otherwise: int) -> int:

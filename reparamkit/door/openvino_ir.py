@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from xml.parsers import expat
 
-from reparamkit.door.files import opened, regular
+from reparamkit.door.files import companion, opened, regular
 from reparamkit.door.memory import amount, check_room
 from reparamkit.errors import UnusableInput
 
@@ -36,7 +36,7 @@ def check_ir(path: Path) -> list[Path]:
     weights = path.with_suffix(".bin")
     if not weights.exists() and not weights.is_symlink():
         raise UnusableInput(f"{path}: the weights {weights.name} are not beside it")
-    room = regular(weights).st_size
+    room = regular(companion(path, weights.name)).st_size
     check_room(4 * size + room, f"{path} and its weights take")
     reader = _Reader(path, weights, room)
     with opened(path) as file:
