@@ -21,6 +21,7 @@ from reparamkit.capture.declared import check_tensors
 from reparamkit.capture.exported_program import find_code
 from reparamkit.capture.pickles import NotAPickle, plain_tensors, references
 from reparamkit.door.files import opened
+from reparamkit.door.memory import check_room
 from reparamkit.door.torch_save import check_saved_bytes
 from reparamkit.errors import UntrustedPickle, UnusableInput
 
@@ -72,7 +73,16 @@ def _load(archive: Archive, trust_pickle: bool) -> torch.export.ExportedProgram:
 
 
 def _bounded(archive: Archive, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program, whose tensors can be held; what it declares was not counted by torch."""
+    """The program, after a check of what torch did not count: its tensors, and the values of its calls."""
+    example = program.example_inputs
+    if example is not None and not (
+        len(example) == 2 and isinstance(example[0], tuple) and isinstance(example[1], dict)
+    ):
+        raise UnusableInput(f"{archive.path} is damaged: its example inputs are none. Export it again")
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
+            check_room(value.untyped_storage().nbytes(), f"{archive.path} computes a value of")
     held = [program.state_dict, program.constants, list(program.example_inputs or ())]
     check_tensors(held, str(archive.path))
     return program

@@ -18,6 +18,7 @@ import torch
 from torch.jit import ScriptModule
 
 from reparamkit.capture.archive import Archive
+from reparamkit.capture.debug_ranges import check_ranges
 from reparamkit.capture.pickles import NotAPickle, beyond, references
 from reparamkit.door.pickle_survey import survey
 from reparamkit.errors import UntrustedPickle, UnusableInput
@@ -97,6 +98,8 @@ def _check_pickles(archive: Archive) -> None:
         stream = archive.read(record)
         where = f"{archive.path}, in its entry {record!r},"
         survey(io.BytesIO(stream), len(stream), where, storages if record.lower() in _OPENED else None)
+        if record.lower().endswith(".debug_pkl"):
+            check_ranges(stream, where)
 
 
 def _refuse_foreign_pickles(archive: Archive) -> None:

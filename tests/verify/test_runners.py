@@ -142,7 +142,7 @@ def test_two_inputs_in_openvino(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
-    with pytest.raises(UnusableInput, match=r"ONNX Runtime cannot open .*bad\.onnx"):
+    with pytest.raises(UnusableInput, match=r"bad\.onnx is damaged or no ONNX file"):
         open_foreign(tmp_path / "bad.onnx")
     with pytest.raises(UnusableInput, match=r"bad\.xml: the weights bad\.bin are not beside it"):
         open_foreign(tmp_path / "bad.xml")

@@ -75,14 +75,16 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
 
 def _open_foreign(path: Path, coreml: str) -> Runner | None:
     if path.suffix == ".onnx":
-        from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
+        from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 
+        require_onnxruntime()
         with steady(check_onnx(path)):
             rehearse(path, ONNX_RUNTIME)
             return OnnxRuntimeRunner(path)
     if path.suffix == ".xml":
-        from reparamkit.verify.runners.openvino import OpenVinoRunner
+        from reparamkit.verify.runners.openvino import OpenVinoRunner, require_openvino
 
+        require_openvino()
         with steady(check_ir(path)):
             rehearse(path, OPENVINO)
             return OpenVinoRunner(path)
