@@ -7,6 +7,7 @@ data have to be there: as many bytes as the shape says, no more and no fewer.
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 import zlib
 from io import BytesIO
@@ -97,11 +98,10 @@ def _header(head: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[An
         raise UnusableInput(f"{where} cannot be read: it is no NumPy file; save it with numpy.save")
     stream = BytesIO(head)
     try:
-        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read:
-            raise UnusableInput(f"{where} holds structured values; save plain arrays of numbers")
-        shape, column_major, dtype = read[version](stream)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # NumPy tells where Python 2 wrote a header.
+            warnings.simplefilter("ignore")
+            shape, column_major, dtype = _read_header(stream, where)
     except UnusableInput:
         raise
     except Exception as error:  # NumPy reads it as Python, and raises what that raises
@@ -113,6 +113,15 @@ def _header(head: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[An
     if len(shape) > _AXES or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape):
         raise UnusableInput(f"{where} is damaged: its shape cannot be")
     return shape, bool(column_major), dtype, stream.tell()
+
+
+def _read_header(stream: BytesIO, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read:
+        raise UnusableInput(f"{where} holds structured values; save plain arrays of numbers")
+    shape, column_major, dtype = read[version](stream)  # type: ignore[no-untyped-call]
+    return shape, column_major, dtype
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

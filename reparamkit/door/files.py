@@ -41,7 +41,7 @@ def regular(path: Path) -> os.stat_result:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
-        if path.is_symlink() and getattr(error, "errno", None) == errno.ENOENT:
+        if getattr(error, "errno", None) == errno.ENOENT and os.path.islink(path):
             raise UnusableInput(f"{path} is a link to {os.readlink(path)}, which does not exist") from error
         raise UnusableInput(f"{path} cannot be read: {_words(error)}") from error
     if stat.S_ISDIR(found.st_mode):

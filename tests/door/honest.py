@@ -40,7 +40,7 @@ def write_all(folder: Path) -> Path:
         model, folder / "apart.onnx", save_as_external_data=True, location="apart.onnx.data", size_threshold=0
     )
     _write_openvino(folder)
-    _write_coreml(folder)
+    write_coreml(folder / "program.mlpackage")
     kept = ("--save-inputs", str(folder / "probes.npz"), "--save-outputs", str(folder / "outputs.npz"))
     command = [sys.executable, "-m", "reparamkit.cli", "check", NETWORK, NETWORK, *SHAPE, *kept]
     subprocess.run(command, check=True, capture_output=True)
@@ -71,7 +71,8 @@ def _write_openvino(folder: Path) -> None:
     openvino.save_model(made, str(folder / "ir.xml"), compress_to_fp16=False)
 
 
-def _write_coreml(folder: Path) -> None:
+def write_coreml(path: Path) -> Path:
+    """The network as a Core ML package, one of whose weights lies in the file of weights."""
     net = tiny()
     weights = {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
@@ -83,4 +84,4 @@ def _write_coreml(folder: Path) -> None:
         spread = mb.matmul(x=mean, y=np.ones((4, 4), np.float32))
         return mb.linear(x=spread, weight=weights["head.weight"], bias=weights["head.bias"])
 
-    save(build, {"image": torch.zeros(IMAGE)}, folder / "program.mlpackage")
+    return save(build, {"image": torch.zeros(IMAGE)}, path)
