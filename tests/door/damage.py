@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+import warnings
 import zipfile
 from random import Random
 from typing import Any
@@ -152,7 +153,7 @@ def zip_of(content: bytes, rng: Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
-    except zipfile.BadZipFile:  # it was damaged before
+    except Exception:  # it was damaged before, and zipfile raises what it likes
         return bytes_of(content, rng)
     method = zipfile.ZIP_STORED
     for _ in range(rng.choice([1, 1, 2])):
@@ -178,7 +179,8 @@ def zip_of(content: bytes, rng: Random) -> bytes:
         else:
             entries[place] = (name, inside(name, inner, rng))
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", method) as archive:
+        warnings.simplefilter("ignore")  # of a name that is given twice
         for name, inner in entries:
             info = zipfile.ZipInfo(name)
             info.compress_type = method
