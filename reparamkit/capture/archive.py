@@ -20,6 +20,9 @@ from reparamkit.door.files import opened
 from reparamkit.door.zips import directory
 from reparamkit.errors import UnusableInput
 
+_READER_RAISES = (ArithmeticError, LookupError, RuntimeError, ValueError)
+"""What comes out of torch's reader, written in C++, for what it cannot read."""
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -42,15 +45,7 @@ class Archive:
                     return reader.get_record(record)
             with opened(self.path) as file, zipfile.ZipFile(file) as archive:
                 return archive.read(record)
-        except (
-            RuntimeError,
-            ValueError,
-            zipfile.BadZipFile,
-            KeyError,
-            EOFError,
-            OSError,
-            zlib.error,
-        ) as error:
+        except (*_READER_RAISES, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
             raise UnusableInput(
                 f"{self.path} is damaged: its entry {record!r} cannot be read. Copy or export it again"
             ) from error
@@ -75,7 +70,7 @@ def open_archive(path: Path) -> Archive:
     try:
         with _torch_reader(path) as reader:
             listed = reader.get_all_records()
-    except (RuntimeError, UnicodeDecodeError) as error:
+    except _READER_RAISES as error:
         if "version" in sizes or ".data/version" in sizes:
             raise UnusableInput(
                 f"{path} is an archive that torch cannot read: {str(error).splitlines()[0]}. Copy or "

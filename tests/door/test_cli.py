@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reparamkit import cli
 from tests.door.working import Answer, Worker
 
 NETWORK = "tests.door.nets:tiny"
@@ -81,25 +80,24 @@ def test_it_is_refused_in_one_line(answers: dict[str, Answer], name: str, words:
     assert not {"/etc/passwd", "/dev/zero"} & set(answer.opened)
 
 
-def test_memory_that_runs_out_is_told_in_words(tmp_path: Path) -> None:
-    """A network of the user's own, and a limit of the system's."""
-    (tmp_path / "wide.py").write_text(
-        "import torch\n"
-        "class Wide(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return x + torch.ones(1 << 45)\n"
-        "def make():\n"
-        "    return Wide()\n"
-    )
-    arguments = ["inspect", "wide:make", "--input", "1x3"]
-    command = f"import sys; sys.argv[1:] = {arguments}; from reparamkit.cli import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 2, ended.stderr
-    assert "Traceback" not in ended.stderr
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), 2),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 bytes"), 2),
+        (RuntimeError("something else"), 3),
+    ],
+)
+def test_memory_that_runs_out_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, status: int
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    said = capsys.readouterr().err
+    assert ("there is not enough memory" in said) == (status == 2)
+    assert ("Traceback" in said) == (status == 3)
