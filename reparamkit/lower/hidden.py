@@ -73,7 +73,12 @@ def _make(destination: Path) -> tuple[Path, int | None]:
             os.close(handle)
             return folder, None
         if _is(handle, folder / LOCK):
-            os.write(handle, json.dumps({"machine": _machine(), "name": destination.name}).encode())
+            try:
+                os.write(handle, json.dumps({"machine": _machine(), "name": destination.name}).encode())
+            except BaseException:  # the disk is full, say
+                os.close(handle)
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             return folder, handle
         # Another run took the lock in the moment before this one had it, and the folder for a leftover.
         os.close(handle)
