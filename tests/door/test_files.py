@@ -75,10 +75,10 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
 
 def test_limits(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(2000))
-    with pytest.raises(UnusableInput, match="has 2.0 KiB, where 1.0 KiB are more than it can need"):
+    with pytest.raises(UnusableInput, match=r"has 2.0 KiB, where 1.0 KiB are more than it can need"):
         read_bytes(tmp_path / "x", 1024)
     assert 0 < free_bytes() < 1 << 50
-    with pytest.raises(UnusableInput, match="it has 1,048,576 GiB, and .* of memory are free"):
+    with pytest.raises(UnusableInput, match=r"it has 1,048,576 GiB, and .* of memory are free"):
         check_room(1 << 50, "it has")
     assert [amount(size) for size in (100, 5 << 20, 64 << 30)] == ["0.1 KiB", "5 MiB", "64 GiB"]
 

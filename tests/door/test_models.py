@@ -174,7 +174,7 @@ def test_what_needs_all_memory_is_found_in_a_process_of_its_own(
     )
     rehearse(path, ONNX_RUNTIME)
     monkeypatch.setattr(rehearsal, "free_bytes", lambda: 500 << 20)
-    with pytest.raises(UnusableInput, match="ONNX Runtime needs more memory for .* than is free"):
+    with pytest.raises(UnusableInput, match=r"ONNX Runtime needs more memory for .* than is free"):
         rehearse(path, ONNX_RUNTIME)
 
 
@@ -313,7 +313,7 @@ def test_a_part_of_a_package_that_is_no_file_of_its_own(package: Path, name: str
         os.mkfifo(part)
     else:
         part.symlink_to(package.parent / "secret" if how == "outside" else "/dev/zero")
-    with pytest.raises(UnusableInput, match="is a pipe|outside its own folder"):
+    with pytest.raises(UnusableInput, match=r"is a pipe|outside its own folder"):
         open_program(package)
 
 

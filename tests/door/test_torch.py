@@ -184,7 +184,7 @@ def test_an_exported_file_out_of_bounds(tmp_path: Path, monkeypatch: pytest.Monk
         entry["strides"] = [{"as_int": 0}, {"as_int": 0}]
 
     tamper_json(path, "data/weights/model_weights_config.json", huge)
-    with pytest.raises(UnusableInput, match="declares tensors of|cannot read"):
+    with pytest.raises(UnusableInput, match=r"declares tensors of|cannot read"):
         load(path)
     path.write_bytes(honest)
     inner = io.BytesIO()
