@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -260,14 +261,23 @@ def main() -> None:
     except ReparamkitError as error:
         cli_console.complain(f"error: {error}")
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            _report_bug()
+        cli_console.complain("error: there is not enough memory for this; give smaller inputs, or free some")
+        sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
             sys.exit(0)
         raise
     except Exception:
-        traceback.print_exc()
-        cli_console.complain("error: this should not have happened; please report it with the lines above")
-        sys.exit(3)
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    cli_console.complain("error: this should not have happened; please report it with the lines above")
+    sys.exit(3)
 
 
 def _opened(
@@ -289,7 +299,7 @@ def _opened(
 def _check_spared(source: str, json_file: Path | None) -> None:
     from reparamkit.errors import UnusableInput
 
-    if json_file is not None and json_file.resolve() == Path(source).resolve():
+    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
         raise UnusableInput(f"--json {json_file} would replace the source")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -196,10 +197,11 @@ def _check_outputs(outputs: list[Path], sides: list[str], read: list[Path | None
     from reparamkit.errors import UnusableInput
 
     cli_console.check_distinct(outputs)
-    taken = {Path(side).resolve(): side for side in (*sides, *(str(path) for path in read if path))}
+    # Links that lead in a circle are told of later, where they are opened.
+    taken = {os.path.realpath(side): side for side in (*sides, *(str(path) for path in read if path))}
     for path in outputs:
-        if path.resolve() in taken:
-            raise UnusableInput(f"{path} would replace {taken[path.resolve()]}, which is read")
+        if os.path.realpath(path) in taken:
+            raise UnusableInput(f"{path} would replace {taken[os.path.realpath(path)]}, which is read")
 
 
 def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | None) -> None:

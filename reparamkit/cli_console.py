@@ -72,9 +72,9 @@ def check_distinct(paths: list[Path]) -> None:
     from reparamkit.errors import UnusableInput
     from reparamkit.lower import check_writable
 
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         check_writable(path)
-        if path.resolve() in seen:
+        if os.path.realpath(path) in seen:
             raise UnusableInput(f"{path} is named for two outputs")
-        seen.add(path.resolve())
+        seen.add(os.path.realpath(path))

@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reparamkit.capture.declared import check_tensors
+from reparamkit.door.files import opened
+from reparamkit.door.torch_save import check_saved
 from reparamkit.errors import UntrustedPickle, UnusableInput
 
 # In the order of preference: where a file holds an average of the weights beside the last step, the average
@@ -58,10 +61,13 @@ def load_weights_only(path: Path) -> object:
 
     Raises `UntrustedPickle` and `UnusableInput` as `read_state_dict` does.
     """
+    check_saved(path)
     try:
-        with warnings.catch_warnings():
+        with opened(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
+    except UnusableInput:
+        raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
         refers = f" (it refers to {refused.group(1)})" if refused else ""
@@ -77,6 +83,7 @@ def load_weights_only(path: Path) -> object:
             f"{path} cannot be read as weights: {_first_line(error)}. It may be damaged or incomplete; "
             f"compare its size with the original's"
         ) from error
+    check_tensors(loaded, str(path))
     return loaded
 
 

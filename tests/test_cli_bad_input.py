@@ -295,12 +295,12 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
 
 def test_a_source_that_cannot_be_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_exported(tmp_path / "net.pt2")
-    opened = Path.open
+    opened = os.open
 
-    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "net.pt2":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
-        return opened(self, *args, **kwargs)
+    def denied(name: Any, *args: Any, **kwargs: Any) -> int:
+        if str(name).endswith("net.pt2"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return opened(name, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("reparamkit.door.files.os.open", denied)
     refused(run("fold", "net.pt2"), "net.pt2 cannot be read: Permission denied")

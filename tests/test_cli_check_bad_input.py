@@ -28,7 +28,7 @@ __all__ = ["run"]
         ((NET, f"{HERE}:missing", *SHAPE), f"the module {HERE} has no 'missing'"),
         ((NET, f"{HERE}:crashing", *SHAPE), "raised ValueError: no weights here"),
         ((NET, f"{HERE}:SHAPE", *SHAPE), "it has to be a torch.nn.Module"),
-        ((NET, "empty.onnx", *SHAPE), "ONNX Runtime cannot open empty.onnx"),
+        ((NET, "empty.onnx", *SHAPE), "empty.onnx is empty (0 bytes)"),
         ((NET, "text.pt", *SHAPE), "text.pt is a text file"),
         ((NET, NET, "--input", "1x4x12x10"), "the model rejects the example inputs"),
         (
@@ -37,7 +37,7 @@ __all__ = ["run"]
         ),
         ((NET, NET, *SHAPE, *SHAPE), "the model rejects the example inputs"),
         ((NET, NET, "--inputs", "no.npz"), "there is no file or folder no.npz"),
-        ((NET, NET, "--inputs", "text.pt"), "text.pt holds more than tensors, or is damaged"),
+        ((NET, NET, "--inputs", "text.pt"), "text.pt is no file of torch.save, or damaged"),
         ((NET, NET, "--inputs", "bomb.pt"), "bomb.pt holds more than tensors"),
         ((NET, NET, "--inputs", "keys.npz"), "holds the arrays 'wrong'; the network's inputs are image"),
         ((NET, NET, "--inputs", "shape.npz"), "the model rejects the example inputs"),

@@ -8,18 +8,20 @@ is refused.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from reparamkit.door.files import opened
+from reparamkit.door.zips import directory
 from reparamkit.errors import UnusableInput
 
-_MIB = 1 << 20
-_EXPANSION_FLOOR = 64 * _MIB
-_EXPANSION_RATIO = 100
+_READER_RAISES = (ArithmeticError, LookupError, RuntimeError, ValueError)
+"""What comes out of torch's reader, written in C++, for what it cannot read."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,13 @@ class Archive:
     """A zip archive with sane entries.
 
     `records` are the names of its files, without `root`, the one folder that torch puts them all in; `root`
-    is empty for the ``.pt2`` of torch before 2.8, whose files lie at the top.
+    is empty for the ``.pt2`` of torch before 2.8, whose files lie at the top. `sizes` are their bytes.
     """
 
     path: Path
     root: str
     records: tuple[str, ...]
+    sizes: Mapping[str, int]
 
     def read(self, record: str) -> bytes:
         """The bytes of one record; raises `UnusableInput` where they are damaged."""
@@ -40,9 +43,9 @@ class Archive:
             if self.root:
                 with _torch_reader(self.path) as reader:
                     return reader.get_record(record)
-            with zipfile.ZipFile(self.path) as archive:
+            with opened(self.path) as file, zipfile.ZipFile(file) as archive:
                 return archive.read(record)
-        except (RuntimeError, zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+        except (*_READER_RAISES, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
             raise UnusableInput(
                 f"{self.path} is damaged: its entry {record!r} cannot be read. Copy or export it again"
             ) from error
@@ -55,89 +58,35 @@ def open_archive(path: Path) -> Archive:
     hundredfold, or whose entries repeat a name, overlap, leave their folder, or look different to torch's
     reader.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise UnusableInput(
-            f"{path} begins like a zip archive but its directory is missing or damaged: the file is "
-            f"truncated or was changed. Copy, download or export it again"
-        ) from error
-    files = [entry for entry in entries if not entry.is_dir()]
+    files = directory(path)
     if not files:
         raise UnusableInput(f"{path} is a zip archive without a file in it; give the file of a model")
-    _check_sizes(path, files)
     names = [entry.filename for entry in files]
-    _check_names(path, names)
     roots = {name.partition("/")[0] for name in names}
     if len(roots) != 1 or not all("/" in name for name in names):
-        return Archive(path, "", tuple(names))
+        return Archive(path, "", tuple(names), {entry.filename: entry.file_size for entry in files})
     root = roots.pop()
-    records = tuple(name.removeprefix(f"{root}/") for name in names)
+    sizes = {entry.filename.removeprefix(f"{root}/"): entry.file_size for entry in files}
     try:
         with _torch_reader(path) as reader:
             listed = reader.get_all_records()
-    except RuntimeError as error:
-        if "version" in records or ".data/version" in records:
+    except _READER_RAISES as error:
+        if "version" in sizes or ".data/version" in sizes:
             raise UnusableInput(
                 f"{path} is an archive that torch cannot read: {str(error).splitlines()[0]}. Copy or "
                 f"export it again"
             ) from error
-        return Archive(path, root, records)
-    if {record for record in listed if not record.endswith("/")} != set(records):
+        return Archive(path, root, tuple(sizes), sizes)
+    if {record for record in listed if not record.endswith("/")} != set(sizes):
         raise UnusableInput(
             f"{path} holds two different lists of its entries, as a tampered archive does; nothing of it "
             f"was loaded"
         )
-    return Archive(path, root, records)
+    return Archive(path, root, tuple(sizes), sizes)
 
 
 @contextmanager
 def _torch_reader(path: Path) -> Iterator[torch._C.PyTorchFileReader]:
     """torch's reader, handed the open file: it takes no name that is not UTF-8."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         yield torch._C.PyTorchFileReader(file)
-
-
-def _check_sizes(path: Path, files: list[zipfile.ZipInfo]) -> None:
-    on_disk = path.stat().st_size
-    declared = sum(entry.file_size for entry in files)
-    if declared > _EXPANSION_FLOOR and declared > _EXPANSION_RATIO * on_disk:
-        raise UnusableInput(
-            f"{path} would expand from {_amount(on_disk)} to {_amount(declared)}, as a zip bomb does; torch "
-            f"stores its weights uncompressed. Nothing was decompressed; give the file that torch wrote"
-        )
-    if sum(entry.compress_size for entry in files) > on_disk:
-        raise UnusableInput(
-            f"{path} declares entries that overlap or reach beyond the file's end: it is truncated or "
-            f"tampered with. Copy or export it again"
-        )
-    for entry in files:
-        if entry.flag_bits & 0x1:
-            raise UnusableInput(f"{path} is encrypted (entry {entry.filename!r}); decrypt it first")
-        if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
-            raise UnusableInput(
-                f"{path} is damaged: its entry {entry.filename!r} declares two different sizes. "
-                f"Copy or export it again"
-            )
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        # torch's reader looks names up without regard to case
-        if name.lower() in seen:
-            raise UnusableInput(
-                f"{path} holds two entries of the name {name!r}, so what is checked need not be what is "
-                f"loaded; nothing of it was loaded. Export it again"
-            )
-        seen.add(name.lower())
-        if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
-            raise UnusableInput(
-                f"{path} holds an entry that leaves its folder, {name!r}; nothing of it was loaded. Export "
-                f"it again"
-            )
-
-
-def _amount(size: int) -> str:
-    return f"{size / _MIB:,.0f} MiB" if size >= _MIB else f"{size / 1024:,.1f} KiB"

@@ -17,8 +17,12 @@ import warnings
 import torch
 
 from reparamkit.capture.archive import Archive
+from reparamkit.capture.declared import check_tensors
 from reparamkit.capture.exported_program import find_code
 from reparamkit.capture.pickles import NotAPickle, plain_tensors, references
+from reparamkit.door.files import opened
+from reparamkit.door.memory import check_room
+from reparamkit.door.torch_save import check_saved_bytes
 from reparamkit.errors import UntrustedPickle, UnusableInput
 
 _PROGRAM = "models/model.json"
@@ -60,11 +64,28 @@ def _load(archive: Archive, trust_pickle: bool) -> torch.export.ExportedProgram:
     if not trust_pickle:
         _refuse_code(archive)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with opened(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return load_pt2(file).exported_programs["model"]
+            program = load_pt2(file).exported_programs["model"]
     except Exception as error:
         raise _unreadable(archive, error) from error
+    return _bounded(archive, program)
+
+
+def _bounded(archive: Archive, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program, after a check of what torch did not count: its tensors, and the values of its calls."""
+    example = program.example_inputs
+    if example is not None and not (
+        len(example) == 2 and isinstance(example[0], tuple) and isinstance(example[1], dict)
+    ):
+        raise UnusableInput(f"{archive.path} is damaged: its example inputs are none. Export it again")
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
+            check_room(value.untyped_storage().nbytes(), f"{archive.path} computes a value of")
+    held = [program.state_dict, program.constants, list(program.example_inputs or ())]
+    check_tensors(held, str(archive.path))
+    return program
 
 
 def _refuse_code(archive: Archive) -> None:
@@ -103,6 +124,8 @@ def _refuse_pickle(archive: Archive, record: str, what: str = "") -> None:
     if record not in archive.records:
         raise UnusableInput(f"{archive.path} is damaged: its entry {record!r} is missing. Export it again")
     saved = archive.read(record)
+    if saved:
+        check_saved_bytes(saved, f"{archive.path}, in its entry {record!r},")
     if saved and not plain_tensors(saved):
         named = _imported(saved)
         raise _refusal(archive, f"{what or 'a pickle'} ({record}), a pickle of more than tensors{named}")
@@ -144,9 +167,10 @@ def _load_old(archive: Archive, trust_pickle: bool) -> torch.export.ExportedProg
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return deserialize(SerializedArtifact(archive.read(_OLD_PROGRAM), *parts))
+            program = deserialize(SerializedArtifact(archive.read(_OLD_PROGRAM), *parts))
     except Exception as error:
         raise _unreadable(archive, error) from error
+    return _bounded(archive, program)
 
 
 def _refusal(archive: Archive, what: str) -> UntrustedPickle:

@@ -6,6 +6,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from reparamkit.capture.pickles import is_pickle, is_torch_save
+from reparamkit.door.files import opened, read_bytes
 from reparamkit.errors import UnusableInput
 
 _HEAD = 4096
@@ -50,13 +51,8 @@ def recognise(path: Path) -> Format:
         )
     if path.is_dir():
         raise UnusableInput(f"{path} is a folder; give a file of a model{_candidates(path)}")
-    if not path.is_file():
-        raise UnusableInput(f"{path} is no regular file; give a file of a model")
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise UnusableInput(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened(path) as file:
+        head = file.read(_HEAD)
     if not head:
         raise UnusableInput(f"{path} is empty (0 bytes); copy, download or export it again")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -102,7 +98,7 @@ def _other(path: Path, head: bytes) -> str:
             f"a TorchScript file, or a file of torch.save"
         )
     if head[0] in _FIRST_OF_TEXT_PICKLES and path.stat().st_size <= _TEXT_PICKLE_LIMIT:
-        whole = path.read_bytes()
+        whole = read_bytes(path, _TEXT_PICKLE_LIMIT)
         if whole.endswith(b".") and is_pickle(whole):
             return "a pickle in text form (protocol 0); save the model with torch.save"
     if text.lstrip().lower().startswith(("<!doctype html", "<html")):

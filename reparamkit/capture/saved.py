@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reparamkit.capture.archive import Archive
 from reparamkit.capture.construct import current_folder_importable
 from reparamkit.capture.pickles import NotAPickle, beyond, references
+from reparamkit.door.files import opened, read_bytes
 from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.weights import find_state_dict, load_weights_only
 
@@ -86,10 +87,13 @@ def _unpickled(path: Path, *, raw: bool = False) -> object:
         with current_folder_importable(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if raw:
-                with path.open("rb") as file:
+                with opened(path) as file:
                     return pickle.load(file)
-            held: object = torch.load(path, map_location="cpu", weights_only=False)
+            with opened(path) as file:
+                held: object = torch.load(file, map_location="cpu", weights_only=False)
             return held
+    except UnusableInput:
+        raise
     except (AttributeError, ImportError) as error:
         raise UnusableInput(
             f"{path} is a pickle that needs code which cannot be imported here: {error}. Run in the folder "
@@ -116,7 +120,7 @@ def _refusal(path: Path, names: list[str], what: str = "a pickle of more than we
 def _names(path: Path, archive: Archive | None) -> list[str]:
     """What the pickle refers to beyond tensors, for the message."""
     try:
-        stream = archive.read("data.pkl") if archive else path.read_bytes()
+        stream = archive.read("data.pkl") if archive else read_bytes(path)
         return beyond(references(stream), _HARMLESS)
     except (NotAPickle, OSError, UnusableInput):
         return []

@@ -10,6 +10,7 @@ is compiled its graphs, where every alias is resolved, are searched for those op
 from __future__ import annotations
 
 import ast
+import io
 import warnings
 from collections.abc import Iterator
 
@@ -17,7 +18,9 @@ import torch
 from torch.jit import ScriptModule
 
 from reparamkit.capture.archive import Archive
+from reparamkit.capture.debug_ranges import check_ranges
 from reparamkit.capture.pickles import NotAPickle, beyond, references
+from reparamkit.door.pickle_survey import survey
 from reparamkit.errors import UntrustedPickle, UnusableInput
 
 _TYPES = (
@@ -42,6 +45,7 @@ _NAMESPACES = {
     "sparse",
 }
 _REFUSED_OPERATORS = {"save", "from_file", "_print", "rpc_sync", "rpc_async", "rpc_remote", "PythonOp"}
+_OPENED = ("data.pkl", "constants.pkl")
 _RUN_ON_LOADING = {"__setstate__", "__new__", "__del__"}
 _CONSTANT_CALLS = {"annotate", "uninitialized", "device"}
 
@@ -59,6 +63,7 @@ def load_scripted(archive: Archive, *, trust_pickle: bool) -> ScriptModule:
     Raises `UntrustedPickle` for anything in it that could run code on opening or touch files, unless
     `trust_pickle`, and `UnusableInput` where torch cannot read it.
     """
+    _check_pickles(archive)
     if not trust_pickle:
         _refuse_foreign_pickles(archive)
         _refuse_code(archive)
@@ -77,6 +82,24 @@ def load_scripted(archive: Archive, *, trust_pickle: bool) -> ScriptModule:
     if not trust_pickle:
         _refuse_operators(archive, module)
     return module
+
+
+def _check_pickles(archive: Archive) -> None:
+    """Depths and sizes in every pickle, and the storages that those which torch opens ask for."""
+    for record in archive.records:
+        if not record.lower().endswith((".pkl", ".debug_pkl")):
+            continue
+        folder = record[: -len(".pkl")].lower() + "/"
+        storages = {
+            name[len(folder) :]: size
+            for name, size in archive.sizes.items()
+            if name.lower().startswith(folder)
+        }
+        stream = archive.read(record)
+        where = f"{archive.path}, in its entry {record!r},"
+        survey(io.BytesIO(stream), len(stream), where, storages if record.lower() in _OPENED else None)
+        if record.lower().endswith(".debug_pkl"):
+            check_ranges(stream, where)
 
 
 def _refuse_foreign_pickles(archive: Archive) -> None:
@@ -157,20 +180,21 @@ def _refuse_operators(archive: Archive, module: ScriptModule) -> None:
         if compiled is None:
             continue
         for name in compiled._method_names():
-            for kind in _kinds(compiled._get_method(name).inlined_graph):
+            for kind in kinds(compiled._get_method(name).inlined_graph):
                 namespace, _, operator = kind.partition("::")
                 if operator in _REFUSED_OPERATORS or namespace not in _NAMESPACES:
                     where = f"{path}.{name}" if path else name
                     raise _refusal(archive, f"{where} calls {kind}, which reaches beyond the network")
 
 
-def _kinds(graph: torch._C.Graph | torch._C.Block) -> Iterator[str]:
+def kinds(graph: torch._C.Graph | torch._C.Block) -> Iterator[str]:
+    """The kind of every node of a compiled graph, as "aten::relu", those of inner blocks included."""
     for node in graph.nodes():
         yield node.kind()
         for block in node.blocks():
-            yield from _kinds(block)
+            yield from kinds(block)
         if node.hasAttribute("Subgraph"):
-            yield from _kinds(node.g("Subgraph"))
+            yield from kinds(node.g("Subgraph"))
 
 
 def _refusal(archive: Archive, what: str) -> UntrustedPickle:

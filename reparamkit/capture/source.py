@@ -19,6 +19,7 @@ from reparamkit.capture.exported import is_exported, load_exported
 from reparamkit.capture.formats import Format, recognise
 from reparamkit.capture.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.capture.scripted import is_scripted, load_scripted
+from reparamkit.door.files import exists, in_words
 from reparamkit.errors import UnusableInput
 from reparamkit.weights import fit_state_dict
 
@@ -50,12 +51,9 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     whatever else cannot be opened, saying what was found and what to do.
     """
     path = Path(source)
-    try:
-        exists = path.exists() or path.is_symlink()
-    except (OSError, ValueError):
-        exists = False
-    if exists:
-        return _from_file(path, model, trust_pickle)
+    if exists(path):
+        with in_words(path):
+            return _from_file(path, model, trust_pickle)
     text = str(source)
     if model is not None:
         raise UnusableInput(
@@ -65,8 +63,6 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
 
 
 def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
-    if not path.exists():
-        raise UnusableInput(f"{path} is a link to {path.readlink()}, which does not exist")
     kind = recognise(path)
     if kind is Format.PICKLE:
         return _from_saved(path, load_pickle(path, trust_pickle=trust_pickle), model)

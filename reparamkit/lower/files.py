@@ -1,9 +1,12 @@
 """An output file, or a folder that counts as one, appears whole and verified, or not at all.
 
-It is written into a hidden folder beside its destination, under its final name, verified there, forced to
-the disk, and moved into place in one step. Until that step an older file under the name stays as it was,
-and whatever fails, the hidden folder is removed. A folder takes two steps where there is an older one, which
-has to step aside first, and comes back if the new one cannot take its place.
+It is written into a hidden folder beside its destination (`hidden`), under its final name, verified there,
+forced to the disk, and moved into place in one step. Until that step an older file under the name stays as
+it was, and whatever fails, the hidden folder is removed: at once, or by the next run that writes there where
+this one is killed. A folder takes two steps where there is an older one, which has to step aside first, and
+comes back if the new one cannot take its place.
+
+A link stays a link, and what it leads to is replaced.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reparamkit.errors import UnusableInput
+from reparamkit.lower.hidden import ASIDE, LOCK, hidden_folder
 
+_TRIES = 20
 _WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -45,22 +48,38 @@ def write_verified(path: Path, write: Callable[[Path], None], verify: Callable[[
     """
     check_writable(path)
     with _words_for_os_errors(path):
-        # Short, so that a name that is valid for the file is not too long for the folder.
-        hidden = Path(tempfile.mkdtemp(prefix=".reparamkit-", dir=path.parent))
-        try:
+        target = _target(path)
+        with hidden_folder(target) as hidden:
             made = hidden / path.name
             write(made)
             if not made.exists():
                 raise RuntimeError(f"nothing was written under the name {path.name}")
+            companions = sorted(entry for entry in hidden.iterdir() if entry not in (made, hidden / LOCK))
+            if companions and path.is_symlink():
+                raise UnusableInput(
+                    f"cannot write {path}: it is a link, and this output has a second file, which belongs "
+                    f"beside the first; give the place that the link leads to"
+                )
             verify(made)
             _to_disk(hidden)
-            for companion in sorted(hidden.iterdir()):
-                if companion != made:
-                    os.replace(companion, path.parent / companion.name)
-            _move(made, path, hidden)
-            _sync(path.parent)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+            for companion in companions:
+                os.replace(companion, target.parent / companion.name)
+            _move(made, target, hidden)
+            _sync(target.parent)
+
+
+def _target(path: Path) -> Path:
+    """Where an output really goes: what a link leads to, be it there already or not.
+
+    Raises:
+        UnusableInput: the links lead in a circle.
+    """
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise UnusableInput(f"cannot write {path}: it is a link that leads in a circle")
+    return target
 
 
 def check_writable(path: Path) -> None:
@@ -74,7 +93,7 @@ def check_writable(path: Path) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    folder = path.parent
+    folder = _target(path).parent
     if not path.name:
         raise UnusableInput(f"cannot write {path}: it names no file")
     if not folder.exists():
@@ -109,17 +128,29 @@ def _words_for_os_errors(path: Path) -> Iterator[None]:
 
 
 def _move(made: Path, path: Path, hidden: Path) -> None:
-    if not (made.is_dir() and path.exists()):
-        os.replace(made, path)
-        return
-    # A folder cannot replace one that holds something, so the old one steps aside first.
-    aside = hidden / ".old"
-    os.replace(path, aside)
-    try:
-        os.replace(made, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
+    for place in range(_TRIES):
+        try:
+            os.replace(made, path)
+            return
+        except OSError as error:
+            if not made.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        # A folder cannot replace one that holds something, so the old one steps aside first. Another run may
+        # put its own there in between; then that one is the older.
+        aside = hidden / f"{ASIDE}{place}"
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:
+            continue
+        try:
+            os.replace(made, path)
+            return
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.replace(aside, path)
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    raise UnusableInput(f"cannot write {path}: other runs replace it all the time")
 
 
 def _to_disk(folder: Path) -> None:

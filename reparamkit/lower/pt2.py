@@ -1,12 +1,22 @@
-"""The `.pt2` file: torch.export's own archive."""
+"""The `.pt2` file: torch.export's own archive, the same bytes for the same fold.
+
+torch writes into every node where it came from: the addresses in memory of the graphs that it went through,
+which are others in every run, and the lines and paths of the source files. Here graphs are numbered as they
+come, and the file says nothing of the machine that made it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.fx
 from torch.export import ExportedProgram
+from torch.fx.traceback import NodeSource
 
 from reparamkit.errors import CannotWrite
 from reparamkit.quiet import quiet
@@ -25,7 +35,7 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
     """
     archive = io.BytesIO()
     try:
-        with quiet():
+        with quiet(), _origins_numbered(program):
             torch.export.save(program, archive)
     except Exception as error:  # torch's writer has no error of its own
         raise CannotWrite(
@@ -33,6 +43,36 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
         ) from error
     with path.open("wb") as file:
         file.write(archive.getbuffer())
+
+
+@contextlib.contextmanager
+def _origins_numbered(program: ExportedProgram) -> Iterator[None]:
+    """While it lasts, the nodes of the program say where they came from without addresses and paths."""
+    nodes = [
+        node
+        for module in program.graph_module.modules()
+        if isinstance(module, torch.fx.GraphModule)
+        for node in module.graph.nodes
+    ]
+    before = [dict(node.meta) for node in nodes]
+    numbers: dict[int, int] = {}
+    try:
+        for node in nodes:
+            node.meta.pop("stack_trace", None)
+            if node.meta.get("from_node"):
+                origins = [_numbered(source.to_dict(), numbers) for source in node.meta["from_node"]]
+                node.meta["from_node"] = [NodeSource._from_dict(each) for each in origins]
+        yield
+    finally:
+        for node, meta in zip(nodes, before, strict=True):
+            node.meta.clear()
+            node.meta.update(meta)
+
+
+def _numbered(source: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
+    number = numbers.setdefault(source["graph_id"], len(numbers))
+    origins = [_numbered(each, numbers) for each in source["from_node"]]
+    return {**source, "graph_id": number, "from_node": origins}
 
 
 def load_pt2(path: Path) -> ExportedProgram:

@@ -10,7 +10,6 @@ Nothing of a file is run: ``.npz`` and ``.npy`` without pickles, ``.pt`` with ``
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from reparamkit.door.arrays import read_npy, read_npz
+from reparamkit.door.files import exists, in_words, regular
+from reparamkit.door.memory import check_room
 from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.inputs import Args, Kwargs
 from reparamkit.weights import load_weights_only
 
 SUFFIXES = (".npz", ".npy", ".pt", ".pth")
 
-_NUMBERED = re.compile(r"arr_(\d+)")
+_NUMBERED = re.compile(r"arr_(\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -47,32 +49,25 @@ def load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str] =
     Raises:
         UnusableInput: it cannot be read, holds no sample, or its names are not those of the inputs.
     """
+    with in_words(path):
+        return _load_samples(path, positional, keyword)
+
+
+def _load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
     if path.is_dir():
-        files = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
+        try:
+            files = sorted(
+                entry for entry in path.iterdir() if entry.suffix in SUFFIXES and not entry.is_dir()
+            )
+        except OSError as error:
+            raise UnusableInput(f"{path} cannot be read: {error.strerror or error}") from error
+        check_room(sum(regular(file).st_size for file in files), f"the files in {path} take")
         if not files:
             raise UnusableInput(f"{path} holds no inputs: no {', '.join(SUFFIXES)} file lies in it")
         return [sample for file in files for sample in _load_file(file, positional, keyword)]
-    if not path.exists():
+    if not exists(path):
         raise UnusableInput(f"there is no file or folder {path}")
     return _load_file(path, positional, keyword)
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Every array of an ``.npz``, none of them pickled.
-
-    Raises:
-        UnusableInput: it is damaged, or holds Python objects.
-    """
-    try:
-        # np.load leaves a file open that it opened itself and could not read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UnusableInput(f"{path} is no .npz archive")
-            return {name: archive[name] for name in archive.files}
-    except UnusableInput:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise UnusableInput(f"{path} cannot be read: {_reason(error)}") from error
 
 
 def _load_file(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
@@ -80,18 +75,13 @@ def _load_file(path: Path, positional: Sequence[str], keyword: Sequence[str]) ->
         arrays = {name: _tensor(array, path, name) for name, array in read_npz(path).items()}
         return [_from_names(arrays, path.name, positional, keyword)]
     if path.suffix == ".npy":
-        try:
-            with path.open("rb") as file:
-                array = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UnusableInput(f"{path} cannot be read: {_reason(error)}") from error
-        return [Sample(path.name, (_tensor(array, path, ""),), {})]
+        return [Sample(path.name, (_tensor(read_npy(path), path, ""),), {})]
     if path.suffix in (".pt", ".pth"):
         try:
             held = load_weights_only(path)
         except UntrustedPickle as error:
             raise UntrustedPickle(
-                f"{path} holds more than tensors, or is damaged: opening it would unpickle objects, and a "
+                f"{path} holds more than tensors: opening it would unpickle objects, and a "
                 f"pickle can run code, so nothing of it was loaded. Save the tensors alone"
             ) from error
         return _from_torch(held, path, positional, keyword)
@@ -158,9 +148,3 @@ def _tensor(array: np.ndarray[Any, Any], path: Path, name: str) -> torch.Tensor:
 
 def _listed(arrays: Mapping[str, torch.Tensor]) -> str:
     return f"the arrays {', '.join(map(repr, arrays))}" if arrays else "no arrays"
-
-
-def _reason(error: BaseException) -> str:
-    if "allow_pickle" in str(error) or "pickle" in str(error).lower():
-        return "it holds Python objects, or is no NumPy file; save plain arrays"
-    return " ".join(str(error).split())[:200] or type(error).__name__

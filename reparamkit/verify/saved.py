@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from reparamkit.door.arrays import read_npz
+from reparamkit.door.files import exists, parse_json
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
-from reparamkit.verify.data import read_npz
 from reparamkit.verify.described import Described, Kind
 from reparamkit.verify.probes import Probe
 from reparamkit.verify.record import Record, Truth
 from reparamkit.verify.recorded import Recorded
+from reparamkit.verify.saved_schema import check_outputs, check_probes
 
 _META = "reparamkit"
 _PROBES, _OUTPUTS = "probes 1", "outputs 1"
@@ -174,8 +176,9 @@ def load_probes(path: Path) -> list[Probe] | None:
         return None
     meta = _meta_of(path, arrays, _PROBES)
     try:
-        return [_probe(entry, arrays, int(meta["seed"])) for entry in meta["probes"]]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        check_probes(meta, arrays)
+        return [_probe(entry, arrays, meta["seed"]) for entry in meta["probes"]]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise UnusableInput(f"{path} is damaged: it is no whole file of probes") from error
 
 
@@ -237,13 +240,14 @@ def load_outputs(path: Path) -> SavedOutputs:
     Raises:
         UnusableInput: there is no such file, or it is another kind of file, or damaged.
     """
-    if not path.exists():
+    if not exists(path):
         raise UnusableInput(f"there is no file {path}")
     arrays = read_npz(path)
     if _META not in arrays:
         raise UnusableInput(f"{path} holds no reference outputs: --save-outputs did not write it")
     meta = _meta_of(path, arrays, _OUTPUTS)
     try:
+        check_outputs(meta, arrays)
         described = meta["described"]
         saved = SavedOutputs(
             path,
@@ -257,7 +261,7 @@ def load_outputs(path: Path) -> SavedOutputs:
         for place, entry in enumerate(meta["records"]):
             saved._truths(place, entry["outputs"])
         _ = saved.precision, saved.keyword
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise UnusableInput(f"{path} is damaged: it is no whole file of reference outputs") from error
     if not meta["records"]:
         raise UnusableInput(f"{path} holds no outputs")
@@ -334,11 +338,10 @@ def _from_description(entry: dict[str, Any]) -> Described:
 
 
 def _meta_of(path: Path, arrays: dict[str, np.ndarray[Any, Any]], wanted: str) -> dict[str, Any]:
-    try:
-        meta: Any = json.loads(arrays[_META].tobytes().decode())
-        found = meta["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnusableInput(f"{path} is damaged: what it says of itself cannot be read") from error
+    meta: Any = parse_json(arrays[_META].tobytes(), f"{path}: what it says of itself")
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if not isinstance(found, str):
+        raise UnusableInput(f"{path} is damaged: what it says of itself cannot be read")
     if found != wanted:
         what = {_PROBES: "a file of probes (--save-inputs)", _OUTPUTS: "reference outputs (--save-outputs)"}
         raise UnusableInput(f"{path} is {what.get(found, f'of the format {found!r}')}, not {what[wanted]}")

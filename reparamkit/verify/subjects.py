@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from reparamkit.capture.source import Source, load
+from reparamkit.door.files import exists
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs
 from reparamkit.verify.described import Described, describe_tensor
@@ -94,10 +95,10 @@ def open_subject(
     """
     if isinstance(given, (str, Path)):
         path = Path(given)
-        runner = open_foreign(path, coreml) if path.exists() else None
+        runner = open_foreign(path, coreml) if exists(path) else None
         if runner is not None:
             return _foreign(str(given), runner)
-        if path.suffix in (".onnx", ".xml", ".mlpackage") and not path.exists():
+        if path.suffix in (".onnx", ".xml", ".mlpackage") and not exists(path):
             raise UnusableInput(f"there is no file {path}")
         return _from_source(str(given), _load(path, str(given), model, trust_pickle))
     if isinstance(given, Source):
@@ -114,7 +115,7 @@ def open_subject(
 
 
 def _load(path: Path, text: str, model: str | None, trust_pickle: bool) -> Source:
-    if model is None or not path.exists():
+    if model is None or not exists(path):
         return load(text, trust_pickle=trust_pickle)
     try:
         return load(path, trust_pickle=trust_pickle)

@@ -142,12 +142,12 @@ def test_two_inputs_in_openvino(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
-    with pytest.raises(UnusableInput, match=r"ONNX Runtime cannot open .*bad\.onnx"):
+    with pytest.raises(UnusableInput, match=r"bad\.onnx is damaged or no ONNX file"):
         open_foreign(tmp_path / "bad.onnx")
     with pytest.raises(UnusableInput, match=r"bad\.xml: the weights bad\.bin are not beside it"):
         open_foreign(tmp_path / "bad.xml")
     (tmp_path / "bad.bin").write_bytes(b"")
-    with pytest.raises(UnusableInput, match=r"OpenVINO cannot open .*bad\.xml"):
+    with pytest.raises(UnusableInput, match=r"bad\.xml is damaged or no OpenVINO IR"):
         open_foreign(tmp_path / "bad.xml")
     (tmp_path / "net.mlpackage").mkdir()
     with pytest.raises(UnusableInput, match=r"net.mlpackage is no .mlpackage: its Manifest.json cannot"):

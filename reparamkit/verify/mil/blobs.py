@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from reparamkit.door.files import opened
+from reparamkit.door.memory import check_room
 from reparamkit.verify.mil.types import MilType
 
 _MARK = 0xDEADBEEF
@@ -23,7 +25,10 @@ def read_blob(path: Path, offset: int, kind: MilType, count: int) -> bytes:
         ValueError: there is no such entry, or it is of another type or size, or the file ends before it.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
+        end = file.seek(0, 2)
+        if offset > end:
+            raise ValueError(f"{path.name} ends before offset {offset}")
         file.seek(offset)
         entry = file.read(_ENTRY.size)
         if len(entry) < _ENTRY.size:
@@ -33,6 +38,9 @@ def read_blob(path: Path, offset: int, kind: MilType, count: int) -> bytes:
             raise ValueError(f"{path.name} has no weight at offset {offset}")
         if blob != kind.blob or size != (count * kind.bits + 7) // 8:
             raise ValueError(f"the weight at offset {offset} of {path.name} is not {count} x {kind.name}")
+        if start + size > end:
+            raise ValueError(f"{path.name} is truncated")
+        check_room(size, f"{path.name} declares a weight of")
         file.seek(start)
         data = file.read(size)
     if len(data) < size:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 
+from reparamkit.door.memory import check_room
 from reparamkit.errors import UnusableInput
 from reparamkit.verify.mil.graph import Constant, MilProgram, Operation, Port
 from reparamkit.verify.mil.operators import OPERATORS, Call, CannotEvaluate
@@ -106,12 +108,24 @@ def compute(
             return found.to(floating)
         return found
 
+    for port in operation.outputs:
+        if port.shape is not None and None not in port.shape:
+            wanted = math.prod(size for size in port.shape if size is not None) * floating.itemsize
+            check_room(wanted, f"cannot verify: {where} declares")
     given = {parameter: [value(name) for name in names] for parameter, names in operation.inputs.items()}
     try:
         made = known.compute(Call(operation, given, floating, program.opset))
     except CannotEvaluate as error:
         raise UnusableInput(f"cannot verify: {where} {error}") from error
-    except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnusableInput(f"cannot verify: {where} cannot be computed: {reason}") from error
     outputs = [made] if isinstance(made, torch.Tensor) else list(made)

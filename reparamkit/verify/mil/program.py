@@ -6,11 +6,12 @@ nothing is converted, optimised or compiled on the way.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from reparamkit.door.files import exists, inside, parse_json, read_bytes, regular, regular_folder
+from reparamkit.door.memory import check_room
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.quiet import quiet
 from reparamkit.verify.mil.graph import Constant, MilInput, MilProgram, Operation, Port
@@ -19,6 +20,10 @@ from reparamkit.verify.mil.values import constant, port
 
 _NEWEST = 9
 """Of iOS 26, which adds no operator and no definition to those of iOS 18 in coremltools 9."""
+_MANIFEST = 1 << 20
+_PARSED = 3
+"""What the message takes in memory, in times of what it takes in the file."""
+_STRANGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _OLD = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
 
@@ -37,9 +42,11 @@ def open_program(path: Path) -> MilProgram:
     specification, weights = _places(path)
     try:
         spec = messages.Model()
-        spec.ParseFromString(specification.read_bytes())
-    except OSError as error:
-        raise UnusableInput(f"{path} cannot be read: {error.strerror or error}") from error
+        content = read_bytes(specification)
+        check_room(_PARSED * len(content), f"{path}, once it is read, takes")
+        spec.ParseFromString(content)
+    except UnusableInput:
+        raise
     except Exception as error:
         raise UnusableInput(f"{path} is damaged: {specification.name} is no Core ML model") from error
     _check_kind(spec, path)
@@ -52,12 +59,13 @@ def open_program(path: Path) -> MilProgram:
     (function,) = functions.values()
     try:
         return _program(spec, function, weights, path)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UnusableInput(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise UnusableInput(
             f"{path} is damaged: the weights cannot be read ({error.strerror or error})"
         ) from error
+    except _STRANGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnusableInput(f"{path} is damaged: {reason}") from error
 
 
 def _messages() -> Any:
@@ -71,20 +79,25 @@ def _messages() -> Any:
 
 def _places(path: Path) -> tuple[Path, Path]:
     """Where the specification and the folder of weights lie."""
-    if path.is_file():
-        return path, path.parent / "weights"
+    if not path.is_dir():
+        regular(path)
+        beside = path.parent / "weights"
+        if exists(beside):
+            regular_folder(beside)
+        return path, beside
+    regular_folder(path)
+    listed = path / "Manifest.json"
+    if not listed.is_file():
+        raise UnusableInput(f"{path} is no .mlpackage: its Manifest.json cannot be read (there is none)")
+    manifest = parse_json(read_bytes(listed, _MANIFEST), f"{path}: its Manifest.json")
     try:
-        manifest = json.loads((path / "Manifest.json").read_text(encoding="utf-8"))
         entries = manifest["itemInfoEntries"]
-        root = path / "Data" / entries[manifest["rootModelIdentifier"]]["path"]
-        weights = [entry["path"] for entry in entries.values() if entry.get("name") == "weights"]
-    except OSError as error:
-        raise UnusableInput(
-            f"{path} is no .mlpackage: its Manifest.json cannot be read ({error.strerror or error})"
-        ) from error
+        root = path / "Data" / str(entries[manifest["rootModelIdentifier"]]["path"])
+        weights = [str(entry["path"]) for entry in entries.values() if entry.get("name") == "weights"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableInput(f"{path} is damaged: its Manifest.json names no model") from error
-    return root, path / "Data" / weights[0] if weights else root.parent / "weights"
+    places = inside(path, root, path), path / "Data" / weights[0] if weights else root.parent / "weights"
+    return places[0], inside(path, places[1], path) if exists(places[1]) else places[1]
 
 
 def _check_kind(spec: Any, path: Path) -> None:

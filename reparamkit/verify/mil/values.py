@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from reparamkit.door.memory import check_room
 from reparamkit.verify.mil.blobs import read_blob
 from reparamkit.verify.mil.graph import Constant, Port, Shape
 from reparamkit.verify.mil.types import BY_NUMBER, STRING, MilType, unpack
+
+_UNPACKED = 16
+"""The bytes that an element of less than eight bits takes while it is unpacked."""
 
 
 def port(entry: Any) -> Port:
@@ -50,9 +54,12 @@ def constant(value: Any, weights: Path) -> Constant:
         raise ValueError("a constant whose shape is open")
     sizes = tuple(size for size in shape or () if size is not None)
     count = math.prod(sizes)
+    if kind.bits < 8:
+        check_room(_UNPACKED * count, "a weight takes")
     if value.WhichOneof("value") == "blobFileValue":
         blob = value.blobFileValue
-        data = read_blob(weights / Path(blob.fileName).name, blob.offset, kind, count)
+        place = weights / Path(blob.fileName).name
+        data = read_blob(place, blob.offset, kind, count)
         array = unpack(data, kind, count)
     else:
         array = _immediate(value.immediateValue.tensor, kind, count)
@@ -65,7 +72,8 @@ def _immediate(tensor: Any, kind: MilType, count: int) -> np.ndarray[Any, Any]:
         return np.empty(0, kind.held)
     if field == "bytes":
         return unpack(tensor.bytes.values, kind, count)
-    array = np.array(getattr(tensor, field or "").values, kind.held)
+    with np.errstate(all="ignore"):
+        array = np.array(getattr(tensor, field or "").values, kind.held)
     if array.size != count:
         raise ValueError(f"a constant with {array.size} values where its shape has {count}")
     return array

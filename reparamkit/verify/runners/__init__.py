@@ -11,6 +11,10 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
+from reparamkit.door.files import exists, in_words, steady
+from reparamkit.door.onnx_file import check_onnx
+from reparamkit.door.openvino_ir import check_ir
+from reparamkit.door.rehearsal import ONNX_RUNTIME, OPENVINO, rehearse
 from reparamkit.errors import UnusableInput
 from reparamkit.verify.runners.base import NamedTensors, Runner, named_outputs
 from reparamkit.verify.runners.torch import TorchRunner
@@ -65,14 +69,25 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
         UnusableInput: the back end cannot open it, or does not run here.
         MissingExtra: the package of that back end is not installed.
     """
+    with in_words(path):
+        return _open_foreign(path, coreml)
+
+
+def _open_foreign(path: Path, coreml: str) -> Runner | None:
     if path.suffix == ".onnx":
-        from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
+        from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 
-        return OnnxRuntimeRunner(path)
+        require_onnxruntime()
+        with steady(check_onnx(path)):
+            rehearse(path, ONNX_RUNTIME)
+            return OnnxRuntimeRunner(path)
     if path.suffix == ".xml":
-        from reparamkit.verify.runners.openvino import OpenVinoRunner
+        from reparamkit.verify.runners.openvino import OpenVinoRunner, require_openvino
 
-        return OpenVinoRunner(path)
+        require_openvino()
+        with steady(check_ir(path)):
+            rehearse(path, OPENVINO)
+            return OpenVinoRunner(path)
     if path.suffix in (".mlpackage", ".mlmodel"):
         if coreml == NATIVE:
             from reparamkit.verify.runners.coreml_native import CoreMlNativeRunner
@@ -85,7 +100,7 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
 
 
 def _open_file(path: Path) -> Runner:
-    if not path.exists():
+    if not exists(path):
         raise UnusableInput(f"there is no file {path}")
     runner = open_foreign(path)
     if runner is not None:

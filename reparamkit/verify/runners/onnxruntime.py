@@ -54,10 +54,7 @@ class OnnxRuntimeRunner:
     def __init__(
         self, path: Path, model: onnx.ModelProto | None = None, weights: Weights | None = None
     ) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise MissingExtra("onnxruntime", "onnx", "running an ONNX file") from None
+        onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         try:
@@ -131,6 +128,19 @@ class OnnxRuntimeRunner:
             onnx.TensorProto.DOUBLE: torch.float64,
         }
         return least_precise(dtypes | {named[number] for number in numbers if number in named})
+
+
+def require_onnxruntime() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtra("onnxruntime", "onnx", "running an ONNX file") from None
+    return onnxruntime
 
 
 def _outline(path: Path) -> tuple[onnx.ModelProto, Weights]:

@@ -39,12 +39,7 @@ class OpenVinoRunner:
     structured = False
 
     def __init__(self, path: Path) -> None:
-        try:
-            import openvino
-        except ModuleNotFoundError:
-            raise MissingExtra("openvino", "openvino", "running an OpenVINO IR") from None
-        if not path.with_suffix(".bin").exists():
-            raise UnusableInput(f"{path}: the weights {path.with_suffix('.bin').name} are not beside it")
+        openvino = require_openvino()
         try:
             core = openvino.Core()
             model = core.read_model(str(path))
@@ -73,6 +68,19 @@ class OpenVinoRunner:
         return [
             (name, torch.from_numpy(np.asarray(found[place]))) for place, name in enumerate(self.output_names)
         ]
+
+
+def require_openvino() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise MissingExtra("openvino", "openvino", "running an OpenVINO IR") from None
+    return openvino
 
 
 def _spec(place: int, port: Any) -> InputSpec:

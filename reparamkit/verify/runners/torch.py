@@ -8,6 +8,7 @@ import torch
 import torch.fx
 from torch import nn
 
+from reparamkit.capture.scripted import kinds
 from reparamkit.untouched import call_untouched
 from reparamkit.verify.oracle import is_training, private_copy
 from reparamkit.verify.runners.base import NamedTensors, least_precise, named_outputs
@@ -42,8 +43,9 @@ def _is_quantised(module: nn.Module) -> bool:
     if any(type(part).__module__.startswith(_QUANTISED_MODULES) for part in module.modules()):
         return True
     if isinstance(module, torch.jit.ScriptModule):
-        kinds = str(getattr(module, "inlined_graph", ""))
-        return "quantized::" in kinds or "aten::quantize_per" in kinds
+        compiled = getattr(module, "inlined_graph", None)
+        found = kinds(compiled) if compiled is not None else ()
+        return any("quantized::" in kind or "aten::quantize_per" in kind for kind in found)
     graph = getattr(module, "graph", None)
     return isinstance(graph, torch.fx.Graph) and any(
         str(getattr(node.target, "namespace", "")) in _QUANTISED_OPERATORS

@@ -138,32 +138,108 @@ def test_upsampling_against_torch() -> None:
             Case(
                 "nearest, sizes",
                 lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=7, target_size_width=4),
-                lambda x: F.interpolate(x, size=(7, 4), mode="nearest"),
+                lambda x: F.interpolate(x, size=(7, 4), mode="nearest-exact"),
             ),
             Case(
                 "nearest, resize",
                 lambda x: mb.resize(
                     x=x, shape=[0, 8], resized_dims=np.uint32(2), interpolation_mode="NEAREST_NEIGHBOR"
                 ),
-                lambda x: F.interpolate(x, size=(5, 8), mode="nearest"),
+                lambda x: F.interpolate(x, size=(5, 8), mode="nearest-exact"),
             ),
         ],
         {"x": normal(1, 2, 5, 6)},
     )
 
 
-def test_what_the_reference_leaves_open_is_refused() -> None:
-    x = normal(1, 1, 4, 4)
-    program = read(
-        lambda x: mb.resize(
-            x=x,
-            shape=[5, 5],
-            resized_dims=np.uint32(2),
-            interpolation_mode="NEAREST_NEIGHBOR",
-            sampling_mode="OFFSET_CORNERS",
-        ),
-        {"x": x},
+def _nearest_resize(x: Any, *shape: int, mode: str = "DEFAULT") -> Any:
+    return mb.resize(
+        x=x,
+        shape=[*shape],
+        resized_dims=np.uint32(2),
+        interpolation_mode="NEAREST_NEIGHBOR",
+        sampling_mode=mode,
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 1), (1, 1, 1, 2, 1)])
+def test_two_elements_to_three_as_the_reference_tests_them(shape: tuple[int, ...]) -> None:
+    first, second = -6.174, 9.371
+    expected = torch.tensor([[first, first], [second, second], [second, second]])
+    agree(
+        [
+            Case(
+                "resize",
+                lambda x: _nearest_resize(x, 1, 1, 3, 2),
+                lambda x: expected.reshape(*shape[:-2], 3, 2),
+            ),
+            Case(
+                "resize_nearest_neighbor",
+                lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=3, target_size_width=2),
+                lambda x: expected.reshape(*shape[:-2], 3, 2),
+            ),
+        ],
+        {"x": torch.tensor([first, second]).reshape(shape)},
+    )
+
+
+def test_the_reference_s_other_nearest_neighbours() -> None:
+    """Two rows to three columns each, and three columns doubled."""
+    agree(
+        [
+            Case(
+                "wider",
+                lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=2, target_size_width=3),
+                lambda x: torch.tensor([0.37, 0.37, 0.37, 6.17, 6.17, 6.17]).reshape(1, 1, 2, 3),
+            )
+        ],
+        {"x": torch.tensor([0.37, 6.17]).reshape(1, 1, 2, 1)},
+    )
+    agree(
+        [
+            Case(
+                "doubled",
+                lambda x: mb.upsample_nearest_neighbor(x=x, scale_factor_height=1, scale_factor_width=2),
+                lambda x: torch.tensor([1.5, 1.5, 2.5, 2.5, 3.5, 3.5]).reshape(1, 1, 1, 6),
+            )
+        ],
+        {"x": torch.tensor([1.5, 2.5, 3.5]).reshape(1, 1, 1, 3)},
+    )
+
+
+@pytest.mark.parametrize("sizes", [(25, 30), (2, 20), (3, 7), (10, 40), (1, 1)])
+def test_the_two_kinds_of_nearest_neighbour(sizes: tuple[int, int]) -> None:
+    """At the sizes at which the reference is held against TensorFlow, and others: torch's two kinds."""
+    h, w = sizes
+    scale_h, scale_w = (h + 1e-4) / 10, (w + 1e-4) / 20
+    agree(
+        [
+            Case(
+                "by centres",
+                lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=h, target_size_width=w),
+                lambda x: F.interpolate(x, size=sizes, mode="nearest-exact"),
+            ),
+            Case(
+                "resize",
+                lambda x: _nearest_resize(x, h, w),
+                lambda x: F.interpolate(x, size=sizes, mode="nearest-exact"),
+            ),
+            Case(
+                "by corners",
+                lambda x: mb.upsample_nearest_neighbor(
+                    x=x, scale_factor_height=scale_h, scale_factor_width=scale_w
+                ),
+                lambda x: F.interpolate(x, size=sizes, mode="nearest"),
+            ),
+        ],
+        {"x": normal(1, 1, 10, 20)},
+    )
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "DEFAULT"])
+def test_what_the_reference_leaves_open_is_refused(mode: str) -> None:
+    x = normal(1, 1, 4, 4)
+    program = read(lambda x: _nearest_resize(x, 5, 5, mode=mode), {"x": x})
     with pytest.raises(UnusableInput, match=r"cannot verify: resize at .* 'NEAREST_NEIGHBOR' with the sampl"):
         evaluate(program, {"x": x})
 
@@ -241,3 +317,15 @@ def test_affine_against_its_formula() -> None:
         ],
         {"x": normal(2, 3, 5, 6)},
     )
+
+
+def test_a_border_that_rounding_decides_is_refused() -> None:
+    """20.5 * (2 / 41) is 1 exactly, and a little less in float32."""
+    x = normal(1, 1, 1, 2)
+    program = read(
+        lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=1, target_size_width=41), {"x": x}
+    )
+    with pytest.raises(
+        UnusableInput, match="resizes 2 to 41 by the nearest neighbour, where element 20 lies"
+    ):
+        evaluate(program, {"x": x})

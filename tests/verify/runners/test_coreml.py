@@ -355,7 +355,7 @@ def test_damaged_packages_are_refused_in_words(tmp_path: Path) -> None:
         (no_model, "cannot be read: No such file"),
         (half_a_model, "is damaged: model.mlmodel is no Core ML model"),
         (empty_model, "is damaged: it holds no model"),
-        (no_weights, "is damaged: the weights cannot be read"),
+        (no_weights, "weight.bin cannot be read: No such file"),
         (half_the_weights, "is damaged: weight.bin is truncated"),
         (other_weights, "is damaged: weight.bin has no weight at offset 64"),
     ):

@@ -12,24 +12,35 @@ Place of output i of an axis with n elements that is to have m, held within [0, 
                                else UNALIGN_CORNERS, or DEFAULT without half_pixel_centers
     resize_bilinear            to target_size_height and target_size_width (1), by sampling_mode (DEFAULT)
     upsample_nearest_neighbor  to floor(scale·n): the element at floor(i·n / m)
-    resize_nearest_neighbor    the same, to target sizes
+    resize_nearest_neighbor    to target sizes: the element at floor((i + 1/2)·n / m), whose centre is nearest
     resize                     the last resized_dims axes to the last numbers of `shape`, 0 leaving one as it
-                               is; LINEAR by sampling_mode, or NEAREST_NEIGHBOR with DEFAULT. For other modes
-                               of nearest neighbour the reference does not say where halves go; they are
-                               refused
+                               is; LINEAR by sampling_mode, or NEAREST_NEIGHBOR with DEFAULT, which is
+                               resize_nearest_neighbor. What other modes mean for the nearest neighbour is
+                               told nowhere, so they are refused
+
+That the two kinds of nearest neighbour differ is not in the reference's text. It follows from coremltools'
+own tests: a network of TensorFlow becomes upsample_nearest_neighbor where half_pixel_centers is off and
+resize_nearest_neighbor, or resize, where it is on, and is held against TensorFlow at 10 to 25 and 20 to 30;
+and a resize of two elements to three gives the first one once and the second one twice.
 
 Source: coremltools/converters/mil/mil/ops/defs/iOS15/image_resizing.py, iOS16 (half_pixel_centers), iOS17
-(resize).
+(resize); coremltools/converters/mil/mil/ops/tests/iOS17/test_image_resizing.py and
+coremltools/converters/mil/frontend/tensorflow2/test/test_v2_ops.py (TestResizeNearestNeighbor).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import torch
 
 from reparamkit.verify.mil.operators.base import Call, CannotEvaluate, operator
+
+_LONGEST = 1_000_000
+"""The grid of an axis is computed in fractions, element by element."""
 
 
 @operator("upsample_bilinear", "x scale_factor_height scale_factor_width align_corners half_pixel_centers")
@@ -50,12 +61,13 @@ def resize_bilinear(call: Call) -> torch.Tensor:
 
 @operator("upsample_nearest_neighbor", "x scale_factor_height scale_factor_width")
 def upsample_nearest_neighbor(call: Call) -> torch.Tensor:
-    return _nearest(call.tensor("x"), _scaled(call))
+    return _taken(call.tensor("x"), _scaled(call), _below)
 
 
 @operator("resize_nearest_neighbor", "x target_size_height target_size_width")
 def resize_nearest_neighbor(call: Call) -> torch.Tensor:
-    return _nearest(call.tensor("x"), [call.integer("target_size_height"), call.integer("target_size_width")])
+    sizes = [call.integer("target_size_height"), call.integer("target_size_width")]
+    return _taken(call.tensor("x"), sizes, _nearest)
 
 
 @operator("resize", "x shape resized_dims interpolation_mode sampling_mode")
@@ -71,7 +83,7 @@ def resize(call: Call) -> torch.Tensor:
         return _linear(x, sizes, mode)
     if how != "NEAREST_NEIGHBOR" or mode != "DEFAULT":
         raise CannotEvaluate(f"has the interpolation_mode {how!r} with the sampling_mode {mode!r}")
-    return _nearest(x, sizes)
+    return _taken(x, sizes, _nearest)
 
 
 def _scaled(call: Call) -> list[int]:
@@ -80,7 +92,13 @@ def _scaled(call: Call) -> list[int]:
     return [math.floor(scale * size) for scale, size in zip(scales, x.shape[-2:], strict=True)]
 
 
+def _check_sizes(sizes: list[int]) -> None:
+    if any(not 0 <= size <= _LONGEST for size in sizes):
+        raise CannotEvaluate(f"resizes to {'x'.join(map(str, sizes))}")
+
+
 def _linear(x: torch.Tensor, sizes: list[int], mode: str) -> torch.Tensor:
+    _check_sizes(sizes)
     for axis, size in enumerate(sizes, start=-len(sizes)):
         places = [_place(i, x.shape[axis], size, mode) for i in range(size)]
         if places == list(range(x.shape[axis])):
@@ -95,11 +113,27 @@ def _linear(x: torch.Tensor, sizes: list[int], mode: str) -> torch.Tensor:
     return x
 
 
-def _nearest(x: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+def _taken(x: torch.Tensor, sizes: list[int], place: Callable[[int, int, int], int]) -> torch.Tensor:
+    _check_sizes(sizes)
     for axis, size in enumerate(sizes, start=-len(sizes)):
-        places = [i * x.shape[axis] // size for i in range(size)]
-        x = x.index_select(axis, torch.tensor(places))
+        x = x.index_select(axis, torch.tensor([place(i, x.shape[axis], size) for i in range(size)]))
     return x
+
+
+def _below(i: int, n: int, m: int) -> int:
+    return i * n // m
+
+
+def _nearest(i: int, n: int, m: int) -> int:
+    place = (2 * i + 1) * n // (2 * m)
+    # The border between two elements: which one it is depends on how the quotient n / m was rounded.
+    if (2 * i + 1) * n == 2 * m * place and int(
+        (np.float32(i) + np.float32(0.5)) * np.float32(n / m)
+    ) != place:
+        raise CannotEvaluate(
+            f"resizes {n} to {m} by the nearest neighbour, where element {i} lies between two as near"
+        )
+    return place
 
 
 def _place(i: int, n: int, m: int, mode: str) -> Fraction:
