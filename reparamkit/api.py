@@ -107,7 +107,10 @@ def _fold(
         return folded
     folded.equivalence = folded.equivalence or folded._judge()
     if not folded.equivalence.passed:
-        raise NotEquivalent(f"the folded network is {folded.equivalence.summary()}", folded.equivalence)
+        raise NotEquivalent(
+            f"the folded network is {folded.equivalence.summary()}{_otherwise(folded._program)}",
+            folded.equivalence,
+        )
     return folded
 
 
@@ -180,6 +183,15 @@ def _check_inputs(
             program.guards(*(tensor for _, tensor in tensor_leaves(*inputs)))
     except (ValueError, IndexError) as error:
         raise UnusableInput(f"the model rejects the example inputs: {error}") from error
+
+
+def _otherwise(program: Program | CannotCapture) -> str:
+    if not isinstance(program, Program) or not program.captured_otherwise:
+        return ""
+    return (
+        ". When torch.export captures it, the network runs other operators than when it is called: "
+        f"{program.captured_otherwise}"
+    )
 
 
 def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes: list[str]) -> Inspection:

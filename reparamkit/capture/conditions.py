@@ -76,6 +76,13 @@ def rewritten(text: str, tree: dict[str, Any], name: Callable[[Place], str]) -> 
     return ast.unparse(body)
 
 
+def in_torch_s_words(text: str) -> str:
+    """A condition with the functions called as they are in those that torch.export writes down."""
+    known = {"sym_max": "max", "sym_min": "min", "sym_float": "torch.sym_float", "sym_int": "torch.sym_int"}
+    known |= {name: f"math.{name}" for name in ("ceil", "floor", "trunc")}
+    return re.sub(r"\b(\w+)(?=\()", lambda name: known.get(name[1], name[1]), text)
+
+
 def spelt(text: str) -> str | None:
     """A formula of sizes n0, n1, … as torch prints it, in the functions known here; None if it has others."""
     formula = _Sizes({}, lambda place: "").visit(ast.parse(text, mode="eval"))

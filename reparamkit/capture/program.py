@@ -22,6 +22,7 @@ from reparamkit.capture.functional import functional_graph
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
+from reparamkit.capture.squeezes import varying_squeezes
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import tensor_leaves
 
@@ -66,6 +67,8 @@ class Program:
     """Formulas of the sizes of all values, as the guards allow them to be read."""
     witness: Witness | None = None
     """Runs the original beside the captured graph; None where that tells nothing."""
+    captured_otherwise: str = ""
+    """What the network runs on its example when it is called and not when it is captured, in words."""
     differing: list[Mapping[str, int]] = field(default_factory=list)
     """Symbol -> size: where the network computes something else than the graph; the guards rule it out."""
 
@@ -156,6 +159,8 @@ def program_of(
     _write_back(program, exported)
     graph.set_codegen(_PyTreeCodeGen(_calling_convention(exported)))
     held = canonicalise(graph)
+    if exported is not original:  # what is traced anew takes a size that varies for one that stays
+        held += varying_squeezes(original.graph)
     program.axes, program.ranges = _dynamic_axes(exported, inputs)
     program.shapes = [
         (node.name, tuple(value.shape))

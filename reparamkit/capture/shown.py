@@ -49,8 +49,9 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     witness = Witness(program.exported, model, program.args, program.kwargs)
     base = _ordinary(program, guards, witness)
     if base is None:
+        why = witness.at({}).difference
+        program.captured_otherwise = why or "the same operators on other values"
         if program.axes:
-            why = witness.at({}).difference
             why = f" ({why})" if why else ""
             program.notes.append(
                 "sizes of 0 and 1 are refused where others were assumed: the network runs other operators "

@@ -68,6 +68,21 @@ def settle_squeezes(graph: fx.Graph) -> list[Any]:
     return held
 
 
+def varying_squeezes(graph: fx.Graph) -> list[Any]:
+    """The sizes, as formulas, that a squeeze of any kind may remove; for a graph that torch traces anew."""
+    varying: list[Any] = []
+    for node in graph.nodes:
+        if isinstance(node.target, OpOverload) and node.target.overloadpacket in (
+            aten.squeeze,
+            aten.squeeze_,
+        ):
+            value = node.args[0].meta.get("val")
+            if isinstance(value, Tensor):
+                sizes = (_formula(value.shape[axis]) for axis in _asked(node, value.ndim))
+                varying += [size for size in sizes if size is not None and not _depends_on_data(size)]
+    return varying
+
+
 def shapes_unknown(graph: fx.Graph) -> set[fx.Node]:
     """Every value behind a squeeze of which it is not known which axes it removes."""
     unknown: set[fx.Node] = set()
@@ -92,7 +107,7 @@ def _keep(graph: fx.Graph, node: fx.Node, axes: list[int]) -> None:
 
 def _asked(node: fx.Node, ndim: int) -> list[int]:
     asked: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if asked is None or node.target is aten.squeeze.default:
+    if asked is None:
         return list(range(ndim))
     return [axis % ndim for axis in (asked if isinstance(asked, (list, tuple)) else [asked])] if ndim else []
 

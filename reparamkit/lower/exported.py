@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from reparamkit.capture.conditions import in_torch_s_words
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.errors import CannotCapture
@@ -60,7 +61,7 @@ def refuse_zeros(program: ExportedProgram, module: nn.Module) -> None:
     for text in guards.assumptions:
         if text.endswith(" != 0"):
             with suppress(KeyError):
-                conditions.append(re.sub(r"\bn(\d+)\b", source, text))
+                conditions.append(re.sub(r"\bn(\d+)\b", source, in_torch_s_words(text)))
 
 
 def input_shapes(program: ExportedProgram) -> list[tuple[str, torch.Size]]:
