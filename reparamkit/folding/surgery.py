@@ -20,6 +20,7 @@ from torch._ops import OpOverload
 from reparamkit.capture.program import Program
 from reparamkit.capture.settled import settled_nodes
 from reparamkit.folding.forms import Form
+from reparamkit.folding.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.plan import interior
@@ -93,7 +94,7 @@ class Surgery:
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
-        module = fx.GraphModule(root, self.graph, class_name="Folded")
+        module = FoldedGraph(root, self.graph, class_name="Folded")
         for name in self.host.program.non_persistent:
             *path, last = name.split(".")
             with suppress(AttributeError):  # no longer used
@@ -220,7 +221,7 @@ def _root(program: Program, graph: fx.Graph) -> nn.Module:
         *path, last = name.split(".")
         parent = _ensure(root, path)
         if name in program.submodules:
-            parent.add_module(last, program.submodules[name])
+            parent.add_module(last, as_folded_graph(program.submodules[name]))
             continue
         tensor = program.state[name]
         tensor = tensor.to(program.added.get(name, tensor.dtype))
