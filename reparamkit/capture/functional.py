@@ -20,6 +20,7 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
+from reparamkit.capture.gradients import differentiable_copies, inline_grad_regions
 from reparamkit.quiet import quiet
 
 # Composite operators that always compute into memory of their own, though their schema does not say so.
@@ -48,17 +49,21 @@ _ELEMENTWISE = frozenset(
 def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
     """A functional copy of the graph, and the program whose signature it follows."""
     graph = _copy(exported.graph)
+    inline_grad_regions(graph, exported)
     _without_dropout(graph)
     if not _writes(graph) or _rename_in_place(graph):
         return graph, exported
     with quiet():
         decomposed = _with_graph(exported).run_decompositions({})
-    return _copy(decomposed.graph), decomposed
+    graph = _copy(decomposed.graph)
+    differentiable_copies(graph)
+    return graph, decomposed
 
 
 def _with_graph(exported: ExportedProgram) -> ExportedProgram:
     """The program with the aliases spelt out that torch takes for fresh copies when it decomposes."""
     graph = _copy(exported.graph)
+    inline_grad_regions(graph, exported)
     for node, value in _dropouts_off(graph):
         node.target, node.args, node.kwargs = torch.ops.aten.alias.default, (value,), {}
     _with_permutations(graph)

@@ -94,6 +94,7 @@ class Surgery:
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
+        self._keep_gradients_out_of_buffers()
         module = FoldedGraph(root, self.graph, class_name="Folded")
         for name in self.host.program.non_persistent:
             *path, last = name.split(".")
@@ -102,6 +103,17 @@ class Surgery:
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
+
+    def _keep_gradients_out_of_buffers(self) -> None:
+        """What is written into a buffer is a value: with its history, a second training step would fail.
+
+        The capture does not know whether the network wrote it under `no_grad`; one that can be trained did.
+        """
+        for node in list(self.graph.nodes):
+            if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr":
+                with self.graph.inserting_before(node):
+                    value = self.graph.call_function(torch.ops.aten.detach.default, (node.args[1],))
+                node.args = (node.args[0], value, *node.args[2:])
 
     def _guard(self, root: nn.Module) -> None:
         """Check sizes and settled arguments before anything is computed from them."""
