@@ -138,7 +138,7 @@ def _is_traced(node: fx.Node, traced: dict[fx.Node, bool]) -> bool:
 
 
 def _spread(written: list[Any], traced: dict[fx.Node, bool]) -> None:
-    """What was written into is traced now, and so is whatever may share its memory: all that it hangs together with."""
+    """What was written into is traced now, and so is all that may share its memory: whatever hangs on it."""
     pending = [n for n in written if isinstance(n, fx.Node)]
     while pending:
         node = pending.pop()

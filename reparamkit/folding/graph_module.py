@@ -1,9 +1,9 @@
 """The class of a folded network: a torch.fx graph that can be copied and pickled as any other module.
 
-torch.fx copies a module by building it anew from its graph, and pickles its source text, which is traced again
-when it is read. Either way something is lost: which buffers are no part of the state dict, the hooks, and
-graphs whose operators take sizes (`zeros([batch, 4])`), which cannot be traced. Here the graph is written
-down node by node, with operators by name, and everything else is kept as nn.Module keeps it.
+torch.fx copies a module by building it anew from its graph, and pickles its source text, which is traced
+again when it is read. Either way something is lost: which buffers are no part of the state dict, the hooks,
+and graphs whose operators take sizes (`zeros([batch, 4])`), which cannot be traced. Here the graph is
+written down node by node, with operators by name, and everything else is kept as nn.Module keeps it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 # Made anew from the graph, or torch.fx's notes on how the module was traced.
 _DERIVED = frozenset(
-    ("_graph", "_code", "_lineno_map", "_prologue_start", "_in_spec", "_out_spec", "_tracer_cls", "_tracer_extras")
+    "_graph _code _lineno_map _prologue_start _in_spec _out_spec _tracer_cls _tracer_extras".split()  # noqa: SIM905
 )
 
 
@@ -31,7 +31,9 @@ class FoldedGraph(fx.GraphModule):
     def __copy__(self) -> FoldedGraph:
         held = _held(self)
         tables = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-        return _restored(held | {name: held[name].copy() for name in tables}, _copied(self.graph), _name(self))
+        return _restored(
+            held | {name: held[name].copy() for name in tables}, _copied(self.graph), _name(self)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FoldedGraph:
         held = copy.deepcopy(_held(self), memo)
@@ -122,7 +124,8 @@ def _written(graph: fx.Graph) -> dict[str, Any]:
 
 
 def _read(written: dict[str, Any]) -> fx.Graph:
-    graph, nodes = fx.Graph(), []
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
     for op, name, target, args, kwargs, owners in written["nodes"]:
         given, named = _arguments_read(args, nodes), _arguments_read(kwargs, nodes)
         node = graph.create_node(op, _target_read(target), given, named, name=name)
@@ -144,7 +147,7 @@ def _owners(node: fx.Node) -> Iterator[tuple[str, Any]]:
 def _target_written(target: Any) -> Any:
     if isinstance(target, OpOverload):
         return _Operator(target._schema.name, target._overloadname)
-    return _Operator(target.name(), None) if isinstance(target, HigherOrderOperator) else target
+    return _Operator(str(target), None) if isinstance(target, HigherOrderOperator) else target
 
 
 def _target_read(target: Any) -> Any:
@@ -157,8 +160,8 @@ def _target_read(target: Any) -> Any:
         return getattr(getattr(getattr(torch.ops, namespace), name), target.overload)
     except AttributeError as error:
         raise RuntimeError(
-            f"the network needs the operator {target.name}.{target.overload}, which this installation does not "
-            "have: import the package that defines it, or use the version of torch that wrote the file"
+            f"the network needs the operator {target.name}.{target.overload}, which is not installed: import "
+            "the package that defines it, or use the version of torch that the network was folded with"
         ) from error
 
 
@@ -195,11 +198,11 @@ def _spec_written(spec: pytree.TreeSpec | None) -> Any:
     return spec.type, spec._context, [_spec_written(child) for child in spec._children]
 
 
-def _spec_read(written: Any) -> pytree.TreeSpec | None:
+def _spec_read(written: Any) -> Any:
     if written is None or written == "leaf":
         return pytree.treespec_leaf() if written else None
     kind, context, children = written
-    if kind not in pytree.SUPPORTED_NODES and dataclasses.is_dataclass(kind):
+    if kind not in pytree.SUPPORTED_NODES and isinstance(kind, type) and dataclasses.is_dataclass(kind):
         # As the capture did in the process that wrote the file.
         torch.export.register_dataclass(kind, serialized_type_name=f"{kind.__module__}.{kind.__qualname__}")
     return pytree.TreeSpec(kind, context, [_spec_read(child) for child in children])

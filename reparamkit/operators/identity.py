@@ -23,7 +23,9 @@ def unchanged(call: Call) -> Meaning:
 @reader("aten.detach.default")
 def detach(call: Call) -> Meaning:
     """No layer can take its place: one that is trained would let the gradient through."""
-    raise NotAffine("gradients stop there (detach, no_grad), and a layer would let them through", notable=False)
+    raise NotAffine(
+        "gradients stop there (detach, no_grad), and a layer would let them through", notable=False
+    )
 
 
 @reader(
