@@ -71,7 +71,7 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
     Raises:
         UnusableInput: it is in training mode and cannot be copied.
     """
-    if not any(m.training for m in model.modules()):
+    if not any(getattr(m, "training", False) for m in model.modules()):
         return model, []
     try:
         model = copy.deepcopy(model).eval()
