@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,50 @@ from reparamkit.held_state import HeldState
 def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`module(*args, **kwargs)` without gradients, on copies of the inputs.
 
-    A forward may write into the module's buffers (a counter, a cache); they get their values back.
+    A forward may write into the module's buffers (a counter, a cache), or change its weights; they get their
+    values back. Weights are copied until a run has left them alone.
     """
     with torch.no_grad():
-        kept = [
-            (buffer, buffer._version, buffer.clone())
-            for buffer in module.buffers()
-            if not buffer.is_inference()
-        ]
+        weights = [weight for weight in module.parameters() if _is_kept(weight)]
+        held = [buffer for buffer in module.buffers() if _is_kept(buffer)]
+        held += weights if module not in _harmless else []
+        kept = [(tensor, tensor._version, tensor.clone()) for tensor in held]
+        tables = [(table, dict(table)) for table in _buffer_tables(module)]
+        data = [(weight, weight.detach()) for weight in weights]
         try:
             return module(*_copies(args), **_copies(kwargs))
         finally:
-            for buffer, version, value in kept:
-                if buffer._version != version:
-                    buffer.copy_(value)
+            harmless = True
+            for table, before in tables:  # `self.mean = self.mean * 0.9` puts another buffer there
+                if table.keys() != before.keys() or any(table[name] is not before[name] for name in table):
+                    table.clear()
+                    table.update(before)
+            for weight, values in data:
+                if weight.data_ptr() != values.data_ptr() or weight.shape != values.shape:
+                    weight.data, harmless = values, False
+            for tensor, version, value in kept:
+                # What is written through `.data` is not counted as a new version.
+                if tensor._version != version or not torch.equal(tensor, value):
+                    tensor.copy_(value)
+                    harmless = harmless and not isinstance(tensor, nn.Parameter)
+            if harmless:
+                _harmless.add(module)
+
+
+_harmless: WeakSet[nn.Module] = WeakSet()
+"""Modules that have run and left their weights alone."""
+
+
+def _buffer_tables(module: nn.Module) -> list[dict[str, Tensor | None]]:
+    """The dicts in which its modules hold their buffers; TorchScript has none."""
+    if not isinstance(module, nn.Module):
+        return []
+    tables = (vars(part).get("_buffers") for part in module.modules())
+    return [table for table in tables if isinstance(table, dict) and table]
+
+
+def _is_kept(tensor: Tensor) -> bool:
+    return not tensor.is_inference() and tensor.layout is torch.strided
 
 
 @contextmanager

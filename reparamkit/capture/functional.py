@@ -12,6 +12,7 @@ own functionalization is run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.export import ExportedProgram
 
 from reparamkit.capture.gradients import differentiable_copies, inline_grad_regions
 from reparamkit.capture.hidden_views import dropouts_off, is_hidden_view, spell_out_views
+from reparamkit.capture.layouts import LayoutGuard, layout_guard
 from reparamkit.errors import CannotCapture
 from reparamkit.quiet import quiet
 
@@ -101,7 +103,7 @@ def _shared_buffers(exported: ExportedProgram) -> str:
         if not isinstance(tensor, torch.Tensor) or not tensor.numel():
             continue
         other = by_memory.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor))
-        if other[1] is not tensor:
+        if other[0] != name:
             return f"{other[0]!r} and {name!r}"
     return ""
 
@@ -116,6 +118,8 @@ def _without_dropout(graph: fx.Graph) -> None:
 def _copy(graph: fx.Graph) -> fx.Graph:
     fresh = fx.Graph()
     fresh.output(fresh.graph_copy(graph, {}))
+    for node, copied in zip(graph.nodes, fresh.nodes, strict=True):
+        copied.name = node.name  # torch.fx renames what is called like a builtin (`input`)
     return fresh
 
 
@@ -160,6 +164,16 @@ def _rename_in_place(graph: fx.Graph) -> bool:
             if order[user] > i:
                 user.replace_input_with(written, node)
     return True
+
+
+def writes_by_layout(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> LayoutGuard | None:
+    """What keeps inputs of another memory layout out, where that decides which writes show."""
+    if not _writes(exported.graph):
+        return None
+    graph = _copy(exported.graph)
+    inline_grad_regions(graph, exported)
+    _without_dropout(graph)
+    return layout_guard(graph, inputs, _may_alias)
 
 
 class _Memory:

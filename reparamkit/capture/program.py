@@ -16,7 +16,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
-from reparamkit.capture.functional import functional_graph
+from reparamkit.capture.functional import functional_graph, writes_by_layout
+from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.errors import CannotCapture
@@ -47,12 +48,14 @@ class Program:
     added: dict[str, torch.dtype] = field(default_factory=dict)
     non_persistent: set[str] = field(default_factory=set)
     mutated: set[str] = field(default_factory=set)
+    rewritten: set[str] = field(default_factory=set)
     writes: bool = False
     submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
     axes: Axes = field(default_factory=dict)
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     guards: SizeGuards | None = None
     settled: SettledArguments | None = None
+    layout: LayoutGuard | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -102,6 +105,12 @@ def program_of(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
     for symbol, reason in held_sizes(program.guards, inputs).items():
         program.hold(symbol, reason)
     program.settled = settled_arguments(inputs)
+    program.layout = writes_by_layout(original, inputs)
+    if program.layout is not None:
+        program.notes.append(
+            "the network writes through a reshape that shares memory in one layout only: its fold takes "
+            "contiguous inputs; a file cannot refuse others"
+        )
     return program
 
 
@@ -149,6 +158,8 @@ def _write_back(program: Program, exported: ExportedProgram) -> None:
             program.mutated.add(str(spec.target))
             attr = next(n for n in graph.nodes if n.op == "get_attr" and n.target == spec.target)
             writes.append((attr, value))
+        elif spec.kind == OutputKind.PARAMETER_MUTATION:
+            program.rewritten.add(str(spec.target))  # left out: `capture` shows that it may be
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
             writes.append((by_name[str(spec.target)], value))
         else:

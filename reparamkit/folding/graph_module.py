@@ -28,6 +28,18 @@ _DERIVED = frozenset(
 class FoldedGraph(fx.GraphModule):
     """A graph module whose copies and pickles are the module again, state dict and hooks included."""
 
+    def _apply(self, fn: Any, recurse: bool = True) -> FoldedGraph:
+        """Move or cast the module; what its graph makes in the type of the weights follows them.
+
+        A network says `zeros(n, dtype=x.dtype)`, and the graph that was captured `dtype=torch.float32`.
+        """
+        before = _precision(self)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = _precision(self)
+        if before is not None and after is not None and before != after:
+            _made_in(self, before, after)
+        return self
+
     def __copy__(self) -> FoldedGraph:
         held = _held(self)
         tables = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -55,6 +67,24 @@ def as_folded_graph(module: fx.GraphModule) -> FoldedGraph:
         for name, child in module._modules.items()
     }
     return _restored(held, module.graph, _name(module))
+
+
+def _precision(module: nn.Module) -> torch.dtype | None:
+    tensors = (*module.parameters(), *module.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _made_in(module: fx.GraphModule, before: torch.dtype, after: torch.dtype) -> None:
+    changed = False
+    for node in module.graph.nodes:
+        args, kwargs = (
+            pytree.tree_map(lambda x: after if isinstance(x, torch.dtype) and x == before else x, given)
+            for given in (node.args, node.kwargs)
+        )
+        if (args, kwargs) != (node.args, node.kwargs):
+            node.args, node.kwargs, changed = args, kwargs, True
+    if changed:
+        module.recompile()
 
 
 def _name(module: fx.GraphModule) -> str:

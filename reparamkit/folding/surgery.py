@@ -123,9 +123,14 @@ class Surgery:
             root.add_module(_SETTLED, settled)
             with self.graph.inserting_after(inputs[-1]):
                 self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
+        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
+        layout = self.host.program.layout
+        if layout is not None:
+            root.add_module(_LAYOUT, layout)
+            with self.graph.inserting_after(inputs[-1]):
+                self.graph.call_module(_LAYOUT, tensors)
         if guards is None or not guards.assumptions:
             return
-        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         root.add_module(_GUARDS, guards)
         with self.graph.inserting_after(inputs[-1]):
             self.graph.call_module(_GUARDS, tensors)
@@ -168,7 +173,7 @@ def _may_be_view(node: fx.Node) -> bool:
     return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
-_GUARDS, _SETTLED = "size_guards", "settled_arguments"
+_GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
 
 
 def _impure(node: fx.Node) -> bool:
