@@ -4,7 +4,7 @@
 which of both it is depends on the strides of y, and these on those of the inputs (channels last, a transposed
 tensor). A graph holds one of the two. A network with such a write takes contiguous inputs only.
 
-A call of `contiguous()` that had nothing to do in the example leaves nothing in a graph, and is not seen here.
+A call of `contiguous()` that had nothing to do in the example is in no graph, and is not seen here.
 """
 
 from __future__ import annotations
