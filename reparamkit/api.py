@@ -24,13 +24,16 @@ from reparamkit.folding.findings import short
 from reparamkit.folding.rewrite import Outcome, fold_program
 from reparamkit.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.parts import Parts, assemble, fold_parts, refused_calls
+from reparamkit.surroundings import undisturbed
 from reparamkit.untouched import attributes_kept, random_state_kept
 from reparamkit.verify.oracle import private_copy
 from reparamkit.weights import non_finite
+from reparamkit.wrappers import unwrapped, usable_inputs
 
 Model = nn.Module | ExportedProgram | Source
 
 
+@undisturbed()
 @random_state_kept()
 def fold(
     model: Model,
@@ -114,6 +117,7 @@ def _fold(
     return folded
 
 
+@undisturbed()
 @random_state_kept()
 def inspect(
     model: Model,
@@ -154,6 +158,11 @@ def _prepared(
             f"a {type(model).__name__} is not a model: give an nn.Module, an ExportedProgram, "
             "or what reparamkit.load returned"
         )
+    if isinstance(model, nn.Module):
+        model, wrapped = unwrapped(model)
+        notes += wrapped
+    if inputs is not None:
+        inputs = usable_inputs(*inputs)
     broken = non_finite(model)
     if broken:
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""

@@ -19,6 +19,7 @@ from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
 from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
+from reparamkit.surroundings import undisturbed
 from reparamkit.untouched import attributes_kept
 from reparamkit.verify import Equivalence, Reference
 
@@ -94,6 +95,7 @@ class Folded:
     def __repr__(self) -> str:
         return f"<Folded: {'; '.join(str(self).splitlines())}>"
 
+    @undisturbed()
     def save(self, *paths: str | Path, coreml: CoreMlOptions | None = None) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 

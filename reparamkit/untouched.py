@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from reparamkit.held_state import HeldState
+
 
 def call_untouched(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradients: bool = False
 ) -> Any:
-    """`module(*args, **kwargs)` on copies of the inputs, without gradients unless they are asked for.
-
-    A forward may write into the module's buffers (a counter, a cache); they get their values back.
-    """
-    with buffers_kept(module), torch.set_grad_enabled(gradients):
+    """`module(*args, **kwargs)` on copies of the inputs, without gradients unless they are asked for."""
+    with weights_kept(module), torch.set_grad_enabled(gradients):
         return module(*_copies(args), **_copies(kwargs))
 
 
 @contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Put back what is written into buffers of the module, and which tensors its buffers are."""
-    bound = [(part._buffers, dict(part._buffers)) for part in module.modules()]
+def weights_kept(module: nn.Module) -> Iterator[None]:
+    """For one call of a module: its buffers and weights get their values back, and are the tensors they were.
+
+    A forward may write into buffers (a counter, a cache), or change its weights. Weights are copied until a
+    run has left them alone.
+    """
+    weights = [weight for weight in module.parameters() if _is_kept(weight)]
+    held = [buffer for buffer in module.buffers() if _is_kept(buffer)]
+    held += weights if module not in _harmless else []
     with torch.no_grad():
-        kept = [
-            (buffer, buffer._version, buffer.clone())
-            for buffer in module.buffers()
-            if not buffer.is_inference()
-        ]
+        kept = [(tensor, tensor._version, tensor.clone()) for tensor in held]
+        data = [(weight, weight.detach()) for weight in weights]
+    tables = [(table, dict(table)) for table in buffer_tables(module)]
     try:
         yield
     finally:
-        for buffers, before in bound:
-            if any(buffers.get(name) is not tensor for name, tensor in before.items()):
-                buffers.update(before)
+        harmless = True
+        for table, before in tables:  # `self.mean = self.mean * 0.9` puts another buffer there
+            if table.keys() != before.keys() or any(table[name] is not before[name] for name in table):
+                table.clear()
+                table.update(before)
         with torch.no_grad():
-            for buffer, version, value in kept:
-                if buffer._version != version:
-                    buffer.copy_(value)
+            for weight, values in data:
+                if weight.data_ptr() != values.data_ptr() or weight.shape != values.shape:
+                    weight.data, harmless = values, False
+            for tensor, version, value in kept:
+                # What is written through `.data` is not counted as a new version.
+                if tensor._version != version or not torch.equal(tensor, value):
+                    tensor.copy_(value)
+                    harmless = harmless and not isinstance(tensor, nn.Parameter)
+        if harmless:
+            _harmless.add(module)
+
+
+_harmless: WeakSet[nn.Module] = WeakSet()
+"""Modules that have run and left their weights alone."""
+
+
+def buffer_tables(module: nn.Module) -> list[dict[str, Tensor | None]]:
+    """The dicts in which its modules hold their buffers; TorchScript has none."""
+    if not isinstance(module, nn.Module):
+        return []
+    tables = (vars(part).get("_buffers") for part in module.modules())
+    return [table for table in tables if isinstance(table, dict) and table]
+
+
+def _is_kept(tensor: Tensor) -> bool:
+    return not tensor.is_inference() and tensor.layout is torch.strided
 
 
 @contextmanager
@@ -55,64 +83,15 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def attributes_kept(*models: object) -> Iterator[None]:
-    """Give the attributes of these modules, and what their containers hold, back their values afterwards.
+    """Give what these modules hold beside their weights its values back afterwards (`HeldState`).
 
     A forward may count its calls, or keep its last output. Between the runs inside, it may go on doing so.
     """
-    kept = _Attributes([m for m in models if isinstance(m, nn.Module)])
+    held = HeldState(m for m in models if isinstance(m, nn.Module))
     try:
         yield
     finally:
-        kept.give_back()
-
-
-class _Attributes:
-    """What modules and the plain containers in them hold, and the values of tensors that are no weights."""
-
-    def __init__(self, models: Sequence[nn.Module]) -> None:
-        self._held: list[tuple[_Container, _Container]] = []
-        self._values: list[tuple[Tensor, int, Tensor]] = []
-        weights = {id(t) for m in models for t in (*m.parameters(), *m.buffers())}
-        seen: set[int] = set()
-        pending: list[Any] = [*models]
-        while pending:
-            item = pending.pop()
-            if id(item) in seen:
-                continue
-            seen.add(id(item))
-            if isinstance(item, nn.Module):
-                pending.append(vars(item))
-            elif isinstance(item, dict | list | set | deque):
-                self._held.append((item, dict(item) if isinstance(item, dict) else list(item)))
-                pending.extend(_members(item))
-            elif isinstance(item, tuple):
-                pending.extend(item)
-            elif isinstance(item, Tensor) and id(item) not in weights and _is_plain(item):
-                self._values.append((item, item._version, item.detach().clone()))
-
-    def give_back(self) -> None:
-        """Undo what has happened since."""
-        for container, before in self._held:
-            now, then = _members(container), _members(before)
-            if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
-                container.clear()
-                add = container.extend if isinstance(container, list | deque) else container.update
-                add(before)
-        with torch.no_grad():
-            for tensor, version, value in self._values:
-                if tensor._version != version:
-                    tensor.copy_(value)
-
-
-_Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
-
-
-def _members(container: _Container) -> list[Any]:
-    return [*container, *container.values()] if isinstance(container, dict) else [*container]
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor and not tensor.is_inference() and not tensor.is_meta
+        held.give_back()
 
 
 def _copies(tree: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.agreement import batch_is_free, two_of_each
+from reparamkit.capture.blame import line_of
+from reparamkit.capture.known_values import SETS_DATA, KnownValues, changed_weights, may_be_known, sets_data
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.capture.own_weights import settled_copy
 from reparamkit.capture.program import Program, program_of
 from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness
@@ -30,6 +33,8 @@ from reparamkit.untouched import call_untouched
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
+
+_DECIDED = "decided by the values of"
 
 _FULL, _BATCH = "batch and spatial sizes", "batch size"
 _LADDERS = {"auto": (_FULL, _BATCH), True: (_FULL, _BATCH), "batch": (_BATCH,), False: ()}
@@ -61,6 +66,18 @@ def capture(
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)
     else:
         program, failures = _export(model, args, kwargs, dynamic, seconds)
+        if sets_data(program.exported):
+            model = settled_copy(model, args, kwargs)
+            program, failures = _export(model, args, kwargs, dynamic, seconds)
+            failures.append(
+                "the network sets its own weights when it runs: captured with what it sets them to"
+            )
+        if program.rewritten:
+            settled_copy(model, args, kwargs, program.rewritten)
+        if decided := program.exported.graph_module.meta.get(_DECIDED):
+            failures.append(
+                f"the network branches on the values of its own weights ({decided}): captured for them"
+            )
         settle_by_observation(program, model)
         if not program.takes(args, kwargs):  # captured with a batch of two, it settles that
             program, more = _export(model, args, kwargs, False, None)
@@ -77,7 +94,7 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
     Raises:
         UnusableInput: it is in training mode and cannot be copied.
     """
-    if not any(m.training for m in model.modules()):
+    if not any(getattr(m, "training", False) for m in model.modules()):
         return model, []
     try:
         model = copy.deepcopy(model).eval()
@@ -131,10 +148,38 @@ def _attempt(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, seconds: float | None
 ) -> ExportedProgram:
     try:
-        with quiet(), torch.no_grad(), sizes_oblivious(), _keywords_named(model, kwargs), limited(seconds):
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        return _traced(model, args, kwargs, shapes, seconds)
     except Exception as error:  # whatever the user's forward raises
+        if not may_be_known(error):
+            raise _explained(error) from error
+    known = KnownValues(model)
+    try:
+        exported = _traced(model, args, kwargs, shapes, seconds, known)
+    except Exception as error:
         raise _explained(error) from error
+    changing = known.decided & changed_weights(exported)
+    if changing:
+        raise _explained(ValueError(f"data-dependent: by {min(changing)!r}, which it changes when it runs"))
+    if known.sets_data:
+        exported.graph_module.meta[SETS_DATA] = True
+    if known.decided:
+        exported.graph_module.meta[_DECIDED] = ", ".join(sorted(known.decided))
+    return exported
+
+
+def _traced(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: Any,
+    seconds: float | None,
+    mode: AbstractContextManager[Any] | None = None,
+) -> ExportedProgram:
+    quietly = quiet(), torch.no_grad(), sizes_oblivious()
+    with ExitStack() as around:
+        for each in (*quietly, _keywords_named(model, kwargs), limited(seconds), mode or nullcontext()):
+            around.enter_context(each)
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -157,7 +202,7 @@ def _explained(error: Exception) -> CannotCapture:
     text, kind = _first_line(error), type(error).__name__
     data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
     reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
-    reason = f"{reason} ({text})"
+    reason = f"{reason} ({text}){line_of(error)}"
     return CannotCapture(
         f"the model cannot be captured as one graph: {reason}. Fold the part of it that is a fixed graph, "
         "for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where",

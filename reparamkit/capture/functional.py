@@ -12,7 +12,7 @@ own functionalization is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,11 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
+from reparamkit.capture.gradients import differentiable_copies, inline_grad_regions
+from reparamkit.capture.hidden_views import dropouts_off, is_hidden_view, spell_out_views
+from reparamkit.capture.layouts import LayoutGuard, layout_guard
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.errors import CannotCapture
 from reparamkit.quiet import quiet
 
 # Composite operators that always compute into memory of their own, though their schema does not say so.
@@ -32,9 +36,6 @@ _FRESH = frozenset(
     upsample_nearest2d upsample_bilinear2d upsample_bicubic2d scaled_dot_product_attention
     """.split()  # noqa: SIM905 - a table of names reads better than a list of strings
 )
-
-
-_DROPOUTS = frozenset(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"))
 
 # Elementwise operators whose functional form computes the same number type.
 _ELEMENTWISE = frozenset(
@@ -49,63 +50,77 @@ _ELEMENTWISE = frozenset(
 def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
     """A functional copy of the graph, and the program whose signature it follows."""
     graph = _copy(exported.graph)
+    inline_grad_regions(graph, exported)
     _without_dropout(graph)
     if not _writes(graph) or _rename_in_place(graph):
         return graph, exported
-    with quiet(), sizes_oblivious():
-        decomposed = _with_graph(exported).run_decompositions({})
-    return _copy(decomposed.graph), decomposed
+    decomposed = _decomposed(exported)
+    graph = _copy(decomposed.graph)
+    differentiable_copies(graph)
+    return graph, decomposed
 
 
-def _with_graph(exported: ExportedProgram) -> ExportedProgram:
-    """The program with the aliases spelt out that torch takes for fresh copies when it decomposes."""
+def _decomposed(exported: ExportedProgram) -> ExportedProgram:
+    """The program in torch's own functional form.
+
+    Raises:
+        CannotCapture: torch has none for it.
+    """
     graph = _copy(exported.graph)
-    for node, value in _dropouts_off(graph):
-        node.target, node.args, node.kwargs = torch.ops.aten.alias.default, (value,), {}
-    _with_permutations(graph)
-    return exported._update(
-        fx.GraphModule(exported.graph_module, graph),
-        exported.graph_signature,
-        state_dict=exported.state_dict,
-        constants=exported.constants,
-        verifiers=[exported.verifier],
-    )
+    inline_grad_regions(graph, exported)
+    spell_out_views(graph)
+    try:
+        with quiet(), sizes_oblivious():
+            spelt_out = exported._update(
+                fx.GraphModule(exported.graph_module, graph),
+                exported.graph_signature,
+                state_dict=exported.state_dict,
+                constants=exported.constants,
+                verifiers=[exported.verifier],
+            )
+            decomposed: ExportedProgram = spelt_out.run_decompositions({})
+            return decomposed
+    except Exception as error:  # torch has no error of its own for this, and some of its assertions fail
+        shared = _shared_buffers(exported)
+        if shared:
+            reason = f"it writes in place, and {shared} share memory"
+            raise CannotCapture(
+                f"the model cannot be captured as one graph: {reason}. Give each a tensor of its own "
+                "(clone it), or make one of them an attribute of the other's values when the network runs",
+                reason,
+            ) from error
+        reason = f"it writes in place in a way that torch cannot express without: {_first_line(error)}"
+        raise CannotCapture(
+            f"the model cannot be captured as one graph: {reason}. Write out of place (y = y.add(1) for "
+            "y.add_(1), y = torch.where(...) for y[...] = ...), or into copies of its buffers",
+            reason,
+        ) from error
+
+
+def _shared_buffers(exported: ExportedProgram) -> str:
+    """The names of the first two tensors of the network's state that are different views of one memory."""
+    by_memory: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in {**exported.state_dict, **exported.constants}.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.numel():
+            continue
+        other = by_memory.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor))
+        if other[0] != name:
+            return f"{other[0]!r} and {name!r}"
+    return ""
 
 
 def _without_dropout(graph: fx.Graph) -> None:
     """Let the readers of dropout that is off read its input, which is what it returns."""
-    for node, value in _dropouts_off(graph):
+    for node, value in dropouts_off(graph):
         node.replace_all_uses_with(value)
         graph.erase_node(node)
-
-
-def _dropouts_off(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not isinstance(node.target, OpOverload):
-            continue
-        if node.target._schema.name.removeprefix("aten::").rstrip("_") not in _DROPOUTS:
-            continue
-        names = [a.name for a in node.target._schema.arguments]
-        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        if not given["train"]:
-            yield node, given["input" if "input" in given else "self"]
-
-
-def _with_permutations(graph: fx.Graph) -> None:
-    """An einsum of one operand that only reorders its axes returns a view."""
-    for node in graph.nodes:
-        if node.target is not torch.ops.aten.einsum.default or len(node.args[1]) != 1:
-            continue
-        left, arrow, right = str(node.args[0]).replace(" ", "").partition("->")
-        right = right if arrow else "".join(sorted(left))
-        if "." not in left and len(set(left)) == len(left) and sorted(left) == sorted(right):
-            node.target = torch.ops.aten.permute.default
-            node.args = (node.args[1][0], [left.index(letter) for letter in right])
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:
     fresh = fx.Graph()
     fresh.output(fresh.graph_copy(graph, {}))
+    for node, copied in zip(graph.nodes, fresh.nodes, strict=True):
+        copied.name = node.name  # torch.fx renames what is called like a builtin (`input`)
     return fresh
 
 
@@ -152,6 +167,16 @@ def _rename_in_place(graph: fx.Graph) -> bool:
     return True
 
 
+def writes_by_layout(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> LayoutGuard | None:
+    """What keeps inputs of another memory layout out, where that decides which writes show."""
+    if not _writes(exported.graph):
+        return None
+    graph = _copy(exported.graph)
+    inline_grad_regions(graph, exported)
+    _without_dropout(graph)
+    return layout_guard(graph, inputs, _may_alias)
+
+
 class _Memory:
     """Which nodes may share memory: disjoint sets."""
 
@@ -171,6 +196,8 @@ class _Memory:
 
 def _may_alias(node: fx.Node, op: OpOverload[Any, Any]) -> list[fx.Node]:
     schema = op._schema
+    if is_hidden_view(op):
+        return list(node.all_input_nodes)
     if any(r.alias_info is not None for r in schema.returns):
         names = {a.name for a in schema.arguments if a.alias_info is not None}
         bound = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
@@ -209,3 +236,8 @@ def _functional_form(node: fx.Node, op: OpOverload[Any, Any]) -> OpOverload[Any,
     found: OpOverload[Any, Any] = getattr(packet, op._overloadname)
     same = [a.name for a in found._schema.arguments] == [a.name for a in op._schema.arguments]
     return found if same else None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -18,8 +18,9 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
 from reparamkit.capture.conditions import Place
-from reparamkit.capture.functional import functional_graph
+from reparamkit.capture.functional import functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
+from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
@@ -54,6 +55,7 @@ class Program:
     added: dict[str, torch.dtype] = field(default_factory=dict)
     non_persistent: set[str] = field(default_factory=set)
     mutated: set[str] = field(default_factory=set)
+    rewritten: set[str] = field(default_factory=set)
     writes: bool = False
     submodules: dict[str, fx.GraphModule] = field(default_factory=dict)
     axes: Axes = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Program:
     """Name and sizes of every tensor of the inputs, in call order."""
     guards: SizeGuards | None = None
     settled: SettledArguments | None = None
+    layout: LayoutGuard | None = None
     notes: list[str] = field(default_factory=list)
     general: GeneralSizes = field(default_factory=lambda: GeneralSizes({}))
     """Formulas of the sizes of all values, as the guards allow them to be read."""
@@ -174,6 +177,12 @@ def program_of(
     for symbol, reason in held_sizes(program.guards, inputs).items():
         program.hold(symbol, reason)
     program.settled = settled_arguments(inputs)
+    program.layout = writes_by_layout(original, inputs)
+    if program.layout is not None:
+        program.notes.append(
+            "the network writes through a reshape that shares memory in one layout only: its fold takes "
+            "contiguous inputs; a file cannot refuse others"
+        )
     return program
 
 
@@ -239,6 +248,8 @@ def _write_back(program: Program, exported: ExportedProgram) -> None:
             program.mutated.add(str(spec.target))
             attr = next(n for n in graph.nodes if n.op == "get_attr" and n.target == spec.target)
             writes.append((attr, value))
+        elif spec.kind == OutputKind.PARAMETER_MUTATION:
+            program.rewritten.add(str(spec.target))  # left out: `capture` shows that it may be
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
             writes.append((by_name[str(spec.target)], value))
         else:

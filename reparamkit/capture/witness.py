@@ -25,7 +25,7 @@ from reparamkit.capture.executed import Executed, Expressions, first_difference
 from reparamkit.capture.modes import PLAIN, Mode
 from reparamkit.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
 from reparamkit.quiet import quiet
-from reparamkit.untouched import call_untouched
+from reparamkit.untouched import buffer_tables, call_untouched
 
 
 class Answer(Enum):
@@ -64,7 +64,7 @@ class Witness:
         self._example = args, kwargs
         self._seen: dict[Any, Observation] = {}
         self._expressions = Expressions(model)
-        self._buffers = [part._buffers for part in model.modules()]
+        self._buffers = buffer_tables(model)
 
     def at(self, sizes: Mapping[Place, int]) -> Observation:
         """Both on the example resized: flat tensor index and axis -> size."""
@@ -121,6 +121,7 @@ class Witness:
             return None
         finally:
             for buffers, before in zip(self._buffers, bound, strict=True):
+                buffers.clear()
                 buffers.update(before)
             executed.put_back()
 

@@ -20,6 +20,7 @@ from torch._ops import OpOverload
 from reparamkit.capture.program import Program
 from reparamkit.capture.settled import settled_nodes
 from reparamkit.folding.forms import Form
+from reparamkit.folding.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.plan import interior
@@ -93,7 +94,8 @@ class Surgery:
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._guard(root)
-        module = fx.GraphModule(root, self.graph, class_name="Folded")
+        self._keep_gradients_out_of_buffers()
+        module = FoldedGraph(root, self.graph, class_name="Folded")
         for name in self.host.program.non_persistent:
             *path, last = name.split(".")
             with suppress(AttributeError):  # no longer used
@@ -101,6 +103,17 @@ class Surgery:
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
+
+    def _keep_gradients_out_of_buffers(self) -> None:
+        """What is written into a buffer is a value: with its history, a second training step would fail.
+
+        The capture does not know whether the network wrote it under `no_grad`; one that can be trained did.
+        """
+        for node in list(self.graph.nodes):
+            if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr":
+                with self.graph.inserting_before(node):
+                    value = self.graph.call_function(torch.ops.aten.detach.default, (node.args[1],))
+                node.args = (node.args[0], value, *node.args[2:])
 
     def _guard(self, root: nn.Module) -> None:
         """Check sizes and settled arguments before anything is computed from them."""
@@ -110,9 +123,14 @@ class Surgery:
             root.add_module(_SETTLED, settled)
             with self.graph.inserting_after(inputs[-1]):
                 self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
+        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
+        layout = self.host.program.layout
+        if layout is not None:
+            root.add_module(_LAYOUT, layout)
+            with self.graph.inserting_after(inputs[-1]):
+                self.graph.call_module(_LAYOUT, tensors)
         if guards is None or not guards.assumptions:
             return
-        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         root.add_module(_GUARDS, guards)
         with self.graph.inserting_after(inputs[-1]):
             self.graph.call_module(_GUARDS, tensors)
@@ -155,7 +173,7 @@ def _may_be_view(node: fx.Node) -> bool:
     return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
-_GUARDS, _SETTLED = "size_guards", "settled_arguments"
+_GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
 
 
 def _impure(node: fx.Node) -> bool:
@@ -220,7 +238,7 @@ def _root(program: Program, graph: fx.Graph) -> nn.Module:
         *path, last = name.split(".")
         parent = _ensure(root, path)
         if name in program.submodules:
-            parent.add_module(last, program.submodules[name])
+            parent.add_module(last, as_folded_graph(program.submodules[name]))
             continue
         tensor = program.state[name]
         tensor = tensor.to(program.added.get(name, tensor.dtype))

@@ -25,7 +25,7 @@ from reparamkit.capture.special_sizes import sizes_tried
 from reparamkit.capture.witness import Answer
 from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
 from reparamkit.quiet import quiet
-from reparamkit.untouched import buffers_kept, call_untouched
+from reparamkit.untouched import call_untouched, weights_kept
 
 _TRIED = 4  # sizes for each assumption
 _TRIED_IN_ALL = 16  # for each symbol
@@ -98,7 +98,7 @@ def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
         leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in pytree.tree_leaves((args, kwargs))
     ]
     try:
-        with torch.no_grad(), quiet(), buffers_kept(graph.module):
+        with torch.no_grad(), quiet(), weights_kept(graph.module):
             graph.run(*leaves, enable_io_processing=False)
     except Exception:  # then the file does not answer either
         return False

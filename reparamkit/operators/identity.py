@@ -12,13 +12,20 @@ from reparamkit.operators.base import Call, Meaning, NotAffine, identity, reader
     "aten.clone.default",
     "aten.contiguous.default",
     "aten.alias.default",
-    "aten.detach.default",
     "aten.lift_fresh_copy.default",
     "aten.positive.default",
 )
 def unchanged(call: Call) -> Meaning:
     """A copy or an alias."""
     return identity(call.value("self"))
+
+
+@reader("aten.detach.default")
+def detach(call: Call) -> Meaning:
+    """No layer can take its place: one that is trained would let the gradient through."""
+    raise NotAffine(
+        "gradients stop there (detach, no_grad), and a layer would let them through", notable=False
+    )
 
 
 @reader(

@@ -31,7 +31,8 @@ class Use:
     Attributes:
         called: whether it was called as a module.
         reads: attributes read off it while it was not running itself, by others than nn.Module's own code.
-        writes: its attributes that were set, or that held something else after the run.
+        writes: its attributes that were set, or that held something else after the run, and those of its
+            parameters and buffers that were written into, by whomever.
     """
 
     called: bool = False
@@ -75,6 +76,7 @@ def watch(root: nn.Module, args: Args, kwargs: Kwargs) -> dict[nn.Module, Use]:
     uses = {id(module): Use() for module in modules}
     running: list[int] = []
     before = [_attributes(module) for module in modules]
+    versions = {id(tensor): tensor._version for tensor in _tensors(root)}
     kinds: dict[type[nn.Module], type[nn.Module]] = {}
     classes = [type(module) for module in modules]
     try:
@@ -91,6 +93,11 @@ def watch(root: nn.Module, args: Args, kwargs: Kwargs) -> dict[nn.Module, Use]:
                 object.__setattr__(module, "__class__", kind)
     for module, held in zip(modules, before, strict=True):
         uses[id(module)].writes |= _changed(held, _attributes(module))
+    written = {t.untyped_storage().data_ptr() for t in _tensors(root) if versions.get(id(t)) != t._version}
+    for module in modules:
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and tensor.untyped_storage().data_ptr() in written:
+                uses[id(module)].writes.add(name)
     return {module: uses[id(module)] for module in modules}
 
 
@@ -185,6 +192,11 @@ def _watched(kind: type[nn.Module], uses: dict[int, Use], running: list[int]) ->
     metaclass: Any = type(kind)
     made: type[nn.Module] = metaclass(kind.__name__, (kind,), names)
     return made
+
+
+def _tensors(root: nn.Module) -> list[Tensor]:
+    held = [*root.parameters(), *root.buffers()]
+    return [t for t in held if t.layout is torch.strided and not t.is_inference()]
 
 
 def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.inputs import normalise_inputs
+from reparamkit.surroundings import undisturbed
 from reparamkit.untouched import attributes_kept
 from reparamkit.verify.reference import Reference
 from reparamkit.verify.sizes import DynamicAxes, Ranges
 from reparamkit.verify.verdict import Equivalence
+from reparamkit.wrappers import unwrapped, usable_inputs
 
 
+@undisturbed()
 def check(
     reference: object,
     candidate: object,
@@ -38,7 +43,10 @@ def check(
         UnusableInput: it cannot be told: something cannot be opened or run, the two take different
             inputs, or no output of the reference is comparable or depends on the input.
     """
-    args, kwargs = normalise_inputs(inputs)
+    args, kwargs = usable_inputs(*normalise_inputs(inputs))
+    reference, candidate = (
+        unwrapped(side)[0] if isinstance(side, nn.Module) else side for side in (reference, candidate)
+    )
     with attributes_kept(reference, candidate):
         recorded = Reference(reference, args, kwargs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges)
         verdict = recorded.judge(candidate)

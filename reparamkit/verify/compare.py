@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reparamkit.errors import ReparamkitError, UnusableInput
+from reparamkit.surroundings import undisturbed
 from reparamkit.untouched import attributes_kept
 from reparamkit.verify.adapt import Adapted
 from reparamkit.verify.allowance import Allowance, allowance, criteria_rule
@@ -71,6 +72,7 @@ class Compared:
         return f"<Compared: {self.comparison.summary()}>"
 
 
+@undisturbed()
 def compare(
     reference: object,
     candidate: object,

@@ -126,7 +126,7 @@ def is_training(module: nn.Module) -> bool:
     """
     if "eval" in vars(module) and "train" in vars(module):
         return False
-    return any(part.training for part in module.modules())
+    return any(getattr(part, "training", False) for part in module.modules())  # a frozen script has none
 
 
 def first_line(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from reparamkit.inputs import Args, Kwargs
 from reparamkit.verify.described import Described, describe_tensor
 from reparamkit.verify.runners import EVALUATE, Runner, TorchRunner, open_foreign
 from reparamkit.verify.runners.base import BoundsSizes, DeclaresInputs, InputSpec, StatesPrecision
+from reparamkit.wrappers import unwrapped
 
 Ranges = dict[str, tuple[int, int | None]]
 
@@ -141,8 +142,9 @@ def _from_source(label: str, source: Source) -> Subject:
 
 
 def _from_module(label: str, module: nn.Module) -> Subject:
+    module, notes = unwrapped(module)
     positional, keyword, optional = _parameters(module)
-    return Subject(label, TorchRunner(module), positional, keyword, optional)
+    return Subject(label, TorchRunner(module), positional, keyword, optional, notes=notes)
 
 
 def _from_program(label: str, program: ExportedProgram) -> Subject:

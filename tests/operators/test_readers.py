@@ -263,7 +263,6 @@ IDENTITIES: dict[str, tuple[str, Callable[..., Any]]] = {
     "clone": ("clone", lambda s, x: x.clone()),
     "contiguous": ("contiguous", lambda s, x: x.contiguous()),
     "alias": ("alias", lambda s, x: torch.ops.aten.alias.default(x)),
-    "detach": ("detach", lambda s, x: x.detach()),
     "positive": ("positive", lambda s, x: torch.ops.aten.positive.default(x)),
     "a view of the same shape": ("view", lambda s, x: x.view(2, 3, 4)),
     "a whole slice": ("slice", lambda s, x: torch.ops.aten.slice.Tensor(x, 1)),

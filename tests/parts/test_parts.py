@@ -556,7 +556,7 @@ def test_a_value_that_changes_while_a_part_runs() -> None:
     for trunk, words in (
         (Caching(), "'it' keeps"),
         (Listing(), "it keeps a value that changes while it runs (calls)"),
-        (Buffered(), "it writes into its buffers while it runs (count)"),
+        (Buffered(), "it keeps a value that changes while it runs (count)"),
     ):
         found = rk.inspect(randomised(Gate(trunk)).double(), image())
         assert taken(found) == ["trunk.wide", "trunk.narrow"], type(trunk)

@@ -1,0 +1,104 @@
+"""Writes through reshapes that are views in one memory layout only."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reparamkit as rk
+from tests.nets import Net, assert_same, noise, randomised
+
+X = noise(2, 3, 6, 4, dtype=torch.float32)
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": torch.clone,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "batch inside": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+}
+
+
+def _through(view: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def forward(self: Any, x: Tensor) -> Any:
+        y = self.conv(x)
+        view(y).add_(1)
+        return y
+
+    return forward
+
+
+def _read_later(self: Any, x: Tensor) -> Any:
+    y = self.conv(x)
+    z = y.flatten(1)
+    y.mul_(2)
+    return z
+
+
+def _of_the_input(self: Any, x: Tensor) -> Any:
+    x.reshape(x.shape[0], -1).mul_(2)
+    return self.conv(x)
+
+
+HELD: dict[str, Callable[..., Any]] = {
+    "permuted and flattened": _through(lambda y: y.permute(0, 2, 3, 1).reshape(-1)),
+    "flattened": _through(lambda y: y.flatten(2)),
+    "as another": _through(lambda y: y.reshape_as(y.flatten(1).detach())),
+    "ravelled": _through(torch.ravel),
+    "made contiguous": _through(lambda y: y.permute(0, 2, 3, 1).contiguous()),
+    "a slice of it": _through(lambda y: y.flatten(2)[:, 1:3]),
+    "the source is written": _read_later,
+    "the input": _of_the_input,
+}
+
+
+def _answered(module: nn.Module, model: nn.Module) -> list[str]:
+    """The layouts in which the module answers; wherever it does, it answers as the model."""
+    layouts = []
+    for layout, lay_out in LAYOUTS.items():
+        with torch.no_grad():
+            expected = model(lay_out(X))
+            try:
+                found = module(lay_out(X))
+            except ValueError as error:
+                if ".contiguous()" not in str(error):
+                    raise
+                continue
+        assert_same(expected, found, 1e-5)
+        layouts.append(layout)
+    return layouts
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_another_layout_is_refused(name: str) -> None:
+    model = randomised(Net(HELD[name], conv=nn.Conv2d(3, 4, 3, padding=1)))
+    folded = rk.fold(model, X.clone())
+    assert any("takes contiguous inputs" in note for note in folded.notes)
+    for module in (folded.module, copy.deepcopy(folded.module), pickle.loads(pickle.dumps(folded.module))):
+        assert _answered(module, model) == ["contiguous"]
+    # There the call of contiguous() has nothing to do, and the write shows: the comparison finds it.
+    error = rk.NotEquivalent if name == "made contiguous" else rk.CannotCapture
+    words = "not equivalent" if name == "made contiguous" else "one layout only. Give contiguous tensors"
+    with pytest.raises(error, match=words):
+        rk.fold(model, LAYOUTS["channels last"](X))
+
+
+FREE: dict[str, Callable[..., Any]] = {
+    "axes are only split": _through(lambda y: y.reshape(y.shape[0], 2, 2, *y.shape[2:])),
+    "nothing of it is read later": lambda s, x: s.conv(x).flatten(1).add_(1),
+    "a copy is read": lambda s, x: (lambda y, z: (z.flatten(1).add_(1), y)[1])(s.conv(x), s.conv(x)),
+    "nothing is written": lambda s, x: s.conv(x).flatten(1) * 2,
+    "made here": lambda s, x: (lambda z: (z.flatten().add_(1), s.conv(x) * z)[1])(torch.zeros(4, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_where_it_makes_no_difference_every_layout_is_taken(name: str) -> None:
+    model = randomised(Net(FREE[name], conv=nn.Conv2d(3, 4, 3, padding=1)))
+    folded = rk.fold(model, X)
+    assert _answered(folded.module, model) == list(LAYOUTS)
+    assert not any("contiguous" in note for note in folded.notes)
