@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
-from reparamkit.errors import NotEquivalent, UnusableInput
+from reparamkit.errors import UnusableInput
 from reparamkit.lower import exported, onnx, pt2
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.module import save_module
@@ -31,6 +31,7 @@ def save(
     output_names: Sequence[str] | None = None,
     axis_names: Mapping[str, str] | None = None,
     before_it_appears: Callable[[], object] | None = None,
+    allow_untold: bool = False,
 ) -> Saved:
     """Write a program to a file, run the file against the reference, and put it in place if it agrees.
 
@@ -47,9 +48,11 @@ def save(
             with "_" for "." and "output_" before a bare number.
         axis_names: symbol -> readable name of a free axis; by default batch, height, width, …
         before_it_appears: called once the file has passed; if it raises, the file does not appear.
+        allow_untold: write the file where it cannot be told whether it is right, too.
 
     Raises:
-        UnusableInput: the suffix is unknown, the folder does not exist, the disk is full, …
+        UnusableInput: the suffix is unknown, the folder does not exist, the disk is full, …; or it cannot be
+            told whether the file computes what the reference computes.
         MissingExtra: ONNX is asked for and a package that it needs is not installed.
         NotEquivalent: the file does not compute what the reference computes. Nothing was written.
     """
@@ -61,7 +64,9 @@ def save(
     if path.suffix == ".onnx":
         onnx.require_packages()
     if isinstance(program, nn.Module):
-        verdict, layers, said = save_module(program, path, reference, before_it_appears=before_it_appears)
+        verdict, layers, said = save_module(
+            program, path, reference, before_it_appears=before_it_appears, allow_untold=allow_untold
+        )
         return Saved(path, verdict, layers, said)
     made = program if isinstance(program, ExportedProgram) else program()
     names = dict(axis_names if axis_names is not None else exported.axis_names(made))
@@ -86,8 +91,7 @@ def save(
 
     def verify(target: Path) -> None:
         verdict = reference.judge(_runner(target))
-        if not verdict.passed:
-            raise NotEquivalent(f"{path} was not written: the file is {verdict.summary()}", verdict)
+        verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
         verdicts.append(verdict)
         if before_it_appears is not None:
             before_it_appears()

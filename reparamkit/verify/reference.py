@@ -24,7 +24,7 @@ What cannot be told is never a pass: NaN or infinity on one side fails, and wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +33,20 @@ from torch import nn
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.untouched import call_untouched
-from reparamkit.verify.probes import GIVEN, NORMAL, Probe, another_draw, probes
+from reparamkit.verify.probes import (
+    GIVEN,
+    NORMAL,
+    Probe,
+    another_draw,
+    probes,
+    special_size_probes,
+    thorough_probes,
+)
+from reparamkit.verify.randomness import said_of
 from reparamkit.verify.record import Record, Recorder, Rejected, lowest_precision
 from reparamkit.verify.recorded import ENOUGH_ELEMENTS, Recorded
 from reparamkit.verify.runners import Runner, TorchRunner, open_runner
+from reparamkit.verify.second_look import SecondLook
 from reparamkit.verify.sizes import DynamicAxes, Ranges
 
 _MOST_DRAWS = 8
@@ -88,7 +98,9 @@ class Reference(Recorded):
         stated = getattr(self._runner, "precision", "")
         if self._module is None and stated in ("float16", "bfloat16"):
             self.precision = getattr(torch, stated)
-        recorder = self._recorder()
+        self.second = SecondLook(self._runner, self._module, self.precision, seed)
+        self._extendable = planned is None
+        recorder = Recorder(self._runner, self._module, self.precision, seed, watch=True)
         self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
         self.oracle = recorder.oracle
         self.notes += recorder.notes
@@ -134,9 +146,29 @@ class Reference(Recorded):
                 taken += 1
             except Rejected as reason:
                 recorder_notes.append(f"{probe.name}: {reason}")
+        self._try_special(recorder, dynamic_axes, ranges, accepts)
         if not taken:
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
+
+    def _try_special(
+        self, recorder: Recorder, dynamic_axes: DynamicAxes, ranges: Ranges | None, accepts: Accepts | None
+    ) -> None:
+        """Add probes with sizes of one, and with equal sizes, as far as the reference takes them."""
+        kinds = special_size_probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        )
+        for proposed in kinds.values():
+            for probe in proposed:
+                if accepts is not None and not accepts(*probe.inputs()):
+                    continue
+                try:
+                    found = recorder.record(probe)
+                except Rejected:
+                    continue
+                if all(truth.finite or not truth.values.numel() for truth in found.truths):
+                    self.records.append(found)
+                    break
 
     def try_sizes(
         self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None
@@ -180,13 +212,47 @@ class Reference(Recorded):
                 self.records.append(recorder.record(probe))
             except Rejected as reason:
                 if probe.group in GIVEN:
+                    if recorder.drawn:
+                        raise UnusableInput(said_of(recorder.drawn, "the network")) from reason
                     which = "" if probe is planned[0] else f" ({probe.name})"
                     raise UnusableInput(f"the model rejects the example inputs{which}: {reason}") from reason
                 recorder.notes.append(
                     f"the probe {probe.name!r} was left out: the reference rejects it: {reason}"
                 )
+        if recorder.drawn:
+            self.random = said_of(recorder.drawn, "the network")
         if tensor_leaves(self._args, self._kwargs):
             self._draw_enough(recorder)
+
+    def _more_probes(self) -> bool:
+        """What `reparamkit.verify.compare` tries as well: an output may be evidence there."""
+        if not self._extendable:
+            return False
+        self._extendable = False
+        return self._added(
+            probe
+            for probe in thorough_probes(self._args, self._kwargs, seed=self.seed)
+            if probe.name not in {record.probe.name for record in self.records}
+        )
+
+    def _more_draws(self) -> bool:
+        normal = [record.probe for record in self.records if record.probe.group == NORMAL]
+        plain = [probe for probe in normal if not probe.sizes]
+        if not plain:
+            return False
+        return self._added(another_draw(plain[0], n) for n in range(len(plain) + 1, _MOST_DRAWS + 1))
+
+    def _added(self, planned: Iterable[Probe]) -> bool:
+        """Record these probes as well, those that the reference takes; whether there was one."""
+        recorder, before = self._recorder(), len(self.records)
+        for number, probe in enumerate(planned):
+            try:
+                if not number:
+                    recorder.record(self.records[0].probe)
+                self.records.append(recorder.record(probe))
+            except Rejected:
+                continue
+        return len(self.records) > before
 
     def _draw_enough(self, recorder: Recorder) -> None:
         normal = [record for record in self.records if record.probe.group == NORMAL]

@@ -86,14 +86,14 @@ def test_a_limit_on_integers() -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda self, x: self.conv(x) * float("nan"), "every output is empty, not a number"),
-        (lambda self, x: self.conv(x)[:, :0], "every output is empty, not a number"),
+        (lambda self, x: self.conv(x) * float("nan"), "is NaN or infinite everywhere, on every probe"),
+        (lambda self, x: self.conv(x)[:, :0], "is empty on every probe"),
         (lambda self, x: torch.ones(3), "does not depend on the input: no probe changes it"),
         (lambda self, x: (self.conv(x).mean((2, 3)) * 1e9).softmax(1), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e9).sigmoid(), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e9).tanh(), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e12).sin(), "so noisy"),
-        (lambda self, x: (), "every output is empty"),
+        (lambda self, x: (), "the reference has no outputs"),
         (
             lambda self, x: (torch.ones(3), (self.conv(x) * 1e9).sigmoid()),
             "'0' does not depend on the input: no probe changes it; output '1' is saturated",
