@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from reparamkit.capture.program import Program
 from reparamkit.errors import CannotCapture, CannotWrite
 from reparamkit.folding.findings import Fold, Refusal
+from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
@@ -21,6 +22,7 @@ from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
 from reparamkit.untouched import attributes_kept
 from reparamkit.verify import Equivalence, Reference, inputs_accepted_by
+from reparamkit.verify.reference import Accepts
 
 if TYPE_CHECKING:
     from reparamkit.lower.coreml import CoreMlOptions
@@ -232,7 +234,7 @@ class Folded:
                 self._reference.widen(
                     {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
                     {names[s]: bounds for s, bounds in self._program.ranges.items()},
-                    inputs_accepted_by(self._program.exported),
+                    _accepted_by(self._program),
                 )
         return self._reference
 
@@ -255,6 +257,21 @@ class Folded:
 
     def _judge(self) -> Equivalence:
         return self._get_reference().judge(self.module)
+
+
+def _accepted_by(program: Program) -> Accepts:
+    """Whether inputs of some sizes are meant to work: by what the folded module checks, and torch's guards."""
+    exported = inputs_accepted_by(program.exported)
+
+    def accepts(args: Args, kwargs: Kwargs) -> bool:
+        try:
+            if program.guards is not None:
+                program.guards(*(tensor for _, tensor in tensor_leaves(args, kwargs)))
+        except (ValueError, IndexError):
+            return False
+        return exported(args, kwargs)
+
+    return accepts
 
 
 def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:

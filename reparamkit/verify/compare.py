@@ -34,6 +34,7 @@ from reparamkit.verify.judge import describe
 from reparamkit.verify.listed import listed_probes
 from reparamkit.verify.locate import Location, locate
 from reparamkit.verify.probes import Probe, size_probes, thorough_probes
+from reparamkit.verify.rebuilt import drawn_anew
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.reference import Reference, inputs_accepted_by
 from reparamkit.verify.runners import EVALUATE, TorchRunner
@@ -169,6 +170,10 @@ def _compare(
     say(f"running {theirs.label}")
     allowed = _allowed(recorded, sides, asked.criteria)
     comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    if comparison.status == DIFFERENT:
+        anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
+        if anew:
+            comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
         say(f"looking for the place where {theirs.label} first differs")
         comparison = replace(comparison, location=_location(recorded, ours, adapted, comparison.equivalence))

@@ -146,8 +146,10 @@ class Reference(Recorded):
                 taken += 1
             except Rejected as reason:
                 recorder_notes.append(f"{probe.name}: {reason}")
-        self._try_special(recorder, dynamic_axes, ranges, accepts)
         if not taken:
+            recorder.record(self.records[0].probe)
+        self._try_special(recorder, dynamic_axes, ranges, accepts)
+        if not any(record.probe.sizes for record in self.records):
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
 

@@ -127,7 +127,8 @@ def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[
 
     Args:
         sizes: those of the example.
-        ranges: symbol -> (smallest, largest), inclusive.
+        ranges: symbol -> (smallest, largest), inclusive. A smallest size of two counts as one: torch.export
+            writes it down for every free size, whether or not the network asks for it.
 
     Returns:
         "height of one" and so on, "sizes of one" and "equal sizes", each with proposals, of which the first
@@ -146,9 +147,10 @@ def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[
     if len(sizes) > 1:
         kinds["sizes of one"] = [dict.fromkeys(sizes, 1)]
         kinds["equal sizes"] = [dict.fromkeys(sizes, size) for size in _SMALL_SIDES]
+    widened = {symbol: (1 if low == 2 else low, high) for symbol, (low, high) in (ranges or {}).items()}
     found: dict[str, list[Sizes]] = {}
     for kind, proposals in kinds.items():
-        kept = [each for each in proposals if each != sizes and _within(each, sizes, ranges)]
+        kept = [each for each in proposals if each != sizes and _within(each, sizes, widened)]
         if kept:
             found[kind] = kept
     return found

@@ -104,8 +104,17 @@ def test_a_network_is_compared_at_another_batch_and_size() -> None:
     original = net()
     reference = Reference(original, (IMAGE,), dynamic_axes=AXES)
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert len(tried) == 2
-    assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in tried)
+    ordinary, special = tried[:2], tried[2:]
+    assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in ordinary)
+    assert [{symbol for symbol, size in sizes.items() if size == 1} for sizes in special] == [
+        {"batch"},
+        {"height"},
+        {"width"},
+        {"batch", "height", "width"},
+        set(),
+    ]
+    assert len(set(special[-1].values())) == 1
+    assert all(size <= 10 for sizes in special for size in sizes.values())
     assert reference.judge(folded(original)).passed
 
 
@@ -126,8 +135,10 @@ def test_sizes_that_the_reference_rejects_are_passed_over() -> None:
 
     reference = Reference(Lambda(multiple), (IMAGE,), dynamic_axes=AXES)
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert len(tried) == 2
-    assert all(size["height"] % 32 == 0 for size in tried)
+    assert len(tried) == 4
+    assert all(size["height"] % 32 == 0 and size["width"] % 32 == 0 for size in tried)
+    assert tried[2] == {"batch": 1, "height": 32, "width": 32}
+    assert tried[3] == {"batch": 32, "height": 32, "width": 32}
     stubborn = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024))
     reference = Reference(stubborn, (IMAGE,), dynamic_axes={0: {0: "batch"}})
     assert reference.judge(stubborn).passed
@@ -142,7 +153,7 @@ def test_sizes_that_the_exported_guards_reject_are_passed_over() -> None:
     program = torch.export.export(original, (IMAGE,), dynamic_shapes=({0: dynamic},))
     reference = Reference(original, (IMAGE,), dynamic_axes=AXES, accepts=inputs_accepted_by(program))
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert tried == [{"batch": 3, "height": 32, "width": 32}]
+    assert tried == [{"batch": batch, "height": 32, "width": 32} for batch in (3, 1, 32)]
     assert reference.judge(program).passed
 
 
