@@ -260,7 +260,7 @@ class Folded:
 
 
 def _accepted_by(program: Program) -> Accepts:
-    """Whether inputs of some sizes are meant to work: by what the folded module checks, and torch's guards."""
+    """Whether inputs of some sizes are meant to work: by the folded module and by torch."""
     exported = inputs_accepted_by(program.exported)
 
     def accepts(args: Args, kwargs: Kwargs) -> bool:

@@ -174,11 +174,11 @@ class Recorded:
         return replace(self._untold(why, []), outputs=verdict.outputs, set_aside=aside)
 
     def _enough_left(self, aside: dict[str, str]) -> bool:
-        """Whether the probes that are left carry a verdict: at least half of the normal ones, and one."""
+        """Whether the probes that are left carry a verdict: most of the normal ones."""
         normal = [record.probe.name for record in self.records if _is_plain(record)]
         names = normal or [record.probe.name for record in self.records]
         left = [name for name in names if name not in aside]
-        return bool(left) and 2 * len(left) >= len(names)
+        return 2 * len(left) > len(names)
 
     def _of_random(self, runner: Runner, verdict: Equivalence) -> Equivalence:
         """The verdict with a word on it where the candidate is random."""
