@@ -15,8 +15,9 @@ precision of the two, and all of it on one probe:
 
 Such a probe is no evidence either way, and is set aside. A verdict needs most of the normal draws, of which
 more are made where it takes them; where too many are set aside, the candidate is different if it blows
-rounding up where the reference does not, and else it cannot be told. Never set aside is what fails by NaN, infinity, an
-exception or the type of an output, nor a candidate that computes in a lower precision than the reference.
+rounding up where the reference does not, and else it cannot be told. Never set aside is what fails by NaN,
+infinity, an exception or the type of an output, nor a candidate that computes in a lower precision than the
+reference.
 """
 
 from __future__ import annotations

@@ -159,7 +159,8 @@ class Equivalence:
         aside = f", {len(self.set_aside)} of them set aside" if self.set_aside else ""
         counted = f"({probes} probes{aside}, seed {self.seed})"
         line = f"equivalent: {against}{own}, allowed {self.budget:.1e} {counted}"
-        return "\n".join([line, *(f"note: {note}" for note in self.notes[:1])])
+        aside_too = [note for note in self.notes[1:] if self.set_aside and "were set aside" in note]
+        return "\n".join([line, *(f"note: {note}" for note in [*self.notes[:1], *aside_too])])
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON; a number that JSON lacks becomes the text "inf", "-inf" or "nan"."""
