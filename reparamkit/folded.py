@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
-from reparamkit.errors import CannotCapture, CannotWrite
+from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower import Saved, check_suffix
@@ -187,8 +187,8 @@ class Folded:
             reference = self._get_reference() if all_free else Reference(self._original, *self._inputs)
             try:
                 saved = lower_save(made, path, reference, before_it_appears=passed, allow_untold=allow_untold)
-            except (CannotWrite, CannotCapture) as reason:
-                if written or number == len(tries):
+            except (CannotWrite, CannotCapture, NotEquivalent) as reason:
+                if written or number == len(tries) or not _may_do_with_fewer(reason, reference):
                     raise
                 left = "the batch size alone is free" if tries[number] else "the sizes are the example's"
                 notes = [*notes, f"{left}, because with more of them free {reason}"]
@@ -234,7 +234,8 @@ class Folded:
                 self._reference.widen(
                     {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
                     {names[s]: bounds for s, bounds in self._program.ranges.items()},
-                    _accepted_by(self._program),
+                    inputs_accepted_by(self._program.exported),
+                    _let_in_by(self._program),
                 )
         return self._reference
 
@@ -259,17 +260,29 @@ class Folded:
         return self._get_reference().judge(self.module)
 
 
-def _accepted_by(program: Program) -> Accepts:
-    """Whether inputs of some sizes are meant to work: by the folded module and by torch."""
-    exported = inputs_accepted_by(program.exported)
+def _may_do_with_fewer(reason: Exception, reference: Reference) -> bool:
+    """Whether a file with fewer free sizes may be right: one that is wrong is so at other sizes only."""
+    if not isinstance(reason, NotEquivalent):
+        return True
+    if reason.equivalence is None:
+        return False
+    failed = {entry.probe for entry in reason.equivalence.outputs if not entry.passed}
+    failed |= {*reason.equivalence.broken_probes}
+    return all(record.probe.sizes for record in reference.records if record.probe.name in failed)
+
+
+def _let_in_by(program: Program) -> Accepts:
+    """Whether the folded module takes inputs of some sizes, whatever torch's own guards say."""
+    if program.guards is None:
+        return inputs_accepted_by(program.exported)
+    guards = program.guards
 
     def accepts(args: Args, kwargs: Kwargs) -> bool:
         try:
-            if program.guards is not None:
-                program.guards(*(tensor for _, tensor in tensor_leaves(args, kwargs)))
+            guards(*(tensor for _, tensor in tensor_leaves(args, kwargs)))
         except (ValueError, IndexError):
             return False
-        return exported(args, kwargs)
+        return True
 
     return accepts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -222,7 +222,32 @@ class Recorded:
     def with_records(self, records: Sequence[Record], precision: torch.dtype, ulps: float) -> Recorded:
         """The same reference with other records, and the floor in this precision."""
         return Recorded(
-            list(records), self.oracle, precision, self.structured, self.seed, list(self.notes), ulps
+            list(records),
+            self.oracle,
+            precision,
+            self.structured,
+            self.seed,
+            list(self.notes),
+            ulps,
+            random=self.random,
+        )
+
+    def narrowed(self, keep: Callable[[Record], bool]) -> Recorded:
+        """The same reference with some of the records only, the example's among them."""
+        kept = [record for record in self.records if keep(record)]
+        if len(kept) == len(self.records):
+            return self
+        notes = [note for note in self.notes if not note.startswith("free axes")]
+        return Recorded(
+            kept,
+            self.oracle,
+            self.precision,
+            self.structured,
+            self.seed,
+            notes,
+            self.floor_ulps,
+            self.second,
+            self.random,
         )
 
 

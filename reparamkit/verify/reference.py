@@ -114,7 +114,11 @@ class Reference(Recorded):
         return self._module
 
     def widen(
-        self, dynamic_axes: DynamicAxes, ranges: Ranges | None = None, accepts: Accepts | None = None
+        self,
+        dynamic_axes: DynamicAxes,
+        ranges: Ranges | None = None,
+        accepts: Accepts | None = None,
+        lets_in: Accepts | None = None,
     ) -> None:
         """Add probes at other sizes along free axes. Once there are some, this does nothing.
 
@@ -125,6 +129,8 @@ class Reference(Recorded):
             ranges: symbol -> (smallest, largest size).
             accepts: a further word on whether sizes are meant to work, for instance the guards of an
                 exported program. It is asked with the probe's inputs.
+            lets_in: the same for sizes of one and equal ones, where that is another question: they have to
+                be tried wherever a candidate answers. By default `accepts`.
         """
         if not dynamic_axes or any(record.probe.sizes for record in self.records):
             return
@@ -148,7 +154,7 @@ class Reference(Recorded):
                 recorder_notes.append(f"{probe.name}: {reason}")
         if not taken:
             recorder.record(self.records[0].probe)
-        self._try_special(recorder, dynamic_axes, ranges, accepts)
+        self._try_special(recorder, dynamic_axes, ranges, lets_in or accepts)
         if not any(record.probe.sizes for record in self.records):
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")

@@ -295,19 +295,7 @@ def _judged(
 
 def _narrowed(recorded: Recorded, sizes: Sequence[Sizes]) -> Recorded:
     """The probes of the sizes that the package takes."""
-    records = [record for record in recorded.records if _admitted(record, sizes)]
-    notes = list(recorded.notes)
-    if len(records) < len(recorded.records):
-        notes = [note for note in notes if not note.startswith("free axes")]
-    return Recorded(
-        records,
-        recorded.oracle,
-        recorded.precision,
-        recorded.structured,
-        recorded.seed,
-        notes,
-        recorded.floor_ulps,
-    )
+    return recorded.narrowed(lambda record: _admitted(record, sizes))
 
 
 def _admitted(record: Record, sizes: Sequence[Sizes]) -> bool:
