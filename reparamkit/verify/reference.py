@@ -16,10 +16,14 @@ now and then, and a value near 0 as often. Normal draws are added until every ou
 group (or there are eight draws). A group of few elements (the example, large values, impulses) is judged with
 the normal group's E0 where that is larger, and with its S too if it has fewer than 64.
 
-Integers and booleans must equal the reference's own run, except where that run and y64 disagree (a tie).
+The same holds for every channel, with a scale and a noise of its own (`reparamkit.verify.channels`). Integers
+and booleans must equal the reference's own run, except where that run and y64 disagree (a tie). A probe on
+which the candidate fails is looked at again (`reparamkit.verify.second_look`): where only rounding differs
+that the network itself blows up, it is set aside, and said so.
 
-What cannot be told is never a pass: NaN or infinity on one side fails, and where nothing is left to compare
-(every output empty, NaN, or with a budget above a quarter of its scale) `UnusableInput` is raised.
+What cannot be told is never a pass. NaN or infinity on one side fails; where nothing is left that could
+differ (`reparamkit.verify.evidence`), or the reference gives other outputs for the same input
+(`reparamkit.verify.randomness`), the verdict is that it cannot be told.
 """
 
 from __future__ import annotations

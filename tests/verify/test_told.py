@@ -111,3 +111,46 @@ def test_an_output_without_evidence_beside_one_with_it_is_told() -> None:
     assert result.equivalence is not None
     assert result.equivalence.passed
     assert result.equivalence.blind == {"1": "does not depend on the input: no probe changes it"}
+
+
+class _OneByOne(nn.Module):
+    """Folds, and takes every size from one on; a stride inside makes torch.export refuse some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, 2, padding=1), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 5, 3, padding=1)
+        randomised(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.conv(x)).relu()).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_sizes_of_one_are_tried_in_the_module_and_its_files(tmp_path: Path) -> None:
+    result = rk.fold(_OneByOne(), IMAGE)
+    assert result.equivalence is not None
+    assert result.equivalence.passed
+    tried = {entry.probe.partition(" (")[0] for entry in result.equivalence.outputs}
+    ones = {"batch of one", "height of one", "width of one", "sizes of one", "equal sizes"}
+    assert ones <= tried
+    onnx, pt2 = result.save(tmp_path / "n.onnx", tmp_path / "n.pt2")
+    assert ones <= {entry.probe.partition(" (")[0] for entry in onnx.equivalence.outputs}
+    refused = [note for note in pt2.notes if note.startswith("torch.export's own guards refuse")]
+    assert len(refused) == 1
+    assert "height of one (batch=3, height=1, width=4)" in refused[0]
+    assert pt2.equivalence.passed
+
+
+def test_a_module_that_is_wrong_at_a_size_of_one_is_refused() -> None:
+    result = rk.fold(_OneByOne(), IMAGE)
+    graph = result.module
+
+    class Wrong(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = graph(x)
+            return y * 1.01 if x.shape[2] == 1 else y
+
+    verdict = result._get_reference().judge(Wrong().eval())
+    assert verdict.differs
+    assert "of one (" in verdict.reason
