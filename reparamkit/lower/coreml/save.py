@@ -268,7 +268,7 @@ def _judged(
     """The verdict on the probes of the sizes that the package takes.
 
     Raises:
-        UnusableInput: rounding errors are as large as the network's outputs, so that nothing can be told.
+        UnusableInput: as `Recorded.judge`.
     """
     allowed = allowance(reference, precision)
     dtypes = [truth.dtype for truth in reference.records[0].truths]
@@ -284,13 +284,20 @@ def _judged(
     except UnusableInput as error:
         if precision == "float32":
             raise
-        raise UnusableInput(
-            f"whether the network still computes the same in {precision} cannot be told: its own rounding "
-            f"errors there are as large as its outputs ({error}); choose float32, or keep the layers that "
-            "need it in float32"
-        ) from error
+        raise UnusableInput(_drowned(precision, str(error))) from error
+    if precision != "float32" and "noisy" in verdict.untold:
+        why = _drowned(precision, verdict.untold)
+        verdict = replace(verdict, untold=why, reason=why)
     stated = [allowed.stated] if precision == "float16" else []
     return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes))
+
+
+def _drowned(precision: str, why: str) -> str:
+    return (
+        f"whether the network still computes the same in {precision} cannot be told: its own rounding "
+        f"errors there are as large as its outputs ({why}); choose float32, or keep the layers that "
+        "need it in float32"
+    )
 
 
 def _narrowed(recorded: Recorded, sizes: Sequence[Sizes]) -> Recorded:
