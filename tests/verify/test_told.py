@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 import reparamkit as rk
 from reparamkit.verify.compare import compare
 from reparamkit.verify.reference import Reference
+from reparamkit.verify.runners import NamedTensors
+from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
 from tests.verify.nets import Lambda, randomised
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -154,3 +157,28 @@ def test_a_module_that_is_wrong_at_a_size_of_one_is_refused() -> None:
     verdict = result._get_reference().judge(Wrong().eval())
     assert verdict.differs
     assert "of one (" in verdict.reason
+
+
+@pytest.mark.parametrize(("wrong_at", "fewer"), [((3, 1), True), ((16, 16), False)])
+def test_a_file_that_is_wrong_at_other_sizes_only_may_do_with_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_at: tuple[int, int], fewer: bool
+) -> None:
+    """A file that answers otherwise at a height of one gets fixed sizes; one that is wrong is refused."""
+    run = OnnxRuntimeRunner.run
+
+    def spoilt(
+        self: OnnxRuntimeRunner, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]
+    ) -> NamedTensors:
+        found = run(self, args, kwargs)
+        here = (args[0].shape[0], args[0].shape[2]) == wrong_at or args[0].shape[2] == wrong_at[1] == 16
+        return [(name, values * 1.1 if here else values) for name, values in found]
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "run", spoilt)
+    result = rk.fold(_OneByOne(), IMAGE)
+    if not fewer:
+        with pytest.raises(rk.NotEquivalent):
+            result.save(tmp_path / "n.onnx")
+        return
+    (saved,) = result.save(tmp_path / "n.onnx")
+    assert saved.notes[0].startswith("the batch size alone is free, because with more of them free")
+    assert "of one (" in saved.notes[0]
