@@ -61,11 +61,20 @@ class DoubleRunner(TorchRunner):
     def __init__(self, runner: TorchRunner) -> None:
         self.name = runner.name
         self.was_training = False
+        self._runner, self._copy = runner, Twin(runner.module, None, share=True)
         self._twin = Twin(runner.module, torch.float64)
         self.module = self._twin.module
 
     def run(self, args: tuple[object, ...], kwargs: dict[str, object]) -> NamedTensors:
+        # A module may lose something when it is copied; its float64 run is then another network's.
+        _require_same(self._runner.run(args, kwargs), named_outputs(self._copy.run(args, kwargs)))
         return named_outputs(self._twin.run(args, kwargs))
+
+
+def _require_same(own: NamedTensors, copied: NamedTensors) -> None:
+    for (_, left), (_, right) in zip(own, copied, strict=True):
+        if left.shape != right.shape or not torch.equal(left.nan_to_num(), right.nan_to_num()):
+            raise ValueError("a copy of the network computes something else")
 
 
 def in_double(runner: Runner) -> Runner | None:
@@ -170,6 +179,10 @@ class SecondLook:
         assert self.module is not None
         twin = Twin(self.module, torch.float64)
         exact = [tensor for _, tensor in named_outputs(twin.run(*record.probe.inputs()))]
+        copied = Twin(self.module, None, share=True)
+        _require_same(
+            self.runner.run(*record.probe.inputs()), named_outputs(copied.run(*record.probe.inputs()))
+        )
         group = record.probe.group
         wrong = [
             place
@@ -188,7 +201,11 @@ class SecondLook:
         return self._moves(wrong, values, exact, runs, record, budgets, _MOVED)
 
     def _in_own(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
-        own = [tensor for _, tensor in self.runner.run(*record.probe.inputs())]
+        here = self.runner.run(*record.probe.inputs())
+        if self.module is not None:
+            copied = Twin(self.module, None, share=True)
+            _require_same(here, named_outputs(copied.run(*record.probe.inputs())))
+        own = [tensor for _, tensor in here]
         group = record.probe.group
         wrong = [
             place
