@@ -61,6 +61,9 @@ def fold(
         UnusableInput: no inputs, inputs that the model rejects, weights that are not finite numbers.
         CannotCapture: torch.export cannot turn the model into one graph, nor any part that it calls.
         NotEquivalent: the folded network is not the same function (`error.equivalence` has the numbers).
+
+    Where it cannot be told whether it is the same (nothing depends on the input, the network is random), that
+    is what `equivalence` of the result says, and `save` refuses to write it.
     """
     original, inputs, notes = _prepared(model, example_inputs)
     with attributes_kept(original):
@@ -85,7 +88,7 @@ def _fold(
         folded = _assembled(parts, original, inputs, error, notes)
         while verify:
             folded.equivalence, reference = folded._judge(), folded._reference
-            if folded.equivalence.passed or not parts.keep(refused_calls(folded.module)):
+            if not folded.equivalence.differs or not parts.keep(refused_calls(folded.module)):
                 break
             folded = _assembled(parts, original, inputs, error, notes)
             folded._reference = reference
@@ -109,7 +112,7 @@ def _fold(
         _check_inputs(folded._program, original, inputs)
         return folded
     folded.equivalence = folded.equivalence or folded._judge()
-    if not folded.equivalence.passed:
+    if folded.equivalence.differs:
         raise NotEquivalent(
             f"the folded network is {folded.equivalence.summary()}{_otherwise(folded._program)}",
             folded.equivalence,

@@ -102,6 +102,16 @@ MergeOption = Annotated[
 ]
 
 
+UntoldOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-untold",
+        help="Write files of which it cannot be told whether they are right, too (without it: status 2, and "
+        "nothing is written).",
+    ),
+]
+
+
 @app.command()
 def fold(
     source: SourceArgument,
@@ -124,6 +134,7 @@ def fold(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    allow_untold: UntoldOption = False,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
     coreml_sizes: cli_coreml.SizesOption = None,
@@ -178,7 +189,7 @@ def fold(
             cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
-            folded.save(*paths, coreml=package)
+            folded.save(*paths, coreml=package, allow_untold=allow_untold)
     _tell(opened.name, folded, json_file)
 
 

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 
 def save_as_package(
-    folded: Folded, path: Path, options: CoreMlOptions | None, before_it_appears: Callable[[], object]
+    folded: Folded,
+    path: Path,
+    options: CoreMlOptions | None,
+    before_it_appears: Callable[[], object],
+    *,
+    allow_untold: bool = False,
 ) -> Saved:
     """Write a folded network as an `.mlpackage`; errors as for `save_coreml`."""
     options = options or CoreMlOptions()
     subject: Subject = FoldedNetwork(folded)
     if options.image is not None:
         subject = behind_an_image(folded, options.image)
-    saved = save_coreml(subject, path, options, before_it_appears=before_it_appears)
+    saved = save_coreml(
+        subject, path, options, before_it_appears=before_it_appears, allow_untold=allow_untold
+    )
     return replace(saved, notes=(*folded._notes_on_sizes, *saved.notes))

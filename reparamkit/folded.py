@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
-from reparamkit.errors import CannotCapture, CannotWrite
+from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
@@ -96,7 +96,9 @@ class Folded:
         return f"<Folded: {'; '.join(str(self).splitlines())}>"
 
     @undisturbed()
-    def save(self, *paths: str | Path, coreml: CoreMlOptions | None = None) -> list[Saved]:
+    def save(
+        self, *paths: str | Path, coreml: CoreMlOptions | None = None, allow_untold: bool = False
+    ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
         These are .onnx, .mlpackage (Core ML), .pt2 and .pt.
@@ -109,10 +111,13 @@ class Folded:
         Args:
             coreml: what an .mlpackage is to be; by default for iOS 17, in float32, with the sizes free that
                 are free in the folded network.
+            allow_untold: write files of which it cannot be told whether they compute what the original does
+                (their `equivalence` says so and why), too.
 
         Raises:
-            UnusableInput: an unknown suffix, a missing folder, a full disk, options that do not fit the
-                network, a network that the format cannot express; an old file there is untouched.
+            UnusableInput: it cannot be told whether a file computes what the original does; an unknown
+                suffix, a missing folder, a full disk, options that do not fit the network, a network that the
+                format cannot express. An old file there is untouched.
             CannotCapture: an exported format for a network that cannot be exported as a whole.
             MissingExtra: a package for that format is not installed.
             NotEquivalent: the file does not compute what the original does; nothing was written.
@@ -129,13 +134,23 @@ class Folded:
                 if Path(paths[i]).suffix == ".mlpackage":
                     from reparamkit.coreml import save_as_package
 
-                    done.append(save_as_package(self, Path(paths[i]), coreml, following))
+                    done.append(
+                        save_as_package(self, Path(paths[i]), coreml, following, allow_untold=allow_untold)
+                    )
                     return
                 if Path(paths[i]).suffix == ".pt":
                     reference = self._get_reference()
-                    done.append(lower_save(self.module, paths[i], reference, before_it_appears=following))
+                    done.append(
+                        lower_save(
+                            self.module,
+                            paths[i],
+                            reference,
+                            before_it_appears=following,
+                            allow_untold=allow_untold,
+                        )
+                    )
                     return
-                done.append(self._save_exported(paths[i], following))
+                done.append(self._save_exported(paths[i], following, allow_untold))
 
         with attributes_kept(self._original, self.module):
             save_from(0)
@@ -143,10 +158,16 @@ class Folded:
         self.saved += done
         return done
 
-    def _save_exported(self, path: str | Path, following: Callable[[], object]) -> Saved:
+    def _save_exported(self, path: str | Path, following: Callable[[], object], allow_untold: bool) -> Saved:
         """With the sizes free that may be, or as many of them as the format can express."""
         if not isinstance(self._program, Program):
-            return lower_save(self._export, path, self._get_reference(), before_it_appears=following)
+            return lower_save(
+                self._export,
+                path,
+                self._get_reference(),
+                before_it_appears=following,
+                allow_untold=allow_untold,
+            )
         unguarded = Path(path).suffix == ".onnx"
         notes = self._notes_on_sizes if unguarded else []
         free = without(self._program, self._settled) if unguarded else self._program.axes
@@ -165,9 +186,9 @@ class Folded:
             made = self._export if all_free else partial(self._exported_with, axes)
             reference = self._get_reference() if all_free else Reference(self._original, *self._inputs)
             try:
-                saved = lower_save(made, path, reference, before_it_appears=passed)
-            except (CannotWrite, CannotCapture) as reason:
-                if written or number == len(tries):
+                saved = lower_save(made, path, reference, before_it_appears=passed, allow_untold=allow_untold)
+            except (CannotWrite, CannotCapture, NotEquivalent) as reason:
+                if written or number == len(tries) or not _may_do_with_fewer(reason, reference):
                     raise
                 left = "the batch size alone is free" if tries[number] else "the sizes are the example's"
                 notes = [*notes, f"{left}, because with more of them free {reason}"]
@@ -236,6 +257,17 @@ class Folded:
 
     def _judge(self) -> Equivalence:
         return self._get_reference().judge(self.module)
+
+
+def _may_do_with_fewer(reason: Exception, reference: Reference) -> bool:
+    """Whether a file with fewer free sizes may be right: one that is wrong is so at other sizes only."""
+    if not isinstance(reason, NotEquivalent):
+        return True
+    if reason.equivalence is None:
+        return False
+    failed = {entry.probe for entry in reason.equivalence.outputs if not entry.passed}
+    failed |= {*reason.equivalence.broken_probes}
+    return all(record.probe.sizes for record in reference.records if record.probe.name in failed)
 
 
 def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:

@@ -117,8 +117,8 @@ def test_different(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Nan", "every output is empty, not a number"),
-        ("Empty", "every output is empty, not a number"),
+        ("Nan", "is NaN or infinite everywhere, on every probe"),
+        ("Empty", "is empty on every probe"),
         ("Constant", "does not depend on the input"),
         ("saturated", "is saturated"),
     ],

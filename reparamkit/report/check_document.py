@@ -37,6 +37,7 @@ class Probe(TypedDict):
     passed: bool
     sizes: dict[str, int]
     failure: str
+    set_aside: str
 
 
 class Metrics(TypedDict):
@@ -54,6 +55,7 @@ class Worst(TypedDict):
     """The element with the largest error."""
 
     index: list[int]
+    channel: list[int] | None
     reference: Number
     candidate: Number
 

@@ -71,9 +71,9 @@ def _message(output: Output, entry: Entry) -> str:
     where = f"output {output['name']}{place(entry['worst'])} on the probe {entry['probe']!r}"
     if entry["failures"]:
         return f"{where}: {'; '.join(entry['failures'])}"
-    return (
-        f"{where}: an error of {number(entry['error'])} of its scale, {number(entry['allowed'])} is allowed"
-    )
+    channel = entry["worst"]["channel"]
+    whose = f"the scale of channel {channel[1]} along axis {channel[0]}" if channel else "its scale"
+    return f"{where}: an error of {number(entry['error'])} of {whose}, {number(entry['allowed'])} is allowed"
 
 
 def _figures(output: Output, entry: Entry) -> str:

@@ -7,7 +7,9 @@ the user's to mend, and is named.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from reparamkit.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.verify.layout import permuted_shape
 from reparamkit.verify.oracle import first_line
 from reparamkit.verify.runners.base import BoundsSizes, InputSpec, NamedTensors
+from reparamkit.verify.second_look import in_double
 from reparamkit.verify.subjects import Subject
 
 
@@ -51,6 +54,15 @@ class Adapted:
     def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
         """The candidate's outputs for inputs in the reference's form."""
         return self._candidate.runner.run(*self.converted(args, kwargs))
+
+    def in_double(self) -> Adapted | None:
+        """The same candidate running in float64 throughout; None where it has no such run."""
+        double = in_double(self._candidate.runner)
+        if double is None:
+            return None
+        adapted = copy.copy(self)
+        adapted._candidate = replace(self._candidate, runner=double)
+        return adapted
 
     def spec_of(self, index: int) -> InputSpec | None:
         """What the candidate says of the input that gets the reference's tensor at this flat index."""

@@ -37,6 +37,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from reparamkit.verify.channels import noise_between
 from reparamkit.verify.criteria import Criteria
 from reparamkit.verify.judge import Rule
 from reparamkit.verify.measure import as_real
@@ -106,8 +107,8 @@ def weights_allowance(recorded: Recorded, precision: str) -> Allowance | None:
 def criteria_rule(criteria: Criteria) -> Rule:
     """The user's limits as a rule: on every probe, for every output that they say something about."""
 
-    def rule(probe: Probe, metrics: Metrics) -> tuple[str, ...] | None:
-        return criteria.broken(metrics) if criteria.applies(metrics) else None
+    def rule(probe: Probe, metrics: Metrics, growth: float) -> tuple[str, ...] | None:
+        return criteria.broken(metrics, growth) if criteria.applies(metrics) else None
 
     return rule
 
@@ -116,7 +117,7 @@ def _quantised_rule(recorded: Recorded) -> tuple[Rule, str]:
     own = [record.probe for record in recorded.records if record.probe.fixed]
     groups = GIVEN if own else GIVEN | {NORMAL}
 
-    def rule(probe: Probe, metrics: Metrics) -> tuple[str, ...] | None:
+    def rule(probe: Probe, metrics: Metrics, growth: float) -> tuple[str, ...] | None:
         return QUANTISED.broken(metrics) if probe.group in groups and not probe.sizes else None
 
     return rule, "the given inputs" if own else "the example and normal values"
@@ -156,7 +157,9 @@ def _at_precision(
         if record.probe.group not in GIVEN and any(truth.scale > limit for truth in record.truths)
     ]
     kept = [
-        replace(record, truths=tuple(replace(truth, noise=truth.noise * ratio) for truth in record.truths))
+        replace(
+            record, truths=tuple(truth.with_noise(truth.rounding.times(ratio)) for truth in record.truths)
+        )
         for record in recorded.records
         if record.probe.name not in left_out
     ]
@@ -189,7 +192,5 @@ def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Reco
         finite = truth.values.isfinite()
         if not bool(values[finite].isfinite().all()):
             return None
-        moved = (values.double() - truth.values)[finite].abs()
-        noise = float(moved.max()) if moved.numel() else 0.0
-        truths.append(replace(truth, noise=max(truth.noise, noise)))
+        truths.append(truth.with_noise(truth.rounding.joined(noise_between(values, truth.values))))
     return replace(record, truths=tuple(truths))

@@ -31,11 +31,11 @@ from reparamkit.verify.comparison import (
 )
 from reparamkit.verify.criteria import Criteria
 from reparamkit.verify.described import Described
-from reparamkit.verify.evidence import blind_outputs
 from reparamkit.verify.judge import describe
 from reparamkit.verify.listed import listed_probes
 from reparamkit.verify.locate import Location, locate
 from reparamkit.verify.probes import Probe, size_probes, thorough_probes
+from reparamkit.verify.rebuilt import drawn_anew
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.reference import Reference, inputs_accepted_by
 from reparamkit.verify.runners import EVALUATE, TorchRunner
@@ -172,6 +172,10 @@ def _compare(
     say(f"running {theirs.label}")
     allowed = _allowed(recorded, sides, asked.criteria)
     comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    if comparison.status == DIFFERENT:
+        anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
+        if anew:
+            comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
         say(f"looking for the place where {theirs.label} first differs")
         comparison = replace(comparison, location=_location(recorded, ours, adapted, comparison.equivalence))
@@ -265,15 +269,15 @@ def _judged(
             verdict = judge_stored(exact, exact.recorded, again, verdict)
     except UnusableInput as error:
         return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
-    blind = blind_outputs(records, verdict, allowed.recorded.budgets().resolution)
-    status, reason = _status(verdict, blind, [truth.name for truth in records[0].truths])
+    status, reason = _status(verdict)
     return replace(
         facts,
         status=status,
         reason=reason,
         equivalence=verdict,
         probes=tuple(_probe_fact(record.probe, verdict) for record in records),
-        blind=blind,
+        blind=verdict.blind,
+        inputs_hash=_hash(recorded),
         notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
     )
 
@@ -284,23 +288,20 @@ def _location(recorded: Recorded, ours: Subject | None, candidate: Adapted, verd
     return locate(recorded, ours.runner, candidate, candidate.candidate.precision, verdict)
 
 
-def _status(verdict: Equivalence, blind: dict[str, str], names: list[str]) -> tuple[str, str]:
+def _status(verdict: Equivalence) -> tuple[str, str]:
+    if verdict.untold:
+        return CANNOT_TELL, verdict.untold
     if not verdict.passed:
         # Where not one output could be held against the reference's, the two do not fit together.
         return (DIFFERENT if verdict.outputs else CANNOT_TELL), verdict.reason
-    said = "; ".join(f"output {name!r} {why}" for name, why in blind.items())
-    if len(blind) == len(names):
-        return CANNOT_TELL, f"nothing was compared that could differ: {said}"
-    unknown = {name: why for name, why in blind.items() if "NaN" in why or "noisy" in why or "judged" in why}
-    if unknown:
-        return CANNOT_TELL, "; ".join(f"output {name!r} {why}" for name, why in unknown.items())
     return SAME, ""
 
 
 def _probe_fact(probe: Probe, verdict: Equivalence) -> ProbeFact:
     entries = [entry for entry in verdict.outputs if entry.probe == probe.name and not entry.passed]
     failure = verdict.broken_probes.get(probe.name, "") or "; ".join(map(describe, entries))
-    return ProbeFact(probe.name, probe.group, not failure, dict(probe.sizes), failure)
+    aside = verdict.set_aside.get(probe.name, "")
+    return ProbeFact(probe.name, probe.group, not failure, dict(probe.sizes), failure, aside)
 
 
 def _hash(recorded: Recorded) -> str:

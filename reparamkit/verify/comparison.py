@@ -36,13 +36,17 @@ class InputFact:
 
 @dataclass(frozen=True)
 class ProbeFact:
-    """One probe: its name, its group, and whether the candidate passed on every output of it."""
+    """One probe: its name, its group, and whether the candidate passed on every output of it.
+
+    One that was set aside counts as passed, and `set_aside` says why it was not judged.
+    """
 
     name: str
     group: str
     passed: bool
     sizes: dict[str, int] = field(default_factory=dict)
     failure: str = ""
+    set_aside: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ class Comparison:
             return self.status
         error = f"at worst an error of {worst.e1:.1e} of the output's scale"
         limit = f", where {worst.budget:.1e} is allowed" if worst.failures is None and worst.judged else ""
-        return f"{self.status}: {error}{limit} ({len(self.probes)} probes, seed {self.seed})"
+        aside = sum(bool(probe.set_aside) for probe in self.probes)
+        counted = f"{len(self.probes)} probes{f', {aside} of them set aside' if aside else ''}"
+        return f"{self.status}: {error}{limit} ({counted}, seed {self.seed})"
 
     def as_dict(self, command: str = "") -> dict[str, Any]:
         """The comparison as plain JSON, as `reparamkit/report/schemas/check-1.schema.json` describes it.
@@ -165,6 +171,7 @@ def _entry(entry: OutputError) -> dict[str, Any]:
         },
         "worst": {
             "index": list(entry.index),
+            "channel": list(entry.channel) if entry.channel is not None else None,
             "reference": json_number(entry.reference_value),
             "candidate": json_number(entry.candidate_value),
         },

@@ -1,4 +1,14 @@
-"""Limits that the user sets instead of the error budget: each one given must hold on every probe."""
+"""Limits that the user sets instead of the error budget: each one given must hold on every probe.
+
+`atol` is in the units of the output, so whoever writes it down has outputs of the usual size in mind. It
+holds as it stands wherever the output is as large as on normal values or smaller. On probes that make it
+larger (`large` feeds values 32 times as large) it grows as the output's scale does: with S the largest
+magnitude of the output over a group of probes,
+
+    max |z − y64|  ≤  atol · max(1, S of the group / S of the normal values)
+
+The other limits are relative, and hold as they stand.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +24,7 @@ class Criteria:
     """Limits on the measures of `reparamkit.verify.metrics`; None where there is none.
 
     Attributes:
-        atol: largest `max_abs`, in the output's units.
+        atol: largest `max_abs`, in the output's units, where the output is of its usual size (see above).
         rtol: largest `max_rel`.
         psnr: smallest PSNR, in dB.
         cosine: smallest cosine similarity.
@@ -63,12 +73,19 @@ class Criteria:
         others = any(limit is not None for limit in (self.atol, self.rtol, self.psnr, self.cosine))
         return others or (self.top1 is not None and metrics.top1 is not None)
 
-    def broken(self, metrics: Metrics) -> tuple[str, ...]:
-        """The limits that these measures do not meet, each with the figure that it met."""
+    def broken(self, metrics: Metrics, growth: float = 1.0) -> tuple[str, ...]:
+        """The limits that these measures do not meet, each with the figure that it met.
+
+        Args:
+            growth: how many times larger the output is on such probes than on normal values, at least 1.
+        """
         found = []
         # `not <=` rather than `>`: a measure that is NaN meets nothing.
-        if self.atol is not None and not metrics.max_abs <= self.atol:
-            found.append(f"max abs is {metrics.max_abs:.3g}, allowed {self.atol:g}")
+        if self.atol is not None and not metrics.max_abs <= self.atol * growth:
+            scaled = (
+                f" ({self.atol:g} times {growth:.3g}, by which the output is larger)" if growth > 1 else ""
+            )
+            found.append(f"max abs is {metrics.max_abs:.3g}, allowed {self.atol * growth:g}{scaled}")
         if self.rtol is not None and not metrics.max_rel <= self.rtol:
             found.append(f"max rel is {metrics.max_rel:.3g}, allowed {self.rtol:g}")
         if self.psnr is not None and not metrics.psnr >= self.psnr:

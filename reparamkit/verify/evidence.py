@@ -7,33 +7,39 @@ is), or when the reference's own rounding error is so large that any candidate w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from reparamkit.verify.record import Record
-from reparamkit.verify.verdict import Equivalence
+from reparamkit.verify.record import Record, Truth
+from reparamkit.verify.verdict import OutputError
 
 _RAIL = 1e-6
+_HINDRANCES = ("NaN", "noisy", "judged", "a tie everywhere")
 
 
-def blind_outputs(records: Sequence[Record], verdict: Equivalence, resolution: float) -> dict[str, str]:
+def blind_outputs(
+    records: Sequence[Record], judged: Sequence[OutputError], constant: Collection[str], resolution: float
+) -> dict[str, str]:
     """Output -> why it is no evidence, for those that are none.
 
     Args:
         records: the reference on each probe.
-        verdict: that of the candidate, whose `constant_outputs` and budgets count.
+        judged: the candidate's errors.
+        constant: the outputs that no probe changes.
         resolution: the budget above which an output says nothing.
     """
     found: dict[str, str] = {}
     for place, truth in enumerate(records[0].truths):
         values = [record.truths[place].values for record in records]
-        entries = [entry for entry in verdict.outputs if entry.output == truth.name and entry.judged]
+        entries = [entry for entry in judged if entry.output == truth.name and entry.judged]
         if not any(each.numel() for each in values):
             found[truth.name] = "is empty on every probe"
         elif not any(record.truths[place].finite for record in records):
             found[truth.name] = "is NaN or infinite everywhere, on every probe"
-        elif truth.name in verdict.constant_outputs:
+        elif _all_tied([record.truths[place] for record in records]):
+            found[truth.name] = "is a tie everywhere: rounding decides every element"
+        elif truth.name in constant:
             found[truth.name] = "does not depend on the input: no probe changes it"
         elif _saturated(values):
             found[truth.name] = "is saturated: every element is at one of its ends (0 or 1, -1 or 1)"
@@ -45,6 +51,28 @@ def blind_outputs(records: Sequence[Record], verdict: Equivalence, resolution: f
         elif not entries:
             found[truth.name] = "is not judged by any of the limits given"
     return found
+
+
+def untold(blind: Mapping[str, str], names: Sequence[str]) -> str:
+    """Why nothing that was compared tells the two apart, from `blind_outputs`; empty where something does.
+
+    An output that does not depend on the input, is empty or is saturated is no hindrance where there are
+    others. One that is not a number, drowns in noise or is not judged might be wrong unseen.
+    """
+    said = "; ".join(f"output {name!r} {why}" for name, why in blind.items())
+    if not names:
+        return "the reference has no outputs"
+    if len(blind) == len(names):
+        return f"nothing was compared that could differ: {said}"
+    unknown = {name: why for name, why in blind.items() if any(word in why for word in _HINDRANCES)}
+    return "; ".join(f"output {name!r} {why}" for name, why in unknown.items())
+
+
+def _all_tied(truths: Sequence[Truth]) -> bool:
+    with_elements = [truth for truth in truths if truth.values.numel()]
+    return bool(with_elements) and all(
+        truth.undecided is not None and bool(truth.undecided.all()) for truth in with_elements
+    )
 
 
 def _saturated(values: Sequence[torch.Tensor]) -> bool:

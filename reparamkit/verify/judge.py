@@ -3,70 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from reparamkit.errors import UnusableInput
+from reparamkit.verify.budgets import Budgets, relative
+from reparamkit.verify.channels import worst_channel
+from reparamkit.verify.dtypes import other_type
+from reparamkit.verify.evidence import blind_outputs, untold
 from reparamkit.verify.layout import in_words
 from reparamkit.verify.measure import as_real, deviation, value_at
 from reparamkit.verify.metrics import Metrics, measure
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.probes import NORMAL, Probe
+from reparamkit.verify.probes import Probe
 from reparamkit.verify.record import Record, Truth, listed
 from reparamkit.verify.runners import NamedTensors, Runner
 from reparamkit.verify.verdict import Equivalence, OutputError, exceeds
 
+Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
+"""The limits, in words, that an output's measures break under a probe; None where there is nothing to say.
 
-class Budgets:
-    """What each output may be off by, per group of probes: the formula of `reparamkit.verify.reference`.
-
-    `factor` and `floor` are the 4 and the few ulp in it, `enough` the number of elements from which a
-    group has a scale and a noise of its own, `resolution` the budget above which an output says nothing.
-    """
-
-    def __init__(
-        self, records: Sequence[Record], factor: float, floor: float, enough: int, resolution: float
-    ) -> None:
-        self.floor = floor
-        self.factor = factor
-        self.resolution = resolution
-        self._enough = enough
-        self._noise: dict[tuple[int, str], float] = {}
-        self._scale: dict[tuple[int, str], float] = {}
-        self._finite: dict[tuple[int, str], int] = {}
-        for record in records:
-            for place, truth in enumerate(record.truths):
-                key = (place, record.probe.group)
-                self._noise[key] = max(self._noise.get(key, 0.0), truth.noise)
-                self._scale[key] = max(self._scale.get(key, 0.0), truth.scale)
-                self._finite[key] = self._finite.get(key, 0) + truth.finite
-
-    def scale(self, place: int, group: str) -> float:
-        """S of the output at this place, in its own units."""
-        own = self._scale.get((place, group), 0.0)
-        if self._finite.get((place, group), 0) < self._enough:
-            return max(own, self._scale.get((place, NORMAL), 0.0))
-        return own
-
-    def noise(self, place: int, group: str) -> float:
-        """E0 of the output at this place, relative to `scale`."""
-        scale = self.scale(place, group)
-        normal = relative(self._noise.get((place, NORMAL), 0.0), self._scale.get((place, NORMAL), 0.0))
-        own = relative(self._noise.get((place, group), 0.0), scale)
-        return max(own, normal if math.isfinite(normal) else 0.0)
-
-    def budget(self, place: int, group: str) -> float:
-        """What E1 may be."""
-        return self.factor * self.noise(place, group) + self.floor
+The number says how many times larger the output is on such probes than on normal values, at least 1.
+"""
 
 
-Rule = Callable[[Probe, Metrics], tuple[str, ...] | None]
-"""The limits, in words, that an output's measures break under a probe; None where there is nothing to say."""
-
-
-class _Different(Exception):
+class Incomparable(Exception):
     """The candidate is different in a way that has no number."""
 
 
@@ -89,35 +52,60 @@ def judge(
         measured: fill in the entries' `metrics`; a rule does so too.
         same_dtypes: an output of another floating-point (or integer) type is a difference.
 
+    Returns:
+        The verdict; `untold` says why it is none.
+
     Raises:
-        UnusableInput: the candidate takes other inputs than the reference, or nothing could be compared.
+        UnusableInput: the candidate takes other inputs than the reference.
     """
     entries: list[OutputError] = []
     broken: dict[str, str] = {}
-    compared = 0
+    told: dict[str, None] = {}
     for record in records:
         try:
-            found = _outputs(runner, record, structured, same_dtypes)
-        except _Different as difference:
+            found = _outputs(runner, record, structured, same_dtypes, told)
+        except Incomparable as difference:
             broken[record.probe.name] = str(difference)
             continue
         for place, (truth, values) in enumerate(zip(record.truths, found, strict=True)):
-            entry, evidence = _compare(record, place, truth, values, budgets, rule, measured)
+            entry = _compare(record, place, truth, values, budgets, rule, measured)
+            if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
+                differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
+                entry = replace(entry, failures=(said, *(entry.failures or ()))) if differs else entry
             entries.append(entry)
-            compared += evidence
+    return conclude(records, budgets, entries, broken, notes=told)
+
+
+def conclude(
+    records: Sequence[Record],
+    budgets: Budgets,
+    entries: Sequence[OutputError],
+    broken: Mapping[str, str],
+    *,
+    set_aside: Mapping[str, str] | None = None,
+    notes: Iterable[str] = (),
+) -> Equivalence:
+    """The verdict that these errors amount to.
+
+    Args:
+        entries: one per output and probe on which it could be compared.
+        broken: probe -> why nothing could be compared on it.
+        set_aside: probe -> why it is no evidence; its errors are only reported.
+        notes: what else to say.
+    """
+    aside = set_aside or {}
+    entries = [replace(each, judged=False) if each.probe in aside else each for each in entries]
+    broken = {probe: why for probe, why in broken.items() if probe not in aside}
     reasons = list(broken.values())
     constant = _constant_outputs(records, budgets)
     worst = max(entries, key=exceeds, default=None)
     if worst is not None and not worst.passed:
         reasons.append(describe(worst))
-    if not reasons and not compared:
-        raise UnusableInput(
-            "cannot tell whether the two are the same: every output is empty, not a number, or so noisy in "
-            "the reference itself that a comparison means nothing"
-        )
     numberless = bool(reasons) and (worst is None or worst.passed)
+    blind = blind_outputs(records, entries, constant, budgets.resolution)
+    cannot = "" if reasons else untold(blind, [truth.name for truth in records[0].truths])
     return Equivalence(
-        passed=not reasons,
+        passed=not reasons and not cannot,
         e0=worst.e0 if worst else None,
         e1=math.inf if numberless or worst is None else worst.e1,
         floor=budgets.floor,
@@ -125,18 +113,14 @@ def judge(
         oracle="float64",
         outputs=tuple(entries),
         seed=0,
-        notes=tuple(_notes(records, budgets, constant)),
-        reason=reasons[-1] if worst is not None and not worst.passed else "".join(reasons[:1]),
+        notes=(*notes, *_notes(records, budgets, constant), *_aside(records, aside)),
+        reason=cannot or (reasons[-1] if worst is not None and not worst.passed else "".join(reasons[:1])),
         constant_outputs=tuple(constant),
-        broken_probes=broken,
+        broken_probes=dict(broken),
+        untold=cannot,
+        blind=blind,
+        set_aside=dict(aside),
     )
-
-
-def relative(error: float, scale: float) -> float:
-    """`error / scale`, where no error on a scale of zero is 0 and any other is infinite."""
-    if scale > 0:
-        return error / scale
-    return math.inf if error > 0 else 0.0
 
 
 def describe(entry: OutputError) -> str:
@@ -149,34 +133,42 @@ def describe(entry: OutputError) -> str:
         )
     if entry.failures:
         limits = "; ".join(entry.failures)
+        if limits.startswith("output "):
+            return f"{limits}, on the probe {entry.probe!r}"
         return f"output {entry.output!r} on the probe {entry.probe!r}: {limits}{entry.hint}"
+    whose = "the output's scale"
+    if entry.channel is not None:
+        whose = f"the scale of channel {entry.channel[1]} along axis {entry.channel[0]} ({entry.scale:.3g})"
     return (
         f"output {entry.output!r}{where} is {entry.candidate_value:.9g} and should be "
         f"{entry.reference_value:.9g} on the probe {entry.probe!r}: "
-        f"an error of {entry.e1:.2e} of the output's scale, where {entry.budget:.2e} is allowed"
+        f"an error of {entry.e1:.2e} of {whose}, where {entry.budget:.2e} is allowed"
         f"{entry.hint}"
     )
 
 
-def _outputs(runner: Runner, record: Record, structured: bool, same_dtypes: bool) -> list[torch.Tensor]:
-    """The candidate's outputs in the reference's order."""
+def _outputs(
+    runner: Runner, record: Record, structured: bool, same_dtypes: bool, told: dict[str, None]
+) -> list[torch.Tensor]:
+    """The candidate's outputs in the reference's order; other types that are no difference go into `told`."""
     probe = record.probe.name
     try:
         found = runner.run(*record.probe.inputs())
     except UnusableInput:
         raise
     except Exception as error:
-        raise _Different(f"the candidate fails on the probe {probe!r}: {first_line(error)}") from error
-    ordered = _matched(found, record, structured and runner.structured)
+        raise Incomparable(f"the candidate fails on the probe {probe!r}: {first_line(error)}") from error
+    ordered = in_order(found, record, structured=structured and runner.structured)
     for truth, values in zip(record.truths, ordered, strict=True):
-        if not (values.dtype is truth.dtype or (not same_dtypes and _alike(values.dtype, truth.dtype))):
-            raise _Different(
-                f"output {truth.name!r} is {_short(values.dtype)} in the candidate and "
-                f"{_short(truth.dtype)} in the reference"
-            )
+        if values.dtype is not truth.dtype:
+            differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
+            if same_dtypes or (differs and not _both_exact(values.dtype, truth.dtype)):
+                raise Incomparable(said)
+            if not differs:
+                told[said] = None
         shape = as_real(values).shape
         if shape != truth.values.shape:
-            raise _Different(
+            raise Incomparable(
                 f"output {truth.name!r} has the shape {tuple(shape)} in the candidate and "
                 f"{tuple(truth.values.shape)} in the reference, on the probe {probe!r}"
                 f"{in_words(as_real(values), truth.values)}"
@@ -184,19 +176,23 @@ def _outputs(runner: Runner, record: Record, structured: bool, same_dtypes: bool
     return ordered
 
 
-def _alike(left: torch.dtype, right: torch.dtype) -> bool:
-    """Whether both are floating point, or complex, or integers."""
-    kinds = [(dtype.is_floating_point, dtype.is_complex, dtype is torch.bool) for dtype in (left, right)]
-    return kinds[0] == kinds[1]
+def _both_exact(left: torch.dtype, right: torch.dtype) -> bool:
+    """Whether both are integers or booleans, so that values can be held against each other."""
+    return not any(dtype.is_floating_point or dtype.is_complex for dtype in (left, right))
 
 
-def _matched(found: NamedTensors, record: Record, by_structure: bool) -> list[torch.Tensor]:
+def in_order(found: NamedTensors, record: Record, *, structured: bool) -> list[torch.Tensor]:
+    """A candidate's outputs in the reference's order.
+
+    Raises:
+        Incomparable: there are more or fewer, or with `structured` they have other names.
+    """
     names = [truth.name for truth in record.truths]
     by_name = dict(found)
     if set(by_name) == set(names) and len(found) == len(names):
         return [by_name[name] for name in names]
-    if by_structure or len(found) != len(names):
-        raise _Different(
+    if structured or len(found) != len(names):
+        raise Incomparable(
             f"the outputs are {listed([name for name, _ in found])} in the candidate and "
             f"{listed(names)} in the reference"
         )
@@ -211,8 +207,8 @@ def _compare(
     budgets: Budgets,
     rule: Rule | None,
     measured: bool,
-) -> tuple[OutputError, int]:
-    """One output under one probe, and how many of its elements are evidence."""
+) -> OutputError:
+    """One output under one probe."""
     values = as_real(values)
     group = record.probe.group
     found = deviation(values, truth.values, truth.undecided)
@@ -230,16 +226,14 @@ def _compare(
             )
     failures = None
     if found.conflict is not None:
-        e0, e1, budget, evidence = budgets.noise(place, group), math.inf, budgets.budget(place, group), 1
+        e0, e1, budget = budgets.noise(place, group), math.inf, budgets.budget(place, group)
     elif floating:
         e0, e1 = budgets.noise(place, group), relative(found.max_abs, scale)
         budget = budgets.budget(place, group)
-        evidence = found.compared if rule is not None or budget <= budgets.resolution else 0
     else:
         e0, e1, budget = 0.0, found.differing / max(truth.values.numel(), 1), 0.0
-        evidence = found.compared
     if rule is not None and metrics is not None:
-        failures = rule(record.probe, metrics)
+        failures = rule(record.probe, metrics, budgets.growth(place, group) if floating else 1.0)
     judged = rule is None or failures is not None
     if found.conflict is not None:
         judged, failures = (
@@ -261,9 +255,23 @@ def _compare(
         failures=failures,
         judged=judged,
     )
+    if floating and rule is None and entry.passed and budget <= budgets.resolution:
+        worst = worst_channel(values, truth.values, budgets.channels(place, group))
+        if worst is not None:
+            entry = replace(
+                entry,
+                e1=relative(worst.error, worst.scale),
+                max_abs=worst.error,
+                scale=worst.scale,
+                index=worst.index,
+                reference_value=value_at(truth.values, worst.index),
+                candidate_value=value_at(values, worst.index),
+                budget=relative(worst.allowed, worst.scale),
+                channel=(worst.axis, worst.channel),
+            )
     if not entry.passed and floating:
         entry = replace(entry, hint=in_words(values, truth.values))
-    return entry, evidence if judged else 0
+    return entry
 
 
 def _constant_outputs(records: Sequence[Record], budgets: Budgets) -> list[str]:
@@ -318,5 +326,11 @@ def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> 
     return notes
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _aside(records: Sequence[Record], aside: Mapping[str, str]) -> list[str]:
+    if not aside:
+        return []
+    named = "; ".join(f"{probe}: {why}" for probe, why in aside.items())
+    return [
+        f"{len(aside)} of {len(records)} probes were set aside, because what differs there is rounding that "
+        f"the network itself blows up, such as a tie or a saturation ({named})"
+    ]

@@ -16,22 +16,25 @@ from reparamkit.inputs import Args, Kwargs, map_tensors
 _JITTER_ULPS = 4.0
 
 
-def jitter(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each element times 1 + u, u uniform within 4 units in the last place; integers as they are."""
+def jitter(tensor: torch.Tensor, generator: torch.Generator, size: float | None = None) -> torch.Tensor:
+    """Each element times 1 + u, u uniform within `size`; integers as they are.
+
+    By default that is 4 units in the last place of the tensor's own type.
+    """
     if not tensor.is_floating_point():
         return tensor
-    size = _JITTER_ULPS * torch.finfo(tensor.dtype).eps
+    size = _JITTER_ULPS * torch.finfo(tensor.dtype).eps if size is None else size
     noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
     exact = tensor.detach().to("cpu", torch.float64) * (1 + size * noise)
     return exact.to(device=tensor.device, dtype=tensor.dtype)
 
 
-def jitter_parameters(module: nn.Module, seed: int) -> None:
-    """Jitter every floating-point parameter and buffer in place."""
+def jitter_parameters(module: nn.Module, seed: int, size: float | None = None) -> None:
+    """Jitter every floating-point parameter and buffer in place; `size` as in `jitter`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.copy_(jitter(tensor, generator))
+            tensor.copy_(jitter(tensor, generator, size))
 
 
 def jittered_inputs(args: Args, kwargs: Kwargs, seed: int) -> tuple[Args, Kwargs]:

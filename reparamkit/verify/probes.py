@@ -26,7 +26,7 @@ invented value may be outside a vocabulary. Booleans stay as they are. An input 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -40,6 +40,7 @@ from reparamkit.verify.sizes import (
     Sizes,
     example_sizes,
     other_sizes,
+    special_sizes,
     thorough_sizes,
 )
 
@@ -178,8 +179,32 @@ def size_probes(
     tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
     sizes = example_sizes(tensors, dynamic_axes)
     batch = {axes[0] for axes in dynamic_axes.values() if 0 in axes}
+    kinds_of_size = thorough_sizes(sizes, batch, ranges)
+    tried = [proposals[0] for proposals in kinds_of_size.values()]
+    for kind, proposals in special_sizes(sizes, ranges).items():
+        if proposals[0] not in tried:
+            kinds_of_size[kind] = proposals
+    return _of_sizes(kinds_of_size, args, kwargs, seed, dynamic_axes, kinds)
+
+
+def special_size_probes(
+    args: Args, kwargs: Kwargs, *, seed: int, dynamic_axes: DynamicAxes, ranges: Ranges | None = None
+) -> dict[str, list[Probe]]:
+    """Normal probes at sizes of one and at equal sizes, as `size_probes` gives them."""
+    sizes = example_sizes([tensor for _, tensor in tensor_leaves(args, kwargs)], dynamic_axes)
+    return _of_sizes(special_sizes(sizes, ranges), args, kwargs, seed, dynamic_axes, None)
+
+
+def _of_sizes(
+    proposed: Mapping[str, Sequence[Sizes]],
+    args: Args,
+    kwargs: Kwargs,
+    seed: int,
+    dynamic_axes: DynamicAxes,
+    kinds: Mapping[int, Kind] | None,
+) -> dict[str, list[Probe]]:
     found: dict[str, list[Probe]] = {}
-    for kind, proposals in thorough_sizes(sizes, batch, ranges).items():
+    for kind, proposals in proposed.items():
         found[kind] = []
         for proposal in proposals:
             described = ", ".join(f"{symbol}={size}" for symbol, size in proposal.items())

@@ -11,18 +11,21 @@ Three ways to know what the reference's rounding noise is, in order of preferenc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
-from reparamkit.verify.measure import as_real, deviation, magnitude
+from reparamkit.verify.channels import Noise, PerAxis, noise_between, peaks
+from reparamkit.verify.measure import as_real, magnitude
 from reparamkit.verify.noise import jitter_parameters, jittered_inputs
 from reparamkit.verify.oracle import Twin, first_line
 from reparamkit.verify.probes import DEGENERATE, GIVEN, Probe
+from reparamkit.verify.randomness import drawn_outputs
 from reparamkit.verify.runners import NamedTensors, Runner, named_outputs
 from reparamkit.verify.runners.base import Jitterable
 
@@ -41,6 +44,8 @@ class Truth:
         scale: largest finite magnitude.
         finite: how many elements can be compared.
         undecided: integers that differ between the reference's own run and its float64 run.
+        along_scale, along_noise: `scale` and `noise` at each index along each axis; without axes where
+            nothing is known of them.
     """
 
     name: str
@@ -50,6 +55,17 @@ class Truth:
     scale: float
     finite: int
     undecided: torch.Tensor | None = None
+    along_scale: PerAxis = ()
+    along_noise: PerAxis = ()
+
+    def with_noise(self, noise: Noise) -> Truth:
+        """The same output, with another rounding error."""
+        return replace(self, noise=noise.whole, along_noise=noise.along)
+
+    @property
+    def rounding(self) -> Noise:
+        """`noise` and `along_noise`."""
+        return Noise(self.noise, self.along_noise)
 
 
 @dataclass(frozen=True)
@@ -70,17 +86,28 @@ class Recorder:
     Attributes:
         oracle: "float64" or "float32", once the example was recorded.
         notes: what was found out on the way.
+        drawn: outputs that are random, where it was asked to look (`watch`).
     """
 
-    def __init__(self, runner: Runner, module: nn.Module | None, precision: torch.dtype, seed: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        module: nn.Module | None,
+        precision: torch.dtype,
+        seed: int,
+        *,
+        watch: bool = False,
+    ) -> None:
         self.oracle = "float64"
         self.notes: list[str] = []
+        self.drawn: list[str] = []
+        self._watch = watch
         self._runner = runner
         self._module = module
         self._precision = precision
         self._seed = seed
         self._names: list[str] | None = None
-        self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]] | None = None
+        self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]] | None = None
 
     def record(self, probe: Probe) -> Record:
         """Run the reference, and whatever tells its noise, on one probe.
@@ -95,6 +122,10 @@ class Recorder:
             raise
         except Exception as error:
             raise Rejected(first_line(error)) from error
+        if self._watch:
+            self._watch = False
+            with contextlib.suppress(Exception):
+                self.drawn = drawn_outputs(self._runner, probe, own)
         names = [name for name, _ in own]
         if self._names is None:
             self._names = names
@@ -110,10 +141,10 @@ class Recorder:
         except Exception as error:
             raise Rejected(f"in float64: {first_line(error)}") from error
         if probe.group in DEGENERATE:
-            noise = [max(pair) for pair in zip(noise, self._restless(probe, own), strict=True)]
+            noise = [a.joined(b) for a, b in zip(noise, self._restless(probe, own), strict=True)]
         return Record(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
 
-    def _restless(self, probe: Probe, own: NamedTensors) -> list[float]:
+    def _restless(self, probe: Probe, own: NamedTensors) -> list[Noise]:
         """How far the outputs move when the inputs do by a few ulp.
 
         On a constant input whole sums cancel, so that the reference may show no rounding error where a
@@ -122,27 +153,39 @@ class Recorder:
         try:
             return _distances(self._runner.run(*jittered_inputs(*probe.inputs(), self._seed)), own)
         except Exception:
-            return [0.0] * len(own)
+            return [Noise()] * len(own)
 
     def _truth(
-        self, probe: Probe, own: tuple[str, torch.Tensor], exact: tuple[str, torch.Tensor], noise: float
+        self, probe: Probe, own: tuple[str, torch.Tensor], exact: tuple[str, torch.Tensor], noise: Noise
     ) -> Truth:
         name, run = own[0], as_real(own[1])
         values = as_real(exact[1])
         if not run.is_floating_point():
             differs = run != values
             undecided = differs if bool(differs.any()) else None
-            return Truth(name, run, own[1].dtype, noise, 0.0, run.numel(), undecided)
+            return Truth(name, run, own[1].dtype, 0.0, 0.0, run.numel(), undecided)
         overflow = ~run.isfinite() & values.isfinite()
         if probe.group not in GIVEN and bool(overflow.any()):
             raise Rejected(f"its output {name!r} overflows {own[1].dtype}")
         finite = run.isfinite() & values.isfinite()
         values = torch.where(finite, values.double(), run.double())
-        return Truth(name, values, own[1].dtype, noise, magnitude(values), int(finite.sum()))
+        along = scale_along(values), noise.along
+        if own[1].is_complex():  # the pair of real and imaginary part is no axis
+            along = along[0][:-1], along[1][:-1]
+        return Truth(
+            name,
+            values,
+            own[1].dtype,
+            noise.whole,
+            magnitude(values),
+            int(finite.sum()),
+            along_scale=along[0],
+            along_noise=along[1],
+        )
 
     def _choose_noise(
         self, probe: Probe, own: NamedTensors
-    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
         if self._precision is torch.float64:
             return self._scaled_noise(probe)
         why = "the reference is not a PyTorch module"
@@ -163,7 +206,7 @@ class Recorder:
 
     def _scaled_noise(
         self, probe: Probe
-    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
         ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         twin: Twin | None = None
         try:
@@ -176,19 +219,19 @@ class Recorder:
             self.notes.append(
                 "the reference runs in float64 only, so its rounding noise is taken as the floor"
             )
-            return lambda probe, own: (own, [0.0] * len(own))
+            return lambda probe, own: (own, _distances(own, own))
         self.notes.append(
             "the reference is float64: its rounding noise was scaled from that of a float32 copy"
         )
         single = twin
 
-        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
+        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[Noise]]:
             run = named_outputs(single.run(*probe.inputs()))
-            return own, [value * ratio for value in _distances(run, own)]
+            return own, [value.times(ratio) for value in _distances(run, own)]
 
         return noise
 
-    def _estimated_noise(self) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[float]]]:
+    def _estimated_noise(self) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
         twins: list[Callable[[Args, Kwargs], NamedTensors]] = []
         seed = self._seed  # not `self`: what `noise` holds on to would live in a circle with the recorder
         try:
@@ -197,12 +240,12 @@ class Recorder:
         except Exception:
             twins = [self._runner.run] * _JITTERED_RUNS
 
-        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
-            worst = [0.0] * len(own)
+        def noise(probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[Noise]]:
+            worst = [Noise()] * len(own)
             for number in range(_JITTERED_RUNS):
                 args, kwargs = jittered_inputs(*probe.inputs(), seed + number)
                 run = twins[number](args, kwargs)
-                worst = [max(pair) for pair in zip(worst, _distances(run, own), strict=True)]
+                worst = [a.joined(b) for a, b in zip(worst, _distances(run, own), strict=True)]
             return own, worst
 
         return noise
@@ -232,24 +275,22 @@ def lowest_precision(module: nn.Module | None, args: Args, kwargs: Kwargs) -> to
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
-def _against_float64(twin: Twin, probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[float]]:
+def _against_float64(twin: Twin, probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[Noise]]:
     exact = named_outputs(twin.run(*probe.inputs()))
     _same_outputs(exact, own)
     return exact, _distances(own, exact)
 
 
-def _distances(run: NamedTensors, truth: NamedTensors) -> list[float]:
-    """Largest distance per output over the elements that are finite in both; 0 for integers."""
-    distances = []
-    for (_, left), (_, right) in zip(run, truth, strict=True):
-        left, right = as_real(left), as_real(right)
-        if left.is_floating_point() and right.is_floating_point() and left.shape == right.shape:
-            both = left.isfinite() & right.isfinite()
-            left, right = left.double().where(both, 0.0), right.double().where(both, 0.0)
-            distances.append(deviation(left, right).max_abs)
-        else:
-            distances.append(0.0)
-    return distances
+def scale_along(values: torch.Tensor) -> PerAxis:
+    """The largest finite magnitude at each index along each axis of a floating-point output."""
+    return peaks(values.abs().where(values.isfinite(), 0.0))
+
+
+def _distances(run: NamedTensors, truth: NamedTensors) -> list[Noise]:
+    """The distance per output over the elements that are finite in both; none for integers."""
+    return [
+        noise_between(as_real(left), as_real(right)) for (_, left), (_, right) in zip(run, truth, strict=True)
+    ]
 
 
 def _same_outputs(exact: NamedTensors, own: NamedTensors) -> None:

@@ -16,15 +16,19 @@ now and then, and a value near 0 as often. Normal draws are added until every ou
 group (or there are eight draws). A group of few elements (the example, large values, impulses) is judged with
 the normal group's E0 where that is larger, and with its S too if it has fewer than 64.
 
-Integers and booleans must equal the reference's own run, except where that run and y64 disagree (a tie).
+The same holds for every channel, with a scale and a noise of its own (`reparamkit.verify.channels`). Integers
+and booleans must equal the reference's own run, except where that run and y64 disagree (a tie). A probe on
+which the candidate fails is looked at again (`reparamkit.verify.second_look`): where only rounding differs
+that the network itself blows up, it is set aside, and said so.
 
-What cannot be told is never a pass: NaN or infinity on one side fails, and where nothing is left to compare
-(every output empty, NaN, or with a budget above a quarter of its scale) `UnusableInput` is raised.
+What cannot be told is never a pass. NaN or infinity on one side fails; where nothing is left that could
+differ (`reparamkit.verify.evidence`), or the reference gives other outputs for the same input
+(`reparamkit.verify.randomness`), the verdict is that it cannot be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +37,20 @@ from torch import nn
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.untouched import call_untouched
-from reparamkit.verify.probes import GIVEN, NORMAL, Probe, another_draw, probes
+from reparamkit.verify.probes import (
+    GIVEN,
+    NORMAL,
+    Probe,
+    another_draw,
+    probes,
+    special_size_probes,
+    thorough_probes,
+)
+from reparamkit.verify.randomness import said_of
 from reparamkit.verify.record import Record, Recorder, Rejected, lowest_precision
 from reparamkit.verify.recorded import ENOUGH_ELEMENTS, Recorded
 from reparamkit.verify.runners import Runner, TorchRunner, open_runner
+from reparamkit.verify.second_look import SecondLook
 from reparamkit.verify.sizes import DynamicAxes, Ranges
 
 _MOST_DRAWS = 8
@@ -88,7 +102,9 @@ class Reference(Recorded):
         stated = getattr(self._runner, "precision", "")
         if self._module is None and stated in ("float16", "bfloat16"):
             self.precision = getattr(torch, stated)
-        recorder = self._recorder()
+        self.second = SecondLook(self._runner, self._module, self.precision, seed)
+        self._extendable = planned is None
+        recorder = Recorder(self._runner, self._module, self.precision, seed, watch=True)
         self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
         self.oracle = recorder.oracle
         self.notes += recorder.notes
@@ -102,7 +118,11 @@ class Reference(Recorded):
         return self._module
 
     def widen(
-        self, dynamic_axes: DynamicAxes, ranges: Ranges | None = None, accepts: Accepts | None = None
+        self,
+        dynamic_axes: DynamicAxes,
+        ranges: Ranges | None = None,
+        accepts: Accepts | None = None,
+        lets_in: Accepts | None = None,
     ) -> None:
         """Add probes at other sizes along free axes. Once there are some, this does nothing.
 
@@ -113,6 +133,8 @@ class Reference(Recorded):
             ranges: symbol -> (smallest, largest size).
             accepts: a further word on whether sizes are meant to work, for instance the guards of an
                 exported program. It is asked with the probe's inputs.
+            lets_in: the same for sizes of one and equal ones, where that is another question: they have to
+                be tried wherever a candidate answers. By default `accepts`.
         """
         if not dynamic_axes or any(record.probe.sizes for record in self.records):
             return
@@ -135,8 +157,30 @@ class Reference(Recorded):
             except Rejected as reason:
                 recorder_notes.append(f"{probe.name}: {reason}")
         if not taken:
+            recorder.record(self.records[0].probe)
+        self._try_special(recorder, dynamic_axes, ranges, lets_in or accepts)
+        if not any(record.probe.sizes for record in self.records):
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
+
+    def _try_special(
+        self, recorder: Recorder, dynamic_axes: DynamicAxes, ranges: Ranges | None, accepts: Accepts | None
+    ) -> None:
+        """Add probes with sizes of one, and with equal sizes, as far as the reference takes them."""
+        kinds = special_size_probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        )
+        for proposed in kinds.values():
+            for probe in proposed:
+                if accepts is not None and not accepts(*probe.inputs()):
+                    continue
+                try:
+                    found = recorder.record(probe)
+                except Rejected:
+                    continue
+                if all(truth.finite or not truth.values.numel() for truth in found.truths):
+                    self.records.append(found)
+                    break
 
     def try_sizes(
         self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None
@@ -180,13 +224,47 @@ class Reference(Recorded):
                 self.records.append(recorder.record(probe))
             except Rejected as reason:
                 if probe.group in GIVEN:
+                    if recorder.drawn:
+                        raise UnusableInput(said_of(recorder.drawn, "the network")) from reason
                     which = "" if probe is planned[0] else f" ({probe.name})"
                     raise UnusableInput(f"the model rejects the example inputs{which}: {reason}") from reason
                 recorder.notes.append(
                     f"the probe {probe.name!r} was left out: the reference rejects it: {reason}"
                 )
+        if recorder.drawn:
+            self.random = said_of(recorder.drawn, "the network")
         if tensor_leaves(self._args, self._kwargs):
             self._draw_enough(recorder)
+
+    def _more_probes(self) -> bool:
+        """What `reparamkit.verify.compare` tries as well: an output may be evidence there."""
+        if not self._extendable:
+            return False
+        self._extendable = False
+        return self._added(
+            probe
+            for probe in thorough_probes(self._args, self._kwargs, seed=self.seed)
+            if probe.name not in {record.probe.name for record in self.records}
+        )
+
+    def _more_draws(self) -> bool:
+        normal = [record.probe for record in self.records if record.probe.group == NORMAL]
+        plain = [probe for probe in normal if not probe.sizes]
+        if not plain:
+            return False
+        return self._added(another_draw(plain[0], n) for n in range(len(plain) + 1, _MOST_DRAWS + 1))
+
+    def _added(self, planned: Iterable[Probe]) -> bool:
+        """Record these probes as well, those that the reference takes; whether there was one."""
+        recorder, before = self._recorder(), len(self.records)
+        for number, probe in enumerate(planned):
+            try:
+                if not number:
+                    recorder.record(self.records[0].probe)
+                self.records.append(recorder.record(probe))
+            except Rejected:
+                continue
+        return len(self.records) > before
 
     def _draw_enough(self, recorder: Recorder) -> None:
         normal = [record for record in self.records if record.probe.group == NORMAL]

@@ -21,9 +21,10 @@ from reparamkit.door.arrays import read_npz
 from reparamkit.door.files import exists, parse_json
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.verify.channels import PerAxis
 from reparamkit.verify.described import Described, Kind
 from reparamkit.verify.probes import Probe
-from reparamkit.verify.record import Record, Truth
+from reparamkit.verify.record import Record, Truth, scale_along
 from reparamkit.verify.recorded import Recorded
 from reparamkit.verify.saved_schema import check_outputs, check_probes
 
@@ -110,18 +111,31 @@ class SavedOutputs:
         found = []
         for number, entry in enumerate(outputs):
             undecided = self._arrays.get(f"undecided {place}.{number}")
+            values = torch.from_numpy(self._arrays[f"output {place}.{number}"])
+            along = self._along(f"noise {place}.{number}", values)
             found.append(
                 Truth(
                     entry["name"],
-                    torch.from_numpy(self._arrays[f"output {place}.{number}"]),
+                    values,
                     _dtype(entry["dtype"]),
                     float(entry["noise"]),
                     float(entry["scale"]),
                     int(entry["finite"]),
                     None if undecided is None else torch.from_numpy(undecided),
+                    scale_along(values) if any(each is not None for each in along) else (),
+                    along,
                 )
             )
         return found
+
+    def _along(self, key: str, values: torch.Tensor) -> PerAxis:
+        """The rounding noise along each axis; files of before hold none."""
+        found: list[torch.Tensor | None] = []
+        for axis, length in enumerate(values.shape if values.is_floating_point() else ()):
+            array = self._arrays.get(f"{key}.{axis}")
+            usable = array is not None and array.shape == (length,) and array.dtype == np.float64
+            found.append(torch.from_numpy(array) if usable else None)
+        return tuple(found)
 
 
 def input_hash(probe: Probe) -> str:
@@ -208,6 +222,9 @@ def save_outputs(
             arrays[f"output {place}.{number}"] = _plain(truth.values)
             if truth.undecided is not None:
                 arrays[f"undecided {place}.{number}"] = _plain(truth.undecided)
+            for axis, noise in enumerate(truth.along_noise):
+                if noise is not None:
+                    arrays[f"noise {place}.{number}.{axis}"] = _plain(noise)
             outputs.append(
                 {
                     "name": truth.name,

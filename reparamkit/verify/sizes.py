@@ -21,6 +21,7 @@ Ranges = Mapping[str, tuple[int, int | None]]
 Sizes = dict[str, int]
 """Symbol -> size."""
 
+_SMALL_SIDES = (3, 8, 16, 32)
 _SMALL = 16
 """Below this, a size is a batch, a clip length or a toy: it changes by ones, not by 32."""
 
@@ -114,6 +115,43 @@ def thorough_sizes(
         kept = [each for each in proposals if each not in seen and _within(each, sizes, ranges)]
         if kept:
             seen.append(kept[0])
+            found[kind] = kept
+    return found
+
+
+def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[Sizes]]:
+    """Sizes at which captures go wrong: one, for each symbol alone and for all together, and all equal.
+
+    torch.export takes every free size to be at least two, and any two to be different. Whatever is not one
+    is kept small, where the network takes that, so that a probe costs little.
+
+    Args:
+        sizes: those of the example.
+        ranges: symbol -> (smallest, largest), inclusive. A smallest size of two counts as one: torch.export
+            writes it down for every free size, whether or not the network asks for it.
+
+    Returns:
+        "height of one" and so on, "sizes of one" and "equal sizes", each with proposals, of which the first
+        that works will do; without what the example shows already.
+    """
+    kinds: dict[str, list[Sizes]] = {}
+    for symbol, size in sizes.items():
+        if size == 1:
+            continue
+        others = [other for other in sizes if other != symbol]
+        proposals = [
+            {each: 1 if each == symbol else most + others.index(each) for each in sizes}
+            for most in _SMALL_SIDES
+        ]
+        kinds[f"{symbol} of one"] = [*proposals, {**sizes, symbol: 1}]
+    if len(sizes) > 1:
+        kinds["sizes of one"] = [dict.fromkeys(sizes, 1)]
+        kinds["equal sizes"] = [dict.fromkeys(sizes, size) for size in _SMALL_SIDES]
+    widened = {symbol: (1 if low == 2 else low, high) for symbol, (low, high) in (ranges or {}).items()}
+    found: dict[str, list[Sizes]] = {}
+    for kind, proposals in kinds.items():
+        kept = [each for each in proposals if each != sizes and _within(each, sizes, widened)]
+        if kept:
             found[kind] = kept
     return found
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.verify.json_number import json_number
 from reparamkit.verify.metrics import Metrics
 
@@ -30,6 +31,8 @@ class OutputError:
         failures: the limits that it broke, in words, where limits decide and not the budget.
         judged: whether this place counts for the verdict, or is only reported.
         hint: what the candidate's values look like instead, as the end of a sentence; usually empty.
+        channel: axis and index of the channel that `e1`, `budget` and `scale` are those of; None where they
+            are the whole output's (see `reparamkit.verify.channels`).
     """
 
     output: str
@@ -46,6 +49,7 @@ class OutputError:
     failures: tuple[str, ...] | None = None
     judged: bool = True
     hint: str = ""
+    channel: tuple[int, int] | None = None
 
     @property
     def passed(self) -> bool:
@@ -64,6 +68,9 @@ class OutputError:
 class Equivalence:
     """Whether a candidate computes the reference's function, and the numbers behind the answer.
 
+    There are three answers: the same (`passed`), different (`differs`), and it cannot be told (`untold` says
+    why).
+
     `e0`, `e1` and `budget` all belong to one place, the output and probe at which `e1 / budget` is largest,
     so that `passed` is `e1 <= budget` there. `outputs` holds every place. All three are relative to the
     output's scale and have no unit.
@@ -79,10 +86,14 @@ class Equivalence:
         outputs: one entry per output and probe.
         seed: reproduces the probes.
         notes: what a reader must know before trusting the verdict.
-        reason: why it failed, in words; empty when it passed.
+        reason: why it failed or cannot be told, in words; empty when it passed.
         constant_outputs: outputs that no probe changed; they are no evidence.
         broken_probes: probe -> why nothing could be compared on it: the candidate fails there, or its outputs
             have other names or shapes. Each is a difference.
+        untold: why it cannot be told whether the two are the same; empty where it can.
+        blind: output -> why it is no evidence.
+        set_aside: probe -> why it was not judged: the two agree there in float64, and what differs in the
+            network's own precision is rounding that the network blows up.
     """
 
     passed: bool
@@ -97,6 +108,33 @@ class Equivalence:
     reason: str = ""
     constant_outputs: tuple[str, ...] = field(default=())
     broken_probes: dict[str, str] = field(default_factory=dict)
+    untold: str = ""
+    blind: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def differs(self) -> bool:
+        """It is not the same function."""
+        return not self.passed and not self.untold
+
+    def require(self, said: str, *, allow_untold: bool = False) -> None:
+        """Raise unless the two are the same.
+
+        Args:
+            said: what is wrong then, as the start of a sentence: "net.onnx was not written: the file is".
+            allow_untold: pass what cannot be told.
+
+        Raises:
+            NotEquivalent: they differ.
+            UnusableInput: it cannot be told.
+        """
+        if self.differs:
+            raise NotEquivalent(f"{said} {self.summary()}", self)
+        if self.untold and not allow_untold:
+            raise UnusableInput(
+                f"{said} not known to be right, because it cannot be told whether the two are the same: "
+                f"{self.untold}. To have it all the same, allow that (--allow-untold, allow_untold=True)"
+            )
 
     def __str__(self) -> str:
         return self.summary()
@@ -110,19 +148,25 @@ class Equivalence:
 
     def summary(self) -> str:
         """The verdict in one or two lines."""
+        if self.untold:
+            return f"cannot tell: {self.untold}"
         if not self.passed:
             return f"not equivalent: {self.reason}"
         oracle = "its float64 run" if self.oracle == "float64" else "its own run"
         against = f"error {self.e1:.1e} of the output's scale against {oracle}"
         own = "" if self.e0 is None else f", the reference's own is {self.e0:.1e}"
         probes = len({entry.probe for entry in self.outputs})
-        line = f"equivalent: {against}{own}, allowed {self.budget:.1e} ({probes} probes, seed {self.seed})"
-        return "\n".join([line, *(f"note: {note}" for note in self.notes[:1])])
+        aside = f", {len(self.set_aside)} of them set aside" if self.set_aside else ""
+        counted = f"({probes} probes{aside}, seed {self.seed})"
+        line = f"equivalent: {against}{own}, allowed {self.budget:.1e} {counted}"
+        aside_too = [note for note in self.notes[1:] if self.set_aside and "were set aside" in note]
+        return "\n".join([line, *(f"note: {note}" for note in [*self.notes[:1], *aside_too])])
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON; a number that JSON lacks becomes the text "inf", "-inf" or "nan"."""
         return {
             "passed": self.passed,
+            "untold": self.untold,
             "reason": self.reason,
             "e0": json_number(self.e0),
             "e1": json_number(self.e1),
@@ -132,6 +176,7 @@ class Equivalence:
             "seed": self.seed,
             "notes": list(self.notes),
             "constant_outputs": list(self.constant_outputs),
+            "set_aside": dict(self.set_aside),
             "outputs": [
                 {
                     "output": entry.output,
@@ -144,6 +189,7 @@ class Equivalence:
                     "index": list(entry.index),
                     "reference_value": json_number(entry.reference_value),
                     "candidate_value": json_number(entry.candidate_value),
+                    "channel": list(entry.channel) if entry.channel is not None else None,
                 }
                 for entry in self.outputs
             ],

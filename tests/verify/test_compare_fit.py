@@ -11,6 +11,7 @@ from torch import nn
 
 from reparamkit.verify.compare import compare
 from reparamkit.verify.described import parse
+from reparamkit.verify.runners import TorchRunner
 from tests.verify.comparing import outcome, run
 from tests.verify.files import (
     small,
@@ -129,10 +130,38 @@ def test_outputs_that_cannot_be_compared(candidate: nn.Module, words: str) -> No
     assert words in reason
 
 
-def test_integers_of_another_width_are_no_difference() -> None:
+@pytest.mark.parametrize("other", [torch.int32, torch.uint8, torch.bool])
+def test_integers_of_another_type_are_a_difference(other: torch.dtype) -> None:
     wide = Lambda(lambda self, x: self.conv(x).argmax(1))
-    narrow = Lambda(lambda self, x: self.conv(x).argmax(1).int())
-    assert outcome(wide, narrow)[0] == "same"
+    narrow = Lambda(lambda self, x: self.conv(x).argmax(1).to(other))
+    status, reason = outcome(wide, narrow)
+    assert status == "different"
+    assert f"is {str(other)[6:]} in the candidate and int64 in the reference" in reason
+
+
+def test_floats_of_another_width_are_told() -> None:
+    reference = Lambda(lambda self, x: self.conv(x))
+    wide = Lambda(lambda self, x: self.conv(x).double())
+    found = run(reference, wide).comparison
+    assert found.passed
+    assert "output 'output' is float64 in the candidate and float32 in the reference" in found.notes
+
+
+def test_core_ml_has_no_integers_of_64_bits() -> None:
+    wide = Lambda(lambda self, x: self.conv(x).argmax(1))
+
+    class Package(TorchRunner):
+        """As the evaluator of Core ML programs names itself."""
+
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__(Lambda(lambda self, x: self.conv(x).argmax(1).to(dtype)))
+            self.name = "Core ML program, evaluated"
+
+    found = run(wide, Package(torch.int32)).comparison
+    assert found.passed
+    assert any("Core ML has no int64" in note for note in found.notes)
+    wide = Lambda(lambda self, x: self.conv(x).argmax(1))
+    assert run(wide, Package(torch.uint8)).comparison.status == "different"
 
 
 def test_an_input_of_another_kind_is_named(tmp_path: Path) -> None:

@@ -57,6 +57,39 @@ def test_one_probe_that_breaks_a_limit_is_enough_and_named() -> None:
     assert all("max abs is" in probe.failure and repr(probe.name) in probe.failure for probe in failing)
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e-3])
+def test_an_absolute_limit_grows_with_the_output(scale: float) -> None:
+    """The probe `large` is 32 times as large, and so is what is off there: a limit means the usual size."""
+    reference = Lambda(lambda self, x: self.conv(x) * scale)
+    off = Lambda(lambda self, x: self.conv(x) * scale * (1 + 1e-4))
+    usual = float(reference(torch.randn(1, 3, 12, 10)).detach().abs().max()) * 1e-4
+    assert outcome(reference, off, criteria=Criteria(atol=3 * usual))[0] == "same"
+    status, reason = outcome(reference, off, criteria=Criteria(atol=usual / 3), where=False)
+    assert status == "different"
+    assert "max abs is" in reason
+
+
+def test_an_absolute_limit_does_not_shrink_with_the_output() -> None:
+    """On the probe `tiny` an error of the usual size is within the limit."""
+    reference = Lambda(lambda self, x: self.conv(x) - self.conv.bias.view(1, 4, 1, 1))
+    off = Lambda(lambda self, x: self.conv(x) - self.conv.bias.view(1, 4, 1, 1) + 1e-4)
+    assert outcome(reference, off, criteria=Criteria(atol=2e-4))[0] == "same"
+    found = run(reference, off, criteria=Criteria(atol=5e-5), where=False).comparison
+    assert found.status == "different"
+    failing = {probe.group for probe in found.probes if not probe.passed}
+    assert {"normal", "tiny"} <= failing
+    assert "large" not in failing
+
+
+def test_an_absolute_limit_still_finds_what_is_wrong_on_large_values_alone() -> None:
+    clamped = Lambda(lambda self, x: self.conv(x).clamp(-6, 6))
+    found = run(Lambda(lambda self, x: self.conv(x)), clamped, criteria=Criteria(atol=1e-2), where=False)
+    assert found.comparison.status == "different"
+    failing = [probe for probe in found.comparison.probes if not probe.passed]
+    assert [probe.name for probe in failing] == ["large"]
+    assert "by which the output is larger)" in failing[0].failure
+
+
 def test_other_classes_break_the_limit_on_classes() -> None:
     swapped = small()
     with torch.no_grad():
@@ -86,14 +119,14 @@ def test_a_limit_on_integers() -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda self, x: self.conv(x) * float("nan"), "every output is empty, not a number"),
-        (lambda self, x: self.conv(x)[:, :0], "every output is empty, not a number"),
+        (lambda self, x: self.conv(x) * float("nan"), "is NaN or infinite everywhere, on every probe"),
+        (lambda self, x: self.conv(x)[:, :0], "is empty on every probe"),
         (lambda self, x: torch.ones(3), "does not depend on the input: no probe changes it"),
         (lambda self, x: (self.conv(x).mean((2, 3)) * 1e9).softmax(1), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e9).sigmoid(), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e9).tanh(), "is saturated"),
         (lambda self, x: (self.conv(x) * 1e12).sin(), "so noisy"),
-        (lambda self, x: (), "every output is empty"),
+        (lambda self, x: (), "the reference has no outputs"),
         (
             lambda self, x: (torch.ones(3), (self.conv(x) * 1e9).sigmoid()),
             "'0' does not depend on the input: no probe changes it; output '1' is saturated",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,8 @@ from torch.nn import functional as F
 from reparamkit.errors import UnusableInput
 from reparamkit.inputs import normalise_inputs, tensor_leaves
 from reparamkit.verify import Reference, probes
-from reparamkit.verify.sizes import other_sizes
+from reparamkit.verify.compare import compare
+from reparamkit.verify.sizes import other_sizes, special_sizes
 from tests.verify.nets import Lambda, folded, net
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -104,8 +107,17 @@ def test_a_network_is_compared_at_another_batch_and_size() -> None:
     original = net()
     reference = Reference(original, (IMAGE,), dynamic_axes=AXES)
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert len(tried) == 2
-    assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in tried)
+    ordinary, special = tried[:2], tried[2:]
+    assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in ordinary)
+    assert [{symbol for symbol, size in sizes.items() if size == 1} for sizes in special] == [
+        {"batch"},
+        {"height"},
+        {"width"},
+        {"batch", "height", "width"},
+        set(),
+    ]
+    assert len(set(special[-1].values())) == 1
+    assert all(size <= 10 for sizes in special for size in sizes.values())
     assert reference.judge(folded(original)).passed
 
 
@@ -126,8 +138,10 @@ def test_sizes_that_the_reference_rejects_are_passed_over() -> None:
 
     reference = Reference(Lambda(multiple), (IMAGE,), dynamic_axes=AXES)
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert len(tried) == 2
-    assert all(size["height"] % 32 == 0 for size in tried)
+    assert len(tried) == 4
+    assert all(size["height"] % 32 == 0 and size["width"] % 32 == 0 for size in tried)
+    assert tried[2] == {"batch": 1, "height": 32, "width": 32}
+    assert tried[3] == {"batch": 32, "height": 32, "width": 32}
     stubborn = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024))
     reference = Reference(stubborn, (IMAGE,), dynamic_axes={0: {0: "batch"}})
     assert reference.judge(stubborn).passed
@@ -142,8 +156,50 @@ def test_sizes_that_the_exported_guards_reject_are_passed_over() -> None:
     program = torch.export.export(original, (IMAGE,), dynamic_shapes=({0: dynamic},))
     reference = Reference(original, (IMAGE,), dynamic_axes=AXES, accepts=inputs_accepted_by(program))
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
-    assert tried == [{"batch": 3, "height": 32, "width": 32}]
+    assert tried == [{"batch": batch, "height": 32, "width": 32} for batch in (3, 1, 32)]
     assert reference.judge(program).passed
+
+
+ONES = {
+    "batch": lambda self, x: self.conv(x) * (1.005 if x.shape[0] == 1 else 1),
+    "height": lambda self, x: self.conv(x) + (0.001 if x.shape[2] == 1 else 0),
+    "all": lambda self, x: self.conv(x) * (2 if x.shape[0] * x.shape[2] * x.shape[3] == 1 else 1),
+    "equal": lambda self, x: self.conv(x) + (0.001 if x.shape[0] == x.shape[2] == x.shape[3] else 0),
+    "integers": lambda self, x: self.conv(x).argmax(1) + (7 if x.shape[3] == 1 else 0),
+    "booleans": lambda self, x: (self.conv(x) > 0) != (x.shape[2] == 1),
+}
+
+
+@pytest.mark.parametrize("kind", ONES)
+def test_what_differs_at_a_size_of_one_or_at_equal_ones_is_found(kind: str) -> None:
+    """As a capture forgets it that was made with sizes of two and more, each another one."""
+    plain = {
+        "integers": lambda self, x: self.conv(x).argmax(1),
+        "booleans": lambda self, x: self.conv(x) > 0,
+    }.get(kind, lambda self, x: self.conv(x))
+    original, captured = Lambda(ONES[kind]), Lambda(plain)  # type: ignore[arg-type]
+    assert Reference(original, (IMAGE,)).judge(captured).passed
+    assert Reference(original, (IMAGE,), dynamic_axes=AXES).judge(captured).differs
+    assert Reference(captured, (IMAGE,), dynamic_axes=AXES).judge(copy.deepcopy(captured)).passed
+    found = compare(original, captured, inputs=IMAGE, where=False).comparison
+    assert found.status == "different"
+
+
+def test_special_sizes() -> None:
+    sizes = {"batch": 2, "height": 224, "width": 224}
+    found = special_sizes(sizes, {"batch": (2, 8), "height": (32, None), "width": (2, None)})
+    assert found == {
+        "batch of one": [{"batch": 1, "height": 32, "width": 33}, {"batch": 1, "height": 224, "width": 224}],
+        "width of one": [{"batch": 2, "height": 224, "width": 1}],
+    }
+    assert special_sizes({"batch": 1}) == {}
+    free = special_sizes({"batch": 1, "length": 20})
+    assert free["length of one"] == [
+        *({"batch": size, "length": 1} for size in (3, 8, 16, 32)),
+        {"batch": 1, "length": 1},
+    ]
+    assert free["sizes of one"] == [{"batch": 1, "length": 1}]
+    assert free["equal sizes"][0] == {"batch": 3, "length": 3}
 
 
 def test_widening_twice_adds_nothing() -> None:

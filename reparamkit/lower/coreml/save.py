@@ -96,12 +96,14 @@ def save_coreml(
     options: CoreMlOptions,
     *,
     before_it_appears: Callable[[], object] | None = None,
+    allow_untold: bool = False,
 ) -> Saved:
     """Write a network as an ML program, evaluate the package against the reference, put it in place.
 
     Args:
         path: ends in `.mlpackage`; an older package there is replaced, or left as it was.
         before_it_appears: called once the package has passed; if it raises, the package does not appear.
+        allow_untold: write the package where it cannot be told whether it is right, too.
 
     Raises:
         UnusableInput: the options do not fit the network, coremltools cannot convert it, the place cannot be
@@ -125,7 +127,7 @@ def save_coreml(
     while True:
         plan = plans.pop(0)
         try:
-            return _saved(subject, plan, path, options, labels, notes, following)
+            return _saved(subject, plan, path, options, labels, notes, following, allow_untold)
         except (UnusableInput, NotEquivalent) as error:
             if not plans or passed:
                 raise
@@ -168,6 +170,7 @@ def _saved(
     labels: Sequence[str] | None,
     earlier: Sequence[str],
     before_it_appears: Callable[[], object],
+    allow_untold: bool,
 ) -> Saved:
     program = subject.export(plan.inputs, plan.axes)
     sizes = plan.sizes(program)
@@ -220,9 +223,10 @@ def _saved(
         verdict = _judged(reference, runner, sizes, options.precision)
         if options.precision == "float16" and not stay:
             lost[:] = measured(runner, _narrowed(reference, sizes).records, made)
-        if not verdict.passed:
+        if verdict.differs:
             said = f"; float16 loses most at {in_words(lost[:3])}" if lost else ""
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}{said}", verdict)
+        verdict.require(f"{path} was not written: the package is", allow_untold=allow_untold)
         before_it_appears()
         found.append((verdict, Counter(runner.operators)))
 
@@ -264,7 +268,7 @@ def _judged(
     """The verdict on the probes of the sizes that the package takes.
 
     Raises:
-        UnusableInput: rounding errors are as large as the network's outputs, so that nothing can be told.
+        UnusableInput: as `Recorded.judge`.
     """
     allowed = allowance(reference, precision)
     dtypes = [truth.dtype for truth in reference.records[0].truths]
@@ -280,30 +284,25 @@ def _judged(
     except UnusableInput as error:
         if precision == "float32":
             raise
-        raise UnusableInput(
-            f"whether the network still computes the same in {precision} cannot be told: its own rounding "
-            f"errors there are as large as its outputs ({error}); choose float32, or keep the layers that "
-            "need it in float32"
-        ) from error
+        raise UnusableInput(_drowned(precision, str(error))) from error
+    if precision != "float32" and "noisy" in verdict.untold:
+        why = _drowned(precision, verdict.untold)
+        verdict = replace(verdict, untold=why, reason=why)
     stated = [allowed.stated] if precision == "float16" else []
     return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes))
 
 
+def _drowned(precision: str, why: str) -> str:
+    return (
+        f"whether the network still computes the same in {precision} cannot be told: its own rounding "
+        f"errors there are as large as its outputs ({why}); choose float32, or keep the layers that "
+        "need it in float32"
+    )
+
+
 def _narrowed(recorded: Recorded, sizes: Sequence[Sizes]) -> Recorded:
     """The probes of the sizes that the package takes."""
-    records = [record for record in recorded.records if _admitted(record, sizes)]
-    notes = list(recorded.notes)
-    if len(records) < len(recorded.records):
-        notes = [note for note in notes if not note.startswith("free axes")]
-    return Recorded(
-        records,
-        recorded.oracle,
-        recorded.precision,
-        recorded.structured,
-        recorded.seed,
-        notes,
-        recorded.floor_ulps,
-    )
+    return recorded.narrowed(lambda record: _admitted(record, sizes))
 
 
 def _admitted(record: Record, sizes: Sequence[Sizes]) -> bool:
