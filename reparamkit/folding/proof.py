@@ -53,9 +53,9 @@ class Normals:
         """A tensor of this shape."""
         count = math.prod(shape)
         if self._next + count > _SUPPLY:
-            return torch.randn(*shape, generator=self._generator, dtype=torch.float64)
+            return torch.randn(tuple(shape), generator=self._generator, dtype=torch.float64)
         self._next += count
-        return _supply()[self._next - count : self._next].view(*shape)
+        return _supply()[self._next - count : self._next].view(tuple(shape))
 
 
 _SUPPLY, _PRIME = 1 << 18, 7919

@@ -18,7 +18,8 @@ from reparamkit.folding.teeth import per_channel
 
 aten = torch.ops.aten
 _SLACK = 4.0  # roundings of a number type, in its ε, of what a layer adds up
-_ROUGH = 1e-3  # relative error of what new layers' rounding goes through other operators to
+_ROUGH = 1e-3  # relative, of what other operators make of the rounding of new layers
+_CANCELLED, _NOISE = 1e-6, 1e-12  # relative to a replaced value, and to what goes into it
 _COMBINED = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor))
 
 
@@ -54,6 +55,9 @@ class Walk:
         """Captured node -> the operand that it shares its memory with."""
         self.memory: dict[fx.Node, fx.Node] = {}
         """Finished node -> the first one that lies in the same memory."""
+        self.replaced = set(changes.twins.values())
+        self.read: dict[fx.Node, float] = {}
+        """The largest value that goes into each replaced one."""
         self.done = 0
         self.readers: Counter[fx.Node] = Counter()
         self.holds: Counter[fx.Node] = Counter()
@@ -100,6 +104,8 @@ class Walk:
                 continue
             self.old[step.node] = self._captured_value(step)
             self._remember_memory(step)
+            if step.node in self.replaced:
+                self.read[step.node] = max((_largest(self.old[n]) for n in step.inputs), default=0.0)
             for read in step.inputs:
                 self._let_go(read)
             if self.holds[step.node] <= 0:
@@ -265,8 +271,12 @@ class Walk:
             terms = size
         worst = float(difference.max() / terms.max().clamp(min=1e-300))
         inside = worst <= bar and self._channels_right(difference, terms, bar)
-        if not inside and not exact and node is step.node:
-            inside = float(difference.max()) <= _ROUGH * float(size.max())
+        if not inside and not exact:  # where large terms cancel, the captured value itself is not exact
+            rough = _ROUGH if node is step.node else _CANCELLED
+            allowed = rough * float(size.max()) + _NOISE * max(
+                float(size.max()), self.read.get(step.node, 0.0)
+            )
+            inside = float(difference.max()) <= allowed
         return "" if inside else f"by {worst:.1e} of its terms, where {bar:.0e} is allowed"
 
     def _channels_right(self, difference: Tensor, size: Tensor, bar: float) -> bool:
@@ -354,6 +364,12 @@ def stored(module: fx.GraphModule, name: str) -> Tensor:
     *path, last = name.split(".")
     found: Tensor = getattr(module.get_submodule(".".join(path)), last)
     return found
+
+
+def _largest(value: Any) -> float:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return 0.0
+    return float(value.abs().nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def _identical(a: Any, b: Any) -> bool:

@@ -326,6 +326,7 @@ MUTANTS = [
         _GEOMETRY,
         "    if (a.inputs, a.outputs) != (b.inputs, b.outputs):\n",
         "    if False:\n",
+        passes="two maps of one value whose results are summed: the reader refuses a sum that broadcasts",
     ),
     Mutant(
         "scattered: taps not turned",
@@ -419,7 +420,6 @@ MUTANTS = [
         _NUMBERS,
         "    if not bool(((fill - shift).abs() <= _SAME * fill.abs().max()).all()):\n",
         "    if False:\n",
-        passes="no subject has a border of another constant than its map's shift: tests/fixtures has (wrong_border)",
     ),
     Mutant(
         "border: the shift dropped",
@@ -516,7 +516,6 @@ MUTANTS = [
         _HOST,
         "            if operand.dtype != result.dtype:\n",
         "            if False:\n",
-        passes="every subject keeps one number type",
     ),
     Mutant(
         "bare: the bias stays",
@@ -541,6 +540,7 @@ MUTANTS = [
         _HOST,
         "if found is None or self._readers(found.below.id) > 1:",
         "if found is None:",
+        passes="the value has to be there for its other reader, and the plan then bars computing it twice",
     ),
     Mutant(
         "written again: reads the old operands",
@@ -724,7 +724,6 @@ MUTANTS = [
         _BORDERS,
         "        if {ranges for ranges, _ in area.writes} != _sides(area.pad):\n",
         "        if False:\n",
-        passes="no subject writes one side only: tests/fixtures has (wrong_border)",
     ),
     # folding/siblings
     Mutant(

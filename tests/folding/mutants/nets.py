@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fixtures.blocks import dbb, ecb
+from fixtures.refusals import wrong_border
 from tests.nets import Net, PairNet, noise, randomised
 
 
@@ -198,6 +199,8 @@ _net(
     },
 )
 SUBJECTS["bordered"] = Subject(lambda: dbb.DiverseBranchBlock(2, 4, 3), ((1, 2, 7, 6),))
+SUBJECTS["border_of_another_value"] = Subject(lambda: wrong_border.OtherValue(2, 4), ((1, 2, 7, 6),))
+SUBJECTS["border_on_two_sides"] = Subject(lambda: wrong_border.TwoSides(2, 4), ((1, 2, 7, 6),))
 SUBJECTS["bordered_scales"] = Subject(lambda: ecb.EdgeOrientedBlock(3, 3), ((1, 3, 7, 6),))
 
 
@@ -775,6 +778,13 @@ def numbers_alone(s: Any, x: Tensor) -> Tensor:
 _net(numbers_alone)
 
 
+def casts(s: Any, x: Tensor) -> Tensor:
+    return s.norm(s.conv(x).to(torch.bfloat16).to(torch.float32)).relu()
+
+
+_net(casts, parts=lambda: {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4)})
+
+
 def scores(s: Any, x: Tensor) -> Tensor:
     q, k = s.q(x), s.k(x)
     products = q @ k.transpose(-2, -1)
@@ -788,7 +798,13 @@ def sinking_closed(s: Any, x: Tensor) -> Tensor:
     gone = s.after(s.norm(x.relu()).mean(1))
     joined = s.after2(s.norm2(x.tanh()).reshape(2, 16, 4))
     first, second = s.norm3(x.sigmoid()).split([1, 3], 1)
-    return gone.mean() + joined.sum(1) + (s.one(first).relu() + s.three(second).relu()).mean((2, 3))
+    pooled = s.four(F.avg_pool2d(s.norm4(x.abs()), 3, 1, 1))
+    return (
+        pooled.mean()
+        + gone.mean()
+        + joined.sum(1)
+        + (s.one(first).relu() + s.three(second).relu()).mean((2, 3))
+    )
 
 
 _net(
@@ -798,6 +814,8 @@ _net(
         "norm": nn.BatchNorm2d(4),
         "norm2": nn.BatchNorm2d(4),
         "norm3": nn.BatchNorm2d(4),
+        "norm4": nn.BatchNorm2d(4),
+        "four": nn.Conv2d(4, 4, 1),
         "after": nn.Linear(4, 4),
         "after2": nn.Linear(4, 4),
         "one": nn.Conv2d(1, 4, 1),
