@@ -26,6 +26,8 @@ from reparamkit.folding.plan import interior
 from reparamkit.folding.teeth import BAR, relative_error
 from reparamkit.operators import Affine, Bordered, Through
 
+_DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
+
 _SIZED = frozenset(
     ("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand", "squeeze", "slice", "narrow")
 )
@@ -91,13 +93,13 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
                 env = _inputs(host, drawn, shapes, normals)
                 env |= constants
                 expected = _original(host, inside, env)
-            except (RuntimeError, ValueError) as error:
+            except _DOES_NOT_RUN as error:
                 if exact:
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
                 found = realisation.run({s: env[host.fx_nodes[s]] for s in terms})
-            except (RuntimeError, ValueError) as error:
+            except _DOES_NOT_RUN as error:
                 raise CheckFailed(
                     f"the folded layer does not run where the original does: {error}"
                 ) from error
@@ -125,7 +127,7 @@ def prove_lift(host: Host, form: Form) -> float:
         try:
             expected = _original(host, covers, env)
             found = _original(host, range(lifted.first, form.terms[0][0] + 1), dict(given))
-        except (RuntimeError, ValueError) as error:
+        except _DOES_NOT_RUN as error:
             raise Unproven(f"the original operators do not run in float64: {error}") from error
     if found.shape != expected.shape:
         raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
@@ -150,7 +152,7 @@ def _rough(host: Host, inside: Sequence[int], drawn: Sequence[int], env: Env) ->
     lower = {n: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in kept.items()}
     try:
         return _original(host, inside, lower)
-    except (RuntimeError, ValueError):
+    except _DOES_NOT_RUN:
         return torch.full_like(env[host.fx_nodes[inside[-1]]], math.nan)
 
 

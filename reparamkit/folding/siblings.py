@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from reparamkit.errors import NotEquivalent
 from reparamkit.folding.findings import Fold
 from reparamkit.folding.surgery import common_path, free_path, owner_path
 from reparamkit.folding.teeth import BAR, relative_error
@@ -206,7 +207,10 @@ def _proven(wide: nn.Module, group: Sequence[_Layer]) -> float:
             expected, found, [1], lambda: torch.cat([_applied(layer, x.float()) for layer in group], 1)
         )
     if found.shape != expected.shape or not error <= BAR:
-        raise AssertionError(f"merged siblings differ from the layers on their own by {error:.1e}")
+        raise NotEquivalent(
+            f"layers merged with merge_siblings differ from the layers on their own by {error:.1e}: "
+            "this is a mistake of reparamkit; fold without merge_siblings"
+        )
     return error
 
 

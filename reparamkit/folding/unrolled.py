@@ -1,6 +1,6 @@
-"""Convolutions of small maps, for the checks in float64.
+"""Convolutions of small maps, for the new layers' side of the checks in float64.
 
-torch computes those sample by sample and group by group in float64: a depthwise one of a few hundred channels
+The original's side is torch's own. In float64 torch computes these sample by sample and group by group: a depthwise one of a few hundred channels
 takes a millisecond however small the map is. Here everything under the window at every position is laid into
 one row, and all rows of a group are multiplied with its kernel at once:
 

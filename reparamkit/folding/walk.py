@@ -116,14 +116,20 @@ class Walk:
             return self.cast(self.given[step.node])
         if step.op == "get_attr":
             name, program = str(step.target), self.captured.program
-            return program.submodules[name] if name in program.submodules else self.cast(program.state[name])
+            return program.submodules[name] if name in program.submodules else program.state[name]
         if step.op != "call_function":
             raise CannotRun
         return self.call(step.target, step.args, step.kwargs, self.old)
 
     def call(self, target: Any, args: Any, kwargs: Any, values: Mapping[fx.Node, Any]) -> Any:
         """One operator, with every floating number type that is written into it replaced by the walk's."""
-        args, kwargs = fx.map_arg((args, kwargs), values.__getitem__)
+
+        def value(
+            node: fx.Node,
+        ) -> Any:  # weights come first in the graph: all of them in float64 are too many
+            return self.cast(values[node]) if node.op == "get_attr" else values[node]
+
+        args, kwargs = fx.map_arg((args, kwargs), value)
         if self.dtype is not None:
             args, kwargs = fx.node.map_aggregate((args, kwargs), self._wide)
         return target(*args, **kwargs)
@@ -189,7 +195,7 @@ class Walk:
     def _finished_value(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         if node.op == "call_module":
             (read,) = node.args
-            return self.layer(node, inputs[read], lambda number: number)  # type: ignore[index]
+            return self.layer(node, self.cast(inputs[read]), lambda number: number)  # type: ignore[index]
         if node.op == "get_attr":
             return self.cast(stored(self.module, str(node.target)))
         return self.call(node.target, node.args, node.kwargs, inputs)
@@ -233,7 +239,8 @@ class Walk:
     # comparisons
 
     def _require_equal(self, node: fx.Node, value: Any, old: fx.Node) -> None:
-        expected, step = self.old[old], self.captured.steps[self.captured.index[old]]
+        expected, step = self.cast(self.old[old]), self.captured.steps[self.captured.index[old]]
+        value = self.cast(value)
         if not isinstance(value, Tensor) or not isinstance(expected, Tensor):
             if value != expected:
                 raise _off(step, "is another value")
@@ -286,7 +293,7 @@ class Walk:
     def _magnitude(self, node: fx.Node) -> Any:
         """The sum of the magnitudes of all terms that a new value is the sum of."""
         if node in self.stands_for:
-            return _positive(self.old[self.stands_for[node]])
+            return _positive(self.cast(self.old[self.stands_for[node]]))
         if node.op == "call_module":
             (read,) = node.args
             return self.layer(node, self._magnitude(read), torch.abs)  # type: ignore[arg-type]
