@@ -778,13 +778,6 @@ def numbers_alone(s: Any, x: Tensor) -> Tensor:
 _net(numbers_alone)
 
 
-def casts(s: Any, x: Tensor) -> Tensor:
-    return s.norm(s.conv(x).to(torch.bfloat16).to(torch.float32)).relu()
-
-
-_net(casts, parts=lambda: {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4)})
-
-
 def scores(s: Any, x: Tensor) -> Tensor:
     q, k = s.q(x), s.k(x)
     products = q @ k.transpose(-2, -1)
