@@ -33,8 +33,9 @@ def require_rounded(exact: Sequence[Tensor], modules: Sequence[nn.Module | None]
             raise CheckFailed(
                 f"weights {list(rounded.shape)} of {rounded.dtype} instead of {list(proven.shape)} of {dtype}"
             )
-        pairs = zip(rounded.flatten().split(_AT_ONCE), proven.flatten().split(_AT_ONCE), strict=True)
-        for some, wanted in pairs:  # all numbers of a large layer at once would take as much memory again
+        flat, proven = rounded.flatten(), proven.flatten()
+        for first in range(0, len(flat), _AT_ONCE):  # a large layer at once would take as much memory again
+            some, wanted = flat[first : first + _AT_ONCE], proven[first : first + _AT_ONCE]
             off = (some.cpu().double() - wanted.cpu()).abs_()
             allowed = wanted.cpu().abs().mul_(step.eps / 2).clamp_(min=step.smallest_normal * step.eps / 2)
             if not bool((off <= allowed).all()):

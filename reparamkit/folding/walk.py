@@ -122,7 +122,7 @@ class Walk:
         return self.call(step.target, step.args, step.kwargs, self.old)
 
     def call(self, target: Any, args: Any, kwargs: Any, values: Mapping[fx.Node, Any]) -> Any:
-        """One operator, with every floating number type that is written into it replaced by the walk's."""
+        """One operator, with the walk's number type and the CPU for those that are written into it."""
 
         def value(
             node: fx.Node,
@@ -130,12 +130,14 @@ class Walk:
             return self.cast(values[node]) if node.op == "get_attr" else values[node]
 
         args, kwargs = fx.map_arg((args, kwargs), value)
-        if self.dtype is not None:
-            args, kwargs = fx.node.map_aggregate((args, kwargs), self._wide)
+        args, kwargs = fx.node.map_aggregate((args, kwargs), self._wide)
         return target(*args, **kwargs)
 
     def _wide(self, argument: Any) -> Any:
-        return self.dtype if isinstance(argument, torch.dtype) and argument.is_floating_point else argument
+        if isinstance(argument, torch.device):
+            return torch.device("cpu")
+        floating = isinstance(argument, torch.dtype) and argument.is_floating_point
+        return self.dtype if floating and self.dtype is not None else argument
 
     def cast(self, value: Any) -> Any:
         """On the CPU, in the walk's number type."""
