@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from torch.utils import _pytree as pytree
 
 from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
-from reparamkit.folding.findings import Fold, Refusal
-from reparamkit.folding.rewrite import fold_program
+
+if TYPE_CHECKING:
+    from reparamkit.folding.findings import Fold, Refusal
 
 BAR = 1e-9
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -130,6 +131,8 @@ def fold(
     **kwargs: Any,
 ) -> Folded:
     """Fold the model in float64, at fixed sizes unless told otherwise."""
+    from reparamkit.folding.rewrite import fold_program  # what mutates the engine imports this file before
+
     model = model.eval()
     if dtype is not None:
         model = model.to(dtype)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import reparamkit as rk
-from reparamkit.folding.layers import Realisation
 from reparamkit.verify.compare import compare
 from tests.capture.files import write_scripted, write_traced
 from tests.nets import assert_same, noise, randomised
+from tests.spoiling import spoil
 
 FREE = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
 F32 = 2e-5
@@ -151,21 +151,6 @@ def run_onnx(path: Path, *inputs: Tensor) -> list[Tensor]:
     names = [value.name for value in session.get_inputs()]
     fed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
     return [torch.from_numpy(np.asarray(y)) for y in session.run(None, fed)]
-
-
-def spoil(monkeypatch: pytest.MonkeyPatch, factor: float = 1.001) -> None:
-    """Every fold is rounded to numbers that are slightly too large, after it was proven."""
-    rounded = Realisation.rounded
-
-    def wrong(self: Realisation, like: Tensor) -> bool:
-        fine = rounded(self, like)
-        for layer in self.layers:
-            assert layer.module is not None
-            for parameter in layer.module.parameters():
-                parameter.data.mul_(factor)
-        return fine
-
-    monkeypatch.setattr(Realisation, "rounded", wrong)
 
 
 # What a fold says

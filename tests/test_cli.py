@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit import cli
-from reparamkit.folding.layers import Realisation
 from reparamkit.operators.base import _READERS, Call, Meaning
 from tests.capture.files import write_scripted
 from tests.nets import assert_same, noise, randomised
+from tests.spoiling import spoil
 
 HERE = "tests.test_cli"
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,13 +231,9 @@ def test_a_failed_verification_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "spoilt.py").write_text(
         "import sys\n"
         "from reparamkit import cli\n"
-        "from reparamkit.folding.layers import Realisation\n"
-        "rounded = Realisation.rounded\n"
-        "def wrong(self, like):\n"
-        "    fine = rounded(self, like)\n"
-        "    for layer in self.layers: layer.module.weight.data.mul_(1.001)\n"
-        "    return fine\n"
-        "Realisation.rounded = wrong\n"
+        "import pytest\n"
+        "from tests.spoiling import spoil\n"
+        "spoil(pytest.MonkeyPatch())\n"
         "cli.main()\n"
     )
     before = content(tmp_path)
@@ -721,20 +717,6 @@ def test_usage_errors(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 # Failures of verification, of ours, and of the user's patience
-
-
-def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounded = Realisation.rounded
-
-    def wrong(self: Realisation, like: Tensor) -> bool:
-        fine = rounded(self, like)
-        for layer in self.layers:
-            assert layer.module is not None
-            for parameter in layer.module.parameters():
-                parameter.data.mul_(1.001)
-        return fine
-
-    monkeypatch.setattr(Realisation, "rounded", wrong)
 
 
 def test_a_failed_verification(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

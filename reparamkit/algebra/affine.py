@@ -74,7 +74,7 @@ def compose(after: Numbers, before: Numbers) -> Numbers:
         geo.compose(after.structure, before.structure)
         kernel = after.kernel * before.alpha
         if before.beta == 0.0:
-            return replace(after, kernel=kernel)
+            return _with_bias(after.structure, kernel, after.bias)
         return _with_bias(after.structure, kernel, _plus(after.bias, _summed(after) * before.beta))
 
     structure = geo.compose(after.structure, before.structure)

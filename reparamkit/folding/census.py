@@ -6,7 +6,9 @@ from collections import Counter
 
 from torch import Tensor, fx, nn
 
+from reparamkit.capture.settled import SettledArguments
 from reparamkit.capture.sizes import SizeGuards
+from reparamkit.folding.layers import ChannelScale
 
 _LAYERS: dict[type[nn.Module], str] = {
     nn.Conv1d: "conv1d",
@@ -24,13 +26,18 @@ def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict
     found: Counter[str] = Counter()
     for node in graph.nodes:
         if node.op == "call_module":
-            layer = (modules or {})[str(node.target)]
-            if isinstance(layer, SizeGuards):
-                continue
-            found.update(["mul", "add"] if type(layer) not in _LAYERS else [_LAYERS[type(layer)]])
+            found.update(_operators((modules or {})[str(node.target)]))
         elif node.op == "call_function" and hasattr(node.target, "_schema"):
             value = node.meta.get("val")
             if value is None or isinstance(value, Tensor | list | tuple):
                 found[node.target._schema.name.split("::")[1]] += 1
     found.pop("sym_size", None)
     return dict(found.most_common())
+
+
+def _operators(layer: nn.Module) -> list[str]:
+    if isinstance(layer, SizeGuards | SettledArguments):
+        return []  # they look at the inputs and compute nothing
+    if isinstance(layer, ChannelScale):
+        return ["mul"] if layer.bias is None else ["mul", "add"]
+    return [_LAYERS.get(type(layer), type(layer).__name__)]

@@ -60,7 +60,7 @@ class Constants:
             seen.add(current)
             value = current.meta.get("val")
             if isinstance(value, Tensor) and not _is_view(current):
-                count += math.prod(int(s) for s in value.shape)
+                count += math.prod(hint(s) for s in value.shape)
             stack.extend(current.all_input_nodes)
         return count
 
@@ -72,6 +72,14 @@ class Constants:
             return _run(order, {n: _cpu64(self._value(n)) for n in order if n.op == "get_attr"})
         except RuntimeError:  # hard-coded number types that do not mix with float64
             return _run(order, {n: self._value(n) for n in order if n.op == "get_attr"})
+
+
+def hint(size: int | torch.SymInt) -> int:
+    """The captured size; 1 for one that depends on values and is not known."""
+    if isinstance(size, int):
+        return size
+    known = size.node.hint
+    return 1 if known is None else int(known)
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
-from reparamkit.folding import cost
 from reparamkit.folding.forms import Form, Forms, Node
 from reparamkit.folding.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Through
@@ -45,7 +45,8 @@ class Refusal:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.where or '(the network)'}: {short(self.operator)} {self.node!r} stays: {self.reason}"
+        name = "" if self.where else f" {self.node!r}"
+        return f"{self.where or '(the network)'}: {short(self.operator)}{name} stays: {self.reason}"
 
 
 def short(operator: str) -> str:
@@ -58,6 +59,11 @@ def named(node: Node) -> str:
     """What of a node a fold takes in: its operator, or only the scale and shift that the operator ends in."""
     rescales = isinstance(node.meaning, Through) and node.meaning.rescales
     return f"weight and bias of {short(node.operator)}" if rescales else node.operator
+
+
+def placed(reason: str, places: Mapping[str, str]) -> str:
+    """The reason, with the modules that nodes of the captured graph are made in for their names."""
+    return re.sub(r"'([^']*)'", lambda name: repr(places.get(name[1]) or name[1]), reason)
 
 
 def counted(operators: list[str]) -> dict[str, int]:
@@ -105,14 +111,24 @@ def _meetings(plan: Plan, form: Form) -> list[tuple[Node, str, int]]:
                 if others and form.cost > 0 and min(others) > form.cost:
                     reason = _dearer(below, min(others) / form.cost)
             if reason:
-                found.append((nodes[reader], reason, form.node))
+                found.append((_layer_of(nodes, inside, reader), reason, form.node))
     return found
 
 
+def _layer_of(nodes: Sequence[Node], inside: set[int], reader: int) -> Node:
+    """The layer that a norm has folded into, which is what stays; any other operator itself."""
+    if "_norm" not in nodes[reader].operator:
+        return nodes[reader]
+    layers = [nodes[i] for i in sorted(inside) if nodes[i].operator.startswith(_MERGEABLE)]
+    return layers[0] if layers else nodes[reader]
+
+
 def _dearer(other: Node, ratio: float) -> str:
+    more = f"{100 * (ratio - 1):.0f} % more" if ratio < 2 else f"{ratio:.1f} times the"
+    more = "a little more" if ratio < 1.005 else more
     return (
         f"merging it with {short(other.operator)} {other.name!r} is exact but dearer: "
-        f"{ratio:.1f} times the cost (kappa {cost.KAPPA:.0f})"
+        f"one layer would take {more} arithmetic and memory traffic"
     )
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from reparamkit.capture.program import Program
+from reparamkit.folding.captured import Changes
 from reparamkit.folding.constants import Constants
 
 aten = torch.ops.aten
@@ -55,27 +56,27 @@ Values = dict[fx.Node, Any]
 
 @dataclass(frozen=True)
 class _Target:
-    """The map `node` acts on what `reader` reads as `value`; `path` leads from the layer to it."""
+    """The map `node` acts on what `reader` reads as `value`; `between` are the values that lead to it."""
 
     node: fx.Node
     operand: fx.Node
     reader: fx.Node
     value: fx.Node
     root: fx.Node
-    path: tuple[fx.Node, ...]
+    between: tuple[fx.Node, ...]
 
 
 class _Kept(Exception):
     """The map stays where it is."""
 
 
-def hoist(program: Program) -> None:
+def hoist(program: Program) -> Changes:
     """Rewrite the program's graph; what cannot rise, or would fold where it is, is left alone."""
-    nodes = list(program.graph.nodes)
+    nodes, changes = list(program.graph.nodes), Changes()
     if program.writes or any(str(n.target).startswith(_WRITERS) for n in nodes):
-        return
+        return changes
     if not any(n.target in _CUTS or n.target in _PRODUCTS for n in nodes):
-        return
+        return changes
     hoisting = _Hoisting(program)
     for node in nodes:
         if node.target in _MAPS:
@@ -84,6 +85,9 @@ def hoist(program: Program) -> None:
             except (_Kept, RuntimeError, ValueError, TypeError, IndexError):
                 continue  # operators that do not run on the channels' numbers stay as they are
             hoisting.rewrite(*found)
+            changes.moves(found[0].between)
+            changes.twins[found[0].operand] = node
+    return changes
 
 
 class _Hoisting:
@@ -123,7 +127,7 @@ class _Hoisting:
         if operand.meta["val"].dtype != node.meta["val"].dtype or _shape(operand) != _shape(node):
             raise _Kept("it changes more than the numbers")
         path, top = _up(operand)
-        reader, value = node, operand
+        reader, value, between = node, operand, list(path)
         if top.target in _PRODUCTS:
             self._number(node)
             if any(len(n.users) > 1 for n in (operand, *path)) or len(top.users) > 1:
@@ -131,7 +135,9 @@ class _Hoisting:
             reader, value = top, top.args[0]  # type: ignore[assignment]
             if list(top.args).count(value) > 1 or not isinstance(value, fx.Node):
                 raise _Kept("both operands are the same")
+            between.append(top)
             path, top = _up(value)
+            between += path
         elif not any(n.target in _CUTS for n in path):
             raise _Kept("nothing is cut: it can rise or sink by itself")
         layer = self._layer(top)
@@ -144,7 +150,7 @@ class _Hoisting:
             raise _Kept("the layer has no batch")
         if top.meta["val"].dtype != node.meta["val"].dtype:
             raise _Kept("the layer computes in another type")
-        return _Target(node, operand, reader, value, top, tuple(path))
+        return _Target(node, operand, reader, value, top, tuple(between))
 
     def _layer(self, node: fx.Node) -> fx.Node:
         while node in self._raised:

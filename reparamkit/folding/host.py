@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from reparamkit.algebra import IDENTITY, Geometry, Scalar
 from reparamkit.capture.program import Program
 from reparamkit.folding.borders import Borders
-from reparamkit.folding.constants import Constants
+from reparamkit.folding.constants import Constants, hint
 from reparamkit.folding.forms import Instead, Node
 from reparamkit.folding.lifting import lift
 from reparamkit.folding.shifts import shifted_side
@@ -238,7 +238,7 @@ class Host:
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         if value is not self._latest[0]:
-            shape = tuple([_hint(s) for s in value.shape])
+            shape = tuple([hint(s) for s in value.shape])
             self._latest = value, shape, tuple([self._size(s) for s in value.shape])
         _, shape, sizes = self._latest
         return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
@@ -265,8 +265,11 @@ class Host:
         if items is not None:
             target, arguments["item"] = f"{target}[]", _place(node)
         call = Call(target, arguments, result)
+        operands = _operands(call)
+        if any(0 in value.shape for value in (result, *operands)):
+            raise NotAffine("it computes nothing: a tensor has no elements", notable=False)
         meaning = read(call)
-        for operand in _operands(call):
+        for operand in operands:
             if not result.dtype.is_floating_point:
                 raise NotAffine(f"it computes {_name(result.dtype)}", notable=False)
             if operand.dtype != result.dtype:
@@ -279,7 +282,9 @@ class Host:
                 value = argument.meta.get("val")
                 if not isinstance(value, Tensor) or not value.is_floating_point():
                     return argument
-                return Constant(tuple(int(s) for s in value.shape), partial(self.constants.float64, argument))
+                if not all(isinstance(s, int) for s in value.shape):
+                    return argument  # its size depends on values
+                return Constant(tuple(value.shape), partial(self.constants.float64, argument))
             known = self._ids.get(argument)
             return argument if known is None else self.nodes[known].value
         if isinstance(argument, list | tuple):
@@ -346,13 +351,6 @@ def _operands(call: Call) -> list[Value]:
     for argument in call.arguments.values():
         found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
     return found
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    if isinstance(size, int):
-        return size
-    hint = size.node.hint
-    return 1 if hint is None else int(hint)
 
 
 def _name(dtype: torch.dtype) -> str:

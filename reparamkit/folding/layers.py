@@ -190,17 +190,21 @@ def realise(terms: Terms) -> Realisation:
     scalars = [(s, m) for s, m in terms.items() if isinstance(m, ScalarMap)]
     shift = sum(m.beta for _, m in scalars)
     biases = _gathered([m for _, m in maps])
-    layers = []
+    layers, factors = [], [(s, m.alpha) for s, m in scalars]
     for i, ((source, m), bias) in enumerate(zip(maps, biases, strict=True)):
         if bias.any() or i == len(maps) - 1:
             bias, shift = bias + shift, 0.0
         if isinstance(m.structure, Transposed):
             layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))
             continue
-        pad = _padding(m.structure) or ((0, 0) * m.structure.dims if m.structure.unit else None)
-        moves = m.structure.unit and all(s == 1 for s in m.structure.stride) and not bias.any()
-        layers.append(Layer(source, None if moves else _module(m.structure, m.kernel, bias), pad))
-    return Realisation(tuple(layers), tuple((s, m.alpha) for s, m in scalars), shift)
+        if m.structure.unit and all(s == 1 for s in m.structure.stride) and not bias.any():
+            if any(_sides(m.structure)):
+                layers.append(Layer(source, None, _sides(m.structure)))
+            else:
+                factors.append((source, 1.0))
+        else:
+            layers.append(Layer(source, _module(m.structure, m.kernel, bias), _padding(m.structure)))
+    return Realisation(tuple(layers), tuple(factors), shift)
 
 
 def _gathered(maps: list[AffineMap]) -> list[Tensor]:
@@ -271,6 +275,9 @@ def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
 
 
 def _padding(g: Geometry) -> tuple[int, ...] | None:
-    if g.near == g.far and all(p >= 0 for p in g.near):
-        return None
+    """What a padding of its own has to add; None where the convolution's own padding does."""
+    return None if g.near == g.far and all(p >= 0 for p in g.near) else _sides(g)
+
+
+def _sides(g: Geometry) -> tuple[int, ...]:
     return tuple(p for axis in reversed(range(g.dims)) for p in (g.near[axis], g.far[axis]))

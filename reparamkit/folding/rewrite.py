@@ -14,19 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from reparamkit.algebra import IDENTITY, Inexact
 from reparamkit.capture.program import Program
 from reparamkit.folding import siblings
-from reparamkit.folding.findings import Fold, Refusal, counted, named, refusals, short
+from reparamkit.folding.captured import Captured, Changes
+from reparamkit.folding.findings import Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.folding.forms import Form
 from reparamkit.folding.hoisting import hoist
 from reparamkit.folding.host import Host
+from reparamkit.folding.in_place import require_same
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import Terms, numbers
 from reparamkit.folding.plan import Plan, interior, plan
 from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_lift
+from reparamkit.folding.rounding import numbers_of, require_rounded
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 from reparamkit.operators import Affine
 
@@ -36,13 +39,15 @@ class Outcome:
     """The folded module with the findings.
 
     `undone` are the folds that were thought exact and failed their own check, each named by the operator
-    that it would have ended in.
+    that it would have ended in. `in_place` says whether the module as a whole was held against the captured
+    graph as well.
     """
 
     module: fx.GraphModule
     folds: tuple[Fold, ...]
     refusals: tuple[Refusal, ...]
     undone: tuple[Refusal, ...]
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,17 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     `merge_siblings` also makes one layer of those beside each other that read the same value.
     """
     with _undisturbed():
-        outcome = _folded(program)
+        captured = Captured(program)
+        outcome, changes, ranks = _folded(program, captured)
         if merge_siblings:
-            merged = tuple(siblings.merge(outcome.module))
+            merged = tuple(siblings.merge(outcome.module, ranks))
             outcome = replace(outcome, folds=outcome.folds + merged)
-    return outcome
+        held = require_same(captured, outcome.module, changes)
+    return replace(outcome, in_place=held)
 
 
-def _folded(program: Program) -> Outcome:
-    hoist(program)
+def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
+    changes = hoist(program)
     host = Host(program)
     chosen, proven, unproven, failed = _proven_plan(host)
     surgery = Surgery(host)
@@ -76,6 +83,10 @@ def _folded(program: Program) -> Outcome:
             surgery.alias(form)
         else:
             made.append((form, done, surgery.replace(form, done.realisation)))
+        new = surgery.value_of(form)
+        if new not in captured.index:
+            changes.equals(new, host.fx_nodes[form.node])
+    ranks = _ranks(program.graph)
     module = surgery.module()
     folds = []
     for form, done, calls in made:
@@ -90,16 +101,25 @@ def _folded(program: Program) -> Outcome:
                 error=done.error,
             )
         )
+    places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
     kept = tuple(
-        Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, reason)
+        Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, placed(reason, places))
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
     )
     undone = tuple(
-        Refusal(owner_path(host.fx_nodes[i]), host.nodes[i].name, host.nodes[i].operator, reason)
+        Refusal(
+            owner_path(host.fx_nodes[i]), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
+        )
         for i, reason in sorted(failed.items())
     )
-    return Outcome(module, tuple(folds), kept, undone)
+    return Outcome(module, tuple(folds), kept, undone), changes, ranks
+
+
+def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
+    """The axes of every tensor whose shape is known."""
+    values = ((node, node.meta.get("val")) for node in graph.nodes)
+    return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
 
 
 @contextmanager
@@ -185,8 +205,11 @@ def _make(host: Host, form: Form) -> _Proven:
         realisation = realise(terms)
         error = prove(host, form, terms, realisation)
     like = host.fx_nodes[form.node].meta["val"]
+    layers = [item.module for item in realisation.layers]
+    exact = numbers_of(layers)
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
+    require_rounded(exact, layers, like.dtype)
     return _Proven(realisation, error)
 
 

@@ -73,6 +73,10 @@ class Surgery:
         old.replace_all_uses_with(source)
         self._now[form.node] = source
 
+    def value_of(self, form: Form) -> fx.Node:
+        """The node that has the value of a form that was put in."""
+        return self._now.get(form.node, self.host.fx_nodes[form.node])
+
     def is_used(self, call: fx.Node) -> bool:
         """Whether the call of a layer is still there; known once the module is made."""
         return call in self._wanted

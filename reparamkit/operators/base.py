@@ -51,6 +51,10 @@ class Value:
         """Number of axes."""
         return len(self.shape)
 
+    def axis(self, dim: int) -> int:
+        """An axis that may be counted from the back. A single number has one axis, as torch sees it."""
+        return dim % max(self.ndim, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

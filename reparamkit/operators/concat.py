@@ -11,4 +11,4 @@ def cat(call: Call) -> Meaning:
     values = call.get("tensors")
     if not all(isinstance(v, Value) for v in values):
         raise NotAffine("it concatenates constants")
-    return Concat(tuple(values), call.get("dim", 0) % call.result.ndim)
+    return Concat(tuple(values), call.result.axis(call.get("dim", 0)))

@@ -40,7 +40,7 @@ def reshape(call: Call) -> Meaning:
 def permute(call: Call) -> Meaning:
     """The axes in another order."""
     value = call.value("self")
-    order = [d % value.ndim for d in call.get("dims")]
+    order = [value.axis(d) for d in call.get("dims")]
     return Through(value, tuple(order.index(axis) for axis in range(value.ndim)))
 
 
@@ -48,7 +48,7 @@ def permute(call: Call) -> Meaning:
 def transpose(call: Call) -> Meaning:
     """Two axes exchanged."""
     value = call.value("self")
-    a, b = call.get("dim0") % value.ndim, call.get("dim1") % value.ndim
+    a, b = value.axis(call.get("dim0")), value.axis(call.get("dim1"))
     swapped = {a: b, b: a}
     return Through(value, tuple(swapped.get(axis, axis) for axis in range(value.ndim)))
 
@@ -66,7 +66,7 @@ def mean(call: Call) -> Meaning:
     value = call.value("self")
     if call.get("dim") is None or not call.get("dim"):
         raise NotAffine("it averages over the channels too", notable=False)
-    gone = {d % value.ndim for d in call.get("dim")}
+    gone = {value.axis(d) for d in call.get("dim")}
     keep = bool(call.get("keepdim", False))
     return Through(value, tuple(_after_removal(axis, gone, keep) for axis in range(value.ndim)))
 

@@ -58,7 +58,7 @@ def pad(call: Call) -> Meaning:
 def crop(call: Call) -> Meaning:
     """`x[..., start:end:step]` along a spatial axis, with the end counted from the end."""
     value = call.value("self")
-    axis = call.get("dim", 0) % value.ndim
+    axis = value.axis(call.get("dim", 0))
     start, end, step = call.get("start"), call.get("end"), call.get("step", 1)
     start = 0 if start is None else start
     end = sys.maxsize if end is None else end

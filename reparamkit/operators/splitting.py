@@ -31,7 +31,7 @@ def split_with_sizes(call: Call) -> Meaning:
 def chunk(call: Call) -> Meaning:
     """Some number of pieces of equal length, the last one shorter; fewer where there is too little."""
     value = call.value("self")
-    axis = call.get("dim") % value.ndim
+    axis = value.axis(call.get("dim"))
     length = -(-_length(value, axis) // call.get("chunks"))
     return _piece(call, call.get("item") * length)
 
@@ -40,14 +40,14 @@ def chunk(call: Call) -> Meaning:
 def unbind(call: Call) -> Meaning:
     """One position of an axis, which goes."""
     value = call.value("self")
-    gone = call.get("dim") % value.ndim
+    gone = value.axis(call.get("dim"))
     axes = tuple(None if a == gone else a - (a > gone) for a in range(value.ndim))
     return Through(value, axes, taken=Taken(gone, call.get("item") % _length(value, gone), 1))
 
 
 def _piece(call: Call, first: int) -> Through:
     value = call.value("self")
-    axis = call.get("dim") % value.ndim
+    axis = value.axis(call.get("dim"))
     _length(value, axis)
     return Through(value, tuple(range(value.ndim)), taken=Taken(axis, first, call.result.shape[axis]))
 

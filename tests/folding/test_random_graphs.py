@@ -59,10 +59,13 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
     try:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(cost, "KAPPA", kappa)
+            cost._layer.cache_clear()  # it remembers costs at another price
             done = fold(copy.deepcopy(net), x, dynamic=dynamic)
     except Exception as error:
         error.add_note(net.source)
         raise
+    finally:
+        cost._layer.cache_clear()
     _compare(net, done, x, "at the example")
     _compare(net, done, noise(*x.shape, seed=2), "at other values")
     other = _other(done, x)

@@ -101,3 +101,45 @@ def test_the_model_keeps_its_weights() -> None:
     before = copy.deepcopy(net.state_dict())
     fold_program(capture(net, (noise(2, 5, 6),), dynamic=False), merge_siblings=True)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("along", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_maps_without_a_batch_are_concatenated_where_they_were(dims: int, along: int) -> None:
+    """(C, H, W) side by side along H is no concatenation of channels, although H is axis 1."""
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    if not -dims - 1 <= along <= dims:
+        along = 0
+    net = randomised(
+        Net(lambda s, x: torch.cat([s.a(x), s.b(x)], along).relu(), a=conv(3, 4, 1), b=conv(3, 4, 1))
+    ).double()
+    x = noise(3, *(5, 6, 4)[:dims])
+    outcome = _merged(net, x)
+    assert outcome.in_place
+    counts = Counter(str(n.target) for n in outcome.module.graph.nodes if n.op == "call_function")
+    of_channels = along in (0, -dims - 1)
+    assert counts["aten.cat.default"] == (not of_channels)
+
+
+@pytest.mark.parametrize("along", [1, -3, 2, -1, 0])
+def test_maps_with_a_batch_are_concatenated_where_they_were(along: int) -> None:
+    net = randomised(
+        Net(
+            lambda s, x: torch.cat([s.a(x), s.b(x)], along).relu(),
+            a=nn.Conv2d(3, 4, 3, padding=1),
+            b=nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        )
+    ).double()
+    outcome = _merged(net, noise(2, 3, 5, 6))
+    counts = Counter(str(n.target) for n in outcome.module.graph.nodes if n.op == "call_function")
+    assert counts["aten.cat.default"] == (along not in (1, -3))
+
+
+@pytest.mark.parametrize("along", [0, 1, -1])
+def test_linear_layers_are_concatenated_where_they_were(along: int) -> None:
+    net = randomised(
+        Net(lambda s, x: torch.cat([s.a(x), s.b(x)], along).relu(), a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+    ).double()
+    outcome = _merged(net, noise(4, 4))
+    counts = Counter(str(n.target) for n in outcome.module.graph.nodes if n.op == "call_function")
+    assert counts["aten.cat.default"] == (along == 0)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.folding.layers import Realisation
 from reparamkit.parts.standin import Absent
 from tests.nets import assert_same, noise, randomised
+from tests.spoiling import spoil
 
 
 @pytest.fixture(autouse=True)
@@ -661,16 +661,7 @@ def test_random_numbers_are_left_as_they_were() -> None:
 
 
 def test_a_part_that_folds_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounded = Realisation.rounded
-
-    def wrong(self: Realisation, like: Tensor) -> bool:
-        fine = rounded(self, like)
-        for layer in self.layers:
-            assert layer.module is not None
-            layer.module.weight.data.mul_(1.0001)
-        return fine
-
-    monkeypatch.setattr(Realisation, "rounded", wrong)
+    spoil(monkeypatch, 1.0001)
     with pytest.raises(rk.NotEquivalent, match="the folded network is not equivalent"):
         rk.fold(randomised(Gate()).double(), image())
 
