@@ -26,7 +26,7 @@ from reparamkit.capture.special_sizes import (
     special_points,
 )
 from reparamkit.capture.witness import Answer, Observation, Witness
-from reparamkit.inputs import resized, tensor_leaves
+from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
             )
         return
     program.witness = witness
+    ordinary = resized(
+        program.args, program.kwargs, program.places_of(_changed(base, program.example_sizes()))
+    )
     tried = list(_observed(program, guards, witness, base))
     same = [each for each in tried if each.observation.same]
     shown = frozenset[str]().union(*(each.broken for each in same))
@@ -72,7 +75,7 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
             program.notes.append(_told(program, each))
     assert program.guards is not None
     program.guards = program.guards.without(shown - held)
-    _note_modes(program, model, witness, base)
+    _note_modes(program, model, witness, ordinary)
 
 
 def _ordinary(program: Program, guards: SizeGuards, witness: Witness) -> Point | None:
@@ -97,10 +100,8 @@ def _batch(program: Program) -> list[str]:
     return [symbol for symbol in program.example_sizes() if 0 in program.axes_of(symbol)]
 
 
-def _note_modes(program: Program, model: nn.Module, witness: Witness, base: Point) -> None:
-    """Say in which modes the network computes something else; asked at these sizes."""
-    sizes = program.places_of(_changed(base, program.example_sizes()))
-    inputs = resized(program.args, program.kwargs, sizes)
+def _note_modes(program: Program, model: nn.Module, witness: Witness, inputs: tuple[Args, Kwargs]) -> None:
+    """Say in which modes the network computes something else; asked with these inputs."""
     device = next((tensor.device.type for tensor in (*model.parameters(), *model.buffers())), "cpu")
     differing = witness.differing_modes(*inputs, other_modes(device))
     if differing:

@@ -95,6 +95,12 @@ class SizeGuards(nn.Module):
         text = f"n{self.places.index(place)} == {size}"
         return SizeGuards(self.places, self.names, [*self.assumptions, text], self.synthetic, self.permanent)
 
+    def all_permanent(self) -> SizeGuards:
+        """The same with no assumption that could be shown to be idle."""
+        return SizeGuards(
+            self.places, self.names, self.assumptions, self.synthetic, frozenset(self.assumptions)
+        )
+
     def spoken(self, text: str) -> str:
         """One of its assumptions in terms of the inputs."""
         plain = re.sub(r"\bsym_(max|min|float|int)\b", r"\1", text)
