@@ -179,7 +179,7 @@ def program_of(
     program.settled = settled_arguments(inputs)
     program.layout = writes_by_layout(original, inputs)
     if program.layout is not None:
-        # Which memory a reshape shares depends on sizes of one, too, and is settled when torch traces it anew.
+        # Which memory a reshape shares depends on sizes of one, too; torch settles it when it traces anew.
         program.guards = program.guards.all_permanent()
         program.notes.append(
             "the network writes through a reshape that shares memory in one layout only: its fold takes "
