@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from reparamkit.capture.conditions import Place
 from reparamkit.capture.modes import other_modes
-from reparamkit.capture.program import Program
-from reparamkit.capture.sizes import SizeGuards
+from reparamkit.capture.program import Program, program_of
+from reparamkit.capture.sizes import SizeGuards, condition_of, size_guards, user_inputs
 from reparamkit.capture.special_sizes import (
     Point,
     is_exclusion,
@@ -76,6 +77,49 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     assert program.guards is not None
     program.guards = program.guards.without(shown - held)
     _note_modes(program, model, witness, ordinary)
+
+
+def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> None:
+    """Take those conditions out of an exported program that its module shows to be idle.
+
+    torch.export settles some of its own questions by conditions ("the batch is not 1"), which a module that
+    takes such sizes does not have, and a file made of the program would.
+    """
+    conditions: list[str] = getattr(exported, "_guards_code", [])
+    if not conditions or not _refuses_ones(exported, model, args, kwargs):
+        return
+    program = program_of(exported, args, kwargs)
+    guards = program.guards
+    if guards is None or not program.axes:
+        return
+    witness = Witness(exported, model, args, kwargs)
+    base = _ordinary(program, guards, witness)
+    if base is None:
+        return
+    tried = list(_observed(program, guards, witness, base))
+    shown = frozenset[str]().union(*(each.broken for each in tried if each.observation.same))
+    differing = frozenset[str]().union(*(each.broken for each in tried if each.differs))
+    kept = [text for text in conditions if condition_of(exported, text) not in shown - differing]
+    conditions[:] = kept
+
+
+def _refuses_ones(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> bool:
+    """Whether the program's own conditions refuse some size of one that the module takes."""
+    taken = getattr(model, "size_guards", None)
+    inputs = user_inputs(exported)
+    conditions = size_guards(exported, inputs)
+    leaves = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+    free = [(i, a) for i, tensor in enumerate(leaves) for a in range(tensor.ndim)]
+    groups = [[place] for place in free] + [[p for p in free if p[1] == 0], free]
+
+    def accepts(guards: SizeGuards, group: list[Place]) -> bool:
+        sizes = [1 if place in group else leaves[place[0]].shape[place[1]] for place in guards.places]
+        return guards.accepts(sizes)
+
+    return any(
+        not accepts(conditions, group) and (not isinstance(taken, SizeGuards) or accepts(taken, group))
+        for group in groups
+    )
 
 
 def _ordinary(program: Program, guards: SizeGuards, witness: Witness) -> Point | None:

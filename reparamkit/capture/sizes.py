@@ -286,10 +286,27 @@ def _argument_tree(exported: ExportedProgram, inputs: Sequence[fx.Node]) -> dict
     return tree
 
 
+def user_inputs(exported: ExportedProgram) -> list[fx.Node]:
+    """What the program takes from its caller, in call order."""
+    user = set(exported.graph_signature.user_inputs)
+    return [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
+
+
+def condition_of(exported: ExportedProgram, guard: str) -> str | None:
+    """One of the program's own conditions as it stands among the assumptions of `size_guards`."""
+    inputs = user_inputs(exported)
+    guards = size_guards(exported, inputs)
+    try:
+        return rewritten(
+            guard, _argument_tree(exported, inputs), lambda place: f"n{guards.places.index(place)}"
+        )
+    except (Unread, ValueError):
+        return None
+
+
 def tensor_sources(exported: ExportedProgram) -> dict[int, str]:
     """Flat tensor index -> what the program's own conditions call a tensor of the inputs: L['x'][0]."""
-    user = set(exported.graph_signature.user_inputs)
-    inputs = [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
+    inputs = user_inputs(exported)
     sources: dict[int, str] = {}
     pending: list[tuple[str, Any]] = [
         (f"L[{name!r}]", value) for name, value in _argument_tree(exported, inputs).items()

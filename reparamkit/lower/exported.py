@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from reparamkit.capture.conditions import in_torch_s_words
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import Args, Kwargs, map_tensors, shapes_tree
@@ -39,6 +40,7 @@ def export_program(
         raise CannotCapture(
             f"torch.export cannot turn the model into one graph: {first_line(error)}"
         ) from error
+    without_idle_conditions(program, module, args, kwargs)
     refuse_zeros(program, module)
     return program
 
