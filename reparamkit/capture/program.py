@@ -25,7 +25,7 @@ from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import tensor_leaves
+from reparamkit.inputs import Args, Kwargs, tensor_leaves
 
 if TYPE_CHECKING:
     from reparamkit.capture.witness import Witness
@@ -70,6 +70,8 @@ class Program:
     """Formulas of the sizes of all values, as the guards allow them to be read."""
     witness: Witness | None = None
     """Runs the original beside the captured graph; None where that tells nothing."""
+    ordinary: tuple[Args, Kwargs] | None = None
+    """The example, made smaller along free axes; None where nothing smaller is known to tell as much."""
     captured_otherwise: str = ""
     """What the network runs on its example when it is called and not when it is captured, in words."""
     differing: list[Mapping[str, int]] = field(default_factory=list)

@@ -28,6 +28,7 @@ from reparamkit.capture.special_sizes import (
 )
 from reparamkit.capture.witness import Answer, Observation, Witness
 from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
+from reparamkit.undivided import on_one_thread
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     if guards is None:
         return
     witness = Witness(program.exported, model, program.args, program.kwargs)
+    with on_one_thread():
+        _settle(program, model, guards, witness)
+
+
+def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Witness) -> None:
     base = _ordinary(program, guards, witness)
     if base is None:
         why = witness.at({}).difference
@@ -63,6 +69,7 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     ordinary = resized(
         program.args, program.kwargs, program.places_of(_changed(base, program.example_sizes()))
     )
+    program.ordinary = ordinary
     tried = list(_observed(program, guards, witness, base))
     same = [each for each in tried if each.observation.same]
     shown = frozenset[str]().union(*(each.broken for each in same))

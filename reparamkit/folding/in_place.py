@@ -110,7 +110,8 @@ def _given(captured: Captured) -> dict[fx.Node, Any] | None:
     """A value for every input; None if the example is not known by its places."""
     program = captured.program
     places = [step.node for step in captured.steps if step.op == "placeholder"]
-    flat = pytree.tree_leaves((tuple(program.args), dict(program.kwargs)))
+    args, kwargs = program.ordinary or (program.args, program.kwargs)
+    flat = pytree.tree_leaves((tuple(args), dict(kwargs)))
     if len(flat) != len(places):
         return None
     generator = torch.Generator().manual_seed(0)

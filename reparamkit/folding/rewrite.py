@@ -6,14 +6,10 @@ the reason is reported; everything else goes on.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, fx, nn
 
 from reparamkit.algebra import IDENTITY, Inexact
@@ -32,6 +28,7 @@ from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_lift
 from reparamkit.folding.rounding import numbers_of, require_rounded
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 from reparamkit.operators import Affine
+from reparamkit.undivided import on_one_thread
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
 
     `merge_siblings` also makes one layer of those beside each other that read the same value.
     """
-    with _undisturbed():
+    with on_one_thread():
         captured = Captured(program)
         outcome, changes, ranks = _folded(program, captured)
         if merge_siblings:
@@ -120,24 +117,6 @@ def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
     """The axes of every tensor whose shape is known."""
     values = ((node, node.meta.get("val")) for node in graph.nodes)
     return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """One thread and no garbage collection.
-
-    The tensors are tiny: a second thread only waits for the first, and on a busy machine for long. And every
-    collection walks through all of the user's model and both graphs, to find next to nothing.
-    """
-    threads, collects = torch.get_num_threads(), gc.isenabled()
-    torch.set_num_threads(1)
-    gc.disable()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if collects:
-            gc.enable()
 
 
 def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]:
