@@ -7,8 +7,8 @@ outside autocast, with float32 as the default number type. A network may ask for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,27 +34,47 @@ class Mode:
     gradients: bool = False
     around: Callable[[nn.Module], AbstractContextManager[Any]] = lambda module: nullcontext()
 
-    def entered(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """The mode, for a call of this module."""
-        return self.around(module)
-
 
 PLAIN = Mode("in evaluation mode")
 """The mode of a capture."""
 
 
-def other_modes(device: str) -> list[Mode]:
-    """All modes that a capture settles without a word; `device` is the type of the network's own."""
+def other_modes(device: str) -> list[list[Mode]]:
+    """All modes that a capture settles without a word, in groups that can be entered together.
+
+    `device` is the type of the network's own.
+    """
     return [
-        Mode("when gradients are recorded", gradients=True),
-        Mode("for inputs that require gradients", _requiring_gradients, gradients=True),
-        Mode("for inputs in channels-last memory", _channels_last),
-        Mode("for inputs that are not contiguous", _not_contiguous),
-        Mode("for inputs that are a part of larger ones in memory", _at_an_offset),
-        Mode("inside autocast", around=lambda module: torch.autocast(device, torch.bfloat16)),
-        Mode("in training mode", around=_training),
-        Mode("with float64 as the default number type", around=lambda module: _default_dtype(torch.float64)),
+        [
+            Mode("when gradients are recorded", gradients=True),
+            Mode("for inputs that require gradients", _requiring_gradients, gradients=True),
+            Mode("for inputs that are a part of larger ones in memory", _at_an_offset),
+            Mode("in training mode", around=_training),
+            Mode("with float64 as the default number type", around=lambda module: _float64_default()),
+        ],
+        [Mode("for inputs in channels-last memory", _channels_last)],
+        [Mode("for inputs that are not contiguous", _not_contiguous)],
+        [Mode("inside autocast", around=lambda module: torch.autocast(device, torch.bfloat16))],
     ]
+
+
+def together(modes: Sequence[Mode]) -> Mode:
+    """All of these modes at once."""
+
+    def inputs(tensor: Tensor) -> Tensor:
+        for mode in sorted(modes, key=lambda mode: mode.inputs is _requiring_gradients):
+            tensor = mode.inputs(tensor)
+        return tensor
+
+    @contextmanager
+    def around(module: nn.Module) -> Iterator[None]:
+        with ExitStack() as entered:
+            for mode in modes:
+                entered.enter_context(mode.around(module))
+            yield
+
+    name = " and ".join(mode.name for mode in modes)
+    return Mode(name, inputs, any(mode.gradients for mode in modes), around)
 
 
 def _requiring_gradients(tensor: Tensor) -> Tensor:
@@ -98,9 +118,9 @@ def _is_layer(kind: type) -> bool:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def _float64_default() -> Iterator[None]:
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,17 +111,29 @@ class Program:
 
     def places_of(self, point: Mapping[str, int]) -> dict[Place, int]:
         """The input sizes that change where free symbols have these sizes, formulas of them included."""
-        now = self.example_sizes() | dict(point)
+        now = {**self.example_sizes(), **point}
         changed: dict[Place, int] = {}
+        for place, formula, symbols in self._varying:
+            if not all(name in now for name in symbols.values()) or point.keys().isdisjoint(symbols.values()):
+                continue
+            if formula is None:
+                changed[place] = now[next(iter(symbols.values()))]
+            else:
+                changed[place] = int(formula.subs({symbol: now[name] for symbol, name in symbols.items()}))
+        return changed
+
+    @cached_property
+    def _varying(self) -> list[tuple[Place, Any, dict[Any, str]]]:
+        """Where in the inputs a size varies, as which formula (None for a symbol), and the names in that."""
+        found = []
         for index, (_, shape) in enumerate(self.shapes):
             for axis, size in enumerate(shape):
-                if not isinstance(size, torch.SymInt):
-                    continue
-                symbols = size.node.expr.free_symbols
-                known = {symbol: now[str(symbol)] for symbol in symbols if str(symbol) in now}
-                if len(known) == len(symbols) and any(str(symbol) in point for symbol in symbols):
-                    changed[index, axis] = int(size.node.expr.subs(known))
-        return changed
+                if isinstance(size, torch.SymInt):
+                    expression = size.node.expr
+                    symbols = {symbol: str(symbol) for symbol in expression.free_symbols}
+                    if symbols:
+                        found.append(((index, axis), None if expression.is_symbol else expression, symbols))
+        return found
 
     def sizes_of(self, guards: SizeGuards, point: Mapping[str, int]) -> list[int]:
         """The sizes that these guards look at, where free symbols have these sizes."""

@@ -66,10 +66,10 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
             )
         return
     program.witness = witness
-    ordinary = resized(
-        program.args, program.kwargs, program.places_of(_changed(base, program.example_sizes()))
-    )
-    program.ordinary = ordinary
+    example, batch = program.example_sizes(), _batch(program)
+    program.ordinary = resized(program.args, program.kwargs, program.places_of(_changed(base, example)))
+    alone = program.places_of(_changed({**base, **dict.fromkeys(batch, 1)}, example))
+    single = resized(program.args, program.kwargs, alone) if witness.at(alone).same else program.ordinary
     tried = list(_observed(program, guards, witness, base))
     same = [each for each in tried if each.observation.same]
     shown = frozenset[str]().union(*(each.broken for each in same))
@@ -83,7 +83,7 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
             program.notes.append(_told(program, each))
     assert program.guards is not None
     program.guards = program.guards.without(shown - held)
-    _note_modes(program, model, witness, ordinary)
+    _note_modes(program, model, witness, single)
 
 
 def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> None:

@@ -26,7 +26,9 @@ Point = Mapping[str, int]
 _LARGEST = 512
 _MOST_AT_ONE = 4
 """Free sizes up to which every pair of sides is tried at one."""
-_MOST_LEVELS = 3
+_SMALL = 16
+"""A batch as large as the sides is tried where these are not larger."""
+_MOST_LEVELS = 1
 """Sizes at which something inside is one that are tried with all sides alike."""
 
 
@@ -119,7 +121,7 @@ def special_points(
         yield dict.fromkeys(sides, side)
         yield {**dict.fromkeys(batch, 1), **dict.fromkeys(sides, side)}
         yield {**dict.fromkeys(batch, 1), sides[0]: side + 1}
-    if batch and sides:
+    if batch and sides and max(example.values()) <= _SMALL:
         yield dict.fromkeys(symbols, max(example.values()))
 
 

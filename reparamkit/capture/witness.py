@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from reparamkit.capture.conditions import Place
 from reparamkit.capture.executed import Executed, Expressions, first_difference
-from reparamkit.capture.modes import PLAIN, Mode
+from reparamkit.capture.modes import PLAIN, Mode, together
 from reparamkit.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
 from reparamkit.quiet import quiet
 from reparamkit.untouched import buffer_tables, call_untouched
@@ -81,24 +81,35 @@ class Witness:
                 return Observation(Answer.UNKNOWN if self._answers(args, kwargs) else Answer.REFUSED)
             return self._against(original, args, kwargs)
 
-    def differing_modes(self, args: Args, kwargs: Kwargs, modes: Sequence[Mode]) -> dict[str, Observation]:
+    def differing_modes(
+        self, args: Args, kwargs: Kwargs, modes: Sequence[Sequence[Mode]]
+    ) -> dict[str, Observation]:
         """In which of these modes the network computes something else than the captured graph does in it.
 
-        Modes that the network itself refuses are left out.
+        Modes of one group are tried together first, and one by one only if they make a difference. Modes that
+        the network itself refuses are left out.
         """
         differing: dict[str, Observation] = {}
         with _undisturbed():
             plain = self._recorded(self._model, args, kwargs)
-            for mode in modes:
-                with mode.entered(self._model):
-                    original = self._recorded(self._model, args, kwargs, mode)
-                if original is None or (plain is not None and original.results == plain.results):
+            for group in modes:
+                if len(group) > 1 and self._in_mode(args, kwargs, together(group), plain).same:
                     continue
-                with mode.entered(self._captured):
-                    observation = self._against(original, args, kwargs, mode)
-                if not observation.same:
-                    differing[mode.name] = observation
+                for mode in group:
+                    observation = self._in_mode(args, kwargs, mode, plain)
+                    if observation.answer is Answer.OTHER:
+                        differing[mode.name] = observation
         return differing
+
+    def _in_mode(self, args: Args, kwargs: Kwargs, mode: Mode, plain: _Run | None) -> Observation:
+        with mode.around(self._model):
+            original = self._recorded(self._model, args, kwargs, mode)
+        if original is None:
+            return Observation(Answer.REFUSED)
+        if plain is not None and original.results == plain.results:
+            return Observation(Answer.SAME)
+        with mode.around(self._captured):
+            return self._against(original, args, kwargs, mode)
 
     def _against(self, original: _Run, args: Args, kwargs: Kwargs, mode: Mode = PLAIN) -> Observation:
         captured = self._recorded(self._captured, args, kwargs, mode)
