@@ -74,7 +74,7 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
             held |= (each.broken - shown) or each.broken
             program.notes.append(_told(program, each))
     assert program.guards is not None
-    program.guards = program.guards.without(shown - held)
+    program.guards = program.guards.without(shown - held - guards.asked)
     _note_modes(program, model, witness, ordinary)
 
 
