@@ -94,14 +94,15 @@ class Executed(TorchDispatchMode):
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         """What the run returned and what it wrote into its inputs and its state, as expressions."""
-        leaves = [self._key(leaf) for leaf in pytree.tree_leaves(outputs)]
+        found, structure = pytree.tree_flatten(outputs)
+        leaves = [self._key(leaf) for leaf in found]
         writes = {
             name: number
             for memory, number in self._written.items()
             if (name := self._expressions.state_name(memory)) is not None
         }
         given = [self._written.get(_memory(tensor) or 0) for tensor in self._inputs]
-        return (*leaves, tuple(sorted(writes.items())), *given)
+        return (structure, *leaves, tuple(sorted(writes.items())), *given)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

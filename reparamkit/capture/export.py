@@ -24,6 +24,7 @@ from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.own_weights import settled_copy
 from reparamkit.capture.program import Program, program_of
+from reparamkit.capture.questions import questions_recorded, remember
 from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness
 from reparamkit.errors import CannotCapture, UnusableInput
@@ -131,10 +132,13 @@ def _export(
             except CannotCapture as error:
                 failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
                 break
+            program = program_of(exported, *example, watched=True)
             if example is not doubled or (
-                batch_is_free(exported) and Witness(exported, model, *example).observe(args, kwargs).same
+                batch_is_free(exported)
+                and program.asked_alike(args, kwargs)
+                and Witness(exported, model, *example).observe(args, kwargs).same
             ):
-                return program_of(exported, *example, watched=True), failures
+                return program, failures
             failures.append("the network treats a batch of one in its own way: captured for that batch size")
     try:
         return program_of(_attempt(model, args, kwargs, None, None), args, kwargs, watched=True), failures
@@ -176,10 +180,12 @@ def _traced(
     mode: AbstractContextManager[Any] | None = None,
 ) -> ExportedProgram:
     quietly = quiet(), torch.no_grad(), sizes_oblivious()
-    with ExitStack() as around:
+    with ExitStack() as around, questions_recorded() as asked:
         for each in (*quietly, _keywords_named(model, kwargs), limited(seconds), mode or nullcontext()):
             around.enter_context(each)
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    remember(exported, asked)
+    return exported
 
 
 def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from reparamkit.capture.conditions import Place
 from reparamkit.capture.functional import functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
+from reparamkit.capture.questions import questions_of
 from reparamkit.capture.settled import SettledArguments, settled_arguments
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
@@ -94,6 +95,14 @@ class Program:
         except (ValueError, IndexError):
             return False
         return True
+
+    def asked_alike(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether all that the network asked of sizes has the same answer for these inputs."""
+        if self.guards is None:
+            return True
+        tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+        sizes = [tensors[index].shape[axis] for index, axis in self.guards.places]
+        return not self.guards.asked.intersection(self.guards.broken(sizes))
 
     @property
     def input_names(self) -> list[str]:
@@ -187,7 +196,12 @@ def program_of(
     ]
     program.general = _general_sizes(graph, program.example_sizes(), inputs)
     program.guards = size_guards(
-        original, inputs, not_one=held, nonnegative=program.general.nonnegative, watched=watched
+        original,
+        inputs,
+        not_one=held,
+        nonnegative=program.general.nonnegative,
+        asked=questions_of(original) if watched else (),
+        watched=watched,
     )
     for symbol, reason in held_sizes(program.guards, inputs).items():
         program.hold(symbol, reason)

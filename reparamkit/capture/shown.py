@@ -82,7 +82,7 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
             held |= (each.broken - shown) or each.broken
             program.notes.append(_told(program, each))
     assert program.guards is not None
-    program.guards = program.guards.without(shown - held)
+    program.guards = program.guards.without(shown - held - guards.asked)
     _note_modes(program, model, witness, single)
 
 

@@ -32,7 +32,7 @@ class SizeGuards(nn.Module):
     `places` are the sizes that the assumptions speak of, called n0, n1, …; `assumptions` are expressions in
     these names. `synthetic` are those among them that the capture makes without writing them down: that no
     size, of an input or inside the network, is 0 or 1. `permanent` are those that the graph was rewritten
-    by.
+    by, and `asked` what the network itself asked for: no trial shows that one of these is idle.
     """
 
     _is_impure = True  # so that fx keeps the call, whose result nobody reads
@@ -44,10 +44,11 @@ class SizeGuards(nn.Module):
         assumptions: Sequence[str],
         synthetic: frozenset[str] = frozenset(),
         permanent: frozenset[str] = frozenset(),
+        asked: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.places, self.names, self.assumptions = tuple(places), tuple(names), tuple(assumptions)
-        self.synthetic, self.permanent = synthetic, permanent
+        self.synthetic, self.permanent, self.asked = synthetic, permanent, asked
         self._check = compiled(self.assumptions, len(self.places))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,19 +88,22 @@ class SizeGuards(nn.Module):
 
     def without(self, texts: Collection[str]) -> SizeGuards:
         """The same without some of its assumptions."""
-        kept = [t for t in self.assumptions if t not in texts]
-        return SizeGuards(self.places, self.names, kept, self.synthetic.difference(texts), self.permanent)
+        return self._with([t for t in self.assumptions if t not in texts])
 
     def holding(self, place: Place, size: int) -> SizeGuards:
         """The same with one size held."""
         text = f"n{self.places.index(place)} == {size}"
-        return SizeGuards(self.places, self.names, [*self.assumptions, text], self.synthetic, self.permanent)
+        return self._with([*self.assumptions, text])
 
     def all_permanent(self) -> SizeGuards:
         """The same with no assumption that could be shown to be idle."""
-        return SizeGuards(
-            self.places, self.names, self.assumptions, self.synthetic, frozenset(self.assumptions)
-        )
+        guards = self._with(self.assumptions)
+        guards.permanent = frozenset(self.assumptions)
+        return guards
+
+    def _with(self, assumptions: Sequence[str]) -> SizeGuards:
+        synthetic, asked = self.synthetic.intersection(assumptions), self.asked.intersection(assumptions)
+        return SizeGuards(self.places, self.names, assumptions, synthetic, self.permanent, asked)
 
     def spoken(self, text: str) -> str:
         """One of its assumptions in terms of the inputs."""
@@ -122,6 +126,7 @@ def size_guards(
     *,
     not_one: Sequence[Any] = (),
     nonnegative: Sequence[Any] = (),
+    asked: Sequence[Any] = (),
     watched: bool = False,
 ) -> SizeGuards:
     """The assumptions of an exported program on the sizes of its tensors, `inputs` in call order.
@@ -131,6 +136,7 @@ def size_guards(
     Args:
         not_one: formulas of sizes that must not be one, whatever is shown.
         nonnegative: formulas that must not be negative, whatever is shown.
+        asked: what the network found to be true of sizes.
         watched: also assume that no size, of an input or inside the network, is 0 or 1 (`synthetic`).
     """
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
@@ -157,18 +163,17 @@ def size_guards(
     for place, size, _ in _sizes(tensors):
         if not isinstance(size, int) and size.is_symbol and size not in symbols:
             symbols[size] = found.size(place)
-    recorded = len(found.texts)
-    found.never(1, [formula(size, symbols) for size in not_one])
+    questions = frozenset(text for condition in asked if (text := found.condition(condition, symbols)))
+    permanent = found.never(1, [formula(size, symbols) for size in not_one])
     for margin in nonnegative:
         size, least = bounded_below(margin)
-        found.at_least(least, formula(size, symbols))
-    permanent = frozenset(found.texts[recorded:])
+        permanent |= found.at_least(least, formula(size, symbols))
     recorded = len(found.texts)
     inner = inner_sizes(exported.graph, symbols) if watched else []
     found.never(0, [*symbols.values(), *inner])
     found.never(1, [*symbols.values(), *inner] if watched else [])
     synthetic = frozenset(found.texts[recorded:])
-    return SizeGuards(found.places, found.names, found.texts, synthetic, permanent)
+    return SizeGuards(found.places, found.names, found.texts, synthetic, frozenset(permanent), questions)
 
 
 def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
@@ -244,22 +249,41 @@ class _Assumptions:
         known = None if text is None else spelt(text)
         return known if known is None or known.isidentifier() else f"({known})"
 
-    def never(self, value: int, formulas: Sequence[str | None]) -> None:
-        """Assume that no formula has this value; one that cannot be evaluated holds all sizes."""
+    def never(self, value: int, formulas: Sequence[str | None]) -> set[str]:
+        """Assume that no formula has this value; one that cannot be evaluated holds all sizes.
+
+        Returns what is assumed, whether or not it was assumed before.
+        """
+        assumed = set()
         for text in dict.fromkeys(formulas):
             known = self.spelt(text)
             if known is None:
                 self.hold(None)
             else:
+                assumed.add(f"{known} != {value}")
                 self.add(f"{known} != {value}")
+        return assumed
 
-    def at_least(self, value: int, text: str | None) -> None:
-        """Assume that a formula is not smaller; one that cannot be evaluated holds all sizes."""
+    def at_least(self, value: int, text: str | None) -> set[str]:
+        """Assume that a formula is not smaller, and return that; what cannot be evaluated holds all sizes."""
         known = self.spelt(text)
         if known is None:
             self.hold(None)
+            return set()
+        self.add(f"{known} >= {value}")
+        return {f"{known} >= {value}"}
+
+    def condition(self, condition: Any, symbols: dict[Any, str]) -> str | None:
+        """Assume what a network found to be true; None for what says nothing of the inputs' sizes."""
+        if not condition.free_symbols or not condition.free_symbols <= symbols.keys():
+            return None
+        text = formula(condition, symbols)
+        known = None if text is None else spelt(text)
+        if known is None:
+            self.hold(None)
         else:
-            self.add(f"{known} >= {value}")
+            self.add(known)
+        return known
 
     def hold(self, places: Sequence[Place] | None) -> None:
         """Assume that these sizes (None: all) are those of the example."""

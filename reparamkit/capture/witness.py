@@ -179,13 +179,15 @@ class _Captured(nn.Module):
             None if s.kind == InputKind.USER_INPUT else str(s.target) for s in signature.input_specs
         ]
         self._returned = [spec.kind == OutputKind.USER_OUTPUT for spec in signature.output_specs]
+        self._structure = exported.call_spec.out_spec
 
-    def forward(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """The inputs of the network; returns its outputs in a row."""
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The inputs of the network; returns what it returns."""
         leaves = iter(pytree.tree_leaves((args, kwargs)))
         values = [next(leaves) if name is None else self._state[name] for name in self._given]
         outputs = _interpreted(self._graph_module, values)
-        return [value for value, returned in zip(outputs, self._returned, strict=True) if returned]
+        returned = [value for value, own in zip(outputs, self._returned, strict=True) if own]
+        return pytree.tree_unflatten(returned, self._structure)
 
 
 def _interpreted(module: fx.GraphModule, inputs: Sequence[Any]) -> Sequence[Any]:

@@ -83,7 +83,8 @@ def _is_idle(
         if answer is Answer.REFUSED:
             return True
         assert program.guards is not None
-        return answer is Answer.SAME and not program.guards.permanent.intersection(broken)
+        needed = program.guards.permanent | program.guards.asked
+        return answer is Answer.SAME and not needed.intersection(broken)
     try:
         with quiet():
             call_untouched(original, *inputs)
