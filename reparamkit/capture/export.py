@@ -28,7 +28,7 @@ from reparamkit.capture.questions import questions_recorded, remember
 from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.inputs import register_dataclasses, shapes_tree
+from reparamkit.inputs import register_dataclasses, shapes_tree, tensor_leaves
 from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched
 
@@ -181,7 +181,14 @@ def _traced(
 ) -> ExportedProgram:
     quietly = quiet(), torch.no_grad(), sizes_oblivious()
     with ExitStack() as around, questions_recorded() as asked:
-        for each in (*quietly, _keywords_named(model, kwargs), limited(seconds), mode or nullcontext()):
+        marks = _marks_removed([tensor for _, tensor in tensor_leaves(args, kwargs)])
+        for each in (
+            *quietly,
+            marks,
+            _keywords_named(model, kwargs),
+            limited(seconds),
+            mode or nullcontext(),
+        ):
             around.enter_context(each)
         exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     remember(exported, asked)
@@ -243,6 +250,21 @@ def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         return None  # the model does not take them; the capture says why
     shapes = {name: shapes_tree(pytree.tree_map(of, value)) for name, value in bound.items()}
     return shapes if any_axis else None
+
+
+@contextmanager
+def _marks_removed(tensors: list[Tensor]) -> Iterator[None]:
+    """Take the marks for free axes off the example that torch.export leaves there where it fails.
+
+    The next attempt, with fixed sizes, would obey them.
+    """
+    before = [(tensor, set(vars(tensor))) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, names in before:
+            for name in set(vars(tensor)) - names:
+                delattr(tensor, name)
 
 
 @contextmanager
