@@ -115,8 +115,7 @@ class Program:
 
     def example_sizes(self) -> dict[str, int]:
         """Every free symbol, with its size in the example that the program was captured with."""
-        leaves = [tensor for _, tensor in tensor_leaves(self.args, self.kwargs)]
-        return {s: leaves[i].shape[a] for i, axes in self.axes.items() for a, s in axes.items()}
+        return {s: self._given[i, a] for i, axes in self.axes.items() for a, s in axes.items()}
 
     def places_of(self, point: Mapping[str, int]) -> dict[Place, int]:
         """The input sizes that change where free symbols have these sizes, formulas of them included."""
@@ -146,9 +145,14 @@ class Program:
 
     def sizes_of(self, guards: SizeGuards, point: Mapping[str, int]) -> list[int]:
         """The sizes that these guards look at, where free symbols have these sizes."""
-        leaves = [tensor for _, tensor in tensor_leaves(self.args, self.kwargs)]
         changed = self.places_of(point)
-        return [changed.get(place, leaves[place[0]].shape[place[1]]) for place in guards.places]
+        return [changed.get(place, self._given[place]) for place in guards.places]
+
+    @cached_property
+    def _given(self) -> dict[Place, int]:
+        """Every size of the example that it was captured with."""
+        leaves = [tensor for _, tensor in tensor_leaves(self.args, self.kwargs)]
+        return {(i, a): size for i, tensor in enumerate(leaves) for a, size in enumerate(tensor.shape)}
 
     def axes_of(self, symbol: str) -> list[int]:
         """The positions, within their tensors, of the axes that have this size."""
