@@ -64,6 +64,7 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
                 "sizes of 0 and 1 are refused where others were assumed: the network runs other operators "
                 f"when it is captured than when it is called{why}, so that nothing can be shown of them"
             )
+        _note_modes(program, model, witness, (program.args, program.kwargs))
         return
     program.witness = witness
     example, batch = program.example_sizes(), _batch(program)

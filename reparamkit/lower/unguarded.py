@@ -42,7 +42,8 @@ def settled_symbols(
     graph = _Unguarded(folded)
     runs: nn.Module = original if isinstance(original, nn.Module) else original.module()
     for symbols, changed in _beyond(program, guards):
-        if settled.keys() & symbols:
+        symbols = {symbol for symbol in symbols if program.places_with(symbol)}
+        if not symbols or settled.keys() & symbols:
             continue
         inputs = resized(program.args, program.kwargs, changed)
         broken = guards.broken(_sizes(program, guards, changed))
