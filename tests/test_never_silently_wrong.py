@@ -121,6 +121,7 @@ CONJUNCTIONS: dict[str, Forward] = {  # what is asked only where something else 
     "six by six": _twice_where(lambda n, c, h, w: h == w == 6),
     "not one, not square": _twice_where(lambda n, c, h, w: not (n == 1 or h == w)),
     "one whole shape": lambda s, x: _body(s, x) * (2 if x.shape == (1, 3, 6, 6) else 1),
+    "by multiplication": lambda s, x: _body(s, x) * (1 + int(x.shape[2] == 1) * int(x.shape[3] == 5)),
     "a wide one of few rows": _twice_where(lambda n, c, h, w: h < 6 and w > 20),
     "as many as rows": _twice_where(lambda n, c, h, w: n == h == w),
 }

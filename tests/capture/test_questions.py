@@ -30,6 +30,7 @@ ASKED: dict[str, tuple[Callable[[Any, Tensor], Any], set[str]]] = {
     "a size": (lambda s, x: x * (2 if x.shape[2] == 1 else 1), {"[2] != 1"}),
     "by a method": (lambda s, x: x * (2 if x.size(0) == 1 else 1), {"[0] != 1"}),
     "by its truth": (lambda s, x: x * (1 if x.shape[0] - 1 else 2), {"-1 + [0] != 0"}),
+    "as a number": (lambda s, x: x * (1 + int(x.shape[2] == 1)), {"[2] != 1"}),
     "its whole shape": (lambda s, x: x * (2 if x.shape == (4, 3, 1, 1) else 1), {"[0] != 4"}),
     "all": (lambda s, x: x * (2 if 1 in x.shape else 1), {f"[{axis}] != 1" for axis in range(4)}),
     "the first of two": (lambda s, x: x * (2 if x.shape[2] == 1 and x.shape[3] == 7 else 1), {"[2] != 1"}),
@@ -79,9 +80,9 @@ def test_the_sizes_of_a_batch_of_one_that_is_asked_for_are_the_examples() -> Non
 
 
 def test_symbols_answer_as_before_afterwards() -> None:
-    before = torch.SymBool.__bool__
+    before = torch.SymBool.__bool__, torch.SymBool.__int__, torch.SymFloat.__bool__
     _captured(lambda s, x: x * 2)
-    assert torch.SymBool.__bool__ is before
+    assert (torch.SymBool.__bool__, torch.SymBool.__int__, torch.SymFloat.__bool__) == before
     with pytest.raises(Exception, match=r"data-dependent|captured"):
         _captured(lambda s, x: x * 2 if x.sum() > 0 else x)
-    assert torch.SymBool.__bool__ is before
+    assert (torch.SymBool.__bool__, torch.SymBool.__int__, torch.SymFloat.__bool__) == before
