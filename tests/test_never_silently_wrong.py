@@ -180,6 +180,14 @@ LATER = {
     *("more than one sample", "not a flat map", "both sides", "some size", "how many sizes", "none at all"),
     *("its first size", "exchanged", "by hand", "and given back", "a vector", "two of them", "a row on all"),
     *("twice as high", "one row more", "as many samples as rows", "by its area", "two where square"),
+    *(
+        "another type",
+        "sizes as numbers",
+        "its rank",
+        "in place",
+        "after a product",
+        "as many channels as rows",
+    ),
     *("three of five columns", "one sample of an odd width", "booleans", "by half", "a full tensor"),
 }
 """Tried in the long run only."""
@@ -406,13 +414,9 @@ def test_an_example_of_one_sample_keeps_that_batch(find: str, name: str) -> None
 
 
 FILES = [
-    ("ones", "one sample"),
-    ("ones", "either side"),
     ("conjunctions", "one sample of a wide map"),
     ("conjunctions", "three by five"),
-    ("conjunctions", "a wide one of few rows"),
     ("squeezed", "a careless head"),
-    ("squeezed", "the last"),
     ("equal", "turned where square"),
     ("small", "indices"),
 ]

@@ -102,6 +102,19 @@ def test_what_no_condition_speaks_of_fixes_the_size() -> None:
     assert _takes(program, *SHAPE)
 
 
+def test_what_one_point_shows_another_may_deny() -> None:
+    """One sample alone makes no difference, and one row alone makes none."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        sizes = x.shape[0], x.shape[2]
+        return x * 2 if type(sizes[0]) is int and sizes == (1, 1) else x
+
+    program = _captured(forward)
+    assert not _takes(program, 1, 3, 1, 9)
+    assert _takes(program, *SHAPE)
+    assert any("axis 0 of x is 1 and axis 1 of x is 1 and" in note for note in program.notes)
+
+
 def test_where_the_network_cannot_be_compared_nothing_is_dropped() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         return x * (2 if torch.compiler.is_exporting() else 1)
