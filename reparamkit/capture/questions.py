@@ -19,6 +19,12 @@ import torch
 from torch.export import ExportedProgram
 
 _ASKED = "what the network asked of sizes"
+_ANSWERS = (
+    (torch.SymBool, "__bool__"),
+    (torch.SymBool, "__int__"),
+    (torch.SymFloat, "__bool__"),
+)
+"""How a symbol becomes an answer. A `SymInt` asks for itself != 0."""
 _TORCH = f"{Path(torch.__file__).parent}/"
 _LAYERS = f"{_TORCH}nn/"
 
@@ -27,20 +33,29 @@ _LAYERS = f"{_TORCH}nn/"
 def questions_recorded() -> Iterator[list[Any]]:
     """What Python code outside of torch's operators finds to be true of symbolic sizes meanwhile."""
     true: list[Any] = []
-    answer: Callable[[Any], bool] = torch.SymBool.__bool__
-
-    def recorded(self: Any) -> bool:
-        asked = getattr(self.node, "expr", None)
-        answered = answer(self)
-        if isinstance(asked, sympy.Basic) and asked.free_symbols and _network_asks():
-            true.append(asked if answered else sympy.Not(asked))
-        return answered
-
-    torch.SymBool.__bool__ = recorded  # type: ignore[method-assign]
+    before = [(kind, name, vars(kind)[name]) for kind, name in _ANSWERS]
+    for kind, name, answer in before:
+        setattr(kind, name, _recording(answer, true))
     try:
         yield true
     finally:
-        torch.SymBool.__bool__ = answer  # type: ignore[method-assign]
+        for kind, name, answer in before:
+            setattr(kind, name, answer)
+
+
+def _recording(answer: Callable[[Any], Any], true: list[Any]) -> Callable[[Any], Any]:
+    def recorded(self: Any) -> Any:
+        asked = getattr(self.node, "expr", None)
+        if not isinstance(asked, sympy.Basic) or not asked.free_symbols or not _network_asks():
+            return answer(self)
+        if isinstance(self, torch.SymFloat):
+            asked = sympy.Ne(asked, 0)
+        answered = answer(self)
+        is_so = answered if isinstance(answered, bool) else self.node.bool_()
+        true.append(asked if is_so else sympy.Not(asked))
+        return answered
+
+    return recorded
 
 
 def remember(exported: ExportedProgram, questions: list[Any]) -> None:

@@ -53,7 +53,7 @@ def settled_symbols(
         place = next(place for place in changed if place in program.places_with(symbol))
         assumed = f", which assumes {guards.spoken(broken[0])}" if broken else ""
         settled[symbol] = (
-            f"at a size of {changed[place]} the network does something else than what was captured{assumed}"
+            f"at a size of {changed[place]} the network may do something else than what was captured{assumed}"
         )
     return settled
 
