@@ -102,7 +102,9 @@ class Executed(TorchDispatchMode):
             if (name := self._expressions.state_name(memory)) is not None
         }
         given = [self._written.get(_memory(tensor) or 0) for tensor in self._inputs]
-        return (structure, *leaves, tuple(sorted(writes.items())), *given)
+        # torch.export gives a `torch.Size` back as a tuple.
+        shape = repr(structure).replace("TreeSpec(Size,", "TreeSpec(tuple,")
+        return (shape, *leaves, tuple(sorted(writes.items())), *given)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
