@@ -10,7 +10,8 @@ expressions: the order of operators that do not depend on each other and results
 matter, a branch that multiplies by 1.0001 does. Tensors that do not descend from an input count by their
 values, so that it does not matter whether a table was computed again or remembered from the last call.
 
-Left out, because they compute nothing: aliases, casts that change nothing, slices of the whole, assertions.
+Left out, because they compute nothing: aliases, copies, casts that change nothing, slices of the whole,
+assertions. What is written into a copy is not written into what it was made of.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 _ALIASES = frozenset((aten.alias, aten.detach, aten.detach_, aten.lift_fresh, aten.lift))
-_COPIES = frozenset((aten.lift_fresh_copy, aten._to_copy))
+_COPIES = frozenset((aten.lift_fresh_copy, aten._to_copy, aten.clone))
 _SILENT_OPERATORS = frozenset(
     (
         aten._assert_async,

@@ -83,6 +83,8 @@ SAME: dict[str, tuple[Run, Run]] = {
         lambda s, x: x * 2,
     ),
     "a cast that is none": (lambda s, x: x.to(torch.float64, copy=True).sin(), lambda s, x: x.sin()),
+    "a copy": (lambda s, x: x.mT.contiguous().sin(), lambda s, x: x.mT.sin()),
+    "a copy that is left alone": (_read_then_written, lambda s, x: x * 2),
     "a slice of the whole": (lambda s, x: x[:, :][:100].sin(), lambda s, x: x.sin()),
     "the fifteenth digit": (lambda s, x: x * (0.1 + 0.2), lambda s, x: x * 0.3),
     "an assertion": (lambda s, x: (torch._assert_async(torch.tensor(True)), x * 2)[1], lambda s, x: x * 2),
@@ -113,6 +115,10 @@ OTHER: dict[str, tuple[Run, Run]] = {
     "a write into an input": (_adds_into_its_input, lambda s, x: x * 2),
     "a write and a later read": (_written_then_read, lambda s, x: x * 2),
     "a write and an earlier read": (_written_then_read, _read_then_written),
+    "a write into a copy": (
+        lambda s, x: (lambda y: (y.clone().add_(1), y)[1])(x * 2),
+        lambda s, x: (lambda y: (y.add_(1), y)[1])(x * 2),
+    ),
     "two writes in another order": (
         lambda s, x: (x * 2).add_(1).mul_(3),
         lambda s, x: (x * 2).mul_(3).add_(1),
