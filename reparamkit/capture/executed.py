@@ -67,6 +67,10 @@ class Expressions:
         """The number of an expression; equal ones have the same."""
         return self._numbers.setdefault(key, len(self._numbers))
 
+    def state_in(self, memory: int) -> list[Tensor]:
+        """The parameters and buffers that lie in this memory."""
+        return [tensor for tensor in self._kept if _memory(tensor) == memory]
+
     def state_name(self, memory: int) -> str | None:
         """The parameter or buffer that lies in this memory."""
         return self._names.get(memory)
@@ -122,7 +126,7 @@ class Executed(TorchDispatchMode):
         before = tensors[0] if tensors else None
         operand = None if before is None or kind is None else self._read(before)
         if kind is _WRITES:
-            self._keep_state(tensors)
+            self._keep_state(_written(func, args, kwargs))
         result = func(*args, **kwargs)
         if operand is not None and before is not None and isinstance(result, Tensor):
             if kind is _ALIAS or (kind is _SLICE and _is_whole(result, before)):
@@ -135,7 +139,7 @@ class Executed(TorchDispatchMode):
         number = self._expressions.intern(key)
         self.calls.append((number, func))
         if kind is _WRITES:
-            self._write(func, args, kwargs, number)
+            self._write(_written(func, args, kwargs), number)
         if isinstance(result, Tensor):
             if kind is not _WRITES or not any(result is tensor for tensor in tensors):
                 self._set_number(result, number)
@@ -152,11 +156,13 @@ class Executed(TorchDispatchMode):
                 tensor.copy_(value)
         self._before.clear()
 
-    def _keep_state(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
+    def _keep_state(self, written: Iterable[Tensor]) -> None:
+        for tensor in written:
             memory = _memory(tensor)
-            if memory is not None and self._expressions.state_name(memory) is not None:
-                self._before.append((tensor.detach(), tensor.detach().clone()))
+            if memory is None or memory in self._written:
+                continue
+            for held in self._expressions.state_in(memory):
+                self._before.append((held.detach(), held.detach().clone()))
 
     def _number(self, tensor: Tensor) -> int | None:
         """The number that was given to a tensor in this run."""
@@ -166,19 +172,12 @@ class Executed(TorchDispatchMode):
     def _set_number(self, tensor: Tensor, number: int) -> None:
         tensor.__dict__[_MARK] = (self._run, number)
 
-    def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: int) -> None:
-        schema = func._schema.arguments
-        given = dict(zip((argument.name for argument in schema), args, strict=False)) | kwargs
-        for argument in schema:
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            for tensor in pytree.tree_leaves(given.get(argument.name)):
-                if isinstance(tensor, Tensor):
-                    memory = _memory(tensor) or id(tensor)
-                    self._kept.append(tensor)  # so that no other tensor comes to lie there
-                    self._written[memory] = self._expressions.intern(
-                        ("write", self._written.get(memory), key)
-                    )
+    def _write(self, written: Iterable[Tensor], key: int) -> None:
+        for tensor in written:
+            memory = _memory(tensor) or id(tensor)
+            self._kept.append(tensor)  # so that no other tensor comes to lie there
+            earlier = self._written.get(memory)
+            self._written[memory] = self._expressions.intern(("write", earlier, key))
 
     def _key(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -237,6 +236,19 @@ def _kind(func: Any) -> str | None:
     if packet in _COPIES:
         return _COPY
     return _SLICE if packet is aten.slice else None
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The operands that an operator writes into."""
+    schema = func._schema.arguments
+    given = dict(zip((argument.name for argument in schema), args, strict=False)) | kwargs
+    return [
+        tensor
+        for argument in schema
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for tensor in pytree.tree_leaves(given.get(argument.name))
+        if isinstance(tensor, Tensor)
+    ]
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

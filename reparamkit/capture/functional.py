@@ -20,7 +20,7 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
-from reparamkit.capture.gradients import differentiable_copies, inline_grad_regions
+from reparamkit.capture.gradients import inline_grad_regions
 from reparamkit.capture.hidden_views import dropouts_off, is_hidden_view, spell_out_views
 from reparamkit.capture.layouts import LayoutGuard, layout_guard
 from reparamkit.capture.oblivious import sizes_oblivious
@@ -55,9 +55,7 @@ def functional_graph(exported: ExportedProgram) -> tuple[fx.Graph, ExportedProgr
     if not _writes(graph) or _rename_in_place(graph):
         return graph, exported
     decomposed = _decomposed(exported)
-    graph = _copy(decomposed.graph)
-    differentiable_copies(graph)
-    return graph, decomposed
+    return _copy(decomposed.graph), decomposed
 
 
 def _decomposed(exported: ExportedProgram) -> ExportedProgram:

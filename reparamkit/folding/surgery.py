@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
+from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
 from reparamkit.capture.settled import settled_nodes
 from reparamkit.folding.forms import Form
@@ -88,6 +89,7 @@ class Surgery:
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
         undo_round_trips(self.graph)
+        differentiable_copies(self.graph)
         self.graph.eliminate_dead_code(is_impure_node=_impure)
         root = _root(self.host.program, self.graph)
         self._alive = set(self.graph.nodes)

@@ -54,7 +54,8 @@ def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> 
     found = run(right, _write(candidate, tmp_path / "b", broken=False)).comparison
     assert found.status == "same", found.reason
     sizes = {probe.group for probe in found.probes if probe.sizes}
-    assert sizes == {"another batch", "another size", "odd size", "minimal size"}, found.notes
+    ones = {"height of one", "width of one", "equal sizes"}
+    assert sizes == {"another batch", "another size", "odd size", "minimal size", *ones}, found.notes
     status, reason = outcome(right, _write(candidate, tmp_path / "c", broken=True))
     assert status == "different"
     assert "of the output's scale, where" in reason
@@ -170,6 +171,9 @@ def test_a_candidate_that_is_right_at_one_size_only() -> None:
         "another size",
         "odd size",
         "minimal size",
+        "height of one",
+        "width of one",
+        "equal sizes",
     }
 
 

@@ -149,7 +149,7 @@ def test_the_smallest_size_that_works_is_taken() -> None:
     axes = {0: {2: "height", 3: "width"}}
     reference = Reference(deep, (IMAGE,), planned=thorough_probes((IMAGE,), {}, seed=0))
     missed = reference.try_sizes(size_probes((IMAGE,), {}, seed=0, dynamic_axes=axes))
-    assert missed == []
+    assert missed == ["height of one", "width of one"]  # two kernels of three need five
     assert {record.probe.name for record in reference.records if record.probe.group == "minimal size"} == {
         "minimal size (height=5, width=5)"
     }
