@@ -9,9 +9,9 @@ floor. A network that has no float64 run is compared with its own float32 run, a
 asked for. Where e0 is large, or there is no float64 run to speak of, the network folded in float64 must not
 differ from its original by more than `DOUBLE` either (e64).
 
-Where sizes are free, original and folded network are compared in the same way at sizes with ones in them, and
-with sides that are equal or not (`_special`), wherever the original runs. A `ValueError` of the folded network
-is a refusal and is counted; any other answer but the original's is a failure.
+Where sizes are free, original and folded network are compared in the same way at sizes with ones in them,
+and with sides that are equal or not (`_special`), wherever the original runs. A `ValueError` of the folded
+network is a refusal and is counted; any other answer but the original's is a failure.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
         row.e_theirs = _worst([_run(theirs, x) for x in inputs], exact)
     if row.e0 > BLUNT or row.oracle != "float64":
         row.stage = "fold in float64"
-        _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES])
+        narrower = (dynamic if spatial else "batch") if free else False
+        others = [other for _, other in _special(args, free)]
+        _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES], others, narrower)
     row.stage = "done"
 
 
@@ -210,7 +212,7 @@ def _compare_at_another_size(
 
 
 def _special(args: tuple[Any, ...], free: list[int]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Sizes of the first input (of all its maps, where it is a list) with ones, and with sides alike or not."""
+    """Inputs with ones among their sizes, and with sides alike or not; of a list of maps only the batch."""
     tensors = pytree.tree_leaves(args)
     first = tensors[0]
     spatial = [axis for axis in free if axis > 1]
@@ -235,7 +237,7 @@ def _special(args: tuple[Any, ...], free: list[int]) -> Iterator[tuple[str, tupl
         def resized(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
             return tensor.new_empty([sizes.get(axis, size) for axis, size in enumerate(tensor.shape)])
 
-        yield name, noise_like(pytree.tree_map(resized, args), 0)
+        yield name, noise_like(pytree.tree_map(resized, args), PROBES + 2)
 
 
 def _compare_special(
@@ -271,18 +273,34 @@ def _take_findings(row: Row, outcome: Outcome) -> None:
     row.refusals = _grouped(outcome.refusals)
 
 
-def _judge_in_float64(row: Row, model: nn.Module, inputs: list[tuple[Any, ...]]) -> None:
+def _judge_in_float64(
+    row: Row,
+    model: nn.Module,
+    inputs: list[tuple[Any, ...]],
+    others: list[tuple[Any, ...]],
+    dynamic: Any,
+) -> None:
     """The fold of a float64 copy: right and wrong are far apart there, even in a network that is chaotic."""
-    inputs = [pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x) for x in inputs]
+    inputs, others = ([pytree.tree_map(_doubled, x) for x in some] for some in (inputs, others))
     try:
         exact = [_run(model, x) for x in inputs]
-        folded = fold_program(capture(model, inputs[0], dynamic=False)).module
+        folded = fold_program(capture(model, inputs[0], dynamic=dynamic)).module
         row.e64 = _worst([_run(folded, x) for x in inputs], exact)
     except Exception as error:
         row.notes.append(f"no fold in float64: {type(error).__name__}: {str(error)[:200]}")
         return
+    for other in others:
+        try:
+            expected, answer = _run(model, other), _run(folded, other)
+        except Exception:  # what it does not take, or refuses, was counted in its own precision
+            continue
+        row.e64 = max(row.e64, _worst([answer], [expected]))
     if row.e64 > DOUBLE:
         row.status = "inequivalent"
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _their_fold(row: Row, model: nn.Module, args: tuple[Any, ...]) -> nn.Module | None:

@@ -22,9 +22,9 @@ worst of {probes} normal inputs; ok is e1 ≤ {factor:.0f}·e0 + a few ulp. \\* 
 against float32. e64 is the difference of a fold in float64, asked for where e0 is large. conv-BN left
 counts the batch norms that alone read a convolution or linear layer."""
 _AT_ONES = """\
-ones: at sizes with ones in them (the batch, each free side alone, all sides, all that is free), with a batch as
-large as the channels, and with sides that are equal or not: how many the folded network answers like the
-original (by the same bar) / how many it refuses in words. What the original does not take is not counted."""
+ones: at sizes with ones in them (the batch, each free side alone, all sides, all that is free), with a
+batch as large as the channels, and with sides that are equal or not: how many the folded network answers like
+the original (by the same bar) / how many it refuses in words. What the original does not take is left out."""
 _FIXED = "at fixed sizes"
 _HEADINGS = {"batch_norm": "BN", "other_norm": "other norms"}
 _SHORT = {
