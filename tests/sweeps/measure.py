@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.export import capture
+from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
 from reparamkit.folding.findings import Refusal, short
 from reparamkit.folding.rewrite import Outcome, fold_program
 from reparamkit.verify.oracle import Twin
@@ -91,17 +91,22 @@ class Row:
     peak_mb: int = 0
 
 
-def measure(row: Row, build: Callable[[], Network], dynamic: Any = False) -> None:
-    """Fill the row. What goes wrong is written into it, with the traceback's end."""
+def measure(
+    row: Row, build: Callable[[], Network], dynamic: Any = False, attempt: float = SECONDS_PER_ATTEMPT
+) -> None:
+    """Fill the row. What goes wrong is written into it, with the traceback's end.
+
+    `attempt` bounds each attempt to capture with free sizes, in seconds.
+    """
     try:
-        _measure(row, build, dynamic)
+        _measure(row, build, dynamic, attempt)
     except Exception as error:
         row.status = "exception"
         text = "".join(traceback.format_exception(error))
         row.error = text[-4000:]
 
 
-def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
+def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: float) -> None:
     network = build()
     model, args, row.size = network.module, network.args, network.size
     row.parameters = sum(p.numel() for p in model.parameters())
@@ -117,7 +122,7 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     del exported
     row.stage = "capture"
     started = time.perf_counter()
-    program = capture(model, args, dynamic=dynamic)
+    program = capture(model, args, dynamic=dynamic, seconds=attempt)
     row.seconds["capture"] = time.perf_counter() - started
     row.captured = program.sizes
     if dynamic and 0 not in program.axes.get(0, {}):
