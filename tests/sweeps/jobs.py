@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from reparamkit.capture.export import SECONDS_PER_ATTEMPT
 from tests.sweeps.measure import Row, measure
 from tests.sweeps.networks import Job, Network, build_timm
 from tests.sweeps.torchvision_networks import build_torchvision
@@ -35,7 +36,7 @@ class Limits:
 
     seconds: float
     memory_gb: float
-    attempt: float
+    attempt: float = SECONDS_PER_ATTEMPT
     """Seconds of one attempt to capture it with free sizes."""
 
 
