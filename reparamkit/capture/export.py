@@ -80,13 +80,31 @@ def capture(
                 f"the network branches on the values of its own weights ({decided}): captured for them"
             )
         settle_by_observation(program, model)
-        if not program.takes(args, kwargs):  # captured with a batch of two, it settles that
-            program, more = _export(model, args, kwargs, False, None)
-            settle_by_observation(program, model)
-            failures += ["the network settles its batch size: captured with fixed sizes", *more]
+        if not program.takes(args, kwargs):
+            program, more = _narrower(model, args, kwargs, dynamic, seconds)
+            failures += more
         notes += failures
     program.notes += notes
     return program
+
+
+def _narrower(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, seconds: float
+) -> tuple[Program, list[str]]:
+    """For an example that a capture with free sizes does not stand for: with fewer of them free.
+
+    Captured with a batch of two, a network may settle that batch; or torch.export assumed of a size inside
+    the network that it is not one, where in the example it is.
+    """
+    if dynamic in ("auto", True):
+        program, failures = _export(model, args, kwargs, "batch", seconds)
+        settle_by_observation(program, model)
+        if program.takes(args, kwargs):
+            told = f"with free {_FULL} it would not stand for the example: captured with {program.sizes}"
+            return program, [told, *failures]
+    program, failures = _export(model, args, kwargs, False, None)
+    settle_by_observation(program, model)
+    return program, ["the network settles its batch size: captured with fixed sizes", *failures]
 
 
 def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:

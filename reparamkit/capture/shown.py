@@ -22,6 +22,7 @@ from reparamkit.capture.sizes import SizeGuards, condition_of, size_guards, user
 from reparamkit.capture.special_sizes import (
     Point,
     is_exclusion,
+    larger_point,
     ordinary_point,
     sizes_tried,
     special_points,
@@ -137,8 +138,10 @@ def _ordinary(program: Program, guards: SizeGuards, witness: Witness) -> Point |
     def accepts(point: Point) -> bool:
         return guards.accepts(program.sizes_of(guards, {**example, **point}))
 
-    small = ordinary_point(example, _batch(program), accepts)
-    for point in (small, example):
+    points = [ordinary_point(example, _batch(program), accepts), example]
+    if not accepts(example) and (larger := larger_point(example, _batch(program), accepts)):
+        points.insert(0, larger)
+    for point in points:
         if witness.at(program.places_of(_changed(point, example))).same:
             return point
     return None
@@ -170,6 +173,9 @@ def _observed(program: Program, guards: SizeGuards, witness: Witness, base: Poin
     example = program.example_sizes()
     exclusions = (frozenset(filter(is_exclusion, guards.assumptions)) | guards.synthetic) - guards.permanent
     numbers = {text: number for number, text in enumerate(guards.assumptions)}
+    in_example = frozenset(guards.broken(program.sizes_of(guards, {})))
+    if in_example and in_example <= exclusions:  # a size inside the network is one there
+        yield _Tried({}, {}, in_example, witness.at({}))
     breaks = []
     for symbol, size in base.items():
         own = (guards.broken(program.sizes_of(guards, {**base, symbol: n})) for n in sizes_tried(size))

@@ -177,7 +177,11 @@ def size_guards(
 
 
 def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
-    """Symbol -> the assumption that leaves it one value only, if all others stay as in the example."""
+    """Symbol -> the assumption that leaves it one value only, if all others stay as in the example.
+
+    A size inside the network that is 0 or 1 in the example breaks what is assumed of such sizes; that is for
+    the network to show (`reparamkit.capture.shown`) and settles nothing here.
+    """
     sizes = list(_sizes([n for n in inputs if isinstance(n.meta.get("val"), Tensor)]))
     if not all(hint for _, size, hint in sizes if not isinstance(size, int)):
         return {}  # nobody knows what the example was
@@ -197,6 +201,8 @@ def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:
                 sizes.append(int(size.subs(now)))
         return sizes
 
+    in_example = guards.broken([hint for _, hint in read])
+    guards = guards.without((guards.synthetic - guards.permanent).intersection(in_example))
     held = {}
     for symbol, value in example.items():
         if not any(symbol in size.free_symbols for size, _ in read if not isinstance(size, int)):

@@ -140,6 +140,16 @@ def ordinary_point(example: Point, batch: Sequence[str], accepts: Callable[[Poin
     return example
 
 
+def larger_point(example: Point, batch: Sequence[str], accepts: Callable[[Point], bool]) -> Point | None:
+    """The nearest sizes with all sides longer, at most twice as long, that break no assumption at all."""
+    sides = [symbol for symbol in example if symbol not in batch]
+    for more in range(1, max((example[symbol] for symbol in sides), default=0) + 1):
+        point = {**example, **{symbol: example[symbol] + more for symbol in sides}}
+        if accepts(point):
+            return point
+    return None
+
+
 def sizes_tried(size: int) -> range:
     """The sizes of one axis that are looked at."""
     return range(max(_LARGEST, 2 * size) + 1)

@@ -199,6 +199,38 @@ def test_a_batch_of_one_that_matters_is_captured_as_such(function: Callable[...,
         folded.module(torch.randn(2, 3, 8, 8))
 
 
+LEVELS: dict[str, Callable[..., Any]] = {
+    "a convolution": lambda s, x: s.conv(x),
+    "its only row squeezed away": lambda s, x: x.squeeze(2),
+    "a product of its places": lambda s, x: x.flatten(2) @ x.flatten(2).transpose(1, 2),
+    "broadcast rows": lambda s, x: s.conv(x) + x.mean(2, keepdim=True) * x[:, :, :1],
+    "a branch on it": lambda s, x: x * 2 if x.shape[2] == 1 else s.conv(x),
+    "a branch on another of one": lambda s, x: x if x.shape[3] == 1 else s.conv(x),
+    "a branch on equal sides": lambda s, x: x * 2 if x.shape[2] == x.shape[3] else s.conv(x),
+}
+LEFT_FREE = ("a convolution", "its only row squeezed away", "broadcast rows")
+
+
+@pytest.mark.parametrize("example", [(2, 3, 8, 16), (1, 3, 15, 8)], ids=str)
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_size_of_one_inside_the_example_settles_nothing(name: str, example: tuple[int, ...]) -> None:
+    """A map that is one pixel high in the example only, as the last of many networks on a small image is."""
+    layers = {"stem": nn.Conv2d(3, 4, 3, padding=1), "norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(4, 4, 1)}
+    net = Net(lambda s, x: LEVELS[name](s, F.avg_pool2d(s.norm(s.stem(x)), 8)), **layers)
+    done = fold(randomised(net), noise(*example), dynamic="auto")
+    done.compare(noise(*example))
+    refused = 0
+    for size in [(1, 8, 8), (3, 16, 24), (2, 9, 15), (1, 16, 8), (2, 8, 16), (1, 24, 24), (2, 31, 17)]:
+        x = noise(size[0], 3, *size[1:])
+        try:
+            done.module(x)
+        except ValueError:
+            refused += 1
+        else:
+            done.compare(x)
+    assert refused == 0 or name not in LEFT_FREE
+
+
 @pytest.mark.parametrize("example", [True, False], ids=["with its example", "without"])
 def test_an_exported_program_keeps_its_assumptions(example: bool) -> None:
     net = Net(BOUND_TO_A_SIZE["a branch on the height"], conv=nn.Conv2d(3, 4, 1)).eval()

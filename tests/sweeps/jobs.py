@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from reparamkit.capture.export import SECONDS_PER_ATTEMPT
 from tests.sweeps.measure import Row, measure
 from tests.sweeps.networks import Job, Network, build_timm
 from tests.sweeps.torchvision_networks import build_torchvision
@@ -35,6 +36,8 @@ class Limits:
 
     seconds: float
     memory_gb: float
+    attempt: float = SECONDS_PER_ATTEMPT
+    """Seconds of one attempt to capture it with free sizes."""
 
 
 def default_results(name: str) -> Path:
@@ -112,7 +115,7 @@ def _work(job: Job, target: Path, limits: Limits, side: str, dynamic: Any) -> No
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     row = Stages(job.library, job.family, job.name)
     row.told = lambda stage: _replace(target.with_suffix(".stage"), stage)
-    measure(row, lambda: build(job, side), dynamic)
+    measure(row, lambda: build(job, side), dynamic, limits.attempt)
     row.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     _replace(target, json.dumps(asdict(row)))
 

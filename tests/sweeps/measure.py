@@ -8,6 +8,10 @@ all outputs, y64 being the float64 run of a copy, made before anything is folded
 floor. A network that has no float64 run is compared with its own float32 run, and e1 ≤ `WITHOUT_ORACLE` is
 asked for. Where e0 is large, or there is no float64 run to speak of, the network folded in float64 must not
 differ from its original by more than `DOUBLE` either (e64).
+
+Where sizes are free, original and folded network are compared in the same way at sizes with ones in them,
+and with sides that are equal or not (`_special`), wherever the original runs. A `ValueError` of the folded
+network is a refusal and is counted; any other answer but the original's is a failure.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.export import capture
+from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
 from reparamkit.folding.findings import Refusal, short
 from reparamkit.folding.rewrite import Outcome, fold_program
 from reparamkit.verify.oracle import Twin
@@ -81,22 +85,28 @@ class Row:
     pairs_left: list[str] = field(default_factory=list)
     norms_left: list[str] = field(default_factory=list)
     captured: str = ""
+    special: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     peak_mb: int = 0
 
 
-def measure(row: Row, build: Callable[[], Network], dynamic: Any = False) -> None:
-    """Fill the row. What goes wrong is written into it, with the traceback's end."""
+def measure(
+    row: Row, build: Callable[[], Network], dynamic: Any = False, attempt: float = SECONDS_PER_ATTEMPT
+) -> None:
+    """Fill the row. What goes wrong is written into it, with the traceback's end.
+
+    `attempt` bounds each attempt to capture with free sizes, in seconds.
+    """
     try:
-        _measure(row, build, dynamic)
+        _measure(row, build, dynamic, attempt)
     except Exception as error:
         row.status = "exception"
         text = "".join(traceback.format_exception(error))
         row.error = text[-4000:]
 
 
-def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
+def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: float) -> None:
     network = build()
     model, args, row.size = network.module, network.args, network.size
     row.parameters = sum(p.numel() for p in model.parameters())
@@ -104,7 +114,7 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     inputs = [noise_like(args, seed) for seed in range(1, PROBES + 1)]
     if dynamic:
         inputs.append(noise_like(pytree.tree_map(_one_more, args), PROBES + 1))
-    before, exact = _truth(row, model, inputs)
+    before, exact, twin = _truth(row, model, inputs)
     state = _fingerprint(model)
     row.stage = "export"
     exported = exported_graph(model, args)
@@ -112,7 +122,7 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     del exported
     row.stage = "capture"
     started = time.perf_counter()
-    program = capture(model, args, dynamic=dynamic)
+    program = capture(model, args, dynamic=dynamic, seconds=attempt)
     row.seconds["capture"] = time.perf_counter() - started
     row.captured = program.sizes
     if dynamic and 0 not in program.axes.get(0, {}):
@@ -123,7 +133,8 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     started = time.perf_counter()
     outcome = fold_program(program)
     row.seconds["fold"] = time.perf_counter() - started
-    spatial = sorted(axis for axis in program.axes.get(0, {}) if axis > 1)
+    free = sorted(program.axes.get(0, {}))
+    spatial = [axis for axis in free if axis > 1]
     del program
     _take_findings(row, outcome)
     if _fingerprint(model) != state:
@@ -140,14 +151,19 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any) -> None:
     if spatial:
         row.stage = "run at another size"
         _compare_at_another_size(row, model, outcome.module, args, spatial, 2 * bar)
-    del outcome
+    row.stage = "run at sizes with ones"
+    for name, other in _special(args, free):
+        row.special[name] = _compare_special(row, model, twin, outcome.module, other)
+    del outcome, twin
     row.stage = "the library's own fold"
     theirs = _their_fold(row, model, args)
     if theirs is not None:
         row.e_theirs = _worst([_run(theirs, x) for x in inputs], exact)
     if row.e0 > BLUNT or row.oracle != "float64":
         row.stage = "fold in float64"
-        _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES])
+        narrower = (dynamic if spatial else "batch") if free else False
+        others = [other for _, other in _special(args, free)]
+        _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES], others, narrower)
     row.stage = "done"
 
 
@@ -158,21 +174,22 @@ def _one_more(tensor: Tensor) -> Tensor:
 
 def _truth(
     row: Row, model: nn.Module, inputs: list[tuple[Any, ...]]
-) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+) -> tuple[list[list[Tensor]], list[list[Tensor]], Twin | None]:
     """What the original returns in its own precision and in float64, before anything else is done with it."""
     before = [_run(model, x) for x in inputs]
+    twin: Twin | None = None
     try:
         twin = Twin(model, torch.float64)
         exact = [_flat(twin.run(x, {})) for x in inputs]
         row.oracle = "float64"
     except Exception as error:
         row.notes.append(f"no float64 run: {type(error).__name__}: {str(error)[:200]}")
-        exact, row.oracle = before, "float32"
+        exact, row.oracle, twin = before, "float32", None
     if any(torch.equal(a, b) for a, b in zip(exact[0], exact[1], strict=True) if a.is_floating_point()):
         row.alarms.append("an output does not depend on the input")
     if not all(torch.isfinite(value).all() for output in exact for value in output):
         row.alarms.append("the original is not finite")
-    return before, exact
+    return before, exact, twin
 
 
 def _compare_at_another_size(
@@ -199,6 +216,61 @@ def _compare_at_another_size(
         return
 
 
+def _special(args: tuple[Any, ...], free: list[int]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Inputs with ones among their sizes, and with sides alike or not; of a list of maps only the batch."""
+    tensors = pytree.tree_leaves(args)
+    first = tensors[0]
+    spatial = [axis for axis in free if axis > 1]
+    wanted: dict[str, dict[int, int]] = {}
+    if 0 in free:
+        wanted["batch 1"] = {0: 1}
+        wanted["batch as channels"] = {0: min(first.shape[1], 4)}
+    if len(tensors) == 1:
+        wanted |= {f"axis {axis} at 1": {axis: 1} for axis in free if axis > 0}
+        if len(free) > 1:
+            wanted["all at 1"] = dict.fromkeys(free, 1)
+        if len(spatial) == 2:
+            wanted["sides at 1"] = dict.fromkeys(spatial, 1)
+            longer = max(first.shape[axis] for axis in spatial) + 32
+            wanted["equal sides"] = dict.fromkeys(spatial, longer)
+            wanted["wide, batch 1"] = dict.fromkeys(spatial, first.shape[-2]) | {spatial[1]: longer}
+            wanted["tall, batch 1"] = dict.fromkeys(spatial, first.shape[-1]) | {spatial[0]: longer}
+            if 0 in free:
+                wanted["wide, batch 1"][0] = wanted["tall, batch 1"][0] = 1
+    for name, sizes in wanted.items():
+
+        def resized(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            return tensor.new_empty([sizes.get(axis, size) for axis, size in enumerate(tensor.shape)])
+
+        yield name, noise_like(pytree.tree_map(resized, args), PROBES + 2)
+
+
+def _compare_special(
+    row: Row, model: nn.Module, twin: Twin | None, folded: nn.Module, args: tuple[Any, ...]
+) -> str:
+    """What became of it: "not taken" by the original, "refused: why", or the error as a number."""
+    try:
+        before = _run(model, args)
+    except Exception:  # whatever a model raises for a size that it does not take
+        return "not taken"
+    exact, bar = before, WITHOUT_ORACLE
+    if twin is not None:
+        exact = _flat(twin.run(args, {}))
+        bar = FACTOR * max(_worst([before], [exact]), row.e0) + FLOOR
+    shape = list(pytree.tree_leaves(args)[0].shape)
+    try:
+        off = _worst([_run(folded, args)], [exact])
+    except ValueError as refusal:
+        return f"refused: {str(refusal)[:200]}"
+    except Exception as error:
+        row.alarms.append(f"at {shape} it raises {type(error).__name__}: {str(error)[:200]}")
+        return "raised"
+    if off > bar:
+        row.status = "inequivalent"
+        row.alarms.append(f"at {shape} it is off by {off:.1e}, where {bar:.1e} is allowed")
+    return f"{off:.1e}"
+
+
 def _take_findings(row: Row, outcome: Outcome) -> None:
     row.folds = [str(fold) for fold in outcome.folds]
     row.worst_proof = max((f.error for f in outcome.folds), default=0.0)
@@ -206,18 +278,34 @@ def _take_findings(row: Row, outcome: Outcome) -> None:
     row.refusals = _grouped(outcome.refusals)
 
 
-def _judge_in_float64(row: Row, model: nn.Module, inputs: list[tuple[Any, ...]]) -> None:
+def _judge_in_float64(
+    row: Row,
+    model: nn.Module,
+    inputs: list[tuple[Any, ...]],
+    others: list[tuple[Any, ...]],
+    dynamic: Any,
+) -> None:
     """The fold of a float64 copy: right and wrong are far apart there, even in a network that is chaotic."""
-    inputs = [pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x) for x in inputs]
+    inputs, others = ([pytree.tree_map(_doubled, x) for x in some] for some in (inputs, others))
     try:
         exact = [_run(model, x) for x in inputs]
-        folded = fold_program(capture(model, inputs[0], dynamic=False)).module
+        folded = fold_program(capture(model, inputs[0], dynamic=dynamic)).module
         row.e64 = _worst([_run(folded, x) for x in inputs], exact)
     except Exception as error:
         row.notes.append(f"no fold in float64: {type(error).__name__}: {str(error)[:200]}")
         return
+    for other in others:
+        try:
+            expected, answer = _run(model, other), _run(folded, other)
+        except Exception:  # what it does not take, or refuses, was counted in its own precision
+            continue
+        row.e64 = max(row.e64, _worst([answer], [expected]))
     if row.e64 > DOUBLE:
         row.status = "inequivalent"
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _their_fold(row: Row, model: nn.Module, args: tuple[Any, ...]) -> nn.Module | None:
@@ -252,16 +340,26 @@ def _flat(outputs: Any) -> list[Tensor]:
 
 
 def _worst(found: list[list[Tensor]], exact: list[list[Tensor]]) -> float:
-    """The largest difference of any output relative to its largest value over all probes; NaN is infinite."""
+    """The largest difference of any output relative to its largest value over all probes.
+
+    NaN and infinity are alike where both have them, and infinitely far off where one has.
+    """
     worst = 0.0
     for place in range(max(len(exact[0]), len(found[0]))):
-        scale = max(e[place].double().abs().max().item() for e in exact) or 1.0
+        largest = [_finite(e[place]).abs().max().item() for e in exact if e[place].numel()]
+        scale = max(largest, default=0.0) or 1.0
         for f, e in zip(found, exact, strict=True):
             if len(f) != len(e) or f[place].shape != e[place].shape:
                 return math.inf
-            off = (f[place].double() - e[place].double()).abs().max().item() / scale
+            a, b = f[place].double(), e[place].double()
+            apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
+            off = apart.max().item() / scale if apart.numel() else 0.0
             worst = max(worst, math.inf if math.isnan(off) else off)
     return worst
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor.double(), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _grouped(refusals: tuple[Refusal, ...]) -> dict[str, int]:

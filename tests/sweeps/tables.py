@@ -21,6 +21,10 @@ original and of the folded network against the original's float64 run, relative 
 worst of {probes} normal inputs; ok is e1 ≤ {factor:.0f}·e0 + a few ulp. \\* has no float64 run: float32
 against float32. e64 is the difference of a fold in float64, asked for where e0 is large. conv-BN left
 counts the batch norms that alone read a convolution or linear layer."""
+_AT_ONES = """\
+ones: at sizes with ones in them (the batch, each free side alone, all sides, all that is free), with a
+batch as large as the channels, and with sides that are equal or not: how many the folded network answers like
+the original (by the same bar) / how many it refuses in words. What the original does not take is left out."""
 _FIXED = "at fixed sizes"
 _HEADINGS = {"batch_norm": "BN", "other_norm": "other norms"}
 _SHORT = {
@@ -34,7 +38,7 @@ def header() -> list[str]:
     counted = [_HEADINGS.get(c, c) for c in COLUMNS]
     return [
         *("family", "model", "input", "verdict", "e0", "e1", *counted, "conv-BN left", "proofs failed"),
-        *("capture s", "fold s", "made"),
+        *("ones", "capture s", "fold s", "made"),
     ]
 
 
@@ -45,7 +49,7 @@ def cells(row: Row) -> list[str]:
     e0 = row.e0 if row.oracle == "float64" else math.nan
     return [
         *(row.family, row.name, row.size, verdict(row), _number(e0), _number(row.e1), *counted, left),
-        str(row.unproven) if row.after else "",
+        *(str(row.unproven) if row.after else "", _ones(row)),
         *(_seconds(row, "capture"), _seconds(row, "fold"), row.made[5:16].replace("T", " ")),
     ]
 
@@ -72,6 +76,13 @@ def _change(row: Row, column: str) -> str:
     before, after = row.before[column], row.after[column]
     change = str(after) if before == after else f"{before}→{after}"
     return f"{change} ({row.theirs[column]})" if row.theirs and (before or after) else change
+
+
+def _ones(row: Row) -> str:
+    """At sizes with ones, and with sides alike or not: compared/refused; what the original takes."""
+    met = [what for what in row.special.values() if what != "not taken"]
+    refused = sum(what.startswith("refused") for what in met)
+    return f"{len(met) - refused}/{refused}" if row.special else ""
 
 
 def _number(value: float) -> str:
@@ -101,6 +112,10 @@ def page(library: str, version: str, jobs: Iterable[Job], rows: dict[str, Row], 
     found = [rows[job.name] for job in jobs if job.name in rows]
     commits = sorted({row.commit for row in found})
     dates = sorted(row.made for row in found)
+    table = [header(), *(cells(row) for row in found)]
+    if _sizes(found) == _FIXED:
+        ones = table[0].index("ones")
+        table = [[*line[:ones], *line[ones + 1 :]] for line in table]
     parts = [
         f"# Every family of {library}, folded",
         f"`{command}`; {library} {version}, torch {torch.__version__}, Python {platform.python_version()}; "
@@ -109,15 +124,21 @@ def page(library: str, version: str, jobs: Iterable[Job], rows: dict[str, Row], 
         "## Summary",
         summary(found),
         "## Counts",
-        markdown([header(), *(cells(row) for row in found)]),
+        markdown(table),
         "## What is left, and why",
         "\n".join(f"- {line}" for row in found for line in left(row)),
     ]
     if _sizes(found) != _FIXED:
         said = "at the other size: the largest difference from the original, of the output's scale"
-        lines = (f"- {row.family}: {'; '.join([row.captured, *row.notes])}" for row in found)
-        parts += ["## Sizes that are free", f"({said})", "\n".join(lines)]
+        lines = (f"- {row.family}: {'; '.join([row.captured, *row.notes, *_refused(row)])}" for row in found)
+        parts += ["## Sizes that are free", _AT_ONES, f"({said})", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _refused(row: Row) -> list[str]:
+    """The special sizes that are refused, by name."""
+    names = [name for name, what in row.special.items() if what.startswith("refused")]
+    return [f"refused: {', '.join(names)}"] if names else []
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -130,6 +151,10 @@ def summary(rows: Sequence[Row]) -> str:
         for status, names in sorted(by.items(), key=lambda entry: -len(entry[1]))
     ]
     lines += [f"- {row.family}: {alarm}" for row in rows for alarm in row.alarms]
+    special = [what.split(":")[0] for row in rows for what in row.special.values()]
+    if special:
+        took = sum(what != "not taken" for what in special)
+        lines.append(f"- sizes with ones: {took} that the original takes, {special.count('refused')} refused")
     before, after = Counter[str](), Counter[str]()
     for row in rows:
         if row.after:

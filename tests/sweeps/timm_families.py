@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from reparamkit.capture.export import SECONDS_PER_ATTEMPT
 from tests.sweeps import hand_written
 from tests.sweeps.jobs import Limits, default_results, kept_rows, run_all
 from tests.sweeps.networks import Job, timm_jobs
@@ -36,7 +37,7 @@ def main() -> None:
     kept = {} if options.fresh else kept_rows(path)
     missing = [job for job in jobs if job.name not in kept]
     dynamic = False if options.dynamic == "no" else options.dynamic
-    limits = Limits(options.seconds, options.memory)
+    limits = Limits(options.seconds, options.memory, options.attempt)
     for number, row in enumerate(run_all(missing, path, limits, options.j, options.size, dynamic), 1):
         say(f"{number}/{len(missing)} {'  '.join(c for c in cells(row) if c)}")
         for line in [
@@ -83,6 +84,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dynamic", choices=("no", "batch", "auto"), default="no", help="sizes kept free")
     parser.add_argument("-j", type=int, default=1, metavar="N", help="networks at a time")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of one network")
+    parser.add_argument(
+        "--attempt",
+        type=float,
+        default=SECONDS_PER_ATTEMPT,
+        help="time limit of one attempt to capture with free sizes",
+    )
     parser.add_argument("--memory", type=float, default=6, help="memory limit of one network, GiB")
     parser.add_argument("--results", type=Path, help="the JSON lines (default: in the user's cache)")
     parser.add_argument("--page", type=Path, help="write the page here")
