@@ -108,13 +108,14 @@ def resized(args: Args, kwargs: Kwargs, sizes: Mapping[tuple[int, int], int]) ->
     """Inputs with other sizes, flat tensor index and axis -> size, their entries repeated or left out."""
 
     def with_sizes(index: int, tensor: torch.Tensor) -> torch.Tensor:
+        contiguous = tensor.is_contiguous()
         for (place, axis), size in sizes.items():
             if place == index:
                 times = -(-size // tensor.shape[axis])
                 if times > 1:
                     tensor = tensor.repeat_interleave(times, axis)
                 tensor = tensor.narrow(axis, 0, size)
-        return tensor
+        return tensor.contiguous() if contiguous else tensor
 
     return map_tensors(with_sizes, args, kwargs)
 

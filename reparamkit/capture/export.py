@@ -26,7 +26,7 @@ from reparamkit.capture.own_weights import settled_copy
 from reparamkit.capture.program import Program, program_of
 from reparamkit.capture.questions import questions_recorded, remember
 from reparamkit.capture.shown import settle_by_observation
-from reparamkit.capture.witness import Witness
+from reparamkit.capture.witness import Witness, can_be_watched
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.inputs import register_dataclasses, shapes_tree, tensor_leaves
 from reparamkit.quiet import quiet
@@ -153,6 +153,7 @@ def _export(
             program = program_of(exported, *example, watched=True)
             if example is not doubled or (
                 batch_is_free(exported)
+                and can_be_watched(exported)
                 and program.asked_alike(args, kwargs)
                 and Witness(exported, model, *example).observe(args, kwargs).same
             ):

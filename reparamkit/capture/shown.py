@@ -27,7 +27,7 @@ from reparamkit.capture.special_sizes import (
     sizes_tried,
     special_points,
 )
-from reparamkit.capture.witness import Answer, Observation, Witness
+from reparamkit.capture.witness import Answer, Observation, Witness, can_be_watched
 from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
 from reparamkit.undivided import on_one_thread
 
@@ -48,6 +48,13 @@ def settle_by_observation(program: Program, model: nn.Module) -> None:
     """Hold what the network is seen to treat in its own way, drop what is shown idle, note other modes."""
     guards = program.guards
     if guards is None:
+        return
+    if not can_be_watched(program.exported):
+        if program.axes:
+            program.notes.append(
+                "sizes of 0 and 1 are refused where others were assumed: the network has torch.cond or "
+                "the like in it, and cannot be watched"
+            )
         return
     witness = Witness(program.exported, model, program.args, program.kwargs)
     with on_one_thread():
@@ -95,7 +102,7 @@ def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: A
     takes such sizes does not have, and a file made of the program would.
     """
     conditions: list[str] = getattr(exported, "_guards_code", [])
-    if not conditions or not _refuses_ones(exported, model, args, kwargs):
+    if not conditions or not can_be_watched(exported) or not _refuses_ones(exported, model, args, kwargs):
         return
     program = program_of(exported, args, kwargs)
     guards = program.guards

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
@@ -145,6 +146,19 @@ class Witness:
         return True
 
 
+def can_be_watched(exported: ExportedProgram) -> bool:
+    """Whether the network can be run under a recorder.
+
+    torch compiles `torch.cond` and its like when they are called; a first call under a recorder makes every
+    later one fail.
+    """
+    operators = (node.target for node in exported.graph.nodes if node.op == "call_function")
+    return all(each.__name__ in _REGIONS for each in operators if isinstance(each, HigherOrderOperator))
+
+
+_REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
 @dataclass(frozen=True)
 class _Run:
     results: tuple[Any, ...]
@@ -214,11 +228,11 @@ def _interpreted(module: fx.GraphModule, inputs: Sequence[Any]) -> Sequence[Any]
 
 def _called(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = getattr(target, "__name__", "")
-    if name == "wrap_with_set_grad_enabled":
+    if name == _REGIONS[0]:
         enabled, inner, *operands = args
         with torch.set_grad_enabled(enabled):
             return _interpreted(inner, operands)
-    if name == "wrap_with_autocast":
+    if name == _REGIONS[1]:
         device, dtype, enabled, cache, inner, *operands = args
         with torch.autocast(device, dtype, enabled, cache):
             return _interpreted(inner, operands)

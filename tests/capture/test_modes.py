@@ -105,11 +105,14 @@ def test_inputs_of_a_mode_hold_the_same_numbers() -> None:
         torch.tensor(2.0),
         torch.arange(6),
     ]
-    for mode in other_modes("cpu"):
+    modes = {mode.name: mode for group in other_modes("cpu") for mode in group}
+    for mode in modes.values():
         for tensor in tensors:
             given = mode.inputs(tensor.clone())
             assert torch.equal(given.detach(), tensor)
             assert given.dtype == tensor.dtype
-    assert other_modes("cpu")[2].inputs(X).is_contiguous(memory_format=torch.channels_last)
-    assert not other_modes("cpu")[3].inputs(X).is_contiguous()
-    assert other_modes("cpu")[4].inputs(X).storage_offset() > 0
+    assert (
+        modes["for inputs in channels-last memory"].inputs(X).is_contiguous(memory_format=torch.channels_last)
+    )
+    assert not modes["for inputs that are not contiguous"].inputs(X).is_contiguous()
+    assert modes["for inputs that are a part of larger ones in memory"].inputs(X).storage_offset() > 0
