@@ -14,11 +14,9 @@ from torch.utils import _pytree as pytree
 from reparamkit.held_state import HeldState
 
 
-def call_untouched(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradients: bool = False
-) -> Any:
-    """`module(*args, **kwargs)` on copies of the inputs, without gradients unless they are asked for."""
-    with weights_kept(module), torch.set_grad_enabled(gradients):
+def call_untouched(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`module(*args, **kwargs)` without gradients, on copies of the inputs."""
+    with weights_kept(module), torch.no_grad():
         return module(*_copies(args), **_copies(kwargs))
 
 

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from reparamkit.capture.conditions import Place
 from reparamkit.capture.modes import other_modes
 from reparamkit.capture.program import Program, program_of
-from reparamkit.capture.sizes import SizeGuards, condition_of, size_guards, user_inputs
+from reparamkit.capture.sizes import SizeGuards, own_conditions, size_guards, user_inputs
 from reparamkit.capture.special_sizes import (
     Point,
     is_exclusion,
@@ -115,8 +115,8 @@ def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: A
     tried = list(_observed(program, guards, witness, base))
     shown = frozenset[str]().union(*(each.broken for each in tried if each.observation.same))
     differing = frozenset[str]().union(*(each.broken for each in tried if each.differs))
-    kept = [text for text in conditions if condition_of(exported, text) not in shown - differing]
-    conditions[:] = kept
+    known = own_conditions(exported)
+    conditions[:] = [text for text in conditions if known[text] not in shown - differing]
 
 
 def _refuses_ones(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> bool:

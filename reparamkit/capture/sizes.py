@@ -322,16 +322,17 @@ def user_inputs(exported: ExportedProgram) -> list[fx.Node]:
     return [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in user]
 
 
-def condition_of(exported: ExportedProgram, guard: str) -> str | None:
-    """One of the program's own conditions as it stands among the assumptions of `size_guards`."""
+def own_conditions(exported: ExportedProgram) -> dict[str, str | None]:
+    """Each of the program's own conditions -> as it stands among the assumptions of `size_guards`."""
     inputs = user_inputs(exported)
-    guards = size_guards(exported, inputs)
-    try:
-        return rewritten(
-            guard, _argument_tree(exported, inputs), lambda place: f"n{guards.places.index(place)}"
-        )
-    except (Unread, ValueError):
-        return None
+    guards, tree = size_guards(exported, inputs), _argument_tree(exported, inputs)
+    conditions: dict[str, str | None] = {}
+    for guard in getattr(exported, "_guards_code", ()):
+        try:
+            conditions[guard] = rewritten(guard, tree, lambda place: f"n{guards.places.index(place)}")
+        except (Unread, ValueError):
+            conditions[guard] = None
+    return conditions
 
 
 def tensor_sources(exported: ExportedProgram) -> dict[int, str]:
