@@ -43,7 +43,8 @@ def write_all(folder: Path) -> Path:
     write_coreml(folder / "program.mlpackage")
     kept = ("--save-inputs", str(folder / "probes.npz"), "--save-outputs", str(folder / "outputs.npz"))
     command = [sys.executable, "-m", "reparamkit.cli", "check", NETWORK, NETWORK, *SHAPE, *kept]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
     return folder
 
 
