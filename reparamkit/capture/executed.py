@@ -136,6 +136,8 @@ class Executed(TorchDispatchMode):
             if kind is _COPY and _is_unchanged(result, before):
                 self._set_number(result, operand)
                 return result
+        if kind is _SLICE and before is not None:
+            key = (func, operand, _cut(result, before, args, kwargs))
         number = self._expressions.intern(key)
         self.calls.append((number, func))
         if kind is _WRITES:
@@ -286,6 +288,19 @@ def _memory(tensor: Tensor) -> int | None:
 
 def _is_whole(part: Tensor, whole: Tensor) -> bool:
     return part.shape == whole.shape and part.stride() == whole.stride()
+
+
+def _cut(part: Tensor, whole: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """What a slice takes, however it is written: axis, first position, positions, step.
+
+    A start or an end beyond the axis, or counted from its end, means one that lies on it.
+    """
+    dim, start, _, step = (*args[1:], *(None,) * 4)[:4]
+    axis = int(kwargs.get("dim", dim) or 0) % whole.ndim
+    first = int(kwargs.get("start", start) or 0)
+    if first < 0:
+        first = max(first + whole.shape[axis], 0)
+    return axis, first, part.shape[axis], int(kwargs.get("step", step) or 1)
 
 
 def _is_unchanged(copy: Tensor, original: Tensor) -> bool:
