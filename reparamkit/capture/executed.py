@@ -122,7 +122,7 @@ class Executed(TorchDispatchMode):
         ):
             return func(*args, **kwargs)
         named = tuple([(name, self._key(value)) for name, value in sorted(kwargs.items())]) if kwargs else ()
-        key = (func, tuple([self._key(value) for value in args]), named)
+        key: tuple[Any, ...] = (func, tuple([self._key(value) for value in args]), named)
         before = tensors[0] if tensors else None
         operand = None if before is None or kind is None else self._read(before)
         if kind is _WRITES:
