@@ -54,7 +54,9 @@ class Expressions:
     def __init__(self, model: nn.Module) -> None:
         self._numbers: dict[Any, int] = {}
         self._names: dict[int, str] = {}
-        self._kept = [*model.parameters(), *model.buffers()]
+        self._lying_in: dict[int | None, list[Tensor]] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            self._lying_in.setdefault(_memory(tensor), []).append(tensor)
         self.state: dict[int, int] = {}
         """Number of every parameter and buffer, by its identity."""
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -69,7 +71,7 @@ class Expressions:
 
     def state_in(self, memory: int) -> list[Tensor]:
         """The parameters and buffers that lie in this memory."""
-        return [tensor for tensor in self._kept if _memory(tensor) == memory]
+        return self._lying_in.get(memory, [])
 
     def state_name(self, memory: int) -> str | None:
         """The parameter or buffer that lies in this memory."""
@@ -116,6 +118,8 @@ class Executed(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         kind = _kind(func)
+        if kind is _WRITES and _only_reads(func, args, kwargs):
+            kind = None
         tensors = [*_tensors(args), *_tensors(kwargs.values())] if kwargs else _tensors(args)
         if kind is _SILENT or not (
             kind is _WRITES or any(self._number(tensor) is not None for tensor in tensors)
@@ -238,6 +242,13 @@ def _kind(func: Any) -> str | None:
     if packet in _COPIES:
         return _COPY
     return _SLICE if packet is aten.slice else None
+
+
+def _only_reads(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether it is a batch norm in evaluation: it may write its running statistics, and does not."""
+    if func is not aten.native_batch_norm.default:
+        return False
+    return not kwargs.get("training", args[5] if len(args) > 5 else True)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
