@@ -27,6 +27,8 @@ from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.errors import CannotCapture
 from reparamkit.quiet import quiet
 
+_ASSUMED = "what was assumed of sizes when it was made functional"
+
 # Composite operators that always compute into memory of their own, though their schema does not say so.
 _FRESH = frozenset(
     """
@@ -76,7 +78,11 @@ def _decomposed(exported: ExportedProgram) -> ExportedProgram:
                 constants=exported.constants,
                 verifiers=[exported.verifier],
             )
+            environment = _shape_environment(graph)
+            known = 0 if environment is None else len(environment.guards)
             decomposed: ExportedProgram = spelt_out.run_decompositions({})
+            if environment is not None:
+                decomposed.graph_module.meta[_ASSUMED] = [g.expr for g in environment.guards[known:]]
             return decomposed
     except Exception as error:  # torch has no error of its own for this, and some of its assertions fail
         shared = _shared_buffers(exported)
@@ -93,6 +99,18 @@ def _decomposed(exported: ExportedProgram) -> ExportedProgram:
             "y.add_(1), y = torch.where(...) for y[...] = ...), or into copies of its buffers",
             reason,
         ) from error
+
+
+def assumed_of(functional: ExportedProgram) -> list[Any]:
+    """What torch took for true of symbolic sizes when it made the program functional, and told nobody."""
+    assumed: list[Any] = functional.graph_module.meta.get(_ASSUMED, [])
+    return assumed
+
+
+def _shape_environment(graph: fx.Graph) -> Any:
+    shapes = [n.meta["val"].shape for n in graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+    sizes = (size for shape in shapes for size in shape if isinstance(size, torch.SymInt))
+    return next((size.node.shape_env for size in sizes), None)
 
 
 def _shared_buffers(exported: ExportedProgram) -> str:

@@ -19,7 +19,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
 from reparamkit.capture.conditions import Place
-from reparamkit.capture.functional import functional_graph, writes_by_layout
+from reparamkit.capture.functional import assumed_of, functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.questions import questions_of
@@ -205,6 +205,7 @@ def program_of(
         not_one=held,
         nonnegative=program.general.nonnegative,
         asked=questions_of(original) if watched else (),
+        retraced=assumed_of(exported),
         watched=watched,
     )
     for symbol, reason in held_sizes(program.guards, inputs).items():

@@ -127,6 +127,7 @@ def size_guards(
     not_one: Sequence[Any] = (),
     nonnegative: Sequence[Any] = (),
     asked: Sequence[Any] = (),
+    retraced: Sequence[Any] = (),
     watched: bool = False,
 ) -> SizeGuards:
     """The assumptions of an exported program on the sizes of its tensors, `inputs` in call order.
@@ -137,6 +138,8 @@ def size_guards(
         not_one: formulas of sizes that must not be one, whatever is shown.
         nonnegative: formulas that must not be negative, whatever is shown.
         asked: what the network found to be true of sizes.
+        retraced: what was found to be true when the program was traced once more, which nobody can watch
+            beside the network; never dropped.
         watched: also assume that no size, of an input or inside the network, is 0 or 1 (`synthetic`).
     """
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
@@ -168,6 +171,7 @@ def size_guards(
     for margin in nonnegative:
         size, least = bounded_below(margin)
         permanent |= found.at_least(least, formula(size, symbols))
+    permanent |= {text for condition in retraced if (text := found.condition(condition, symbols))}
     recorded = len(found.texts)
     inner = inner_sizes(exported.graph, symbols) if watched else []
     found.never(0, [*symbols.values(), *inner])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import reparamkit as rk
 from tests.nets import Net, fold, noise, randomised
 
 
@@ -206,3 +208,52 @@ def test_nothing_in_place_is_left_in_the_graph(forward: Callable[..., Any]) -> N
     writes = [n for n in calls if isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable]
     assert all(n.target is torch.ops.aten.copy_.default and n.args[0].op == "placeholder" for n in writes)
     assert calls[len(calls) - len(writes) :] == writes
+
+
+def _last_two_beside_a_write(self: Any, x: Tensor) -> Any:
+    y = self.conv(x)[..., -2:]
+    self.seen.copy_(y.flatten(1)[:, :4].mean(0))
+    return y.flatten(1)
+
+
+def _middle_beside_a_write(self: Any, x: Tensor) -> Any:
+    y = self.conv(x)[:, :, 1:-1]
+    self.seen.copy_(y.mean((0, 2, 3)))
+    return y.reshape(-1, 4 * y.shape[2])
+
+
+def _at_most_three_beside_a_write(self: Any, x: Tensor) -> Any:
+    y = self.conv(x)
+    z = y[..., :3]
+    y[:, 0] = 0.0
+    return z.flatten(2) + z.shape[3]
+
+
+@pytest.mark.parametrize(
+    "forward", [_last_two_beside_a_write, _middle_beside_a_write, _at_most_three_beside_a_write]
+)
+def test_sizes_that_were_settled_while_it_was_made_functional(forward: Callable[[Any, Tensor], Any]) -> None:
+    """torch traces the graph once more then, and tells nobody what it took the sizes for."""
+
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = _conv()
+            self.register_buffer("seen", torch.ones(4))
+
+        def forward(self, x: Tensor) -> Any:
+            return forward(self, x)
+
+    model = Writes().eval()
+    folded = rk.fold(model, torch.randn(2, 3, 5, 6))
+    answered = 0
+    for height, width in itertools.product(range(1, 5), range(1, 5)):
+        x = noise(1, 3, height, width).float()
+        try:
+            expected = model(x)
+            found = folded.module(x)
+        except (RuntimeError, ValueError):
+            continue  # the network has no answer, or the fold refuses
+        answered += 1
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert answered > 3

@@ -219,7 +219,8 @@ def _compare_modes(sample: Sample, folded: rk.Folded, outcome: Outcome) -> None:
                 "told" if told or isinstance(answer.error, ValueError) else "rough", "module", detail
             )
             continue
-        different = _difference(native, native, answer, "module", bar)
+        exact = native if sample.wide else ask_original(sample, example, grad, wide=True)
+        different = _difference(native, exact, answer, "module", bar)
         if different is not None:
             outcome.note("told" if told else "mode", "module", f"{mode}: {different}")
 
