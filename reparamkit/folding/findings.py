@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reparamkit.algebra import Scalar
 from reparamkit.folding.forms import Form, Forms, Node
 from reparamkit.folding.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Through
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque
 
 _MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
 
@@ -57,7 +57,7 @@ def short(operator: str) -> str:
 
 def named(node: Node) -> str:
     """What of a node a fold takes in: its operator, or only the scale and shift that the operator ends in."""
-    rescales = isinstance(node.meaning, Through) and node.meaning.rescales
+    rescales = isinstance(node.meaning, Opaque) and node.meaning.rescales
     return f"weight and bias of {short(node.operator)}" if rescales else node.operator
 
 
@@ -140,8 +140,8 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
-    if isinstance(node.meaning, Through):
-        return node.meaning.reason
+    if isinstance(node.meaning, Move | Opaque):
+        return node.meaning.reason if isinstance(node.meaning, Move) else ""
     if isinstance(node.meaning, Bordered):
         return ""
     if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":

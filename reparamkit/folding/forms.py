@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
 from reparamkit.folding import cost
 from reparamkit.folding.dominance import PostDominance
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Part, Through, Value
+from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value
 
 BEAM = 3
 MOST_TERMS = 4
@@ -65,7 +65,7 @@ class Node:
         """The values that the meaning reads."""
         if isinstance(self.meaning, Affine):
             return tuple(p.value for p in self.meaning.parts)
-        if isinstance(self.meaning, Through | Bordered):
+        if isinstance(self.meaning, Move | Opaque | Bordered):
             return (self.meaning.value,)
         return self.meaning.values if isinstance(self.meaning, Concat) else ()
 
@@ -129,7 +129,7 @@ class Forms:
     def _forms(self, node: Node) -> list[Form]:
         if isinstance(node.meaning, Concat):
             found = list(self._concat(node, node.meaning))
-        elif isinstance(node.meaning, Through):
+        elif isinstance(node.meaning, Move | Opaque):
             found = list(self._passed(node, node.meaning))
         elif isinstance(node.meaning, Bordered):
             found = list(self._bordered(node, node.meaning))
@@ -183,8 +183,9 @@ class Forms:
             yield form, terms
         yield None, [(part.value.id, part.structure)]
 
-    def _passed(self, node: Node, meaning: Through) -> Iterator[Form]:
-        passing = cost.in_passing(node.value) if meaning.rescales else 0.0
+    def _passed(self, node: Node, meaning: Move | Opaque) -> Iterator[Form]:
+        rescales = isinstance(meaning, Opaque) and meaning.rescales
+        passing = cost.in_passing(node.value) if rescales else 0.0
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
 
     def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:

@@ -12,17 +12,19 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from reparamkit.algebra import IDENTITY, Geometry, Scalar
+from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants, hint
 from reparamkit.folding.forms import Instead, Node
 from reparamkit.folding.lifting import lift
 from reparamkit.folding.shifts import shifted_side
-from reparamkit.folding.sinking import as_through, below, chain_above
+from reparamkit.folding.sinking import as_move, below, chain_above
 from reparamkit.operators import (
     Affine,
     Bordered,
@@ -30,11 +32,12 @@ from reparamkit.operators import (
     Concat,
     Constant,
     Meaning,
+    Move,
     NotAffine,
+    Opaque,
     Part,
     Rescaled,
     Size,
-    Through,
     Value,
     read,
 )
@@ -61,7 +64,7 @@ class Host:
         self.fx_nodes: list[fx.Node] = []
         self._ids: dict[fx.Node, int] = {}
         self.borders = Borders(self.constants)
-        self._symbols: dict[object, str] = {}
+        self._symbols: dict[object, Monomial] = {}
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
         self.lifts: dict[int, Lifted] = {}
         """Last operator of a lift -> what was written down for it."""
@@ -133,26 +136,26 @@ class Host:
 
     def _sunk(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
         """Write the operator down on what lies above the maps per channel on its operand, if any."""
-        through = as_through(meaning)
-        chain = None if through is None else chain_above(self.nodes, through)
-        if through is None or chain is None:
+        move = as_move(meaning)
+        chain = None if move is None else chain_above(self.nodes, move)
+        if move is None or chain is None:
             return None
-        if below(chain, through, self._value(node, value), chain.root) is None:
+        if below(chain, move, self._value(node, value), chain.root) is None:
             return None
-        operand, root = self.fx_nodes[through.value.id], self.fx_nodes[chain.root.id]
+        operand, root = self.fx_nodes[move.value.id], self.fx_nodes[chain.root.id]
         with self.program.graph.inserting_before(node):
             moved = self._copied(node, operand, root)
         found = self._append(moved, value)
         if isinstance(meaning, Affine):
             found.meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
         else:
-            found.meaning = replace(through, value=chain.root)
+            found.meaning = replace(move, value=chain.root)
         self.derived[found.id] = (chain.root.id,)
-        part = below(chain, through, found.value, found.value)
+        part = below(chain, move, found.value, found.value)
         assert part is not None
         return Instead(part, chain.covers)
 
-    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Through, Instead]:
+    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Opaque, Instead]:
         """Write the operator down without its scale and shift."""
         assert isinstance(node.target, OpOverload)
         names = [a.name for a in node.target._schema.arguments]
@@ -161,11 +164,10 @@ class Host:
         bare.args = tuple(None if n in meaning.without else a for n, a in zip(names, node.args, strict=False))
         bare.kwargs = {n: None if n in meaning.without else a for n, a in node.kwargs.items()}
         found = self._append(bare, value)
-        closed = (None,) * meaning.value.ndim
-        found.meaning = Through(meaning.value, closed)
+        found.meaning = Opaque(meaning.value)
         self.derived[found.id] = (meaning.value.id,)
         part = Part(found.value, meaning.structure, meaning.load)
-        return Through(meaning.value, closed, rescales=True), Instead(part, ())
+        return Opaque(meaning.value, rescales=True), Instead(part, ())
 
     def _readers(self, index: int) -> int:
         """Readers of a value in the network itself."""
@@ -232,7 +234,7 @@ class Host:
         if isinstance(meaning, Concat):
             moved.meaning = replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
         else:
-            assert isinstance(meaning, Through)
+            assert isinstance(meaning, Move)
             moved.meaning = replace(meaning, value=now[meaning.value.id].value)
         return moved
 
@@ -250,7 +252,7 @@ class Host:
         if expression.is_number:
             return int(expression)
         if expression not in self._symbols:  # printing one costs more than all else here
-            self._symbols[expression] = str(expression)
+            self._symbols[expression] = _monomial(expression)
         return self._symbols[expression]
 
     def _meaning(self, node: fx.Node, result: Value) -> Meaning:
@@ -351,6 +353,18 @@ def _operands(call: Call) -> list[Value]:
     for argument in call.arguments.values():
         found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
     return found
+
+
+def _monomial(size: Any) -> Monomial:
+    """A size that varies, factor by factor; a sum is one factor."""
+    number, rest = size.as_coeff_Mul()
+    names: list[str] = []
+    for base, power in (factor.as_base_exp() for factor in Mul.make_args(rest)):
+        whole = power.is_Integer and power > 0
+        names += [str(base)] * int(power) if whole else [str(base**power)]
+    if not number.is_Integer:
+        return Monomial(1, (str(size),))
+    return Monomial(int(number), tuple(sorted(names)))
 
 
 def _name(dtype: torch.dtype) -> str:

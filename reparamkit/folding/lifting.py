@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from reparamkit.algebra import AffineMap, Geometry, Numbers, affine, geometry
+from reparamkit.algebra.layout import Layout
 from reparamkit.folding.forms import Node
 from reparamkit.folding.sinking import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Concat, Meaning, Part, Through, Value
+from reparamkit.operators import Affine, Concat, Meaning, Move, Part, Value
 
 _LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
 
@@ -46,14 +47,15 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     if not isinstance(chain, Geometry):
         return None
     value, path = parts[-1].value, []
-    axis: int | None = value.ndim - 1 - chain.dims
-    while isinstance(through := nodes[value.id].meaning, Through):
-        if axis not in through.axes or through.taken is not None:
+    moves: list[Move] = []
+    while isinstance(move := nodes[value.id].meaning, Move):
+        if move.cuts:
             return None  # what else reads the value would have to do without the map
-        axis = through.axes.index(axis)
+        moves.append(move)
         path.append(value.id)
-        value = through.value
-    if axis is None or value.ndim - 1 - axis > 3:
+        value = move.value
+    axis = _axis_above(value, moves, parts[-1].value, parts[-1].value.ndim - 1 - chain.dims)
+    if axis is None:
         return None
     roots: tuple[Value, ...] = (value,)
     above = nodes[value.id].meaning
@@ -73,6 +75,18 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
         first += channels
     skipped = tuple(part.value.id for part in reversed(parts[:-1]))
     return Lift(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
+
+
+def _axis_above(root: Value, moves: Sequence[Move], below: Value, axis: int) -> int | None:
+    """The axis of the root whose channels lie along `axis` of what is made of it; None if there is none."""
+    wanted = Layout.of(below.sizes, axis)
+    for above in range(max(root.ndim - 4, 0), root.ndim):
+        layout = Layout.of(root.sizes, above)
+        for move in reversed(moves):
+            layout = None if layout is None else move.carry(layout)
+        if layout is not None and layout == wanted:
+            return above
+    return None
 
 
 def _part_of(chain: Sequence[Part], dims: int, first: int, channels: int) -> Numbers:

@@ -24,7 +24,7 @@ from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
 from reparamkit.folding.teeth import BAR, relative_error
-from reparamkit.operators import Affine, Bordered, Through
+from reparamkit.operators import Affine, Bordered, Move
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
@@ -246,7 +246,7 @@ def _shapes(
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     dims = {g.dims for _, g in maps}
     ndim = len(host.nodes[form.node].value.shape)
-    if any(isinstance(host.nodes[i].meaning, Through | Bordered) or _ends(host.fx_nodes[i]) for i in inside):
+    if any(isinstance(host.nodes[i].meaning, Move | Bordered) or _ends(host.fx_nodes[i]) for i in inside):
         yield True, captured  # its sizes may be written into its reshapes
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:

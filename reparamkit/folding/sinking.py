@@ -20,12 +20,13 @@ from reparamkit.algebra import (
     Map,
     Numbers,
     Scalar,
-    Transposed,
+    ScalarMap,
     affine,
     geometry,
 )
+from reparamkit.algebra.layout import Layout
 from reparamkit.folding.forms import Node
-from reparamkit.operators import Affine, Meaning, Part, Through, Value
+from reparamkit.operators import Affine, Meaning, Move, Opaque, Part, Value
 
 _MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
 
@@ -40,7 +41,7 @@ class Chain:
     covers: tuple[int, ...]
 
 
-def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
+def chain_above(nodes: Sequence[Node], meaning: Move) -> Chain | None:
     """The chain of maps per channel that ends in the operator's operand; None if there is none."""
     parts: list[Part] = []
     covers: list[int] = []
@@ -64,42 +65,45 @@ def chain_above(nodes: Sequence[Node], meaning: Through) -> Chain | None:
     return Chain(current, structure, lambda: composed_numbers(parts), tuple(covers))
 
 
-def as_through(meaning: Meaning) -> Through | None:
+def as_move(meaning: Meaning) -> Move | None:
     """The meaning of an operator that lets maps per channel pass; None for any other."""
     if isinstance(meaning, Affine) and meaning.averages:
         (part,) = meaning.parts
         assert isinstance(part.structure, Geometry)
-        whole = part.value.ndim - part.structure.dims
-        return Through(part.value, tuple(a if a < whole else None for a in range(part.value.ndim)))
-    return meaning if isinstance(meaning, Through) else None
+        last = range(part.value.ndim - part.structure.dims, part.value.ndim)
+        return Move(part.value, lambda layout: layout if layout.is_closed(last) else None)
+    return meaning if isinstance(meaning, Move) else None
 
 
-def below(chain: Chain, meaning: Through, result: Value, moved: Value) -> Part | None:
+def below(chain: Chain, move: Move, result: Value, moved: Value) -> Part | None:
     """The chain's map on the result of the operator, `moved` being that operator's value on the root."""
     if isinstance(chain.structure, Scalar):
         return Part(moved, chain.structure, chain.load)
-    axis = meaning.axes[meaning.value.ndim - 1 - chain.structure.dims]
+    if chain.structure.outputs == 1:
+        return Part(moved, Scalar(chain.structure.has_bias), lambda: _one_channel(chain.load()))
+    above = Layout.of(move.value.sizes, move.value.ndim - 1 - chain.structure.dims)
+    layout = None if above is None else move.carry(above)
+    if layout is None:
+        return None
+    axis = layout.channel_axis
     if axis is None or result.ndim - 1 - axis > 3:
         return None
     dims = result.ndim - 1 - axis
-    mine = _channels(chain.structure, meaning)
-    structure = geometry.channelwise(mine.stop - mine.start, dims, has_bias=chain.structure.has_bias)
+    structure = geometry.channelwise(result.shape[axis], dims, has_bias=chain.structure.has_bias)
 
     def load() -> Numbers:
         above = chain.load()
         assert isinstance(above, AffineMap)
+        mine = layout.channels().flatten()
         bias = None if above.bias is None else above.bias[mine]
         return affine.channelwise(above.kernel.flatten()[mine], bias, dims)
 
     return Part(moved, structure, load)
 
 
-def _channels(structure: Geometry | Transposed, meaning: Through) -> slice:
-    """The channels of a map that the operator lets pass."""
-    taken = meaning.taken
-    if taken is None or taken.axis != meaning.value.ndim - 1 - structure.dims:
-        return slice(0, structure.outputs)
-    return slice(taken.first, taken.first + taken.count)
+def _one_channel(numbers: Numbers) -> ScalarMap:
+    assert isinstance(numbers, AffineMap)
+    return ScalarMap(float(numbers.kernel), 0.0 if numbers.bias is None else float(numbers.bias))
 
 
 def per_channel(meaning: Meaning | None) -> Part | None:
@@ -132,6 +136,8 @@ def composed_numbers(parts: Sequence[Part]) -> Numbers:
 
 
 def _sunk_or_per_channel(node: Node) -> Part | None:
-    if isinstance(node.meaning, Through) or (isinstance(node.meaning, Affine) and node.meaning.averages):
+    if isinstance(node.meaning, Move | Opaque) or (
+        isinstance(node.meaning, Affine) and node.meaning.averages
+    ):
         return None if node.instead is None else node.instead.part
     return per_channel(node.meaning)

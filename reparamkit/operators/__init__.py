@@ -4,6 +4,7 @@ To add an operator, write a function `Call -> Meaning` under `@reader("aten.name
 its family, and import that file here.
 """
 
+from reparamkit.algebra.layout import Size
 from reparamkit.operators import (
     arithmetic,
     concat,
@@ -24,12 +25,11 @@ from reparamkit.operators.base import (
     Concat,
     Constant,
     Meaning,
+    Move,
     NotAffine,
+    Opaque,
     Part,
     Rescaled,
-    Size,
-    Taken,
-    Through,
     Value,
     known,
     read,
@@ -43,12 +43,12 @@ __all__ = [
     "Concat",
     "Constant",
     "Meaning",
+    "Move",
     "NotAffine",
+    "Opaque",
     "Part",
     "Rescaled",
     "Size",
-    "Taken",
-    "Through",
     "Value",
     "arithmetic",
     "concat",

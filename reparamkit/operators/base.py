@@ -20,9 +20,7 @@ import torch
 from torch import Tensor
 
 from reparamkit.algebra import Geometry, Map, Numbers, Scalar, ScalarMap
-
-Size = int | str
-"""A fixed size, or the symbol of a size that may vary."""
+from reparamkit.algebra.layout import Layout, Size
 
 
 class NotAffine(Exception):
@@ -77,7 +75,7 @@ class Part:
 class Affine:
     """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
 
-    `averages` says that it treats every channel alike and keeps constants, as `Through` does.
+    `averages` says that it treats every channel alike and keeps constants, as `Move` does.
     """
 
     parts: tuple[Part, ...]
@@ -94,29 +92,29 @@ class Concat:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """The positions `first` to `first + count - 1` of an axis."""
+class Move:
+    """The operator moves, cuts or averages `value`: it keeps constants and mixes no channels.
 
-    axis: int
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Through:
-    """The operator treats all channels of `value` alike and keeps constants, whichever axis they lie on.
-
-    `axes[a]` is where axis `a` of the value lies in the result, None if it does not survive whole. `reason`
-    says why it is not affine itself, where that is worth telling. `rescales`, which readers leave alone, says
-    that the operator ends in a map per channel that it applies in passing (see `Rescaled`). `taken` is what
-    alone it reads of the value; None is all.
+    `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
+    those. `cuts` says that it may leave some of the value out. `reason` says why it is not affine itself,
+    where that is worth telling.
     """
 
     value: Value
-    axes: tuple[int | None, ...]
+    carry: Callable[[Layout], Layout | None]
+    cuts: bool = False
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """The operator is none of the others, and reads `value`.
+
+    `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`).
+    """
+
+    value: Value
     rescales: bool = False
-    taken: Taken | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ class Bordered:
     reads: tuple[int, ...]
 
 
-Meaning = Affine | Concat | Through | Bordered | Rescaled
+Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,18 @@
 
 Such an operator P lets a map per channel pass:
 
-    P(a·x + b) = a'·P(x) + b'        a', b' the same numbers, along the axis where the channels now lie
+    P(a·x + b) = a'·P(x) + b'        a', b' the same numbers, along the digits where the channels now lie
 
-Permutations and reshapes do if the channel axis stays whole; means and average pooling over other axes, and
-interpolation, do because they also keep constants.
+Where that is, `reparamkit.algebra.layout` says. Means, average pooling and interpolation over other axes do
+because they keep constants.
 """
 
 from __future__ import annotations
 
-import operator
-from functools import reduce
+import math
 
-from reparamkit.operators.base import Call, Meaning, NotAffine, Size, Through, Value, identity, reader
+from reparamkit.algebra.layout import Layout, Size
+from reparamkit.operators.base import Call, Meaning, Move, NotAffine, Value, identity, reader
 
 
 @reader(
@@ -31,9 +31,9 @@ def reshape(call: Call) -> Meaning:
     value, result = call.value("self"), call.result
     if value.sizes == result.sizes:
         return identity(value)
-    if reduce(operator.mul, value.shape, 1) != reduce(operator.mul, result.shape, 1):
+    if math.prod(value.shape) != math.prod(result.shape):
         raise NotAffine("it repeats the value", notable=False)
-    return Through(value, tuple(_kept_whole(axis, value.sizes, result.sizes) for axis in range(value.ndim)))
+    return Move(value, lambda layout: layout.reshaped(result.sizes))
 
 
 @reader("aten.permute.default")
@@ -41,7 +41,7 @@ def permute(call: Call) -> Meaning:
     """The axes in another order."""
     value = call.value("self")
     order = [value.axis(d) for d in call.get("dims")]
-    return Through(value, tuple(order.index(axis) for axis in range(value.ndim)))
+    return Move(value, lambda layout: layout.permuted(order))
 
 
 @reader("aten.transpose.int")
@@ -50,14 +50,15 @@ def transpose(call: Call) -> Meaning:
     value = call.value("self")
     a, b = value.axis(call.get("dim0")), value.axis(call.get("dim1"))
     swapped = {a: b, b: a}
-    return Through(value, tuple(swapped.get(axis, axis) for axis in range(value.ndim)))
+    order = [swapped.get(axis, axis) for axis in range(value.ndim)]
+    return Move(value, lambda layout: layout.permuted(order))
 
 
 @reader("aten.t.default", "aten.numpy_T.default")
 def t(call: Call) -> Meaning:
     """All axes reversed."""
     value = call.value("self")
-    return Through(value, tuple(reversed(range(value.ndim))))
+    return Move(value, lambda layout: layout.permuted(range(value.ndim)[::-1]))
 
 
 @reader("aten.mean.dim")
@@ -68,7 +69,7 @@ def mean(call: Call) -> Meaning:
         raise NotAffine("it averages over the channels too", notable=False)
     gone = {value.axis(d) for d in call.get("dim")}
     keep = bool(call.get("keepdim", False))
-    return Through(value, tuple(_after_removal(axis, gone, keep) for axis in range(value.ndim)))
+    return Move(value, lambda layout: layout.without(sorted(gone), keep=keep))
 
 
 @reader(
@@ -79,7 +80,7 @@ def mean(call: Call) -> Meaning:
 )
 def adaptive_avg_pool(call: Call) -> Meaning:
     """The mean over windows that divide the last axes."""
-    return spatial(call.value("self"), int(call.target[call.target.index("pool") + 4]))
+    return spatial(call.value("self"), int(call.target[call.target.index("pool") + 4]), call.result.sizes)
 
 
 @reader(
@@ -94,26 +95,14 @@ def adaptive_avg_pool(call: Call) -> Meaning:
 def interpolate(call: Call) -> Meaning:
     """Weighted means whose weights add up to one."""
     value = call.value("input")
-    return spatial(value, value.ndim - 2)
+    return spatial(value, value.ndim - 2, call.result.sizes)
 
 
-def spatial(value: Value, dims: int) -> Through:
-    """An operator that works along the last `dims` axes only."""
-    whole = value.ndim - dims
-    return Through(value, tuple(axis if axis < whole else None for axis in range(value.ndim)))
+def spatial(value: Value, dims: int, sizes: tuple[Size, ...]) -> Move:
+    """An operator that averages along the last `dims` axes only, to a result of these sizes."""
+    last = range(value.ndim - dims, value.ndim)
 
+    def carry(layout: Layout) -> Layout | None:
+        return layout.resized(sizes) if layout.is_closed(last) else None
 
-def _kept_whole(axis: int, before: tuple[Size, ...], after: tuple[Size, ...]) -> int | None:
-    """Where an axis lies after a reshape; None where it was split or joined with another."""
-    if before[axis] == 1:
-        return None
-    for new, size in enumerate(after):
-        if size == before[axis] and (after[:new] == before[:axis] or after[new + 1 :] == before[axis + 1 :]):
-            return new
-    return None
-
-
-def _after_removal(axis: int, gone: set[int], keep: bool) -> int | None:
-    if axis in gone:
-        return None
-    return axis if keep else axis - sum(d < axis for d in gone)
+    return Move(value, carry)

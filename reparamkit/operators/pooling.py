@@ -31,7 +31,7 @@ def avg_pool(call: Call) -> Meaning:
             reason = "the pooling leaves its padding out of the average (count_include_pad=False)"
         elif any(padding):
             raise NotAffine(reason)
-        return replace(spatial(value, dims), reason=reason)
+        return replace(spatial(value, dims, call.result.sizes), reason=reason)
     if call.get("ceil_mode", False):
         raise NotAffine("the pooling uses ceil_mode, so windows at the border cover fewer positions")
     divisor = call.get("divisor_override") or math.prod(window)

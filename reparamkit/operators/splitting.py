@@ -6,7 +6,7 @@ number is the argument `item`.
 
 from __future__ import annotations
 
-from reparamkit.operators.base import Call, Meaning, NotAffine, Taken, Through, Value, reader
+from reparamkit.operators.base import Call, Meaning, Move, NotAffine, Value, reader
 
 
 @reader("aten.split.Tensor[]")
@@ -41,15 +41,16 @@ def unbind(call: Call) -> Meaning:
     """One position of an axis, which goes."""
     value = call.value("self")
     gone = value.axis(call.get("dim"))
-    axes = tuple(None if a == gone else a - (a > gone) for a in range(value.ndim))
-    return Through(value, axes, taken=Taken(gone, call.get("item") % _length(value, gone), 1))
+    index = call.get("item") % _length(value, gone)
+    return Move(value, lambda layout: layout.selected(gone, index), cuts=True)
 
 
-def _piece(call: Call, first: int) -> Through:
+def _piece(call: Call, first: int) -> Move:
     value = call.value("self")
     axis = value.axis(call.get("dim"))
     _length(value, axis)
-    return Through(value, tuple(range(value.ndim)), taken=Taken(axis, first, call.result.shape[axis]))
+    length = call.result.shape[axis]
+    return Move(value, lambda layout: layout.cut(axis, first, length), cuts=True)
 
 
 def _length(value: Value, axis: int) -> int:

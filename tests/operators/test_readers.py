@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reparamkit.algebra import Geometry, Scalar
-from reparamkit.operators import Affine, Concat, Through
+from reparamkit.algebra.layout import Layout
+from reparamkit.operators import Affine, Concat, Move
 from tests.nets import noise, randomised
 from tests.operators.reading import evaluated, read
 
@@ -240,7 +241,7 @@ def test_average_pooling(dims: int, data: st.DataObject) -> None:
     assert isinstance(node.meaning, Affine) == plain
     if plain:
         _same(function, x, f"avg_pool{dims}d")
-    elif isinstance(node.meaning, Through):
+    elif isinstance(node.meaning, Move):
         ones = torch.ones_like(x)
         assert torch.allclose(function(None, ones), torch.ones(()).double()), "it keeps constants"
 
@@ -298,53 +299,50 @@ PASSED: dict[str, tuple[str, Callable[..., Any], tuple[int | None, ...]]] = {
 
 @pytest.mark.parametrize("name", PASSED)
 def test_where_each_axis_goes(name: str) -> None:
-    """And that the operator does treat all places of an axis that survives alike, and keeps constants."""
+    """And that a map per channel in front of the operator is one with the same numbers behind it."""
     operator, function, axes = PASSED[name]
     x = noise(2, 3, 4, 5)
     node = read(function, x, operator)
-    assert isinstance(node.meaning, Through)
-    assert node.meaning.axes == axes
+    assert isinstance(node.meaning, Move)
     expected = function(None, x)
     for before, after in enumerate(axes):
-        if after is None:
+        above = Layout.of(x.shape, before)
+        assert above is not None
+        below = node.meaning.carry(above)
+        assert (None if below is None else below.channel_axis) == after
+        if below is None:
             continue
         scale, shift = noise(x.shape[before], seed=5), noise(x.shape[before], seed=6)
-
-        def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
-            return vector.view([-1 if a == axis else 1 for a in range(ndim)])
-
-        inner = function(None, x * along(scale, before, 4) + along(shift, before, 4))
-        outer = expected * along(scale, after, expected.ndim) + along(shift, after, expected.ndim)
+        along = [-1 if axis == before else 1 for axis in range(4)]
+        inner = function(None, x * scale.view(along) + shift.view(along))
+        outer = expected * scale[below.channels()] + shift[below.channels()]
         assert (inner - outer).abs().max() < EXACT
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "whole"),
     [
-        ((2, 3, 4), (2, 12)),
-        ((2, 3, 4), (6, 4)),
-        ((2, 6, 4), (2, 2, 3, 4)),
-        ((4, 4), (2, 2, 4)),
-        ((2, 2, 2), (2, 4)),
+        ((2, 3, 4), (2, 12), [0]),
+        ((2, 3, 4), (6, 4), [2]),
+        ((2, 6, 4), (2, 2, 3, 4), [0, 2]),
+        ((4, 4), (2, 2, 4), [1]),
+        ((2, 2, 2), (2, 4), [0]),
     ],
 )
-def test_a_reshape_claims_only_axes_that_stay_whole(before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    x = torch.arange(noise(*before).numel(), dtype=torch.float64).view(before)
-    node = read(lambda s, x: x.reshape(after), x, "reshape")
-    assert isinstance(node.meaning, Through)
-    for axis, where in enumerate(node.meaning.axes):
-        if where is not None:
-            index = torch.arange(before[axis], dtype=torch.float64)
-            marked = index.view([-1 if a == axis else 1 for a in range(len(before))]).expand(before)
-            expected = index.view([-1 if a == where else 1 for a in range(len(after))]).expand(after)
-            assert torch.equal(marked.reshape(after), expected)
-    whole = {
-        (2, 3, 4): {(2, 12): [0], (6, 4): [2]},
-        (2, 6, 4): {(2, 2, 3, 4): [0, 2]},
-        (4, 4): {(2, 2, 4): [1]},
-    }
-    for axis in whole.get(before, {}).get(after, []):
-        assert node.meaning.axes[axis] is not None, "an axis that does stay whole is found"
+def test_where_a_reshape_puts_channels(
+    before: tuple[int, ...], after: tuple[int, ...], whole: list[int]
+) -> None:
+    node = read(lambda s, x: x.reshape(after), noise(*before), "reshape")
+    assert isinstance(node.meaning, Move)
+    for axis, size in enumerate(before):
+        above = Layout.of(before, axis)
+        assert above is not None
+        below = node.meaning.carry(above)
+        assert below is not None
+        marked = torch.arange(size).view([-1 if a == axis else 1 for a in range(len(before))])
+        assert torch.equal(below.channels().expand(after), marked.expand(before).reshape(after))
+        alone = below.channel_axis is not None and after[below.channel_axis] == size
+        assert alone == (axis in whole)
 
 
 def test_a_concatenation_names_its_values_and_axis() -> None:

@@ -40,7 +40,7 @@ class Mutant:
         return verdict in CAUGHT or (bool(self.passes) and verdict == "nothing")
 
 
-_AFFINE, _GEOMETRY = "algebra/affine.py", "algebra/geometry.py"
+_AFFINE, _GEOMETRY, _LAYOUTS = "algebra/affine.py", "algebra/geometry.py", "algebra/layout.py"
 _SCATTER, _WINDOWS = "algebra/transposed.py", "algebra/windows.py"
 _LAYERS, _NUMBERS, _HOST = "folding/layers.py", "folding/numbers.py", "folding/host.py"
 _HOIST, _SINK, _LIFT, _SHIFT = (
@@ -611,10 +611,10 @@ MUTANTS = [
         "bias = None\n",
     ),
     Mutant(
-        "sink: channels of the first piece",
-        _SINK,
-        "return slice(taken.first, taken.first + taken.count)",
-        "return slice(0, taken.count)",
+        "layout: channels of the first piece",
+        _LAYOUTS,
+        "return replace(self._with(axis, _axis(kept)), first=first)\n\n    def selected",
+        "return self._with(axis, _axis(kept))\n\n    def selected",
     ),
     Mutant(
         "sink: closed axes pass",
@@ -634,7 +634,7 @@ MUTANTS = [
         "mine = slice(first, first + channels)",
         "mine = slice(0, channels)",
     ),
-    Mutant("lift: axis not carried up", _LIFT, "        axis = through.axes.index(axis)\n", ""),
+    Mutant("lift: any axis", _LIFT, "if layout is not None and layout == wanted:", "if layout is not None:"),
     Mutant("shift: factor forgotten", _SHIFT, "numbers.bias * factor.alpha", "numbers.bias"),
     Mutant(
         "shift: any map is a shift",
@@ -866,24 +866,41 @@ MUTANTS = [
         "keeps_constants = True",
     ),
     Mutant(
-        "permute: the inverse",
-        _LAYOUT,
-        "return Through(value, tuple(order.index(axis) for axis in range(value.ndim)))",
-        "return Through(value, tuple(order))",
+        "permute: not at all",
+        _LAYOUTS,
+        "return replace(self, axes=tuple(self.axes[a] for a in order))",
+        "return self",
     ),
     Mutant(
         "transpose: not swapped",
         _LAYOUT,
-        "return Through(value, tuple(swapped.get(axis, axis) for axis in range(value.ndim)))",
-        "return Through(value, tuple(range(value.ndim)))",
+        "order = [swapped.get(axis, axis) for axis in range(value.ndim)]",
+        "order = list(range(value.ndim))",
     ),
     Mutant(
-        "reshape: keeps every axis",
-        _LAYOUT,
-        "return Through(value, tuple(_kept_whole(axis, value.sizes, result.sizes) for axis in range(value.ndim)))",
-        "return Through(value, tuple(min(axis, result.ndim - 1) for axis in range(value.ndim)))",
+        "reshape: the fastest channels in front",
+        _LAYOUTS,
+        "part = Digit(missing, digit.stride * (other if isinstance(other, int) else 0))",
+        "part = Digit(missing, digit.stride)",
     ),
-    Mutant("mean: over channels too", _LAYOUT, "    if axis in gone:\n        return None\n", ""),
+    Mutant(
+        "reshape: the slowest channels behind",
+        _LAYOUTS,
+        "rest.append(Digit(other, digit.stride * (missing if isinstance(missing, int) else 0)))",
+        "rest.append(Digit(other, digit.stride))",
+    ),
+    Mutant(
+        "mean: over channels too",
+        _LAYOUTS,
+        "if any(digit.stride for a in axes for digit in self.axes[a]):",
+        "if not axes:",
+    ),
+    Mutant(
+        "average: over channels too",
+        _LAYOUT,
+        "return layout.resized(sizes) if layout.is_closed(last) else None",
+        "return layout",
+    ),
     Mutant(
         "split: the first piece",
         _SPLIT,
