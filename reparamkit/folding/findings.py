@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
-from reparamkit.folding.forms import Form, Forms, Node
+from reparamkit.engine.graph import Node
+from reparamkit.folding.forms import Form, Forms
 from reparamkit.folding.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque
 

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
+from reparamkit.engine.graph import Alternative, Node
 from reparamkit.folding import cost
 from reparamkit.folding.dominance import PostDominance
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value
 
 BEAM = 3
 MOST_TERMS = 4
@@ -31,50 +32,11 @@ Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instead:
-    """`part`, a map of a value written down for this purpose; `covers` are the values it does without."""
-
-    part: Part
-    covers: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class Node:
-    """One value of the network, with what its operator means, or why that is not known."""
-
-    id: int
-    name: str
-    operator: str
-    value: Value
-    meaning: Meaning | None
-    reason: str = ""
-    notable: bool = False
-    users: list[int] = field(default_factory=list)
-    forced: bool = False
-    upkeep: int = 0
-    stand_in: bool = False
-    """It is there for folds only and cannot run as it is."""
-    instead: Instead | None = None
-    """Another way to compute it."""
-    acts_for: int | None = None
-    """The node for whose sake it was written down, if the network has no such node."""
-
-    @property
-    def operands(self) -> tuple[Value, ...]:
-        """The values that the meaning reads."""
-        if isinstance(self.meaning, Affine):
-            return tuple(p.value for p in self.meaning.parts)
-        if isinstance(self.meaning, Move | Opaque | Bordered):
-            return (self.meaning.value,)
-        return self.meaning.values if isinstance(self.meaning, Concat) else ()
-
-
 @dataclass(slots=True, eq=False)
 class Form:
     """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut).
 
-    `instead` says that it is the node's other way, and not its operator's.
+    `alternative` is the node's other way that it takes, if it is not its operator's.
     `own` is the cost of computing it from its sources; `cost`, to be compared between the forms of one node
     only, adds what those cost that exist for it alone.
     """
@@ -85,7 +47,7 @@ class Form:
     original: bool
     own: float
     cost: float = 0.0
-    instead: bool = False
+    alternative: Alternative | None = None
     sources: frozenset[int] = field(init=False)
     """The values that have to exist for this form."""
 
@@ -136,10 +98,10 @@ class Forms:
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
-        if node.instead is not None and node.id not in self.barred:
-            part = node.instead.part
+        for alternative in node.alternatives if node.id not in self.barred else ():
+            part = alternative.part
             other = self._form(node, ((part.value.id, part.structure),), (None,), original=False)
-            other.instead = True
+            other.alternative = alternative
             found.append(other)
         return self._pruned(found)
 
@@ -155,10 +117,10 @@ class Forms:
                 continue
             if len(terms) > MOST_TERMS and not cuts:
                 continue
-            replaces = not cuts or node.upkeep or node.stand_in or _is_identity(terms)
+            replaces = not cuts or node.upkeep or node.is_map_alone or _is_identity(terms)
             if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
-            if cuts and not node.stand_in:
+            if cuts and not node.is_map_alone:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
@@ -166,7 +128,7 @@ class Forms:
         for form in self._of[part.value.id]:
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
-            if form.instead and form.is_identity:
+            if form.alternative is not None and form.is_identity:
                 continue  # the cut says as much
             terms = []
             try:
@@ -295,11 +257,9 @@ class Forms:
                     shared.add(s)
 
     def _ends_in(self, node: int, source: int) -> bool:
-        """Whether all that is made of `source` is made of it by way of `node`, or what it acts for."""
-        real_node, real_source = self.nodes[node].acts_for, self.nodes[source].acts_for
-        return self._postdominates(
-            node if real_node is None else real_node, source if real_source is None else real_source
-        )
+        """Whether all that is made of `source` is made of it by way of `node` (or of their owners)."""
+        owner, of = self.nodes[node].stands_for, self.nodes[source].stands_for
+        return self._postdominates(node if owner is None else owner, source if of is None else of)
 
     def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
         for choice in choices:

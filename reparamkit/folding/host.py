@@ -1,13 +1,12 @@
-"""The captured graph as the plain nodes that the search works on.
+"""The captured graph as a graph of values, and its operators run on tensors.
 
-This is the only reader of torch.fx in the search: another host graph needs another file like this one.
+Another host graph than torch.fx needs another file like this one.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -16,75 +15,100 @@ from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra import IDENTITY, Geometry, Scalar
+from reparamkit.algebra import Geometry
 from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
+from reparamkit.engine.graph import Definition, Node, ValueGraph
+from reparamkit.engine.laws import LAWS
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants, hint
-from reparamkit.folding.forms import Instead, Node
-from reparamkit.folding.lifting import lift
-from reparamkit.folding.shifts import shifted_side
-from reparamkit.folding.sinking import as_move, below, chain_above
 from reparamkit.operators import (
     Affine,
     Bordered,
     Call,
-    Concat,
     Constant,
     Meaning,
-    Move,
     NotAffine,
     Opaque,
-    Part,
     Rescaled,
     Size,
     Value,
     read,
 )
 
+_CONVOLUTIONS = frozenset(
+    (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+)
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
 
-@dataclass(frozen=True)
-class Lifted:
-    """A map per channel written down above the operators `covers`, from node `first` on, on `roots`."""
-
-    first: int
-    roots: tuple[int, ...]
-    covers: tuple[int, ...]
-
-
 class Host:
-    """`nodes[i]` stands for `fx_nodes[i]`: every tensor of the graph that depends on the input."""
+    """`graph` holds every tensor of the program that depends on the input; a `call` is a node of torch.fx."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.constants = Constants(program)
-        self.nodes: list[Node] = []
-        self.fx_nodes: list[fx.Node] = []
+        self.graph = ValueGraph(lambda node: len(list(readers(node.call))))  # type: ignore[arg-type]
+        self.nodes = self.graph.nodes
         self._ids: dict[fx.Node, int] = {}
         self.borders = Borders(self.constants)
         self._symbols: dict[object, Monomial] = {}
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
-        self.lifts: dict[int, Lifted] = {}
-        """Last operator of a lift -> what was written down for it."""
-        self._bundles: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
-        self.derived: dict[int, tuple[int, ...]] = {}
-        """Operators written down once more on other operands: their own node -> these operands."""
         raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
-        for node in list(program.graph.nodes):
+        for node in program.graph.nodes:
             if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
                 self._add(node, raw_strides=raw)
         self._connect()
 
     def id_of(self, node: fx.Node) -> int | None:
-        """The plain node that stands for an fx node."""
+        """The value that an fx node makes."""
         return self._ids.get(node)
+
+    def fx_node(self, index: int) -> fx.Node:
+        """The fx node of a value of the network, or of the one that a synthetic value is there for."""
+        call = self.graph.owner(index).call
+        assert isinstance(call, fx.Node)
+        return call
 
     def spoken_of(self, index: int) -> fx.Node:
         """The node of the network that the user knows this one by."""
+        call = self.nodes[index].call
+        return call if isinstance(call, fx.Node) else self.fx_node(index)
+
+    def reads(self, index: int) -> list[int]:
+        """The values that a synthetic value is made of."""
         node = self.nodes[index]
-        return self.fx_nodes[index if node.acts_for is None or not node.stand_in else node.acts_for]
+        if node.is_map_alone:
+            return [value.id for value in node.operands]
+        own = (self._ids[n] for n in operands(node.call) if n in self._ids)
+        return [node.operand_for.get(index, index) for index in own]
+
+    def run(self, index: int, value: Callable[[int], Tensor], constant: Callable[[fx.Node], Any]) -> Tensor:
+        """The operator of a value, on its operands and the constants."""
+        node = self.nodes[index]
+        call = node.call
+        assert isinstance(call, fx.Node)
+
+        def argument(n: fx.Node) -> Any:
+            known = self._ids.get(n)
+            if known is not None:
+                return value(node.operand_for.get(known, known))
+            return constant(n) if n in self.constants else _recorded(n)
+
+        items = bundle_of(call)
+        done = call if items is None else items
+        args, kwargs = fx.map_arg(self.arguments(node, done), argument)
+        result: Any = call_grouped(done.target, args, kwargs)
+        return result if items is None else result[_place(call)]  # type: ignore[no-any-return]
+
+    def arguments(self, node: Node, call: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a value's operator, but for those that it does without."""
+        if not node.without:
+            return call.args, call.kwargs
+        assert isinstance(call.target, OpOverload)
+        names = [a.name for a in call.target._schema.arguments]
+        args = tuple(None if n in node.without else a for n, a in zip(names, call.args, strict=False))
+        return args, {n: None if n in node.without else a for n, a in call.kwargs.items()}
 
     def _add(self, node: fx.Node, *, raw_strides: bool) -> None:
         value = node.meta.get("val")
@@ -92,27 +116,28 @@ class Host:
             return
         if node.op != "call_function":
             where = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
-            self._append(node, value).reason = where
+            self._append(node, value, None).reason = where
             return
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
             meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
-            first, instead = len(self.nodes), None
-            if isinstance(meaning, Rescaled):
-                meaning, instead = self._bare(node, value, meaning)
-            else:
-                instead = self._sunk(node, value, meaning) or self._lifted(node, meaning)
-                instead = instead or self._unshifted(node, value, meaning)
-            written = self.nodes[first:]
-            found = self._append(node, value)
-            found.meaning, found.instead = meaning, instead
-            for other in written:
-                other.acts_for = found.id
-            found.upkeep = self._upkeep(node)
         except NotAffine as reason:
-            found = self._append(node, value)
-            found.reason, found.notable = str(reason), reason.notable
+            refused = self._append(node, value, None)
+            refused.reason, refused.notable = str(reason), reason.notable
+            return
+        definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
+        alternatives = tuple(other for law in LAWS for other in law(self.graph, definition))
+        if isinstance(meaning, Rescaled):
+            meaning = Opaque(meaning.value, rescales=True)
+        defined = self._append(node, value, meaning)
+        defined.alternatives = alternatives
+        defined.upkeep = self._upkeep(node)
+
+    def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
+        added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
+        self._ids[node] = added.id
+        return added
 
     def _bordered(self, node: fx.Node) -> Bordered | None:
         border = self.borders.follow(node)
@@ -125,118 +150,6 @@ class Host:
         reads = tuple(self._ids[n] for n in node.all_input_nodes if n in self._ids)
         fill: Constant = self._argument(border.fill)
         return Bordered(padding.parts[0].value, padding.parts[0].structure, fill, covers, reads)
-
-    def _append(self, node: fx.Node, value: Tensor) -> Node:
-        called = bundle_of(node) or node
-        found = Node(len(self.nodes), node.name, str(called.target), self._value(node, value), None)
-        self.nodes.append(found)
-        self.fx_nodes.append(node)
-        self._ids[node] = found.id
-        return found
-
-    def _sunk(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
-        """Write the operator down on what lies above the maps per channel on its operand, if any."""
-        move = as_move(meaning)
-        chain = None if move is None else chain_above(self.nodes, move)
-        if move is None or chain is None:
-            return None
-        if below(chain, move, self._value(node, value), chain.root) is None:
-            return None
-        operand, root = self.fx_nodes[move.value.id], self.fx_nodes[chain.root.id]
-        with self.program.graph.inserting_before(node):
-            moved = self._copied(node, operand, root)
-        found = self._append(moved, value)
-        if isinstance(meaning, Affine):
-            found.meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
-        else:
-            found.meaning = replace(move, value=chain.root)
-        self.derived[found.id] = (chain.root.id,)
-        part = below(chain, move, found.value, found.value)
-        assert part is not None
-        return Instead(part, chain.covers)
-
-    def _bare(self, node: fx.Node, value: Tensor, meaning: Rescaled) -> tuple[Opaque, Instead]:
-        """Write the operator down without its scale and shift."""
-        assert isinstance(node.target, OpOverload)
-        names = [a.name for a in node.target._schema.arguments]
-        with self.program.graph.inserting_before(node):
-            bare = self._copied(node, node, node)
-        bare.args = tuple(None if n in meaning.without else a for n, a in zip(names, node.args, strict=False))
-        bare.kwargs = {n: None if n in meaning.without else a for n, a in node.kwargs.items()}
-        found = self._append(bare, value)
-        found.meaning = Opaque(meaning.value)
-        self.derived[found.id] = (meaning.value.id,)
-        part = Part(found.value, meaning.structure, meaning.load)
-        return Opaque(meaning.value, rescales=True), Instead(part, ())
-
-    def _readers(self, index: int) -> int:
-        """Readers of a value in the network itself."""
-        users = (self._ids.get(user) for user in readers(self.fx_nodes[index]))
-        return sum(i is None or self.nodes[i].acts_for is None for i in users)
-
-    def _copied(self, node: fx.Node, old: fx.Node, new: fx.Node) -> fx.Node:
-        """The operator again, on another operand; a list that it is an item of is made again, once."""
-        items = bundle_of(node)
-        if items is not None:
-            if (items, new) not in self._bundles:
-                with self.program.graph.inserting_before(items):
-                    self._bundles[items, new] = self._copied(items, old, new)
-            old, new = items, self._bundles[items, new]
-        copied = self.program.graph.node_copy(node, lambda n: new if n is old else n)
-        copied.meta = dict(node.meta)
-        return copied
-
-    def _lifted(self, node: fx.Node, meaning: Meaning) -> Instead | None:
-        """Write the operators above a map per channel down once more, below the map."""
-        found = lift(self.nodes, meaning)
-        if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):
-            return None
-        if len(found.parts) > 1 and any(self._readers(part.value.id) > 1 for part in found.parts):
-            return None
-        with self.program.graph.inserting_before(node):
-            now: dict[int, Node] = {}
-            for part in found.parts:
-                operand = self.fx_nodes[part.value.id]
-                current = self.program.graph.call_function(_stand_in, (operand,))
-                current.meta = dict(node.meta) | {"val": operand.meta["val"]}
-                risen = self._append(current, operand.meta["val"])
-                risen.meaning, risen.stand_in = Affine((part,)), True
-                self.derived[risen.id] = (part.value.id,)
-                now[part.value.id] = risen
-            first = min(risen.id for risen in now.values())
-            for step in found.path:
-                now[step] = self._written_again(step, now)
-        last = now[found.path[-1]]
-        roots = tuple(part.value.id for part in found.parts)
-        self.lifts[last.id] = Lifted(first, roots, (*found.path, *found.skipped))
-        return Instead(Part(last.value, Scalar(identity=True), lambda: IDENTITY), ())
-
-    def _unshifted(self, node: fx.Node, value: Tensor, meaning: Meaning) -> Instead | None:
-        """Write a sum down without the constant per channel that was added to one of its sides."""
-        found = shifted_side(self.nodes, meaning)
-        if found is None or self._readers(found.below.id) > 1:
-            return None
-        with self.program.graph.inserting_before(node):
-            bare = self._copied(node, self.fx_nodes[found.below.id], self.fx_nodes[found.root.id])
-        written = self._append(bare, value)
-        written.meaning = Affine(found.parts)
-        self.derived[written.id] = tuple(part.value.id for part in found.parts)
-        return Instead(found.shift(written.value), (found.below.id,))
-
-    def _written_again(self, step: int, now: dict[int, Node]) -> Node:
-        """A copy of an operator that reads the newer versions of its operands."""
-        above = self.fx_nodes[step]
-        newer = {self.fx_nodes[i]: self.fx_nodes[other.id] for i, other in now.items()}
-        copied = self.program.graph.node_copy(above, lambda n: newer.get(n, n))
-        copied.meta = dict(above.meta)
-        moved = self._append(copied, above.meta["val"])
-        meaning = self.nodes[step].meaning
-        if isinstance(meaning, Concat):
-            moved.meaning = replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
-        else:
-            assert isinstance(meaning, Move)
-            moved.meaning = replace(meaning, value=now[meaning.value.id].value)
-        return moved
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         if value is not self._latest[0]:
@@ -297,18 +210,16 @@ class Host:
         return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
 
     def _connect(self) -> None:
-        for node, found in zip(self.fx_nodes, self.nodes, strict=True):
-            for user in readers(node):
+        for node in self.nodes:
+            if node.synthetic:
+                continue
+            assert isinstance(node.call, fx.Node)
+            for user in readers(node.call):
                 known = self._ids.get(user)
-                if known is not None and self.nodes[known].acts_for is not None:
-                    continue  # what is written down again is no reader of its own
-                if known is None:
-                    found.forced = True
-                elif self.nodes[known].meaning is None:
-                    found.forced = True
-                    found.users.append(known)
-                else:
-                    found.users.append(known)
+                if known is None or self.nodes[known].meaning is None:
+                    node.forced = True
+                if known is not None:
+                    node.users.append(known)
 
 
 def bundle_of(node: fx.Node) -> fx.Node | None:
@@ -343,9 +254,33 @@ def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
     return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
 
 
-def _stand_in(value: Tensor) -> Tensor:
-    """Marks the place of a map that exists inside folds only."""
-    raise AssertionError("a stand-in was left in the graph")
+def operands(call: Any) -> list[fx.Node]:
+    """What an operator reads; for an item of a list, what the list is made of."""
+    items = bundle_of(call)
+    return list((call if items is None else items).all_input_nodes)
+
+
+def call_grouped(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operator on these arguments; a convolution in groups sample by sample.
+
+    torch lays out all groups of all samples at once otherwise, which takes gigabytes, and 16 times as long as
+    one sample after the other.
+    """
+    if target in _CONVOLUTIONS:
+        x, weight = args[0], args[1]
+        if x.ndim == weight.ndim and len(x) > 1 and weight.shape[1] < x.shape[1]:
+            return torch.cat([target(one, *args[1:], **kwargs) for one in x.split(1)])
+    return target(*args, **kwargs)
+
+
+def _operator(node: fx.Node) -> str:
+    return str((bundle_of(node) or node).target)
+
+
+def _recorded(node: fx.Node) -> Any:
+    """A size as captured, or whatever else is no tensor."""
+    size = node.meta["val"]
+    return hint(size) if isinstance(size, torch.SymInt) else size
 
 
 def _operands(call: Call) -> list[Value]:

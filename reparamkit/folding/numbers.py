@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, Scalar, ScalarMap, affine
-from reparamkit.folding.forms import Form, Node
+from reparamkit.engine.graph import Node
+from reparamkit.folding.forms import Form
 from reparamkit.operators import Affine, Bordered, Concat
 
 Terms = dict[int, Numbers]
@@ -19,9 +20,8 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     done: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]
-        if current.instead:
-            assert node.instead is not None
-            part = node.instead.part
+        if current.alternative is not None:
+            part = current.alternative.part
             done[id(current)] = {part.value.id: part.load()}
         elif isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reparamkit.folding.forms import Form, Forms, Node
+from reparamkit.engine.graph import Node
+from reparamkit.folding.forms import Form, Forms
 from reparamkit.operators import Bordered
 
 
@@ -50,7 +51,7 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     return {
         index
         for index, form in chosen.items()
-        if form.original and (instead := nodes[index].instead) is not None and instead.part.value.id in chosen
+        if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
     }
 
 
@@ -64,9 +65,9 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
         if id(current) not in seen:
             seen.add(id(current))
             found.add(current.node)
-            meaning, instead = nodes[current.node].meaning, nodes[current.node].instead
-            if current.instead and instead is not None:
-                found.update(instead.covers)
+            meaning = nodes[current.node].meaning
+            if current.alternative is not None:
+                found.update(current.alternative.covers)
             if isinstance(meaning, Bordered) and not current.original:
                 found.update(meaning.covers)
             stack.extend(c for c in current.choices if c is not None)

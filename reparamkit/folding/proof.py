@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
-from reparamkit.folding.constants import hint
-from reparamkit.folding.forms import Form, Node
-from reparamkit.folding.host import Host, bundle_of
+from reparamkit.engine.graph import Node
+from reparamkit.folding.forms import Form
+from reparamkit.folding.host import Host
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
@@ -33,11 +33,8 @@ _SIZED = frozenset(
 )
 """Operators with sizes of their operand in their arguments, which are those of the capture."""
 
-_CONVOLUTIONS = frozenset(
-    (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
-)
-
-Env = dict[fx.Node, Tensor]
+Env = dict[int | fx.Node, Tensor]
+"""What values and constants hold."""
 
 
 class Normals:
@@ -82,23 +79,25 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     inside = interior(host.nodes, form)
     worst, compared = 0.0, 0
     axes = _channel_axes(host, form, terms)
-    drawn = [s for s in terms if s not in inside]
+    sources = [s for s in terms if s not in inside]
+    given = _drawn(host, sources)
     env: Env = {}
     for exact, shapes in _shapes(host, form, inside, terms):
         if exact and compared:
             break
         with torch.no_grad():
             try:
-                constants = {n: v for n, v in env.items() if n in host.constants}
-                env = _inputs(host, drawn, shapes, normals)
+                constants: Env = {n: v for n, v in env.items() if isinstance(n, fx.Node)}
+                env = _inputs(host, sources, shapes, normals)
                 env |= constants
+                _with_synthetic(host, sources, env)
                 expected = _original(host, inside, env)
             except _DOES_NOT_RUN as error:
                 if exact:
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
-                found = realisation.run({s: env[host.fx_nodes[s]] for s in terms})
+                found = realisation.run({s: env[s] for s in terms})
             except _DOES_NOT_RUN as error:
                 raise CheckFailed(
                     f"the folded layer does not run where the original does: {error}"
@@ -107,7 +106,7 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
-        off = relative_error(expected, found, axes, partial(_rough, host, inside, drawn, env))
+        off = relative_error(expected, found, axes, partial(_rough, host, inside, given, env))
         if not off <= BAR:  # so that NaN fails
             raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
@@ -117,109 +116,81 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     return worst
 
 
-def prove_lift(host: Host, form: Form) -> float:
-    """A map per channel below some operators against the same map above them, at the captured size."""
-    lifted = host.lifts[form.terms[0][0]]
-    normals = Normals(form.node)
-    given = {host.fx_nodes[root]: normals(host.nodes[root].value.shape) for root in lifted.roots}
-    covers, env = [*lifted.covers, form.node], dict(given)
-    with torch.no_grad():
-        try:
-            expected = _original(host, covers, env)
-            found = _original(host, range(lifted.first, form.terms[0][0] + 1), dict(given))
-        except _DOES_NOT_RUN as error:
-            raise Unproven(f"the original operators do not run in float64: {error}") from error
-    if found.shape != expected.shape:
-        raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
-    off = relative_error(
-        expected, found, range(1, expected.ndim), lambda: _rough(host, covers, lifted.roots, env)
-    )
-    if not off <= BAR:
-        raise CheckFailed("the float64 check failed: the map does not pass through the operators above it")
-    return off
-
-
 def _channel_axes(host: Host, form: Form, terms: Terms) -> set[int]:
-    """The axes of the result along which its maps tell channels apart."""
+    """The axes of the result along which its maps tell channels apart; all but the first for a move."""
     ndim = len(host.nodes[form.node].value.shape)
+    if form.is_identity:
+        return set(range(1, ndim))
     return {ndim - 1 - m.structure.dims for m in terms.values() if isinstance(m, AffineMap)}
 
 
-def _rough(host: Host, inside: Sequence[int], drawn: Sequence[int], env: Env) -> Tensor:
+def _rough(host: Host, inside: Sequence[int], given: Sequence[int], env: Env) -> Tensor:
     """The original operators on the same inputs and constants in float32; NaN where they do not run."""
-    given = {host.fx_nodes[s] for s in drawn}
-    kept = {n: v for n, v in env.items() if n in given or n in host.constants}
-    lower = {n: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in kept.items()}
+    kept = {key: v for key, v in env.items() if key in given or isinstance(key, fx.Node)}
+    lower = {
+        key: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for key, v in kept.items()
+    }
     try:
         return _original(host, inside, lower)
     except _DOES_NOT_RUN:
-        return torch.full_like(env[host.fx_nodes[inside[-1]]], math.nan)
+        return torch.full_like(env[inside[-1]], math.nan)
 
 
-def _inputs(host: Host, terms: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
-    """Random values for all sources; an operator written down again is computed from its operand."""
-    env: Env = {}
-    pending = sorted(terms, reverse=True)
-    derived = []
+def _drawn(host: Host, sources: Iterable[int]) -> list[int]:
+    """The values that the sources are, or are made of: an operator written down again reads others."""
+    drawn: list[int] = []
+    pending = list(sources)
     while pending:
         source = pending.pop()
-        if source in host.derived:
-            derived.append(source)
-            pending.extend(host.derived[source])
-        elif host.fx_nodes[source] not in env:
-            shape = shapes.get(source, host.nodes[source].value.shape)
-            env[host.fx_nodes[source]] = normals(shape)
-    for source in sorted(set(derived)):
-        env[host.fx_nodes[source]] = _run(host, host.fx_nodes[source], env)
+        if host.nodes[source].synthetic:
+            pending.extend(host.reads(source))
+        elif source not in drawn:
+            drawn.append(source)
+    return drawn
+
+
+def _inputs(host: Host, sources: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
+    """Random values for all sources; an operator written down again is computed from its operand."""
+    env: Env = {}
+    for index in sorted(_drawn(host, sources)):
+        env[index] = normals(shapes.get(index, host.nodes[index].value.shape))
     return env
+
+
+def _with_synthetic(host: Host, sources: Iterable[int], env: Env) -> None:
+    """Compute the synthetic ones among the sources, and those that they are made of."""
+    pending = [index for index in sources if host.nodes[index].synthetic]
+    needed: set[int] = set()
+    while pending:
+        index = pending.pop()
+        if index not in needed:
+            needed.add(index)
+            pending.extend(i for i in host.reads(index) if host.nodes[i].synthetic)
+    for index in sorted(needed):
+        env[index] = _run(host, index, env)
 
 
 def _original(host: Host, inside: Sequence[int], env: Env) -> Tensor:
     """Run the original operators on what is in `env`, and leave their results there."""
     for index in inside:
-        node = host.fx_nodes[index]
-        if node not in env:
-            env[node] = _run(host, node, env)
-    return env[host.fx_nodes[inside[-1]]]
+        if index not in env:
+            env[index] = _run(host, index, env)
+    return env[inside[-1]]
 
 
-def _run(host: Host, node: fx.Node, env: Env) -> Tensor:
-    index = host.id_of(node)
-    if index is not None and host.nodes[index].stand_in:
-        return _applied(host.nodes[index], env[node.args[0]])  # type: ignore[index]
+def _run(host: Host, index: int, env: Env) -> Tensor:
+    node = host.nodes[index]
+    if node.is_map_alone:
+        return _applied(node, env[node.operands[0].id])
+    if _changes_no_shape(node):
+        return env[node.operands[0].id]  # the sizes in it are those of the capture
 
-    def value(n: fx.Node) -> Any:
-        if n in env:
-            return env[n]
-        if n in host.constants:
+    def constant(n: fx.Node) -> Any:
+        if n not in env:
             env[n] = host.constants.float64(n)
-            return env[n]
-        if n.users and all(bundle_of(item) is n for item in n.users):
-            env[n] = _run(host, n, env)
-            return env[n]
-        size = n.meta["val"]
-        return hint(size) if isinstance(size, torch.SymInt) else size
+        return env[n]
 
-    if index is not None and _changes_no_shape(host.nodes[index]):
-        return env[node.args[0]]  # type: ignore[index]  # the sizes in it are those of the capture
-    function: Any = node.target
-    args: Any
-    kwargs: Any
-    args, kwargs = fx.map_arg((node.args, node.kwargs), value)
-    if node.target in _CONVOLUTIONS and _grouped(args, kwargs):
-        return torch.cat([function(one, *args[1:], **kwargs) for one in args[0].split(1)])
-    result: Tensor = function(*args, **kwargs)
-    return result
-
-
-def _grouped(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether it is a convolution in groups of several samples.
-
-    torch lays out all groups of all samples at once then, which takes gigabytes, and 16 times as long as
-    one sample after the other.
-    """
-    x, weight = args[0], args[1]
-    return bool(x.ndim == weight.ndim and len(x) > 1 and weight.shape[1] < x.shape[1])
+    return host.run(index, env.__getitem__, constant)
 
 
 def _changes_no_shape(node: Node) -> bool:
@@ -246,7 +217,7 @@ def _shapes(
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     dims = {g.dims for _, g in maps}
     ndim = len(host.nodes[form.node].value.shape)
-    if any(isinstance(host.nodes[i].meaning, Move | Bordered) or _ends(host.fx_nodes[i]) for i in inside):
+    if any(isinstance(host.nodes[i].meaning, Move | Bordered) or _ends(host.spoken_of(i)) for i in inside):
         yield True, captured  # its sizes may be written into its reshapes
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:

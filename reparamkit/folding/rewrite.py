@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, fx, nn
 
-from reparamkit.algebra import IDENTITY, Inexact
+from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
 from reparamkit.folding import siblings
 from reparamkit.folding.captured import Captured, Changes
@@ -22,9 +22,9 @@ from reparamkit.folding.hoisting import hoist
 from reparamkit.folding.host import Host
 from reparamkit.folding.in_place import require_same
 from reparamkit.folding.layers import Realisation, realise
-from reparamkit.folding.numbers import Terms, numbers
+from reparamkit.folding.numbers import numbers
 from reparamkit.folding.plan import Plan, interior, plan
-from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_lift
+from reparamkit.folding.proof import CheckFailed, Unproven, prove
 from reparamkit.folding.rounding import numbers_of, require_rounded
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 from reparamkit.operators import Affine
@@ -81,8 +81,8 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         else:
             made.append((form, done, surgery.replace(form, done.realisation)))
         new = surgery.value_of(form)
-        if new not in captured.index:
-            changes.equals(new, host.fx_nodes[form.node])
+        if new not in captured.index and not host.nodes[form.node].synthetic:
+            changes.equals(new, host.fx_node(form.node))
     ranks = _ranks(program.graph)
     module = surgery.module()
     folds = []
@@ -100,13 +100,13 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         )
     places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
     kept = tuple(
-        Refusal(owner_path(host.fx_nodes[node.id]), node.name, node.operator, placed(reason, places))
+        Refusal(owner_path(host.fx_node(node.id)), node.name, node.operator, placed(reason, places))
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
     )
     undone = tuple(
         Refusal(
-            owner_path(host.fx_nodes[i]), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
+            owner_path(host.fx_node(i)), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
         )
         for i, reason in sorted(failed.items())
     )
@@ -130,7 +130,7 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
         settled = True
         for form in current.folds:
             key = (form.node, form.terms)
-            if key in proven or (form.is_identity and form.terms[0][0] not in host.lifts):
+            if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
                 continue
             try:
                 made = _make(host, form)
@@ -157,9 +157,9 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
 
 
 def _stays(host: Host, form: Form) -> int:
-    """The node that stays as it is without the fold: a stand-in cannot, what it was written down for can."""
+    """The node that stays as it is without the fold: a map alone cannot, what it is there for can."""
     node = host.nodes[form.node]
-    return node.acts_for if node.stand_in and node.acts_for is not None else node.id
+    return host.graph.owner(node.id).id if node.is_map_alone else node.id
 
 
 def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
@@ -176,14 +176,11 @@ def _changes_nothing(host: Host, form: Form, realisation: Realisation) -> bool:
 
 
 def _make(host: Host, form: Form) -> _Proven:
-    if form.is_identity:
-        terms: Terms = {form.terms[0][0]: IDENTITY}
-        return _Proven(realise(terms), prove_lift(host, form))
     with host.constants.remembered():
         terms = numbers(host.nodes, form)
         realisation = realise(terms)
         error = prove(host, form, terms, realisation)
-    like = host.fx_nodes[form.node].meta["val"]
+    like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
     exact = numbers_of(layers)
     if not realisation.rounded(like):

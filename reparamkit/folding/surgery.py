@@ -8,7 +8,7 @@ innermost module that holds them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -20,9 +20,10 @@ from torch._ops import OpOverload
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
 from reparamkit.capture.settled import settled_nodes
+from reparamkit.engine.graph import Node
 from reparamkit.folding.forms import Form
 from reparamkit.folding.graph_module import FoldedGraph, as_folded_graph
-from reparamkit.folding.host import Host
+from reparamkit.folding.host import Host, bundle_of
 from reparamkit.folding.layers import Realisation
 from reparamkit.folding.plan import interior
 from reparamkit.folding.tidy import undo_round_trips
@@ -37,12 +38,13 @@ class Surgery:
         self.host = host
         self.graph = host.program.graph
         self._now: dict[int, fx.Node] = {}
+        self._bundles: dict[object, fx.Node] = {}
         self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
-        old = self.host.fx_nodes[form.node]
+        old = self.host.fx_node(form.node)
         inside = interior(self.host.nodes, form)
         calls: list[fx.Node] = []
 
@@ -55,28 +57,59 @@ class Surgery:
 
         with self.graph.inserting_before(old):
             new = realisation.build(
-                lambda s: self._now.get(s, self.host.fx_nodes[s]),
+                self._node,
                 lambda op, *args: self.graph.call_function(op, args),
                 call,
             )
-        new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
-        old.replace_all_uses_with(new)
+        like = self.host.spoken_of(form.node)
+        new.meta = {k: v for k, v in like.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
+        node = self.host.nodes[form.node]
+        if node.is_map_alone:
+            new.meta["val"] = self.host.spoken_of(node.operands[0].id).meta["val"]
+        if not node.synthetic:
+            old.replace_all_uses_with(new)
         self._now[form.node] = new
         return calls
 
     def alias(self, form: Form) -> None:
         """The value is its source under another name."""
-        old = self.host.fx_nodes[form.node]
-        copies = form.terms[0][0] not in self.host.lifts
+        old, source = self.host.fx_node(form.node), form.terms[0][0]
+        copies = not self.host.nodes[source].synthetic
         if copies and (self.host.program.writes or _shows(old)):
             return  # a copy that someone can tell from its original stays
-        source = self._now.get(form.terms[0][0], self.host.fx_nodes[form.terms[0][0]])
-        old.replace_all_uses_with(source)
-        self._now[form.node] = source
+        self._now[form.node] = self._node(source)
+        if not self.host.nodes[form.node].synthetic:
+            old.replace_all_uses_with(self._now[form.node])
 
     def value_of(self, form: Form) -> fx.Node:
         """The node that has the value of a form that was put in."""
-        return self._now.get(form.node, self.host.fx_nodes[form.node])
+        return self._node(form.node)
+
+    def _node(self, index: int) -> fx.Node:
+        """The node that has a value now; a synthetic one is written down when it is first asked for."""
+        if index not in self._now:
+            node = self.host.nodes[index]
+            self._now[index] = self._written(node) if node.synthetic else self.host.fx_node(index)
+        return self._now[index]
+
+    def _written(self, node: Node) -> fx.Node:
+        call = self.host.spoken_of(node.id)
+        newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
+        with self.graph.inserting_before(self.host.fx_node(node.id)):
+            items = bundle_of(call)
+            if items is None:
+                return self._copied(call, newer, node)
+            bundle = (items, *sorted(node.operand_for.items()))
+            if bundle not in self._bundles:
+                self._bundles[bundle] = self._copied(items, newer, node)
+            return self._copied(call, {items: self._bundles[bundle]}, None)
+
+    def _copied(self, call: fx.Node, newer: Mapping[fx.Node, fx.Node], node: Node | None) -> fx.Node:
+        copied = self.graph.node_copy(call, lambda n: newer.get(n, n))
+        if node is not None:
+            copied.args, copied.kwargs = self.host.arguments(node, copied)
+        copied.meta = dict(call.meta)
+        return copied
 
     def is_used(self, call: fx.Node) -> bool:
         """Whether the call of a layer is still there; known once the module is made."""
@@ -84,7 +117,7 @@ class Surgery:
 
     def is_left(self, node: int) -> bool:
         """Whether the value, or what took its place, is still computed; known once the module is made."""
-        return any(n in self._alive for n in (self.host.fx_nodes[node], self._now.get(node)))
+        return any(n in self._alive for n in (self.host.fx_node(node), self._now.get(node)))
 
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""

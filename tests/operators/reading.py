@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
-from reparamkit.folding.forms import Node
+from reparamkit.engine.graph import Node
 from reparamkit.folding.host import Host
 from reparamkit.operators import Affine
 from tests.algebra.maps import apply

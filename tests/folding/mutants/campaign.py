@@ -42,7 +42,7 @@ from tests.folding.mutants.mutants import MUTANTS, Mutant
 from tests.folding.mutants.nets import SUBJECTS
 
 ROOT = Path(__file__).parents[3] / "reparamkit"
-ROOMS = ("folding", "algebra", "operators")
+ROOMS = ("folding", "engine", "algebra", "operators")
 ORDER = ("whole", "not held", "in place", "proof", "crash", "plan", "nothing")
 _CLOSE = {torch.float32: 2e-4, torch.bfloat16: 0.2}
 
@@ -73,8 +73,8 @@ class Prepared:
         self.subject = SUBJECTS[name]
         network = self.subject.network()
         inputs = self.subject.inputs(self.subject.shapes)
-        self.program = capture(network, inputs, dynamic=self.subject.dynamic)
         wide = copy.deepcopy(network).double()
+        self.program = capture(network, inputs, dynamic=self.subject.dynamic)
         self.state = {k: v.clone() for k, v in wide.state_dict().items()}
         self.cases = [self.subject.inputs(s) for s in (self.subject.shapes, *self.subject.others)]
         with torch.no_grad():

@@ -45,9 +45,9 @@ _SCATTER, _WINDOWS = "algebra/transposed.py", "algebra/windows.py"
 _LAYERS, _NUMBERS, _HOST = "folding/layers.py", "folding/numbers.py", "folding/host.py"
 _HOIST, _SINK, _LIFT, _SHIFT = (
     "folding/hoisting.py",
-    "folding/sinking.py",
-    "folding/lifting.py",
-    "folding/shifts.py",
+    "engine/laws/map_down_through_move.py",
+    "engine/laws/map_up_through_move.py",
+    "engine/laws/constant_out_of_sum.py",
 )
 _SURGERY, _FORMS, _REWRITE, _SIBLINGS = (
     "folding/surgery.py",
@@ -521,39 +521,39 @@ MUTANTS = [
     Mutant(
         "bare: the bias stays",
         _HOST,
-        "bare.args = tuple(None if n in meaning.without else a for n, a in zip(names, node.args, strict=False))",
-        'bare.args = tuple(None if n == "weight" else a for n, a in zip(names, node.args, strict=False))',
+        "args = tuple(None if n in node.without else a for n, a in zip(names, call.args, strict=False))",
+        'args = tuple(None if n == "weight" else a for n, a in zip(names, call.args, strict=False))',
     ),
     Mutant(
         "copied: on the old operand",
-        _HOST,
-        "copied = self.program.graph.node_copy(node, lambda n: new if n is old else n)",
-        "copied = self.program.graph.node_copy(node, lambda n: n)",
+        _SURGERY,
+        "copied = self.graph.node_copy(call, lambda n: newer.get(n, n))",
+        "copied = self.graph.node_copy(call, lambda n: n)",
     ),
     Mutant(
         "lifted: readers not asked",
-        _HOST,
-        "if found is None or any(self._readers(i) > 1 for i in (*found.path, *found.skipped)):",
-        "if found is None:",
+        _LIFT,
+        "if rise is None or any(graph.readers(i) > 1 for i in (*rise.path, *rise.skipped)):",
+        "if rise is None:",
     ),
     Mutant(
         "unshifted: readers not asked",
-        _HOST,
-        "if found is None or self._readers(found.below.id) > 1:",
-        "if found is None:",
+        _SHIFT,
+        "        if graph.readers(side.id) > 1:\n            return ()\n",
+        "",
         passes="the value has to be there for its other reader, and the plan then bars computing it twice",
     ),
     Mutant(
         "written again: reads the old operands",
         _HOST,
-        "copied = self.program.graph.node_copy(above, lambda n: newer.get(n, n))",
-        "copied = self.program.graph.node_copy(above, lambda n: n)",
+        "return value(node.operand_for.get(known, known))",
+        "return value(known)",
     ),
     Mutant(
         "users: a reader that is not affine forces nothing",
         _HOST,
-        "                elif self.nodes[known].meaning is None:\n                    found.forced = True\n",
-        "                elif self.nodes[known].meaning is None:\n",
+        "if known is None or self.nodes[known].meaning is None:",
+        "if known is None:",
     ),
     Mutant("place of an item: the first", _HOST, 'return place % len(bundle.meta["val"])', "return 0"),
     # folding/hoisting
@@ -603,7 +603,7 @@ MUTANTS = [
         "self.program.state[name] = numbers.to(value.device)",
         "self.program.state[name] = numbers.to(value.device).half().double()",
     ),
-    # folding/sinking, lifting, shifts
+    # engine/laws
     Mutant(
         "sink: bias forgotten",
         _SINK,
@@ -619,8 +619,9 @@ MUTANTS = [
     Mutant(
         "sink: closed axes pass",
         _SINK,
-        "    if axis is None or result.ndim - 1 - axis > 3:\n",
-        "    axis = axis if axis is not None else result.ndim - 1\n    if result.ndim - 1 - axis > 3:\n",
+        "    if layout is None or axis is None or result.ndim - 1 - axis > 3:\n",
+        "    layout, axis = layout or above, result.ndim - 1 if axis is None else axis\n"
+        "    if layout is None or result.ndim - 1 - axis > 3:\n",
     ),
     Mutant(
         "lift: every operand the first part",
@@ -635,7 +636,7 @@ MUTANTS = [
         "mine = slice(0, channels)",
     ),
     Mutant("lift: any axis", _LIFT, "if layout is not None and layout == wanted:", "if layout is not None:"),
-    Mutant("shift: factor forgotten", _SHIFT, "numbers.bias * factor.alpha", "numbers.bias"),
+    Mutant("shift: factor forgotten", _SHIFT, "numbers.bias * scale.alpha", "numbers.bias"),
     Mutant(
         "shift: any map is a shift",
         _SHIFT,

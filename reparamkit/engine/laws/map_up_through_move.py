@@ -1,29 +1,31 @@
-"""Maps per channel rise through operators that treat every channel alike.
+"""A map per channel behind operators that treat channels alike is one before them.
+
+    D' ∘ P = P ∘ D
 
     linear ─▶ transpose ─▶ reshape ─▶ (· γ)          (γ ∘ linear) ─▶ transpose ─▶ reshape
 
-The mirror image of `sinking`, for a map that what lies above the operators can take in. The map on the
-channels' axis up there becomes a node that never runs as it is: it exists only inside folds. Above a
-concatenation of channels there is one for each of its operands, with that operand's part of the map.
+For a map that what lies above the operators can take in. The map up there never runs as it is: it exists only
+inside folds. Above a concatenation of channels there is one for each of its operands, with that operand's
+part of the map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from reparamkit.algebra import AffineMap, Geometry, Numbers, affine, geometry
+from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Numbers, Scalar, affine, geometry
 from reparamkit.algebra.layout import Layout
-from reparamkit.folding.forms import Node
-from reparamkit.folding.sinking import composed_numbers, composed_structure, per_channel
+from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
+from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
 from reparamkit.operators import Affine, Concat, Meaning, Move, Part, Value
 
 _LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
 
 
 @dataclass(frozen=True)
-class Lift:
+class _Rise:
     """`parts` instead of the maps below the operators `path` (the nearest to what the parts read first).
 
     `skipped` are the values between the operators and the last of the maps.
@@ -34,12 +36,37 @@ class Lift:
     skipped: tuple[int, ...]
 
 
-def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
-    """The other way to compute a map per channel; None if nothing above would take it in."""
+def map_up_through_move(graph: ValueGraph, definition: Definition) -> tuple[Alternative, ...]:
+    """The operators above a map per channel once more, below the map."""
+    rise = _rise(graph, definition.meaning)
+    if rise is None or any(graph.readers(i) > 1 for i in (*rise.path, *rise.skipped)):
+        return ()
+    if len(rise.parts) > 1 and any(graph.readers(part.value.id) > 1 for part in rise.parts):
+        return ()
+    now = {part.value.id: graph.map_alone(definition, part) for part in rise.parts}
+    for step in rise.path:
+        now[step] = graph.once_more(
+            graph[step], _on(graph[step].meaning, now), {i: node.id for i, node in now.items()}
+        )
+    last = now[rise.path[-1]]
+    covers = (*rise.path, *rise.skipped)
+    return (Alternative(Part(last.value, Scalar(identity=True), lambda: IDENTITY), covers),)
+
+
+def _on(meaning: Meaning | None, now: dict[int, Node]) -> Meaning:
+    """What an operator means on the newer versions of its operands."""
+    if isinstance(meaning, Concat):
+        return replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
+    assert isinstance(meaning, Move)
+    return replace(meaning, value=now[meaning.value.id].value)
+
+
+def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
+    """Where a map per channel can go; None if nothing above would take it in."""
     parts = [part for part in (per_channel(meaning),) if part is not None]
     if not parts:
         return None
-    while (further := per_channel(nodes[parts[-1].value.id].meaning)) is not None:
+    while (further := per_channel(graph[parts[-1].value.id].meaning)) is not None:
         parts.append(further)
         if len(parts) > _LONGEST:
             return None
@@ -48,7 +75,7 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
         return None
     value, path = parts[-1].value, []
     moves: list[Move] = []
-    while isinstance(move := nodes[value.id].meaning, Move):
+    while isinstance(move := graph[value.id].meaning, Move):
         if move.cuts:
             return None  # what else reads the value would have to do without the map
         moves.append(move)
@@ -58,11 +85,11 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
     if axis is None:
         return None
     roots: tuple[Value, ...] = (value,)
-    above = nodes[value.id].meaning
+    above = graph[value.id].meaning
     if isinstance(above, Concat) and above.axis == axis:
         path.append(value.id)
         roots = above.values
-    if not path or not all(isinstance(nodes[root.id].meaning, Affine) for root in roots):
+    if not path or not all(isinstance(graph[root.id].meaning, Affine) for root in roots):
         return None
     if len({root.id for root in roots}) < len(roots):
         return None
@@ -74,7 +101,7 @@ def lift(nodes: Sequence[Node], meaning: Meaning) -> Lift | None:
         risen.append(Part(root, structure, partial(_part_of, parts, dims, first, channels)))
         first += channels
     skipped = tuple(part.value.id for part in reversed(parts[:-1]))
-    return Lift(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
+    return _Rise(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
 
 
 def _axis_above(root: Value, moves: Sequence[Move], below: Value, axis: int) -> int | None:
