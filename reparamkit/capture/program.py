@@ -44,8 +44,7 @@ class Program:
 
     `exported` is what it was read from, `state` holds the very tensors of the original, never copies;
     `args` and `kwargs` are the example that it was captured with, `axes` and `ranges` the sizes that may
-    differ from it. `added` are constants in float64 that the fold has put into `state`, with the type that
-    one has if it stays.
+    differ from it.
     """
 
     graph: fx.Graph
@@ -54,7 +53,6 @@ class Program:
     kwargs: dict[str, Any]
     state: dict[str, Tensor] = field(default_factory=dict)
     parameters: set[str] = field(default_factory=set)
-    added: dict[str, torch.dtype] = field(default_factory=dict)
     non_persistent: set[str] = field(default_factory=set)
     mutated: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)

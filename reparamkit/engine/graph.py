@@ -41,6 +41,10 @@ class Node:
     notable: bool = False
     users: list[int] = field(default_factory=list)
     forced: bool = False
+    escapes: bool = False
+    """Something reads it that is no value: it is a result of the network, or its size is asked for."""
+    product: tuple[int, int] | None = None
+    """The operands of a product of two values (`reparamkit.operators.products`)."""
     upkeep: int = 0
     alternatives: tuple[Alternative, ...] = ()
     synthetic: bool = False
@@ -98,7 +102,10 @@ class ValueGraph:
         return self._readers(self.nodes[index])
 
     def add(self, name: str, operator: str, call: object, value: Value, meaning: Meaning | None) -> Node:
-        """A value of the network; the synthetic ones since the last were for its sake."""
+        """A value of the network; the synthetic ones since the last were for its sake.
+
+        `call` is None for a map of a layer's output that takes its place (see `engine.rising`).
+        """
         node = self._append(Node(len(self.nodes), name, operator, value, meaning, call))
         for other in self._waiting:
             other.stands_for = node.id

@@ -6,7 +6,8 @@ Another host graph than torch.fx needs another file like this one.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.engine.graph import Definition, Node, ValueGraph
 from reparamkit.engine.laws import LAWS
+from reparamkit.engine.rising import Rise
 from reparamkit.folding.borders import Borders
 from reparamkit.folding.constants import Constants, hint
 from reparamkit.operators import (
@@ -30,9 +32,11 @@ from reparamkit.operators import (
     Meaning,
     NotAffine,
     Opaque,
+    Part,
     Rescaled,
     Size,
     Value,
+    products,
     read,
 )
 
@@ -42,11 +46,32 @@ _CONVOLUTIONS = frozenset(
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
 
+@dataclass(frozen=True)
+class RisenClaim:
+    """`maps`, in a row, are gone; `path` computes on other numbers, and `value` what the last map did."""
+
+    maps: tuple[fx.Node, ...]
+    path: tuple[fx.Node, ...]
+    value: fx.Node
+
+
+@dataclass(frozen=True)
+class Risen:
+    """A rise (`reparamkit.engine.rising`) in terms of the program's nodes."""
+
+    root: fx.Node
+    rise: Rise
+    claims: tuple[RisenClaim, ...]
+
+
 class Host:
     """`graph` holds every tensor of the program that depends on the input; a `call` is a node of torch.fx."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, risen: Sequence[Risen] = ()) -> None:
         self.program = program
+        self.risen = tuple(risen)
+        self._rise_of = {each.root: each.rise for each in risen}
+        self._gone = {node for each in risen for claim in each.claims for node in claim.maps}
         self.constants = Constants(program)
         self.graph = ValueGraph(lambda node: len(list(readers(node.call))))  # type: ignore[arg-type]
         self.nodes = self.graph.nodes
@@ -64,9 +89,22 @@ class Host:
         """The value that an fx node makes."""
         return self._ids.get(node)
 
+    def in_terms_of_nodes(self, rise: Rise) -> Risen:
+        """A rise that was found here, for the next reading of the same program."""
+        claims = tuple(
+            RisenClaim(
+                tuple(self.fx_node(i) for i in claim.maps),
+                tuple(self.fx_node(i) for i in claim.path),
+                self.fx_node(claim.value),
+            )
+            for claim in rise.claims
+        )
+        return Risen(self.fx_node(rise.root), rise, claims)
+
     def fx_node(self, index: int) -> fx.Node:
         """The fx node of a value of the network, or of the one that a synthetic value is there for."""
-        call = self.graph.owner(index).call
+        node = self.graph.owner(index)
+        call = (node if node.call is not None else self.nodes[node.operands[0].id]).call
         assert isinstance(call, fx.Node)
         return call
 
@@ -114,6 +152,9 @@ class Host:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             return
+        if node in self._gone:  # what it did is done further up
+            self._ids[node] = next(self._ids[n] for n in node.all_input_nodes if n in self._ids)
+            return
         if node.op != "call_function":
             where = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
             self._append(node, value, None).reason = where
@@ -133,10 +174,22 @@ class Host:
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
         defined.upkeep = self._upkeep(node)
+        if node in self._rise_of:
+            rise = self._rise_of[node]
+            map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
+            definition = replace(definition, operator=rise.operator, meaning=map_of_it)
+            alternatives = tuple(other for law in LAWS for other in law(self.graph, definition))
+            risen = self.graph.add(node.name, rise.operator, None, self._value(node, value), map_of_it)
+            risen.alternatives = alternatives
+            self._ids[node] = risen.id
 
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
         added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
         self._ids[node] = added.id
+        names = products.OPERANDS.get(added.operator)
+        if names is not None and isinstance(node.target, OpOverload):
+            left, right = (self._ids.get(n) for n in node.args[:2])  # type: ignore[arg-type]
+            added.product = None if left is None or right is None else (left, right)
         return added
 
     def _bordered(self, node: fx.Node) -> Bordered | None:
@@ -210,16 +263,20 @@ class Host:
         return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
 
     def _connect(self) -> None:
-        for node in self.nodes:
-            if node.synthetic:
-                continue
-            assert isinstance(node.call, fx.Node)
-            for user in readers(node.call):
+        for made, index in self._ids.items():
+            node = self.nodes[index]
+            for user in readers(made):
+                if user in self._gone:
+                    continue
                 known = self._ids.get(user)
+                if known is None:
+                    node.escapes = True
+                else:
+                    node.users.append(known)
                 if known is None or self.nodes[known].meaning is None:
                     node.forced = True
-                if known is not None:
-                    node.users.append(known)
+            if node.is_map_alone:
+                self.nodes[node.operands[0].id].users.append(index)
 
 
 def bundle_of(node: fx.Node) -> fx.Node | None:

@@ -18,9 +18,10 @@ from torch import Tensor, fx
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
 from reparamkit.engine.graph import Node
+from reparamkit.engine.rising import Rise
 from reparamkit.folding.forms import Form
 from reparamkit.folding.host import Host
-from reparamkit.folding.layers import Realisation
+from reparamkit.folding.layers import Realisation, largest
 from reparamkit.folding.numbers import Terms
 from reparamkit.folding.plan import interior
 from reparamkit.folding.teeth import BAR, relative_error
@@ -114,6 +115,37 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     if compared == 0:
         raise Unproven("no size was found at which the original operators run")
     return worst
+
+
+def prove_rise(host: Host, rise: Rise) -> None:
+    """Maps behind a cut against the same maps above it, at the captured size; raises `Unproven`.
+
+    What else reads the pieces has to get the same as before.
+    """
+    value = host.nodes[rise.root].value
+    drawn = Normals(rise.root)(value.shape)
+    sides = (-1, *(1,) * rise.structure.dims)
+    before: Env = {rise.root: drawn}
+    after: Env = {rise.root: drawn * rise.scale.view(sides) + rise.shift.view(sides)}
+    pairs: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        try:
+            for claim in rise.claims:
+                way = claim.path[: claim.path.index(claim.piece) + 1] if claim.piece in claim.path else ()
+                expected, moved = (_original(host, (rise.root, *way), env) for env in (before, after))
+                for index in claim.maps:
+                    expected = host.run(index, lambda _, x=expected: x, host.constants.float64)  # type: ignore[misc]
+                pairs.append((expected, moved))
+            for leaf in rise.leaves:
+                expected, moved = (_original(host, (rise.root, *leaf), env) for env in (before, after))
+                pairs.append((expected, moved))
+        except _DOES_NOT_RUN as error:
+            raise Unproven(f"the original operators do not run in float64: {error}") from error
+    for expected, moved in pairs:
+        if expected.shape != moved.shape or not float((expected - moved).abs().max()) <= BAR * largest(
+            expected
+        ):
+            raise CheckFailed("the float64 check failed: the map does not pass the operators above it")
 
 
 def _channel_axes(host: Host, form: Form, terms: Terms) -> set[int]:

@@ -14,17 +14,17 @@ from torch import Tensor, fx, nn
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
+from reparamkit.engine.rising import rises
 from reparamkit.folding import siblings
 from reparamkit.folding.captured import Captured, Changes
 from reparamkit.folding.findings import Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.folding.forms import Form
-from reparamkit.folding.hoisting import hoist
 from reparamkit.folding.host import Host
 from reparamkit.folding.in_place import require_same
 from reparamkit.folding.layers import Realisation, realise
 from reparamkit.folding.numbers import numbers
 from reparamkit.folding.plan import Plan, interior, plan
-from reparamkit.folding.proof import CheckFailed, Unproven, prove
+from reparamkit.folding.proof import CheckFailed, Unproven, prove, prove_rise
 from reparamkit.folding.rounding import numbers_of, require_rounded
 from reparamkit.folding.surgery import Surgery, common_path, owner_path
 from reparamkit.operators import Affine
@@ -69,10 +69,13 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
 
 
 def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
-    changes = hoist(program)
-    host = Host(program)
-    chosen, proven, unproven, failed = _proven_plan(host)
+    changes = Changes()
+    host, (chosen, proven, unproven, failed) = _planned(program)
     surgery = Surgery(host)
+    for claim in (claim for risen in host.risen for claim in risen.claims):
+        changes.moves(claim.path)
+    for claim in (claim for risen in host.risen for claim in risen.claims):
+        changes.equals(claim.value, claim.maps[-1])
     made = []
     for form in chosen.folds:
         done = proven.get(form.node)
@@ -81,7 +84,7 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         else:
             made.append((form, done, surgery.replace(form, done.realisation)))
         new = surgery.value_of(form)
-        if new not in captured.index and not host.nodes[form.node].synthetic:
+        if new not in captured.index and not host.nodes[form.node].is_map_alone:
             changes.equals(new, host.fx_node(form.node))
     ranks = _ranks(program.graph)
     module = surgery.module()
@@ -113,13 +116,59 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
     return Outcome(module, tuple(folds), kept, undone), changes, ranks
 
 
+_Planned = tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]
+
+
+class _TakenBack(Exception):
+    """A layer does not take the map in that was to become part of it."""
+
+    def __init__(self, root: fx.Node) -> None:
+        super().__init__()
+        self.root = root
+
+
+def _planned(program: Program) -> tuple[Host, _Planned]:
+    """The program as values, with the maps that rise where they rise to, and the proven plan for it."""
+    plain, barred = Host(program), dict[fx.Node, str]()
+    while True:
+        host = _with_rises(plain, barred)
+        try:
+            plan, proven, unproven, failed = _proven_plan(host)
+        except _TakenBack as kept:
+            barred[kept.root] = ""
+            continue
+        for root, reason in barred.items():
+            index = host.id_of(root)
+            if reason and index is not None:
+                failed[index] = reason
+        return host, (plan, proven, unproven, failed)
+
+
+def _with_rises(plain: Host, barred: dict[fx.Node, str]) -> Host:
+    """Read again with the maps that rise; `barred` layers take none in, for the reason if a check failed."""
+    if plain.program.writes:
+        return plain
+    while True:
+        known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
+        granted, _ = rises(plain.nodes, known)
+        try:
+            with plain.constants.remembered():
+                for rise in granted:
+                    prove_rise(plain, rise)
+        except Unproven as reason:
+            barred[plain.fx_node(rise.root)] = str(reason) if isinstance(reason, CheckFailed) else ""
+            continue
+        risen = [plain.in_terms_of_nodes(rise) for rise in granted]
+        return Host(plain.program, risen) if risen else plain
+
+
 def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
     """The axes of every tensor whose shape is known."""
     values = ((node, node.meta.get("val")) for node in graph.nodes)
     return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
 
 
-def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]:
+def _proven_plan(host: Host) -> _Planned:
     """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
     proven: dict[tuple[int, object], _Proven] = {}
     unproven: dict[int, str] = {}
@@ -129,6 +178,9 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
         current = plan(host.nodes, frozenset(unproven) | same)
         settled = True
         for form in current.folds:
+            node = host.nodes[form.node]
+            if node.is_map_alone and not node.synthetic and node.operands[0].id in form.sources:
+                raise _TakenBack(host.fx_node(node.id))
             key = (form.node, form.terms)
             if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
                 continue
@@ -136,6 +188,8 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
                 made = _make(host, form)
             except (Unproven, Inexact) as reason:
                 stays = _stays(host, form)
+                if host.nodes[stays].is_map_alone:
+                    raise _TakenBack(host.fx_node(stays)) from reason
                 if stays in unproven:
                     raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
                 unproven[stays] = str(reason)
@@ -144,7 +198,10 @@ def _proven_plan(host: Host) -> tuple[Plan, dict[int, _Proven], dict[int, str], 
                 settled = False
                 continue
             if _changes_nothing(host, form, made.realisation):
-                same.add(_stays(host, form))
+                stays = _stays(host, form)
+                if host.nodes[stays].is_map_alone:
+                    raise _TakenBack(host.fx_node(stays))
+                same.add(stays)
                 settled = False
             proven[key] = made
         if settled:
@@ -190,8 +247,8 @@ def _make(host: Host, form: Form) -> _Proven:
 
 
 def _spoken(host: Host, index: int) -> str:
-    known = host.id_of(host.spoken_of(index))
-    return named(host.nodes[index if known is None else known])
+    node = host.nodes[index]
+    return named(host.graph.owner(index) if node.is_map_alone else node)
 
 
 def _described(module: nn.Module) -> str:

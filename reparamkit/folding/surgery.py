@@ -41,12 +41,18 @@ class Surgery:
         self._bundles: dict[object, fx.Node] = {}
         self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
+        for risen in host.risen:
+            for claim in risen.claims:
+                claim.maps[-1].replace_all_uses_with(claim.value)
+                for gone in reversed(claim.maps):
+                    self.graph.erase_node(gone)
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
         old = self.host.fx_node(form.node)
         inside = interior(self.host.nodes, form)
         calls: list[fx.Node] = []
+        readers = set(old.users)
 
         def call(i: int, x: fx.Node) -> fx.Node:
             module = realisation.layers[i].module
@@ -67,7 +73,7 @@ class Surgery:
         if node.is_map_alone:
             new.meta["val"] = self.host.spoken_of(node.operands[0].id).meta["val"]
         if not node.synthetic:
-            old.replace_all_uses_with(new)
+            old.replace_all_uses_with(new, delete_user_cb=lambda user: user in readers)
         self._now[form.node] = new
         return calls
 
@@ -280,7 +286,6 @@ def _root(program: Program, graph: fx.Graph) -> nn.Module:
             parent.add_module(last, as_folded_graph(program.submodules[name]))
             continue
         tensor = program.state[name]
-        tensor = tensor.to(program.added.get(name, tensor.dtype))
         if name in program.parameters:
             key = id(tensor)
             if key not in owned:

@@ -15,6 +15,7 @@ from reparamkit.operators import (
     normalisation,
     padding,
     pooling,
+    products,
     splitting,
     transposed,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "normalisation",
     "padding",
     "pooling",
+    "products",
     "read",
     "reader",
     "splitting",

@@ -96,13 +96,14 @@ class Move:
     """The operator moves, cuts or averages `value`: it keeps constants and mixes no channels.
 
     `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
-    those. `cuts` says that it may leave some of the value out. `reason` says why it is not affine itself,
-    where that is worth telling.
+    those. `cuts` says that it may leave some of the value out, `alone` that what is left out is not among
+    the other pieces of one operator. `reason` says why it is not affine itself, where that is worth telling.
     """
 
     value: Value
     carry: Callable[[Layout], Layout | None]
     cuts: bool = False
+    alone: bool = False
     reason: str = ""
 
 

@@ -18,6 +18,7 @@ from reparamkit.operators.base import (
     Affine,
     Call,
     Meaning,
+    Move,
     NotAffine,
     Part,
     Value,
@@ -69,10 +70,13 @@ def crop(call: Call) -> Meaning:
         end = sys.maxsize
     if start == 0 and end == sys.maxsize and step == 1:
         return identity(value)
-    if start < 0 or 0 <= end < sys.maxsize:
-        raise NotAffine("it cuts to a fixed length, not by a fixed margin", notable=False)
     if call.result.shape[axis] == 0:
         raise NotAffine("it cuts everything off", notable=False)
+    if start < 0 or 0 <= end < sys.maxsize or not value.ndim - axis <= value.ndim - 2 <= 3:
+        if not isinstance(size, int):
+            raise NotAffine("it cuts to a fixed length, not by a fixed margin", notable=False)
+        first, length = range(size)[start:end:step].start, call.result.shape[axis]
+        return Move(value, lambda layout: layout.cut(axis, first, length, step), cuts=True, alone=True)
     dims = _spatial(value, value.ndim - axis)
     where = axis - (value.ndim - dims)
     cut = -end if end < 0 else 0

@@ -45,6 +45,18 @@ def unbind(call: Call) -> Meaning:
     return Move(value, lambda layout: layout.selected(gone, index), cuts=True)
 
 
+@reader("aten.select.int")
+def select(call: Call) -> Meaning:
+    """One position of an axis, which goes."""
+    value = call.value("self")
+    gone = value.axis(call.get("dim"))
+    index = call.get("index")
+    if not isinstance(index, int):
+        raise NotAffine("its place varies", notable=False)
+    index %= _length(value, gone)
+    return Move(value, lambda layout: layout.selected(gone, index), cuts=True, alone=True)
+
+
 def _piece(call: Call, first: int) -> Move:
     value = call.value("self")
     axis = value.axis(call.get("dim"))

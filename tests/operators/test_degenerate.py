@@ -52,6 +52,7 @@ _ANY: dict[str, Function] = {
     "reshape": lambda s, x: x.reshape(-1),
     "view": lambda s, x: x.view(x.shape),
     "unsqueeze": lambda s, x: x.unsqueeze(-1),
+    "select": lambda s, x: x.select(-1, 0) if x.shape[-1] else x.squeeze(),
     "squeeze": lambda s, x: x.squeeze(),
     "squeeze last": lambda s, x: x.squeeze(-1),
     "squeezes": lambda s, x: x.squeeze((0, -1)) if x.ndim > 1 else x.squeeze((0,)),

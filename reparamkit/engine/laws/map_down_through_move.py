@@ -38,7 +38,7 @@ def map_down_through_move(graph: ValueGraph, definition: Definition) -> tuple[Al
     meaning = definition.meaning
     move = _as_move(meaning)
     chain = None if move is None else _chain_above(graph, move)
-    if move is None or chain is None:
+    if move is None or chain is None or move.alone:  # who reads the rest needs the map above as well
         return ()
     behind = _behind(chain, move, definition.value)
     if behind is None:

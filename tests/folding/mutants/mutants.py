@@ -43,8 +43,8 @@ class Mutant:
 _AFFINE, _GEOMETRY, _LAYOUTS = "algebra/affine.py", "algebra/geometry.py", "algebra/layout.py"
 _SCATTER, _WINDOWS = "algebra/transposed.py", "algebra/windows.py"
 _LAYERS, _NUMBERS, _HOST = "folding/layers.py", "folding/numbers.py", "folding/host.py"
-_HOIST, _SINK, _LIFT, _SHIFT = (
-    "folding/hoisting.py",
+_RISE, _SINK, _LIFT, _SHIFT = (
+    "engine/rising.py",
     "engine/laws/map_down_through_move.py",
     "engine/laws/map_up_through_move.py",
     "engine/laws/constant_out_of_sum.py",
@@ -556,52 +556,32 @@ MUTANTS = [
         "if known is None:",
     ),
     Mutant("place of an item: the first", _HOST, 'return place % len(bundle.meta["val"])', "return 0"),
-    # folding/hoisting
+    # engine/rising
     Mutant(
-        "hoist: other readers not asked", _HOIST, "        self._require_alone(target, where, mine)\n", ""
+        "rise: other readers not asked",
+        _RISE,
+        "if bool(kept[mine].any()) or bool((owner[mine] >= 0).any()):",
+        "if False:",
+    ),
+    Mutant("rise: shift forgotten", _RISE, "has_bias=bool(shift.any())", "has_bias=False"),
+    Mutant(
+        "rise: all channels",
+        _RISE,
+        "                scale[places], shift[places] = factor, offset\n",
+        "                scale[:], shift[:] = factor.flatten()[0], offset.flatten()[0]\n",
     ),
     Mutant(
-        "hoist: axis of a linear layer",
-        _HOIST,
-        "axis = len(shape) - 1 if self._layer(target.root).target is aten.linear.default else 1",
-        "axis = 1",
+        "rise: product with another reader",
+        _RISE,
+        "if len(node.users) == 1 and not node.escapes else None",
+        "if node.users else None",
     ),
-    Mutant("hoist: offset forgotten", _HOIST, "        offset[mine.flatten()] = shift.flatten()\n", ""),
+    Mutant("rise: map is gone, layer as it was", _HOST, "            self._ids[node] = risen.id\n", ""),
     Mutant(
-        "hoist: all channels",
-        _HOIST,
-        "factor[mine.flatten()] = scale.flatten()\n",
-        "factor[:] = scale.flatten()[0]\n",
-    ),
-    Mutant(
-        "hoist: check skipped, offset wrong",
-        _HOIST,
-        "        self._check(target, factor, offset)\n",
-        "        offset = offset + 1.0\n",
-    ),
-    Mutant(
-        "hoist: product with another reader",
-        _HOIST,
-        "            if any(len(n.users) > 1 for n in (operand, *path)) or len(top.users) > 1:\n",
-        "            if False:\n",
-    ),
-    Mutant(
-        "hoist: map taken out, not written down",
-        _HOIST,
-        "                current = graph.call_function(function, (current, constant))\n",
-        "                graph.call_function(function, (current, constant))\n",
-    ),
-    Mutant(
-        "hoist: map written down, reader left",
-        _HOIST,
-        "root.replace_all_uses_with(current, delete_user_cb=lambda user: user is not made[0])",
-        "pass",
-    ),
-    Mutant(
-        "hoist: constant rounded wrongly",
-        _HOIST,
-        "self.program.state[name] = numbers.to(value.device)",
-        "self.program.state[name] = numbers.to(value.device).half().double()",
+        "rise: the map stays as well",
+        _SURGERY,
+        "                claim.maps[-1].replace_all_uses_with(claim.value)\n",
+        "                continue\n",
     ),
     # engine/laws
     Mutant(
@@ -663,8 +643,8 @@ MUTANTS = [
     Mutant(
         "surgery: reads the old source",
         _SURGERY,
-        "lambda s: self._now.get(s, self.host.fx_nodes[s]),",
-        "lambda s: self.host.fx_nodes[s],",
+        "                self._node,\n",
+        "                self.host.fx_node,\n",
     ),
     Mutant(
         "surgery: a copy that shows goes",

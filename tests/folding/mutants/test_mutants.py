@@ -20,7 +20,7 @@ FEW = {
     "conv: same padding on the near side": "proof",
     "rounded: 0.3 % off": "proof",
     "rounded: by way of half": "proof",
-    "hoist: other readers not asked": "in place",
+    "rise: other readers not asked": "proof",
     "surgery: a copy that shows goes": "in place",
     "surgery: guards read one input": "in place",
     "siblings: pieces to the wrong reader": "in place",

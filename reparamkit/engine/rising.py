@@ -1,0 +1,304 @@
+"""What the readers of a layer ask of it: maps per channel behind a cut, that can be part of the layer.
+
+    D' ∘ P = P ∘ D        s · (q kᵀ) = (s q) kᵀ
+
+    linear ─▶ reshape ─▶ unbind ─▶ (· s)             (D ∘ linear) ─▶ reshape ─▶ unbind
+
+A layer's output may be cut into pieces (q, k and v), one of which is then scaled. The pieces belong
+together: either the layer is changed for all of them, or for none. So this is decided before the graph is
+built, by an analysis of demand. The layout of the layer's output is carried down through the operators that
+move values, to every reader. A map per channel *claims* its channels for its own numbers, every other reader
+claims its channels as they are; the claims that agree are granted. D holds the numbers of those, and is the
+identity elsewhere. The layer takes D in, or the rise is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reparamkit.algebra import AffineMap, Geometry, Scalar, ScalarMap, Transposed, affine, geometry
+from reparamkit.algebra.layout import Layout
+from reparamkit.engine.graph import Node
+from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
+from reparamkit.operators import Affine, Move, Part
+
+_LONGEST = 16  # maps in a row
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`maps`, one behind the other, act on `value`, which the operators `path` make of the layer's output.
+
+    `path` is in the order of the graph and ends in `value`. `piece` is `value`, or the operand of the product
+    that `value` is; `layout` says which of the layer's channels it holds. `numbers` are the maps' scale and
+    shift at the places of the layout.
+    """
+
+    maps: tuple[int, ...]
+    path: tuple[int, ...]
+    value: int
+    piece: int
+    layout: Layout
+    numbers: Callable[[], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The map `structure` on the value `root` in place of the maps of `claims`."""
+
+    root: int
+    operator: str
+    structure: Geometry
+    scale: Tensor
+    shift: Tensor
+    claims: tuple[Claim, ...]
+    leaves: tuple[tuple[int, ...], ...]
+    """The ways to the values made of the root by moving alone that something else reads as they are."""
+
+    def numbers(self) -> AffineMap:
+        """The map's."""
+        shift = self.shift if self.structure.has_bias else None
+        return affine.channelwise(self.scale, shift, self.structure.dims)
+
+
+def rises(nodes: Sequence[Node], barred: frozenset[int]) -> tuple[list[Rise], dict[int, str]]:
+    """Which maps can become part of layers further up, and of the other maps behind cuts why they cannot.
+
+    Args:
+        nodes: the values of a network as they are.
+        barred: values that take no map in.
+    """
+    reasons: dict[int, str] = {}
+    granted: list[Rise] = []
+    taken: set[int] = set()
+    for root in reversed(nodes):
+        axis = _channel_axis(root)
+        if axis is None:
+            continue
+        demand = _Demand(nodes, root, axis)
+        demand.follow()
+        if not demand.claims:
+            continue
+        reason = "" if root.id not in barred else "the layer above the cut cannot take it in"
+        rise = None if reason else demand.settled(taken, reasons)
+        if rise is not None:
+            granted.append(rise)
+            taken.update(index for claim in rise.claims for index in claim.maps)
+            taken.add(root.id)
+        elif reason:
+            reasons.update({index: reason for claim in demand.claims for index in claim.maps})
+    return granted, reasons
+
+
+def _channel_axis(root: Node) -> int | None:
+    """The axis of a layer's channels; None for what takes no map in for nothing."""
+    if root.synthetic or not isinstance(root.meaning, Affine) or len(root.meaning.parts) != 1:
+        return None
+    structure = root.meaning.parts[0].structure
+    if not isinstance(structure, Geometry | Transposed) or structure.unit or root.meaning.averages:
+        return None
+    return root.value.ndim - 1 - structure.dims
+
+
+class _Demand:
+    """The readers of one layer's output."""
+
+    def __init__(self, nodes: Sequence[Node], root: Node, axis: int) -> None:
+        self.claims: list[Claim] = []
+        self._nodes, self._root, self._axis = nodes, root, axis
+        self._kept: list[Layout] = []
+        self._leaves: dict[int, tuple[int, ...]] = {}
+        self._everything_kept = False
+
+    def follow(self) -> None:
+        """Carry the layout down to all readers."""
+        layout = Layout.of(self._root.value.sizes, self._axis)
+        if layout is None or not self._cuts_follow():
+            return
+        pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, layout, (), False)]
+        while pending:
+            index, layout, path, cut = pending.pop()
+            if self._nodes[index].escapes:
+                self._keep(index, layout, path)
+            for user in self._nodes[index].users:
+                reader = self._nodes[user]
+                carried = _carried(reader, layout)
+                if carried is not None:
+                    cuts = isinstance(reader.meaning, Move) and reader.meaning.cuts
+                    pending.append((user, carried, (*path, user), cut or cuts))
+                    continue
+                claim = self._claim(index, reader, layout, path, cut)
+                if claim is None:
+                    self._keep(index, layout, path)
+                else:
+                    self.claims.append(claim)
+
+    def settled(self, taken: set[int], reasons: dict[int, str]) -> Rise | None:
+        """The greatest set of claims that agree, as one map; None if there are none."""
+        channels = self._root.value.shape[self._axis]
+        kept = torch.zeros(channels, dtype=torch.bool)
+        if self._everything_kept:
+            kept[:] = True
+        for layout in self._kept:
+            kept[layout.channels().flatten()] = True
+        left = []
+        for claim in self.claims:
+            if taken.intersection(claim.maps):
+                self._refuse(claim, kept, reasons, "another map that it follows moves")
+            else:
+                left.append(claim)
+        while True:
+            owner = torch.full((channels,), -1)
+            refused: dict[int, str] = {}
+            scale, shift = torch.ones(channels).double(), torch.zeros(channels).double()
+            for number, claim in enumerate(left):
+                places = claim.layout.channels()
+                mine = places.flatten()
+                if bool(kept[mine].any()) or bool((owner[mine] >= 0).any()):
+                    refused[number] = "another operator reads its channels"
+                    refused.update({n: refused[number] for n in set(owner[mine].tolist()) if n >= 0})
+                    continue
+                owner[mine] = number
+                places, factor, offset = torch.broadcast_tensors(places, *claim.numbers())  # type: ignore[no-untyped-call]
+                scale[places], shift[places] = factor, offset
+                if not torch.equal(scale[places], factor) or not torch.equal(shift[places], offset):
+                    refused[number] = "it differs within a channel"
+            if not refused:
+                break
+            for number, reason in refused.items():
+                self._refuse(left[number], kept, reasons, reason)
+            left = [claim for number, claim in enumerate(left) if number not in refused]
+        if not left:
+            return None
+        dims = self._root.value.ndim - 1 - self._axis
+        structure = geometry.channelwise(channels, dims, has_bias=bool(shift.any()))
+        operator = self._nodes[left[0].maps[0]].operator
+        return Rise(
+            self._root.id, operator, structure, scale, shift, tuple(left), tuple(self._leaves.values())
+        )
+
+    def _refuse(self, claim: Claim, kept: Tensor, reasons: dict[int, str], reason: str) -> None:
+        kept[claim.layout.channels().flatten()] = True
+        name = self._root.name
+        reasons.update(dict.fromkeys(claim.maps, f"it cannot become part of {name!r}: {reason}"))
+
+    def _keep(self, index: int, layout: Layout, path: tuple[int, ...]) -> None:
+        self._leaves[index] = path
+        if layout.is_told_by_fixed_axes:
+            self._kept.append(layout)
+        else:
+            self._everything_kept = True
+
+    def _cuts_follow(self) -> bool:
+        """Whether anything is cut or multiplied below: else maps rise and sink by themselves."""
+        pending, seen = [self._root.id], {self._root.id}
+        while pending:
+            for user in self._nodes[pending.pop()].users:
+                reader = self._nodes[user]
+                if reader.product is not None or (isinstance(reader.meaning, Move) and reader.meaning.cuts):
+                    return True
+                if user not in seen and _passes(reader):
+                    seen.add(user)
+                    pending.append(user)
+        return False
+
+    def _claim(
+        self, index: int, reader: Node, layout: Layout, path: tuple[int, ...], cut: bool
+    ) -> Claim | None:
+        """What a reader of the value asks of its channels; None if it is that they stay."""
+        if not layout.is_told_by_fixed_axes:
+            return None
+        if reader.product is not None:
+            return self._claim_of_product(index, reader, layout, path)
+        if not cut or reader.escapes or per_channel(reader.meaning) is None:
+            return None
+        chain = self._chain(reader)
+        parts = [part for node in chain if (part := per_channel(node.meaning)) is not None][::-1]
+        structure = composed_structure(parts)
+        if structure is None or isinstance(structure, Transposed):
+            return None
+
+        def numbers() -> tuple[Tensor, Tensor]:
+            return _spread(parts)
+
+        maps = tuple(node.id for node in chain)
+        return Claim(maps, path, index, index, layout, numbers)
+
+    def _claim_of_product(
+        self, index: int, product: Node, layout: Layout, path: tuple[int, ...]
+    ) -> Claim | None:
+        """The constant factor of a product, which is one of its left operand."""
+        assert product.product is not None
+        left, right = product.product
+        if index != left or left == right:
+            return None
+        more, below = [product.id], product
+        while True:
+            reader = self._only_reader(below)
+            if reader is None:
+                return None
+            if not isinstance(reader.meaning, Move) or reader.meaning.cuts:
+                break
+            more.append(reader.id)
+            below = reader
+        part = None if reader.escapes else per_channel(reader.meaning)
+        if part is None or not isinstance(part.structure, Scalar) or part.structure.has_bias:
+            return None
+
+        def numbers() -> tuple[Tensor, Tensor]:
+            factor = part.load()
+            assert isinstance(factor, ScalarMap)
+            return _number(factor.alpha), _number(0.0)
+
+        return Claim((reader.id,), (*path, *more), below.id, index, layout, numbers)
+
+    def _chain(self, first: Node) -> list[Node]:
+        """The maps one behind the other, of which no other operator reads what lies between."""
+        chain = [first]
+        while len(chain) < _LONGEST:
+            reader = self._only_reader(chain[-1])
+            if reader is None or reader.escapes or per_channel(reader.meaning) is None:
+                break
+            parts = [part for node in (*chain, reader) if (part := per_channel(node.meaning)) is not None]
+            if composed_structure(parts[::-1]) is None:
+                break
+            chain.append(reader)
+        return chain
+
+    def _only_reader(self, node: Node) -> Node | None:
+        return self._nodes[node.users[0]] if len(node.users) == 1 and not node.escapes else None
+
+
+def _carried(reader: Node, layout: Layout) -> Layout | None:
+    """The layout behind a reader that only moves values; None for any other."""
+    if isinstance(reader.meaning, Move):
+        return reader.meaning.carry(layout) if _passes(reader) else None
+    return layout if _passes(reader) else None
+
+
+def _passes(reader: Node) -> bool:
+    if isinstance(reader.meaning, Move):
+        return True
+    if not isinstance(reader.meaning, Affine) or reader.meaning.moves != "a copy":
+        return False
+    structure = reader.meaning.parts[0].structure
+    return isinstance(structure, Scalar) and structure.identity
+
+
+def _spread(parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a chain of maps, shaped to multiply what it acts on."""
+    numbers = composed_numbers(parts)
+    if isinstance(numbers, ScalarMap):
+        return _number(numbers.alpha), _number(numbers.beta)
+    assert isinstance(numbers, AffineMap)
+    sides = (-1, *(1,) * numbers.structure.dims)
+    scale = numbers.kernel.flatten().view(sides)
+    return scale, torch.zeros_like(scale) if numbers.bias is None else numbers.bias.view(sides)
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
