@@ -117,7 +117,7 @@ class _Demand:
     def follow(self) -> None:
         """Carry the layout down to all readers."""
         layout = Layout.of(self._root.value.sizes, self._axis)
-        if layout is None or not self._cuts_follow():
+        if layout is None:
             return
         pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, layout, (), False)]
         while pending:
@@ -193,19 +193,6 @@ class _Demand:
         else:
             self._everything_kept = True
 
-    def _cuts_follow(self) -> bool:
-        """Whether anything is cut or multiplied below: else maps rise and sink by themselves."""
-        pending, seen = [self._root.id], {self._root.id}
-        while pending:
-            for user in self._nodes[pending.pop()].users:
-                reader = self._nodes[user]
-                if reader.product is not None or (isinstance(reader.meaning, Move) and reader.meaning.cuts):
-                    return True
-                if user not in seen and _passes(reader):
-                    seen.add(user)
-                    pending.append(user)
-        return False
-
     def _claim(
         self, index: int, reader: Node, layout: Layout, path: tuple[int, ...], cut: bool
     ) -> Claim | None:
@@ -214,7 +201,9 @@ class _Demand:
             return None
         if reader.product is not None:
             return self._claim_of_product(index, reader, layout, path)
-        if not cut or reader.escapes or per_channel(reader.meaning) is None:
+        if reader.escapes or per_channel(reader.meaning) is None:
+            return None
+        if not cut and layout.channel_axis is not None:  # it rises or sinks by itself, if that pays
             return None
         chain = self._chain(reader)
         parts = [part for node in chain if (part := per_channel(node.meaning)) is not None][::-1]

@@ -55,6 +55,11 @@ class Form:
         self.sources = frozenset([source for source, _ in self.terms])
 
     @property
+    def is_map(self) -> bool:
+        """Whether it can be composed with what reads it; a move that is kept cannot."""
+        return all(structure is not None for _, structure in self.terms)
+
+    @property
     def is_identity(self) -> bool:
         """Whether the node is one of its sources under another name."""
         return _is_identity(self.terms)
@@ -271,9 +276,9 @@ class Forms:
             return found
         self._count_upstream(self.nodes[found[0].node], found)
         found.sort(key=lambda f: (f.cost, not f.original))
-        best: dict[frozenset[int], Form] = {}
+        best: dict[tuple[frozenset[int], bool], Form] = {}
         for form in found:
-            best.setdefault(form.sources, form)
+            best.setdefault((form.sources, form.is_map), form)
         ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
         kept = ranked[:BEAM]
         furthest = min(ranked, key=lambda f: max(f.sources))

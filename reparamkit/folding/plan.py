@@ -40,10 +40,11 @@ def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
             form = forms.of(node.id)[0]
             chosen[node.id] = form
             needed |= form.sources
-        twice = _twice(nodes, chosen) - barred
-        if not twice:
+        twice = _twice(nodes, chosen)
+        barring = (twice - barred) or _passing_by(chosen, twice) - barred
+        if not barring:
             return Plan(nodes, forms, dict(sorted(chosen.items())))
-        barred |= twice
+        barred |= barring
 
 
 def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
@@ -55,20 +56,38 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     }
 
 
-def interior(nodes: Sequence[Node], form: Form) -> list[int]:
-    """All nodes that a form replaces, its own last, in the order of the graph."""
-    found: set[int] = set()
+def _passing_by(chosen: dict[int, Form], twice: set[int]) -> set[int]:
+    """The values that are computed without some of these operators, on what lies above them."""
+    return {
+        current.node
+        for form in chosen.values()
+        for current in composed_of(form)
+        if current.alternative is not None and twice.intersection(current.alternative.covers)
+    }
+
+
+def composed_of(form: Form) -> list[Form]:
+    """A form and all forms that it is made of."""
+    composed: list[Form] = []
     seen: set[int] = set()
-    stack = [form]
-    while stack:
-        current = stack.pop()
+    pending = [form]
+    while pending:
+        current = pending.pop()
         if id(current) not in seen:
             seen.add(id(current))
-            found.add(current.node)
-            meaning = nodes[current.node].meaning
-            if current.alternative is not None:
-                found.update(current.alternative.covers)
-            if isinstance(meaning, Bordered) and not current.original:
-                found.update(meaning.covers)
-            stack.extend(c for c in current.choices if c is not None)
-    return sorted(found)
+            composed.append(current)
+            pending.extend(choice for choice in current.choices if choice is not None)
+    return composed
+
+
+def interior(nodes: Sequence[Node], form: Form) -> list[int]:
+    """All nodes that a form replaces, its own last, in the order of the graph."""
+    inside: set[int] = set()
+    for current in composed_of(form):
+        inside.add(current.node)
+        meaning = nodes[current.node].meaning
+        if current.alternative is not None:
+            inside.update(current.alternative.covers)
+        if isinstance(meaning, Bordered) and not current.original:
+            inside.update(meaning.covers)
+    return sorted(inside)

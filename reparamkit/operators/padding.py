@@ -55,12 +55,29 @@ def pad(call: Call) -> Meaning:
     return _one_tap(value, structure, "a copy")
 
 
+@reader("aten.narrow.default")
+def narrow(call: Call) -> Meaning:
+    """`length` positions of an axis from `start` on."""
+    start, length = call.get("start"), call.get("length")
+    if not isinstance(start, int) or not isinstance(length, int):
+        raise NotAffine("its bounds depend on a size that varies", notable=False)
+    axis = call.value("self").axis(call.get("dim"))
+    size = call.value("self").sizes[axis]
+    if start < 0 and not isinstance(size, int):
+        raise NotAffine("it cuts to a fixed length, not by a fixed margin", notable=False)
+    start = start % size if isinstance(size, int) and start < 0 else start
+    return _taken(call, axis, start, start + length, 1)
+
+
 @reader("aten.slice.Tensor")
 def crop(call: Call) -> Meaning:
-    """`x[..., start:end:step]` along a spatial axis, with the end counted from the end."""
+    """`x[..., start:end:step]`: a crop along a spatial axis, or a piece of an axis of one length."""
+    axis = call.value("self").axis(call.get("dim", 0))
+    return _taken(call, axis, call.get("start"), call.get("end"), call.get("step", 1))
+
+
+def _taken(call: Call, axis: int, start: int | None, end: int | None, step: int) -> Meaning:
     value = call.value("self")
-    axis = value.axis(call.get("dim", 0))
-    start, end, step = call.get("start"), call.get("end"), call.get("step", 1)
     start = 0 if start is None else start
     end = sys.maxsize if end is None else end
     if not all(isinstance(i, int) for i in (start, end, step)):
