@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reparamkit import models
     from reparamkit.api import fold, inspect
     from reparamkit.capture.source import Source, load
+    from reparamkit.engine.findings import Fold, Refusal
     from reparamkit.errors import (
         CannotCapture,
         MissingExtra,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         UnusableInput,
     )
     from reparamkit.folded import Folded, Inspection
-    from reparamkit.folding.findings import Fold, Refusal
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.parts import Part
     from reparamkit.verify import Equivalence, assert_equivalent, check
@@ -42,8 +42,8 @@ _HOMES = {
     "ImageInput": "reparamkit.lower.coreml.options",
     "Source": "reparamkit.capture.source",
     "load": "reparamkit.capture.source",
-    "Fold": "reparamkit.folding.findings",
-    "Refusal": "reparamkit.folding.findings",
+    "Fold": "reparamkit.engine.findings",
+    "Refusal": "reparamkit.engine.findings",
     "Part": "reparamkit.parts",
     "Equivalence": "reparamkit.verify",
     "assert_equivalent": "reparamkit.verify",

@@ -17,11 +17,11 @@ from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Program
 from reparamkit.capture.source import Source
+from reparamkit.engine.findings import short
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.folded import Folded, Inspection
-from reparamkit.folding.census import census
-from reparamkit.folding.findings import short
-from reparamkit.folding.rewrite import Outcome, fold_program
+from reparamkit.hosts.fx.census import census
+from reparamkit.hosts.fx.fold import Outcome, fold_program
 from reparamkit.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.parts import Parts, assemble, fold_parts, refused_calls
 from reparamkit.surroundings import undisturbed

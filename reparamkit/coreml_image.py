@@ -17,8 +17,8 @@ from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
 from reparamkit.coreml_network import export, facts_of, input_names, widened
 from reparamkit.errors import UnusableInput
-from reparamkit.folding.census import census
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.census import census
+from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml import Facts, ImageInput
 from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of

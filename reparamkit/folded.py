@@ -12,8 +12,8 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
+from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
-from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example

@@ -18,7 +18,7 @@ from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
 
 if TYPE_CHECKING:
-    from reparamkit.folding.findings import Fold, Refusal
+    from reparamkit.engine.findings import Fold, Refusal
 
 BAR = 1e-9
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -131,7 +131,7 @@ def fold(
     **kwargs: Any,
 ) -> Folded:
     """Fold the model in float64, at fixed sizes unless told otherwise."""
-    from reparamkit.folding.rewrite import fold_program  # what mutates the engine imports this file before
+    from reparamkit.hosts.fx.fold import fold_program  # what mutates the engine imports this file before
 
     model = model.eval()
     if dtype is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from torch import fx
 
-from reparamkit.folding import rewrite
-from reparamkit.folding.captured import Captured, Changes
+from reparamkit.hosts.fx import fold as folding
+from reparamkit.hosts.fx.captured import Captured, Changes
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, factor: float = 1.001) -> None:
     """Every number of every folded layer is multiplied by `factor`."""
-    require_same = rewrite.require_same
+    require_same = folding.require_same
 
     def wrong(captured: Captured, module: fx.GraphModule, changes: Changes) -> bool:
         held = require_same(captured, module, changes)
@@ -22,4 +22,4 @@ def spoil(monkeypatch: pytest.MonkeyPatch, factor: float = 1.001) -> None:
                 parameter.data.mul_(factor)
         return held
 
-    monkeypatch.setattr(rewrite, "require_same", wrong)
+    monkeypatch.setattr(folding, "require_same", wrong)

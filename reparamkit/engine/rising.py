@@ -203,7 +203,8 @@ class _Demand:
             return self._claim_of_product(index, reader, layout, path)
         if reader.escapes or per_channel(reader.meaning) is None:
             return None
-        if not cut and layout.channel_axis is not None:  # it rises or sinks by itself, if that pays
+        whole = layout.channel_axis is not None or self._root.value.shape[self._axis] == 1
+        if not cut and whole:  # it rises or sinks by itself, if that pays
             return None
         chain = self._chain(reader)
         parts = [part for node in chain if (part := per_channel(node.meaning)) is not None][::-1]

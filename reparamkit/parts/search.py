@@ -24,10 +24,10 @@ from torch import fx, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
+from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.folding.census import census
-from reparamkit.folding.findings import Fold, Refusal
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.census import census
+from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.parts.mentions import WALKS, Mentions, mentions, own_names
 from reparamkit.parts.standin import holder_name

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from reparamkit.capture.program import Program
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 
 aten = torch.ops.aten
 _CHANNELS = 4

@@ -15,7 +15,7 @@ import torch
 
 import reparamkit as rk
 from reparamkit.capture.export import capture
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 
 WANTED = 2.5
 _SIZE = 64

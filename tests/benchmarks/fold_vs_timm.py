@@ -20,7 +20,7 @@ import torch
 
 from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 from tests.timm_import import import_timm
 
 timm: Any = import_timm()

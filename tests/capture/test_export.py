@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.errors import UnusableInput
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import Net, assert_same, fold, noise, randomised
 
 

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from reparamkit.capture.export import capture
 from reparamkit.capture.functional import _FRESH, _may_alias
 from reparamkit.errors import CannotCapture
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import Net, fold, noise, randomised
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit.capture.export import capture
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import randomised
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.engine.graph import Node
-from reparamkit.folding.host import Host
+from reparamkit.hosts.fx.read import FxHost
 from reparamkit.operators import Affine
 from tests.algebra.maps import apply
 from tests.nets import Net
@@ -19,7 +19,7 @@ from tests.nets import Net
 def read(function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Module | Tensor) -> Node:
     """The one node of the operator named, of `function(self, x)`."""
     net = Net(function, **parts).eval()
-    host = Host(capture(net, (x,), dynamic=False))
+    host = FxHost(capture(net, (x,), dynamic=False))
     (found,) = (n for n in host.nodes if n.operator.startswith(f"aten.{operator}."))
     return found
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
-from reparamkit.folding.findings import Refusal, short
-from reparamkit.folding.rewrite import Outcome, fold_program
+from reparamkit.engine.findings import Refusal, short
+from reparamkit.hosts.fx.fold import Outcome, fold_program
 from reparamkit.verify.oracle import Twin
 from tests.fixtures.folded import FLOOR
 from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, norms

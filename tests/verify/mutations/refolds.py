@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 import reparamkit
 from reparamkit.capture.export import capture
-from reparamkit.folding.rewrite import fold_program
+from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.untouched import random_state_kept
 from tests.verify.mutations.layers import aten
 from tests.verify.mutations.mutations import Mutation

@@ -1,0 +1,309 @@
+"""The forms that each value of a network can take: sums of affine maps of other values.
+
+    value = Σ map_i(source_i)
+
+For every node, in order, the operator's own map is composed with each form that its operands can take, and
+also with the operands as they stand (a *cut*: the operand is then a source). All forms are exact; they differ
+in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and the
+one that reaches furthest back, because only that one can meet a parallel branch at their common source.
+
+This file knows neither torch.fx nor numbers: nodes are plain objects, maps are structures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
+from reparamkit.engine import cost
+from reparamkit.engine.graph import Alternative, Node
+from reparamkit.engine.post_dominance import PostDominance
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value
+
+BEAM = 3
+MOST_TERMS = 4
+_SHARED = 1 / 64
+_HORIZON = 32
+_CONCATENATED = "its input is a concatenation of different values"
+
+Term = tuple[int, Map | None]
+"""A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
+
+
+@dataclass(slots=True, eq=False)
+class Form:
+    """One way to compute a node, composed from the forms of its operands in `choices` (None: a cut).
+
+    `alternative` is the node's other way that it takes, if it is not its operator's.
+    `own` is the cost of computing it from its sources; `cost`, to be compared between the forms of one node
+    only, adds what those cost that exist for it alone.
+    """
+
+    node: int
+    terms: tuple[Term, ...]
+    choices: tuple[Form | None, ...]
+    original: bool
+    own: float
+    cost: float = 0.0
+    alternative: Alternative | None = None
+    sources: frozenset[int] = field(init=False)
+    """The values that have to exist for this form."""
+
+    def __post_init__(self) -> None:
+        self.sources = frozenset([source for source, _ in self.terms])
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it can be composed with what reads it; a move that is kept cannot."""
+        return all(structure is not None for _, structure in self.terms)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the node is one of its sources under another name."""
+        return _is_identity(self.terms)
+
+
+class Forms:
+    """All forms of all nodes, and why some compositions were not exact.
+
+    `barred` nodes take their original form only. `why[node, operand]` is the reason why the operator at
+    `node` could not be composed with what computes `operand`.
+    """
+
+    def __init__(self, nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> None:
+        self.nodes = nodes
+        self.barred = barred
+        self.why: dict[tuple[int, int], str] = {}
+        self._of: list[list[Form]] = []
+        self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
+        for node in nodes:
+            self._of.append(self._forms(node) if node.meaning is not None else [])
+
+    def of(self, node: int) -> list[Form]:
+        """The forms of a node, the cheapest first; none if its operator is not affine."""
+        return self._of[node]
+
+    def original(self, node: int) -> Form:
+        """The form in which the operator stays as it is."""
+        return next(f for f in self._of[node] if f.original)
+
+    def only_for(self, node: int, source: int) -> bool:
+        """Whether all that is made of `source` is made of it by way of `node`."""
+        return not self.nodes[source].forced and self._ends_in(node, source)
+
+    def _forms(self, node: Node) -> list[Form]:
+        if isinstance(node.meaning, Concat):
+            found = list(self._concat(node, node.meaning))
+        elif isinstance(node.meaning, Move | Opaque):
+            found = list(self._passed(node, node.meaning))
+        elif isinstance(node.meaning, Bordered):
+            found = list(self._bordered(node, node.meaning))
+        else:
+            assert isinstance(node.meaning, Affine)
+            found = list(self._sum(node, node.meaning))
+        for alternative in node.alternatives if node.id not in self.barred else ():
+            part = alternative.part
+            other = self._form(node, ((part.value.id, part.structure),), (None,), original=False)
+            other.alternative = alternative
+            found.append(other)
+        return self._pruned(found)
+
+    def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
+        options = [list(self._through(node, part)) for part in meaning.parts]
+        for chosen in itertools.product(*options):
+            choices = tuple([choice for choice, _ in chosen])
+            cuts = choices == (None,) * len(choices)
+            try:
+                terms = _merged([term for _, terms in chosen for term in terms])
+            except Inexact as reason:
+                self._note(node, choices, str(reason))
+                continue
+            if len(terms) > MOST_TERMS and not cuts:
+                continue
+            replaces = not cuts or node.upkeep or node.is_map_alone or _is_identity(terms)
+            if node.id not in self.barred and replaces:
+                yield self._form(node, terms, choices, original=False)
+            if cuts and not node.is_map_alone:
+                yield self._form(node, terms, choices, original=True)
+
+    def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
+        mixes = not isinstance(part.structure, Scalar) and not part.structure.per_channel
+        for form in self._of[part.value.id]:
+            if mixes and len(form.terms) > 1:
+                continue  # one layer on a sum is not spread over the summands
+            if form.alternative is not None and form.is_identity:
+                continue  # the cut says as much
+            terms = []
+            try:
+                for source, structure in form.terms:
+                    if structure is None:
+                        raise Inexact(
+                            _CONCATENATED if isinstance(self.nodes[form.node].meaning, Concat) else ""
+                        )
+                    terms.append((source, geometry.compose(part.structure, structure)))
+            except Inexact as reason:
+                if str(reason):
+                    self.why.setdefault((node.id, part.value.id), str(reason))
+                continue
+            yield form, terms
+        yield None, [(part.value.id, part.structure)]
+
+    def _passed(self, node: Node, meaning: Move | Opaque) -> Iterator[Form]:
+        rescales = isinstance(meaning, Opaque) and meaning.rescales
+        passing = cost.in_passing(node.value) if rescales else 0.0
+        yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
+
+    def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
+        yield Form(node.id, tuple((r, None) for r in meaning.reads), (None,), True, cost.copy(node.value))
+        for form in self._of[meaning.value.id] if node.id not in self.barred else ():
+            source, structure = form.terms[0]
+            if len(form.terms) > 1 or not isinstance(structure, geometry.Geometry):
+                continue
+            try:  # that the constant is the map's own shift is for the numbers to show
+                whole = geometry.compose(meaning.structure, replace(structure, has_bias=False))
+            except Inexact as reason:
+                self.why.setdefault((node.id, meaning.value.id), str(reason))
+                continue
+            assert isinstance(whole, geometry.Geometry)
+            yield self._form(node, ((source, replace(whole, has_bias=True)),), (form,), original=False)
+
+    def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
+        kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
+        cuts = (None,) * len(meaning.values)
+        yield Form(node.id, kept, cuts, True, cost.concatenation(node.value))
+        if node.id in self.barred:
+            return
+        if meaning.axis not in (1, node.value.ndim - 1) or node.value.ndim < 2:
+            return
+        dims = node.value.ndim - 1 - meaning.axis
+        singles = [self._singles(v, dims) for v in meaning.values]
+        for source in singles[0]:
+            if not all(source in s for s in singles):
+                continue
+            try:
+                structure = geometry.stack([s[source][1] for s in singles])
+            except Inexact as reason:
+                self._note(node, tuple(s[source][0] for s in singles), str(reason))
+                continue
+            yield self._form(
+                node, ((source, structure),), tuple(s[source][0] for s in singles), original=False
+            )
+
+    def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, Geometry | Transposed]]:
+        """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
+        found: dict[int, tuple[Form | None, Geometry | Transposed]] = {}
+        if not 0 <= dims <= 3 or not isinstance(value.sizes[value.ndim - 1 - dims], int):
+            return found
+        cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
+        for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:
+            source, structure = terms[0]
+            if len(terms) > 1 or structure is None or source in found:
+                continue
+            if isinstance(structure, Scalar):
+                channels = value.shape[-dims - 1]
+                structure = geometry.channelwise(channels, dims, has_bias=structure.has_bias)
+            if structure.dims == dims:
+                found[source] = (choice, structure)
+        return found
+
+    def _form(
+        self,
+        node: Node,
+        terms: tuple[tuple[int, Map], ...],
+        choices: tuple[Form | None, ...],
+        *,
+        original: bool,
+    ) -> Form:
+        own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
+        if original:
+            own = _as_it_stands(node, terms, own)
+        return Form(node.id, terms, choices, original, own)
+
+    def _count_upstream(self, node: Node, found: list[Form]) -> None:
+        """Add to each form what its sources cost that exist only for it, as far as the forms differ there.
+
+        All are followed upstream together, the latest value first, until they need the same values: what
+        lies further up is common to all. A source with other readers that end up elsewhere will most
+        likely exist anyway. It is not quite free, so that of two equals the form wins that does without
+        it: then, if all its readers can, it goes.
+        """
+        needs: list[set[int]] = []
+        shared: list[set[int]] = []
+        for form in found:
+            form.cost = form.own
+            needs.append(set())
+            shared.append(set())
+            self._sort_in(node, form.sources, needs[-1], shared[-1])
+        for _ in range(_HORIZON):
+            if all(n == needs[0] for n in needs):
+                break
+            latest = max(max(n) for n in needs if n)
+            best = self._of[latest][0]
+            for form, need, free in zip(found, needs, shared, strict=True):
+                if latest in need:
+                    need.remove(latest)
+                    form.cost += best.own
+                    self._sort_in(node, best.sources, need, free)
+        for form, free in zip(found, shared, strict=True):
+            form.cost += sum(self._of[s][0].own * _SHARED for s in free)
+
+    def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
+        pending = list(sources)
+        while pending:
+            s = pending.pop()
+            if self._of[s] and not self.nodes[s].forced:
+                if len(self.nodes[s].users) < 2 or self._ends_in(node.id, s):
+                    needed.add(s)
+                elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
+                    pending.extend(self._of[s][0].sources)
+                else:
+                    shared.add(s)
+
+    def _ends_in(self, node: int, source: int) -> bool:
+        """Whether all that is made of `source` is made of it by way of `node` (or of their owners)."""
+        owner, of = self.nodes[node].stands_for, self.nodes[source].stands_for
+        return self._postdominates(node if owner is None else owner, source if of is None else of)
+
+    def _note(self, node: Node, choices: tuple[Form | None, ...], reason: str) -> None:
+        for choice in choices:
+            if choice is not None:
+                self.why.setdefault((node.id, choice.node), reason)
+
+    def _pruned(self, found: list[Form]) -> list[Form]:
+        if len(found) == 1:
+            return found
+        self._count_upstream(self.nodes[found[0].node], found)
+        found.sort(key=lambda f: (f.cost, not f.original))
+        best: dict[tuple[frozenset[int], bool], Form] = {}
+        for form in found:
+            best.setdefault((form.sources, form.is_map), form)
+        ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
+        kept = ranked[:BEAM]
+        furthest = min(ranked, key=lambda f: max(f.sources))
+        kept += [f for f in (furthest, *(f for f in found if f.original)) if f not in kept]
+        return kept
+
+
+def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
+    """The cost of the original operator; `layers` if it is arithmetic."""
+    moves = node.meaning.moves if isinstance(node.meaning, Affine) else ""
+    if moves == "a view":
+        return 0.0
+    arithmetic = moves == "" and not _is_identity(terms)
+    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep)
+
+
+def _is_identity(terms: Sequence[Term]) -> bool:
+    return len(terms) == 1 and isinstance(terms[0][1], Scalar) and terms[0][1].identity
+
+
+def _merged(terms: Sequence[tuple[int, Map]]) -> tuple[tuple[int, Map], ...]:
+    """The terms with those of the same source added up. Raises `Inexact`."""
+    if len(terms) == 1:
+        return (terms[0],)
+    by_source: dict[int, Map] = {}
+    for source, structure in terms:
+        by_source[source] = geometry.add(by_source[source], structure) if source in by_source else structure
+    return tuple(sorted(by_source.items(), key=lambda item: item[0]))

@@ -1,0 +1,93 @@
+"""Which form each needed value takes.
+
+Needed are the values that something not affine reads, and the network's outputs; each takes its cheapest
+form, whose sources are then needed too. One backward sweep settles all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reparamkit.engine.forms import Form, Forms
+from reparamkit.engine.graph import Node
+from reparamkit.operators import Bordered
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen form of every needed affine node, in the order of the graph."""
+
+    nodes: Sequence[Node]
+    forms: Forms
+    chosen: dict[int, Form]
+
+    @property
+    def folds(self) -> list[Form]:
+        """The forms that replace something."""
+        return [f for f in self.chosen.values() if not f.original]
+
+
+def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
+    """Choose; `barred` nodes keep their operator as it is."""
+    while True:
+        forms = Forms(nodes, barred)
+        needed = {n.id for n in nodes if n.forced}
+        chosen: dict[int, Form] = {}
+        for node in reversed(nodes):
+            if node.id not in needed or node.meaning is None:
+                continue
+            form = forms.of(node.id)[0]
+            chosen[node.id] = form
+            needed |= form.sources
+        twice = _twice(nodes, chosen)
+        barring = (twice - barred) or _passing_by(chosen, twice) - barred
+        if not barring:
+            return Plan(nodes, forms, dict(sorted(chosen.items())))
+        barred |= barring
+
+
+def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
+    """Operators that would run as they are and, for other readers, once more without what lies above them."""
+    return {
+        index
+        for index, form in chosen.items()
+        if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
+    }
+
+
+def _passing_by(chosen: dict[int, Form], twice: set[int]) -> set[int]:
+    """The values that are computed without some of these operators, on what lies above them."""
+    return {
+        current.node
+        for form in chosen.values()
+        for current in composed_of(form)
+        if current.alternative is not None and twice.intersection(current.alternative.covers)
+    }
+
+
+def composed_of(form: Form) -> list[Form]:
+    """A form and all forms that it is made of."""
+    composed: list[Form] = []
+    seen: set[int] = set()
+    pending = [form]
+    while pending:
+        current = pending.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            composed.append(current)
+            pending.extend(choice for choice in current.choices if choice is not None)
+    return composed
+
+
+def interior(nodes: Sequence[Node], form: Form) -> list[int]:
+    """All nodes that a form replaces, its own last, in the order of the graph."""
+    inside: set[int] = set()
+    for current in composed_of(form):
+        inside.add(current.node)
+        meaning = nodes[current.node].meaning
+        if current.alternative is not None:
+            inside.update(current.alternative.covers)
+        if isinstance(meaning, Bordered) and not current.original:
+            inside.update(meaning.covers)
+    return sorted(inside)

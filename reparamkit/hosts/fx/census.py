@@ -1,0 +1,43 @@
+"""How many of each operator a graph calls, by the names that the field uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import Tensor, fx, nn
+
+from reparamkit.capture.settled import SettledArguments
+from reparamkit.capture.sizes import SizeGuards
+from reparamkit.engine.layers import ChannelScale
+
+_LAYERS: dict[type[nn.Module], str] = {
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+    nn.Linear: "linear",
+}
+
+
+def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict[str, int]:
+    """Operator -> number of calls on tensors, most frequent first; arithmetic on sizes is left out."""
+    found: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "call_module":
+            found.update(_operators((modules or {})[str(node.target)]))
+        elif node.op == "call_function" and hasattr(node.target, "_schema"):
+            value = node.meta.get("val")
+            if value is None or isinstance(value, Tensor | list | tuple):
+                found[node.target._schema.name.split("::")[1]] += 1
+    found.pop("sym_size", None)
+    return dict(found.most_common())
+
+
+def _operators(layer: nn.Module) -> list[str]:
+    if isinstance(layer, SizeGuards | SettledArguments):
+        return []  # they look at the inputs and compute nothing
+    if isinstance(layer, ChannelScale):
+        return ["mul"] if layer.bias is None else ["mul", "add"]
+    return [_LAYERS.get(type(layer), type(layer).__name__)]

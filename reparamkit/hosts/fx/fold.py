@@ -1,0 +1,263 @@
+"""The pass: read, plan, compute, prove, replace.
+
+A fold that does not prove itself is taken back (its node is barred), the plan is made again without it, and
+the reason is reported; everything else goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from torch import Tensor, fx, nn
+
+from reparamkit.algebra import Inexact
+from reparamkit.capture.program import Program
+from reparamkit.engine.findings import Fold, Refusal, counted, named, placed, refusals, short
+from reparamkit.engine.forms import Form
+from reparamkit.engine.layers import Realisation, realise
+from reparamkit.engine.numbers import numbers
+from reparamkit.engine.plan import Plan, interior, plan
+from reparamkit.engine.proof import CheckFailed, Unproven, prove, prove_rise
+from reparamkit.engine.rising import rises
+from reparamkit.engine.rounding import numbers_of, require_rounded
+from reparamkit.hosts.fx import siblings
+from reparamkit.hosts.fx.captured import Captured, Changes
+from reparamkit.hosts.fx.in_place import require_same
+from reparamkit.hosts.fx.read import FxHost
+from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
+from reparamkit.operators import Affine
+from reparamkit.undivided import on_one_thread
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The folded module with the findings.
+
+    `undone` are the folds that were thought exact and failed their own check, each named by the operator
+    that it would have ended in. `in_place` says whether the module as a whole was held against the captured
+    graph as well.
+    """
+
+    module: fx.GraphModule
+    folds: tuple[Fold, ...]
+    refusals: tuple[Refusal, ...]
+    undone: tuple[Refusal, ...]
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class _Proven:
+    realisation: Realisation
+    error: float
+
+
+def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
+    """Fold everything in the program that is exact and pays; the program's graph is used up.
+
+    `merge_siblings` also makes one layer of those beside each other that read the same value.
+    """
+    with on_one_thread():
+        captured = Captured(program)
+        outcome, changes, ranks = _folded(program, captured)
+        if merge_siblings:
+            merged = tuple(siblings.merge(outcome.module, ranks))
+            outcome = replace(outcome, folds=outcome.folds + merged)
+        held = require_same(captured, outcome.module, changes)
+    return replace(outcome, in_place=held)
+
+
+def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
+    changes = Changes()
+    host, (chosen, proven, unproven, failed) = _planned(program)
+    surgery = Surgery(host)
+    for claim in (claim for risen in host.risen for claim in risen.claims):
+        changes.moves(claim.path)
+    for claim in (claim for risen in host.risen for claim in risen.claims):
+        changes.equals(claim.value, claim.maps[-1])
+    made = []
+    for form in chosen.folds:
+        done = proven.get(form.node)
+        if done is None or done.realisation.is_identity:
+            surgery.alias(form)
+        else:
+            made.append((form, done, surgery.replace(form, done.realisation)))
+        new = surgery.value_of(form)
+        if new not in captured.index and not host.nodes[form.node].is_map_alone:
+            changes.equals(new, host.fx_node(form.node))
+    ranks = _ranks(program.graph)
+    module = surgery.module()
+    folds = []
+    for form, done, calls in made:
+        if calls and not any(surgery.is_used(call) for call in calls):
+            continue  # made for a reader that another fold replaced
+        inside = interior(host.nodes, form)
+        folds.append(
+            Fold(
+                where=common_path(owner_path(host.spoken_of(i)) for i in inside),
+                operators=counted([_spoken(host, i) for i in inside]),
+                layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
+                error=done.error,
+            )
+        )
+    places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
+    kept = tuple(
+        Refusal(owner_path(host.fx_node(node.id)), node.name, node.operator, placed(reason, places))
+        for node, reason, part_of in refusals(chosen, unproven)
+        if surgery.is_left(part_of)
+    )
+    undone = tuple(
+        Refusal(
+            owner_path(host.fx_node(i)), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
+        )
+        for i, reason in sorted(failed.items())
+    )
+    return Outcome(module, tuple(folds), kept, undone), changes, ranks
+
+
+_Planned = tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]
+
+
+class _TakenBack(Exception):
+    """A layer does not take the map in that was to become part of it."""
+
+    def __init__(self, root: fx.Node) -> None:
+        super().__init__()
+        self.root = root
+
+
+def _planned(program: Program) -> tuple[FxHost, _Planned]:
+    """The program as values, with the maps that rise where they rise to, and the proven plan for it."""
+    plain, barred = FxHost(program), dict[fx.Node, str]()
+    while True:
+        host = _with_rises(plain, barred)
+        try:
+            plan, proven, unproven, failed = _proven_plan(host)
+        except _TakenBack as kept:
+            barred[kept.root] = ""
+            continue
+        for root, reason in barred.items():
+            index = host.id_of(root)
+            if reason and index is not None:
+                failed[index] = reason
+        return host, (plan, proven, unproven, failed)
+
+
+def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
+    """Read again with the maps that rise; `barred` layers take none in, for the reason if a check failed."""
+    if plain.program.writes:
+        return plain
+    while True:
+        known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
+        granted, _ = rises(plain.nodes, known)
+        try:
+            with plain.constants.remembered():
+                for rise in granted:
+                    prove_rise(plain, rise)
+        except Unproven as reason:
+            barred[plain.fx_node(rise.root)] = str(reason) if isinstance(reason, CheckFailed) else ""
+            continue
+        risen = [plain.in_terms_of_nodes(rise) for rise in granted]
+        return FxHost(plain.program, risen) if risen else plain
+
+
+def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
+    """The axes of every tensor whose shape is known."""
+    values = ((node, node.meta.get("val")) for node in graph.nodes)
+    return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
+
+
+def _proven_plan(host: FxHost) -> _Planned:
+    """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
+    proven: dict[tuple[int, object], _Proven] = {}
+    unproven: dict[int, str] = {}
+    failed: dict[int, str] = {}
+    same: set[int] = set()
+    while True:
+        current = plan(host.nodes, frozenset(unproven) | same)
+        settled = True
+        for form in current.folds:
+            node = host.nodes[form.node]
+            if node.is_map_alone and not node.synthetic and node.operands[0].id in form.sources:
+                raise _TakenBack(host.fx_node(node.id))
+            key = (form.node, form.terms)
+            if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
+                continue
+            try:
+                made = _make(host, form)
+            except (Unproven, Inexact) as reason:
+                stays = _stays(host, form)
+                if host.nodes[stays].is_map_alone:
+                    raise _TakenBack(host.fx_node(stays)) from reason
+                if stays in unproven:
+                    raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
+                unproven[stays] = str(reason)
+                if isinstance(reason, CheckFailed):
+                    failed[stays] = str(reason)
+                settled = False
+                continue
+            if _changes_nothing(host, form, made.realisation):
+                stays = _stays(host, form)
+                if host.nodes[stays].is_map_alone:
+                    raise _TakenBack(host.fx_node(stays))
+                same.add(stays)
+                settled = False
+            proven[key] = made
+        if settled:
+            return (
+                current,
+                {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
+                unproven,
+                failed,
+            )
+
+
+def _stays(host: FxHost, form: Form) -> int:
+    """The node that stays as it is without the fold: a map alone cannot, what it is there for can."""
+    node = host.nodes[form.node]
+    return host.graph.owner(node.id).id if node.is_map_alone else node.id
+
+
+def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool:
+    """Whether the fold would put back what it takes away, or as many maps per channel."""
+    inside = [host.nodes[i] for i in interior(host.nodes, form)]
+    upkeep = sum(node.upkeep for node in inside)
+    if realisation.is_identity or upkeep > math.prod(host.nodes[form.node].value.shape):
+        return False
+    before = Counter(short(node.operator) for node in inside)
+    if before == realisation.operators and not upkeep:
+        return True
+    arithmetic = [node for node in inside if isinstance(node.meaning, Affine) and not node.meaning.moves]
+    return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
+
+
+def _make(host: FxHost, form: Form) -> _Proven:
+    with host.constants.remembered():
+        terms = numbers(host.nodes, form)
+        realisation = realise(terms)
+        error = prove(host, form, terms, realisation)
+    like = host.spoken_of(form.node).meta["val"]
+    layers = [item.module for item in realisation.layers]
+    exact = numbers_of(layers)
+    if not realisation.rounded(like):
+        raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
+    require_rounded(exact, layers, like.dtype)
+    return _Proven(realisation, error)
+
+
+def _spoken(host: FxHost, index: int) -> str:
+    node = host.nodes[index]
+    return named(host.graph.owner(index) if node.is_map_alone else node)
+
+
+def _described(module: nn.Module) -> str:
+    if isinstance(module, nn.Linear):
+        return f"Linear {module.in_features} -> {module.out_features}"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        window = "x".join(map(str, module.kernel_size))
+        groups = f", groups {module.groups}" if module.groups > 1 else ""
+        stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
+        name = type(module).__name__
+        return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
+    return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

@@ -1,0 +1,380 @@
+"""The captured graph as a graph of values, and its operators run on tensors.
+
+Another host graph than torch.fx needs another file like this one.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from sympy import Mul  # type: ignore[import-untyped]
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from reparamkit.algebra import Geometry
+from reparamkit.algebra.layout import Monomial
+from reparamkit.capture.program import Program
+from reparamkit.engine.graph import Definition, Node, ValueGraph
+from reparamkit.engine.laws import LAWS
+from reparamkit.engine.rising import Rise
+from reparamkit.hosts.fx.borders import Borders
+from reparamkit.hosts.fx.constants import Constants, hint
+from reparamkit.operators import (
+    Affine,
+    Bordered,
+    Call,
+    Constant,
+    Meaning,
+    NotAffine,
+    Opaque,
+    Part,
+    Rescaled,
+    Size,
+    Value,
+    products,
+    read,
+)
+
+_CONVOLUTIONS = frozenset(
+    (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+)
+_RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
+
+
+@dataclass(frozen=True)
+class RisenClaim:
+    """`maps`, in a row, are gone; `path` computes on other numbers, and `value` what the last map did."""
+
+    maps: tuple[fx.Node, ...]
+    path: tuple[fx.Node, ...]
+    value: fx.Node
+
+
+@dataclass(frozen=True)
+class Risen:
+    """A rise (`reparamkit.engine.rising`) in terms of the program's nodes."""
+
+    root: fx.Node
+    rise: Rise
+    claims: tuple[RisenClaim, ...]
+
+
+class FxHost:
+    """`graph` holds every tensor of the program that depends on the input; a `call` is a node of torch.fx."""
+
+    def __init__(self, program: Program, risen: Sequence[Risen] = ()) -> None:
+        self.program = program
+        self.risen = tuple(risen)
+        self._rise_of = {each.root: each.rise for each in risen}
+        self._gone = {node for each in risen for claim in each.claims for node in claim.maps}
+        self.constants = Constants(program)
+        self.graph = ValueGraph(lambda node: len(list(readers(self.fx_node(node.id)))))
+        self.nodes = self.graph.nodes
+        self._ids: dict[fx.Node, int] = {}
+        self.borders = Borders(self.constants)
+        self._symbols: dict[object, Monomial] = {}
+        self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
+        raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
+        for node in program.graph.nodes:
+            if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
+                self._add(node, raw_strides=raw)
+        self._connect()
+
+    def id_of(self, node: fx.Node) -> int | None:
+        """The value that an fx node makes."""
+        return self._ids.get(node)
+
+    def in_terms_of_nodes(self, rise: Rise) -> Risen:
+        """A rise that was found here, for the next reading of the same program."""
+        claims = tuple(
+            RisenClaim(
+                tuple(self.fx_node(i) for i in claim.maps),
+                tuple(self.fx_node(i) for i in claim.path),
+                self.fx_node(claim.value),
+            )
+            for claim in rise.claims
+        )
+        return Risen(self.fx_node(rise.root), rise, claims)
+
+    def fx_node(self, index: int) -> fx.Node:
+        """The fx node of a value of the network, or of the one that a synthetic value is there for."""
+        node = self.graph.owner(index)
+        call = (node if node.call is not None else self.nodes[node.operands[0].id]).call
+        assert isinstance(call, fx.Node)
+        return call
+
+    def spoken_of(self, index: int) -> fx.Node:
+        """The node of the network that the user knows this one by."""
+        call = self.nodes[index].call
+        return call if isinstance(call, fx.Node) else self.fx_node(index)
+
+    def reads(self, index: int) -> list[int]:
+        """The values that a synthetic value is made of."""
+        node = self.nodes[index]
+        if node.is_map_alone:
+            return [value.id for value in node.operands]
+        own = (self._ids[n] for n in operands(node.call) if n in self._ids)
+        return [node.operand_for.get(index, index) for index in own]
+
+    def run(self, index: int, value: Callable[[int], Tensor], constant: Callable[[fx.Node], Any]) -> Tensor:
+        """The operator of a value, on its operands and the constants."""
+        node = self.nodes[index]
+        call = node.call
+        assert isinstance(call, fx.Node)
+
+        def argument(n: fx.Node) -> Any:
+            known = self._ids.get(n)
+            if known is not None:
+                return value(node.operand_for.get(known, known))
+            return constant(n) if n in self.constants else _recorded(n)
+
+        items = bundle_of(call)
+        done = call if items is None else items
+        args, kwargs = fx.map_arg(self.arguments(node, done), argument)
+        result: Any = call_grouped(done.target, args, kwargs)
+        return result if items is None else result[_place(call)]  # type: ignore[no-any-return]
+
+    def constant(self, name: fx.Node) -> Any:
+        """A constant, in float64 if it is a floating one."""
+        return self.constants.float64(name)
+
+    def is_constant(self, name: object) -> bool:
+        """Whether it is a node that does not depend on the input."""
+        return isinstance(name, fx.Node) and name in self.constants
+
+    def ends_at_fixed_place(self, index: int) -> bool:
+        """Whether the operator is a crop that ends at a place counted from the front."""
+        call = self.spoken_of(index)
+        if call.target is not torch.ops.aten.slice.Tensor:
+            return False
+        end = call.kwargs.get("end", call.args[3] if len(call.args) > 3 else None)
+        return isinstance(end, int) and 0 <= end < sys.maxsize
+
+    def arguments(self, node: Node, call: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a value's operator, but for those that it does without."""
+        if not node.without:
+            return call.args, call.kwargs
+        assert isinstance(call.target, OpOverload)
+        names = [a.name for a in call.target._schema.arguments]
+        args = tuple(None if n in node.without else a for n, a in zip(names, call.args, strict=False))
+        return args, {n: None if n in node.without else a for n, a in call.kwargs.items()}
+
+    def _add(self, node: fx.Node, *, raw_strides: bool) -> None:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return
+        if node in self._gone:  # what it did is done further up
+            self._ids[node] = next(self._ids[n] for n in node.all_input_nodes if n in self._ids)
+            return
+        if node.op != "call_function":
+            where = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
+            self._append(node, value, None).reason = where
+            return
+        try:
+            if raw_strides:
+                raise NotAffine("the network reads raw strides, which folding would change")
+            meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
+        except NotAffine as reason:
+            refused = self._append(node, value, None)
+            refused.reason, refused.notable = str(reason), reason.notable
+            return
+        definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
+        alternatives = tuple(other for law in LAWS for other in law(self.graph, definition))
+        if isinstance(meaning, Rescaled):
+            meaning = Opaque(meaning.value, rescales=True)
+        defined = self._append(node, value, meaning)
+        defined.alternatives = alternatives
+        defined.upkeep = self._upkeep(node)
+        if node in self._rise_of:
+            rise = self._rise_of[node]
+            map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
+            definition = replace(definition, operator=rise.operator, meaning=map_of_it)
+            alternatives = tuple(other for law in LAWS for other in law(self.graph, definition))
+            risen = self.graph.add(node.name, rise.operator, None, self._value(node, value), map_of_it)
+            risen.alternatives = alternatives
+            self._ids[node] = risen.id
+
+    def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
+        added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
+        self._ids[node] = added.id
+        names = products.OPERANDS.get(added.operator)
+        if names is not None and isinstance(node.target, OpOverload):
+            left, right = (self._ids.get(n) for n in node.args[:2])  # type: ignore[arg-type]
+            added.product = None if left is None or right is None else (left, right)
+        return added
+
+    def _bordered(self, node: fx.Node) -> Bordered | None:
+        border = self.borders.follow(node)
+        if border is None:
+            return None
+        padding = self.nodes[self._ids[border.pad]].meaning
+        if not isinstance(padding, Affine) or not isinstance(padding.parts[0].structure, Geometry):
+            return None
+        covers = tuple(self._ids[n] for n in border.covers if n in self._ids)
+        reads = tuple(self._ids[n] for n in node.all_input_nodes if n in self._ids)
+        fill: Constant = self._argument(border.fill)
+        return Bordered(padding.parts[0].value, padding.parts[0].structure, fill, covers, reads)
+
+    def _value(self, node: fx.Node, value: Tensor) -> Value:
+        if value is not self._latest[0]:
+            shape = tuple([hint(s) for s in value.shape])
+            self._latest = value, shape, tuple([self._size(s) for s in value.shape])
+        _, shape, sizes = self._latest
+        return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
+
+    def _size(self, size: int | torch.SymInt) -> Size:
+        if isinstance(size, int):
+            return size
+        expression = self.program.general.of(size.node.expr)
+        if expression.is_number:
+            return int(expression)
+        if expression not in self._symbols:  # printing one costs more than all else here
+            self._symbols[expression] = _monomial(expression)
+        return self._symbols[expression]
+
+    def _meaning(self, node: fx.Node, result: Value) -> Meaning:
+        items = bundle_of(node)
+        called = node if items is None else items
+        if not isinstance(called.target, OpOverload):
+            raise NotAffine(f"{called.target} is not an affine operator that reparamkit knows", notable=False)
+        names, defaults = _signature(called.target)
+        given = [*zip(names, called.args, strict=False), *called.kwargs.items()]
+        arguments = defaults | {k: self._argument(v) for k, v in given}
+        target = str(called.target)
+        if items is not None:
+            target, arguments["item"] = f"{target}[]", _place(node)
+        call = Call(target, arguments, result)
+        operands = _operands(call)
+        if any(0 in value.shape for value in (result, *operands)):
+            raise NotAffine("it computes nothing: a tensor has no elements", notable=False)
+        meaning = read(call)
+        for operand in operands:
+            if not result.dtype.is_floating_point:
+                raise NotAffine(f"it computes {_name(result.dtype)}", notable=False)
+            if operand.dtype != result.dtype:
+                raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(result.dtype)}")
+        return meaning
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            if argument in self.constants:
+                value = argument.meta.get("val")
+                if not isinstance(value, Tensor) or not value.is_floating_point():
+                    return argument
+                if not all(isinstance(s, int) for s in value.shape):
+                    return argument  # its size depends on values
+                return Constant(tuple(value.shape), partial(self.constants.float64, argument))
+            known = self._ids.get(argument)
+            return argument if known is None else self.nodes[known].value
+        if isinstance(argument, list | tuple):
+            return [self._argument(a) for a in argument]
+        return argument
+
+    def _upkeep(self, node: fx.Node) -> int:
+        return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
+
+    def _connect(self) -> None:
+        for made, index in self._ids.items():
+            node = self.nodes[index]
+            for user in readers(made):
+                if user in self._gone:
+                    continue
+                known = self._ids.get(user)
+                if known is None:
+                    node.escapes = True
+                else:
+                    node.users.append(known)
+                if known is None or self.nodes[known].meaning is None:
+                    node.forced = True
+            if node.is_map_alone:
+                self.nodes[node.operands[0].id].users.append(index)
+
+
+def bundle_of(node: fx.Node) -> fx.Node | None:
+    """The operator that makes a list of tensors, if the node is one of them."""
+    if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
+        return None
+    return node.args[0] if isinstance(node.args[0].target, OpOverload) else None
+
+
+def _place(item: fx.Node) -> int:
+    """Where in its list the item stands, counted from the front."""
+    bundle, place = item.args
+    assert isinstance(bundle, fx.Node)
+    if not isinstance(place, int):
+        raise NotAffine("its place varies", notable=False)
+    return place % len(bundle.meta["val"])
+
+
+def readers(node: fx.Node) -> Iterator[fx.Node]:
+    """What reads a value; of a list that is made of it, what takes an item of that."""
+    for user in node.users:
+        if user.users and all(bundle_of(item) is user for item in user.users):
+            yield from user.users
+        else:
+            yield user
+
+
+@cache
+def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
+    """The names of an operator's arguments, and the defaults of those that have one."""
+    arguments = target._schema.arguments
+    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
+
+
+def operands(call: Any) -> list[fx.Node]:
+    """What an operator reads; for an item of a list, what the list is made of."""
+    items = bundle_of(call)
+    return list((call if items is None else items).all_input_nodes)
+
+
+def call_grouped(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operator on these arguments; a convolution in groups sample by sample.
+
+    torch lays out all groups of all samples at once otherwise, which takes gigabytes, and 16 times as long as
+    one sample after the other.
+    """
+    if target in _CONVOLUTIONS:
+        x, weight = args[0], args[1]
+        if x.ndim == weight.ndim and len(x) > 1 and weight.shape[1] < x.shape[1]:
+            return torch.cat([target(one, *args[1:], **kwargs) for one in x.split(1)])
+    return target(*args, **kwargs)
+
+
+def _operator(node: fx.Node) -> str:
+    return str((bundle_of(node) or node).target)
+
+
+def _recorded(node: fx.Node) -> Any:
+    """A size as captured, or whatever else is no tensor."""
+    size = node.meta["val"]
+    return hint(size) if isinstance(size, torch.SymInt) else size
+
+
+def _operands(call: Call) -> list[Value]:
+    found: list[Value] = []
+    for argument in call.arguments.values():
+        found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
+    return found
+
+
+def _monomial(size: Any) -> Monomial:
+    """A size that varies, factor by factor; a sum is one factor."""
+    number, rest = size.as_coeff_Mul()
+    names: list[str] = []
+    for base, power in (factor.as_base_exp() for factor in Mul.make_args(rest)):
+        whole = power.is_Integer and power > 0
+        names += [str(base)] * int(power) if whole else [str(base**power)]
+    if not number.is_Integer:
+        return Monomial(1, (str(size),))
+    return Monomial(int(number), tuple(sorted(names)))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

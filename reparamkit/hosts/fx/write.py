@@ -1,0 +1,308 @@
+"""Put the folded layers into the graph and make a module of it.
+
+Every layer goes to the path of the module that owned what it replaces: the path of the one convolution or
+linear layer in a chain, or, for branches, a child `reparam_conv` (`reparam_linear`) of the
+innermost module that holds them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+
+import torch
+from torch import Tensor, fx, nn
+from torch._library.utils import is_impure
+from torch._ops import OpOverload
+
+from reparamkit.capture.gradients import differentiable_copies
+from reparamkit.capture.program import Program
+from reparamkit.capture.settled import settled_nodes
+from reparamkit.engine.forms import Form
+from reparamkit.engine.graph import Node
+from reparamkit.engine.layers import Realisation
+from reparamkit.engine.plan import interior
+from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
+from reparamkit.hosts.fx.read import FxHost, bundle_of
+from reparamkit.hosts.fx.tidy import undo_round_trips
+
+_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
+
+
+class Surgery:
+    """Edits the program's own graph, which is not the user's model."""
+
+    def __init__(self, host: FxHost) -> None:
+        self.host = host
+        self.graph = host.program.graph
+        self._now: dict[int, fx.Node] = {}
+        self._bundles: dict[object, fx.Node] = {}
+        self._alive: set[fx.Node] = set()
+        self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
+        for risen in host.risen:
+            for claim in risen.claims:
+                claim.maps[-1].replace_all_uses_with(claim.value)
+                for gone in reversed(claim.maps):
+                    self.graph.erase_node(gone)
+
+    def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
+        """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
+        old = self.host.fx_node(form.node)
+        inside = interior(self.host.nodes, form)
+        calls: list[fx.Node] = []
+        readers = set(old.users)
+
+        def call(i: int, x: fx.Node) -> fx.Node:
+            module = realisation.layers[i].module
+            assert module is not None
+            calls.append(self.graph.call_module("", (x,)))
+            self._wanted[calls[-1]] = self._wanted_path(inside, module), module
+            return calls[-1]
+
+        with self.graph.inserting_before(old):
+            new = realisation.build(
+                self._node,
+                lambda op, *args: self.graph.call_function(op, args),
+                call,
+            )
+        like = self.host.spoken_of(form.node)
+        new.meta = {k: v for k, v in like.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
+        node = self.host.nodes[form.node]
+        if node.is_map_alone:
+            new.meta["val"] = self.host.spoken_of(node.operands[0].id).meta["val"]
+        if not node.synthetic:
+            old.replace_all_uses_with(new, delete_user_cb=lambda user: user in readers)
+        self._now[form.node] = new
+        return calls
+
+    def alias(self, form: Form) -> None:
+        """The value is its source under another name."""
+        old, source = self.host.fx_node(form.node), form.terms[0][0]
+        copies = not self.host.nodes[source].synthetic
+        if copies and (self.host.program.writes or _shows(old)):
+            return  # a copy that someone can tell from its original stays
+        self._now[form.node] = self._node(source)
+        if not self.host.nodes[form.node].synthetic:
+            old.replace_all_uses_with(self._now[form.node])
+
+    def value_of(self, form: Form) -> fx.Node:
+        """The node that has the value of a form that was put in."""
+        return self._node(form.node)
+
+    def _node(self, index: int) -> fx.Node:
+        """The node that has a value now; a synthetic one is written down when it is first asked for."""
+        if index not in self._now:
+            node = self.host.nodes[index]
+            self._now[index] = self._written(node) if node.synthetic else self.host.fx_node(index)
+        return self._now[index]
+
+    def _written(self, node: Node) -> fx.Node:
+        call = self.host.spoken_of(node.id)
+        newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
+        with self.graph.inserting_before(self.host.fx_node(node.id)):
+            items = bundle_of(call)
+            if items is None:
+                return self._copied(call, newer, node)
+            bundle = (items, *sorted(node.operand_for.items()))
+            if bundle not in self._bundles:
+                self._bundles[bundle] = self._copied(items, newer, node)
+            return self._copied(call, {items: self._bundles[bundle]}, None)
+
+    def _copied(self, call: fx.Node, newer: Mapping[fx.Node, fx.Node], node: Node | None) -> fx.Node:
+        copied = self.graph.node_copy(call, lambda n: newer.get(n, n))
+        if node is not None:
+            copied.args, copied.kwargs = self.host.arguments(node, copied)
+        copied.meta = dict(call.meta)
+        return copied
+
+    def is_used(self, call: fx.Node) -> bool:
+        """Whether the call of a layer is still there; known once the module is made."""
+        return call in self._wanted
+
+    def is_left(self, node: int) -> bool:
+        """Whether the value, or what took its place, is still computed; known once the module is made."""
+        return any(n in self._alive for n in (self.host.fx_node(node), self._now.get(node)))
+
+    def module(self) -> fx.GraphModule:
+        """The finished module, with parameters of its own; afterwards every call knows its path."""
+        undo_round_trips(self.graph)
+        differentiable_copies(self.graph)
+        self.graph.eliminate_dead_code(is_impure_node=_impure)
+        root = _root(self.host.program, self.graph)
+        self._alive = set(self.graph.nodes)
+        self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
+        tried: dict[str, int] = {}
+        for call, (wanted, layer) in self._wanted.items():
+            call.target = free_path(root, wanted, tried)
+            *path, last = call.target.split(".")
+            _ensure(root, path).add_module(last, layer)
+        self._guard(root)
+        self._keep_gradients_out_of_buffers()
+        module = FoldedGraph(root, self.graph, class_name="Folded")
+        for name in self.host.program.non_persistent:
+            *path, last = name.split(".")
+            with suppress(AttributeError):  # no longer used
+                module.get_submodule(".".join(path))._non_persistent_buffers_set.add(last)
+        for node in module.graph.nodes:
+            node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
+        return module.eval()
+
+    def _keep_gradients_out_of_buffers(self) -> None:
+        """What is written into a buffer is a value: with its history, a second training step would fail.
+
+        The capture does not know whether the network wrote it under `no_grad`; one that can be trained did.
+        """
+        for node in list(self.graph.nodes):
+            if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr":
+                with self.graph.inserting_before(node):
+                    value = self.graph.call_function(torch.ops.aten.detach.default, (node.args[1],))
+                node.args = (node.args[0], value, *node.args[2:])
+
+    def _guard(self, root: nn.Module) -> None:
+        """Check sizes and settled arguments before anything is computed from them."""
+        guards, settled = self.host.program.guards, self.host.program.settled
+        inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
+        if settled is not None:
+            root.add_module(_SETTLED, settled)
+            with self.graph.inserting_after(inputs[-1]):
+                self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
+        tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
+        layout = self.host.program.layout
+        if layout is not None:
+            root.add_module(_LAYOUT, layout)
+            with self.graph.inserting_after(inputs[-1]):
+                self.graph.call_module(_LAYOUT, tensors)
+        if guards is None or not guards.assumptions:
+            return
+        root.add_module(_GUARDS, guards)
+        with self.graph.inserting_after(inputs[-1]):
+            self.graph.call_module(_GUARDS, tensors)
+
+    def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
+        owners = [owner_path(self.host.spoken_of(i)) for i in inside]
+        branches = any(len(self.host.nodes[i].operands) > 1 for i in inside)
+        weighted = [
+            owner
+            for i, owner in zip(inside, owners, strict=True)
+            if self.host.nodes[i].operator.startswith(_WEIGHTED)
+        ]
+        if len(weighted) == 1 and weighted[0] and not branches:
+            return weighted[0]
+        kind = "scale"
+        if isinstance(module, nn.Linear):
+            kind = "linear"
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            kind = "conv"
+        return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
+
+
+def _shows(node: fx.Node) -> bool:
+    """Whether the network's caller gets the value, or a view of it."""
+    seen, stack = {node}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and _may_be_view(user):
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return True
+    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
+
+
+_GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
+
+
+def _impure(node: fx.Node) -> bool:
+    if isinstance(node.target, OpOverload):
+        return _has_effects(node.target)
+    if node.op == "call_function":
+        return node.is_impure(impure_random=False)
+    return node.op in ("placeholder", "output")
+
+
+@cache
+def _has_effects(operator: OpOverload) -> bool:
+    return is_impure(operator, impure_random=False)
+
+
+def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None) -> str:
+    """The path wanted, or the next number behind it where the network still keeps something there.
+
+    Nothing goes inside another layer or a tensor: then it is the nearest module above. `tried` remembers the
+    numbers that are known to be taken.
+    """
+    *path, last = wanted.split(".")
+    held: list[str] = []
+    for name in path:
+        if hasattr(root, name) and type(root._modules.get(name)) is not nn.Module:
+            break
+        held.append(name)
+        root = root._modules.get(name) or nn.Module()
+    wanted = ".".join([*held, last])
+    tried = {} if tried is None else tried
+    count = tried.get(wanted, 0)
+    while hasattr(root, f"{last}_{count}" if count else last):
+        count += 1
+    tried[wanted] = count
+    return f"{wanted}_{count}" if count else wanted
+
+
+def owner_path(node: fx.Node) -> str:
+    """The path of the module whose forward made the node; "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    for path, _ in reversed(stack.values()):
+        return re.sub(r"@\d+", "", path)
+    return ""
+
+
+def common_path(paths: Iterable[str]) -> str:
+    """The innermost module that holds all of them."""
+    split = [p.split(".") if p else [] for p in paths]
+    common: list[str] = []
+    for names in zip(*split, strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return ".".join(common)
+
+
+def _root(program: Program, graph: fx.Graph) -> nn.Module:
+    root = nn.Module()
+    owned: dict[int, nn.Parameter] = {}
+    used = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+    for name in dict.fromkeys(used):
+        *path, last = name.split(".")
+        parent = _ensure(root, path)
+        if name in program.submodules:
+            parent.add_module(last, as_folded_graph(program.submodules[name]))
+            continue
+        tensor = program.state[name]
+        if name in program.parameters:
+            key = id(tensor)
+            if key not in owned:
+                owned[key] = nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+            parent.register_parameter(last, owned[key])
+        else:
+            parent.register_buffer(
+                last, tensor.detach().clone(), persistent=name not in program.non_persistent
+            )
+    return root
+
+
+def _ensure(root: nn.Module, path: Sequence[str]) -> nn.Module:
+    for name in path:
+        child = root._modules.get(name)
+        if child is None:
+            child = nn.Module()
+            root.add_module(name, child)
+        root = child
+    return root

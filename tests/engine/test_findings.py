@@ -1,0 +1,59 @@
+"""What a fold says about what it left: in words, with the modules' paths, and nothing of what did fold."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reparamkit as rk
+from reparamkit.engine.findings import placed
+from tests.nets import fold, noise, randomised
+
+
+class _Separable(nn.Module):
+    """A depthwise convolution and its norm, which folds; a dense layer behind it with a norm of its own."""
+
+    def __init__(self, norms: bool) -> None:
+        super().__init__()
+        self.depth = nn.Sequential(nn.Conv2d(16, 16, 5, padding=2, groups=16, bias=False))
+        self.point = (
+            nn.Sequential(nn.BatchNorm2d(16), nn.Conv2d(16, 32, 1)) if norms else nn.Conv2d(16, 32, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point(self.depth(x)).relu()
+
+
+@pytest.mark.parametrize("norms", [True, False])
+def test_a_norm_that_folded_does_not_stay(norms: bool) -> None:
+    done = fold(randomised(_Separable(norms)), noise(1, 16, 12, 12))
+    told = "\n".join(map(str, done.refusals))
+    assert "batch_norm" not in told
+    assert "exact but dearer" in told
+    assert "'depth.0'" in told
+    assert not re.search(r"kappa|1\.0 times|conv2d_\d|'conv2d'", told)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0"])
+def test_no_norm_of_a_reference_model_is_told_to_stay(name: str) -> None:
+    found = rk.inspect(rk.models.create(name).eval(), torch.randn(1, 3, 64, 64), dynamic=False)
+    assert "batch_norm" not in found.after
+    assert not [r for r in found.refusals if "norm" in r.operator]
+    for refusal in found.refusals:
+        assert not re.search(r"kappa|times the cost|'(conv2d|add|mul)_?\d*'", refusal.reason), refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("it comes from conv2d 'conv2d_7'", "it comes from conv2d 'stage.3'"),
+        ("two sources ('add_9', 'mul_1')", "two sources ('stage', 'mul_1')"),
+        ("it pads by mode 'reflect'", "it pads by mode 'reflect'"),
+        ("not exact with relu 'relu'", "not exact with relu 'relu'"),
+    ],
+)
+def test_names_of_nodes_become_the_paths_of_their_modules(reason: str, said: str) -> None:
+    assert placed(reason, {"conv2d_7": "stage.3", "add_9": "stage", "mul_1": "", "relu": ""}) == said
