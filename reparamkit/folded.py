@@ -200,7 +200,7 @@ class Folded:
         assert isinstance(self._program, Program)
         if not axes:
             return export_program(self.module, *self._inputs)
-        args, kwargs = freed_example(self._program.args, self._program.kwargs, axes)
+        args, kwargs = freed_example(*self._inputs, axes)
         return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
 
     @cached_property
@@ -208,7 +208,7 @@ class Folded:
         """Symbol -> why it is not free in a file that cannot refuse a size."""
         if not isinstance(self._program, Program):
             return {}
-        return settled_symbols(self._program, self._original, self.module)
+        return settled_symbols(self._program, self._original, self.module, self._inputs)
 
     @property
     def _notes_on_sizes(self) -> list[str]:

@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
-from reparamkit.capture.conditions import Place
+from reparamkit.capture.conditions import Place, numbers_in
 from reparamkit.capture.functional import assumed_of, functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
@@ -147,6 +147,15 @@ class Program:
         """The sizes that these guards look at, where free symbols have these sizes."""
         changed = self.places_of(point)
         return [changed.get(place, self._given[place]) for place in guards.places]
+
+    def symbols_in(self, guards: SizeGuards, text: str) -> list[str]:
+        """The free symbols in the sizes that one of these guards' assumptions speaks of."""
+        free = self.example_sizes()
+        spoken_of = {guards.places[number] for number in numbers_in(text)}
+        names = (
+            name for place, _, symbols in self._varying if place in spoken_of for name in symbols.values()
+        )
+        return [name for name in dict.fromkeys(names) if name in free]
 
     @cached_property
     def _given(self) -> dict[Place, int]:

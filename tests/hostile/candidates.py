@@ -56,7 +56,12 @@ def ask_original(sample: Sample, example: Any, grad: bool = False, wide: bool = 
 def widened(value: Any) -> Any:
     """The same inputs in float64."""
     if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
+        # a new leaf, which can be copied although it requires gradients
+        return (
+            value.detach().double().requires_grad_(value.requires_grad)
+            if value.is_floating_point()
+            else value
+        )
     if isinstance(value, dict):
         return {key: widened(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
