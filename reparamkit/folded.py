@@ -16,7 +16,7 @@ from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.folding.findings import Fold, Refusal
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
-from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
+from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example, inner_sizes_of
 from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
 from reparamkit.surroundings import undisturbed
@@ -235,6 +235,7 @@ class Folded:
                     {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
                     {names[s]: bounds for s, bounds in self._program.ranges.items()},
                     self._program.takes,
+                    inner=inner_sizes_of(self._program.exported, names),
                 )
         return self._reference
 

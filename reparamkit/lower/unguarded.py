@@ -48,13 +48,14 @@ def settled_symbols(
     guards = program.guards
     if guards is None or not isinstance(folded, fx.GraphModule):
         return settled
-    trials = _Trials(program, guards, original, folded)
+    needed = _needed(guards)
+    trials = _Trials(program, guards, needed, original, folded)
     leaves = [tensor for _, tensor in tensor_leaves(*example)]
     before = -1
     while before < len(settled):  # what is fixed now does not lead away from an assumption any more
         before = len(settled)
         fixed = {s: leaves[i].shape[a] for s in settled for i, a in program.places_with(s)[:1]}
-        for changed in _beyond(program, guards, fixed):
+        for changed in _beyond(program, guards, needed, fixed):
             symbols = {s for s in program.example_sizes() if changed.keys() & set(program.places_with(s))}
             symbols -= fixed.keys()
             if not symbols or settled.keys() & symbols:
@@ -87,13 +88,14 @@ class _Trials:
         self,
         program: Program,
         guards: SizeGuards,
+        needed: frozenset[str],
         original: nn.Module | ExportedProgram,
         folded: fx.GraphModule,
     ) -> None:
         self._program, self._guards = program, guards
         self._original: nn.Module = original if isinstance(original, nn.Module) else original.module()
         self._graph = _Unguarded(folded)
-        self._needed = _needed(guards)
+        self._needed = needed
         self._wrong: dict[tuple[tuple[Place, int], ...], bool] = {}
 
     def wrong_at(self, changed: Mapping[Place, int]) -> str | None:
@@ -162,7 +164,9 @@ def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
     return True
 
 
-def _beyond(program: Program, guards: SizeGuards, fixed: Mapping[str, int]) -> Iterator[dict[Place, int]]:
+def _beyond(
+    program: Program, guards: SizeGuards, needed: frozenset[str], fixed: Mapping[str, int]
+) -> Iterator[dict[Place, int]]:
     """Sizes of the inputs that the guards rule out and a file does not, where these symbols are fixed.
 
     For each symbol, for all sides and for all symbols together, the sizes nearest to the example's at which
@@ -196,10 +200,10 @@ def _beyond(program: Program, guards: SizeGuards, fixed: Mapping[str, int]) -> I
                     yield {**program.places_of(home), place: other}
     for text in guards.assumptions:
         symbols = [symbol for symbol in program.symbols_in(guards, text) if symbol in example]
-        if text in _needed(guards):
+        if text in needed:
             for symbol in symbols:
                 yield from _far_away(program, guards, text, symbol, home)
-        if len(symbols) > 1 and (text in _needed(guards) or text not in guards.synthetic):
+        if len(symbols) > 1 and (text in needed or text not in guards.synthetic):
             for point in _breaking(program, guards, text, {s: example[s] for s in symbols}, home):
                 changed = program.places_of({**home, **point})
                 if not _is_large(program, changed):

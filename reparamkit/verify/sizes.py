@@ -8,7 +8,7 @@ that the example obeys also divides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -21,6 +21,11 @@ Ranges = Mapping[str, tuple[int, int | None]]
 Sizes = dict[str, int]
 """Symbol -> size."""
 
+InnerSizes = Callable[[Sizes], Sequence[int]]
+"""What the sizes inside a network are where its free axes have these sizes."""
+
+_LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
+"""Times the example's size, and more."""
 _SMALL_SIDES = (3, 8, 16, 32)
 _SMALL = 16
 """Below this, a size is a batch, a clip length or a toy: it changes by ones, not by 32."""
@@ -60,6 +65,12 @@ def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[st
         if proposal not in seen:
             seen.append(proposal)
             yield name, proposal
+
+
+def larger_sizes(sizes: Sizes, ranges: Ranges | None = None) -> list[Sizes]:
+    """Sizes from twice the example's on, at which what stays the same near the example should be another."""
+    proposals = [{symbol: times * size + more for symbol, size in sizes.items()} for times, more in _LARGER]
+    return [proposal for proposal in proposals if _within(proposal, sizes, ranges)]
 
 
 def thorough_sizes(
