@@ -21,7 +21,7 @@ from reparamkit.errors import CannotCapture
 from reparamkit.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.sizes import DynamicAxes, InnerSizes, Ranges, Sizes
+from reparamkit.verify.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 
 
 def export_program(
@@ -102,11 +102,7 @@ def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
         index: {axis: symbol for axis, symbol in found.items() if symbol not in bound}
         for index, found in axes.items()
     }
-    ranges: dict[str, tuple[int, int | None]] = {}
-    for symbol, interval in program.range_constraints.items():
-        upper = interval.upper
-        ranges[str(symbol)] = (int(interval.lower), int(upper) if upper.is_Integer else None)
-    return {index: found for index, found in free.items() if found}, ranges
+    return {index: found for index, found in free.items() if found}, ranges_of(program)
 
 
 def axis_names(program: ExportedProgram) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
+from torch.export import ExportedProgram
 
 DynamicAxes = Mapping[int, Mapping[int, str]]
 """Flat tensor index, as in `reparamkit.inputs.tensor_leaves` -> axis -> name of its symbol."""
@@ -38,6 +39,18 @@ def example_sizes(tensors: list[torch.Tensor], dynamic_axes: DynamicAxes) -> Siz
         for axis, symbol in axes.items():
             sizes.setdefault(symbol, tensors[index].shape[axis])
     return sizes
+
+
+def ranges_of(program: ExportedProgram) -> Ranges:
+    """How far the sizes of an exported program go, by the names of their symbols.
+
+    Numbers that it takes out of tensors ("zuf0") have symbols, too, and are no sizes: they may be anything.
+    """
+    return {
+        str(symbol): (int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None)
+        for symbol, interval in program.range_constraints.items()
+        if interval.lower.is_Integer
+    }
 
 
 def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[str, Sizes]]:
