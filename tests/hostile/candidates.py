@@ -103,22 +103,29 @@ class OnnxFile:
     """A file under ONNX Runtime, called with the tensors in order."""
 
     def __init__(self, path: Path) -> None:
+        import onnx
         import onnxruntime
+
+        from reparamkit.verify.runners.onnx_apart import ApartSession, may_abort
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.names = [given.name for given in session.get_inputs()]
+        self.outputs = [given.name for given in session.get_outputs()]
+        self.session = ApartSession(str(path)) if may_abort(onnx.load(path)) else session
 
     def ask(self, example: Any) -> Answer:
         args, kwargs = arguments(example)
         tensors = [leaf for leaf in leaves([*args, *kwargs.values()])[0] if isinstance(leaf, Tensor)]
-        names = [given.name for given in self.session.get_inputs()]
+        names = self.names
         if len(names) != len(tensors):
             return Answer(error=ValueError(f"the file takes {names}, the network {len(tensors)} tensors"))
         try:
             with nullcontext():
-                found = self.session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
+                given = {n: t.numpy() for n, t in zip(names, tensors, strict=True)}
+                found = self.session.run(self.outputs, given)
         except Exception as error:
             return Answer(error=error)
         return Answer([torch.as_tensor(each) for each in found])
