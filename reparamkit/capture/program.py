@@ -225,8 +225,8 @@ def program_of(
         # Which memory a reshape shares depends on sizes of one, too; torch settles it when it traces anew.
         program.guards = program.guards.all_permanent()
         program.notes.append(
-            "the network writes through a reshape that shares memory in one layout only: its fold takes "
-            "contiguous inputs; a file cannot refuse others"
+            "the network writes through a reshape, or the like, that shares memory in one "
+            "layout only: its fold takes contiguous inputs; a file cannot refuse others"
         )
     return program
 
