@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from reparamkit.quiet import quiet
 from tests.hostile.agreement import leaves
 from tests.hostile.sample import Sample, arguments
+
+_SHAKEN = 4
 
 
 @dataclass
@@ -53,21 +55,43 @@ def ask_original(sample: Sample, example: Any, grad: bool = False, wide: bool = 
     return ask(module.to(sample.dtype), example, grad)
 
 
+def ask_shaken(sample: Sample, example: Any, grad: bool = False) -> list[Any]:
+    """What the original answers where its weights and inputs are off by one rounding, a few times."""
+    values = []
+    for seed in range(_SHAKEN):
+        generator = torch.Generator().manual_seed(seed)
+        module, given = sample.text.build(sample.seed).to(sample.dtype), copied(example)
+        for tensor in [*module.parameters(), *(t for t in leaves(given)[0] if isinstance(t, Tensor))]:
+            if tensor.is_floating_point():  # where it lies, so that offset and strides stay
+                signs = torch.randint(0, 2, tensor.shape, generator=generator).mul(2).sub(1)
+                tensor.detach().mul_(1 + signs.to(tensor.dtype) * torch.finfo(tensor.dtype).eps)
+        answer = ask(module, given, grad)
+        values += [answer.value] if answer.error is None else []
+    return values
+
+
 def widened(value: Any) -> Any:
     """The same inputs in float64."""
-    if isinstance(value, Tensor):
+
+    def wide(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
         # a new leaf, which can be copied although it requires gradients
-        return (
-            value.detach().double().requires_grad_(value.requires_grad)
-            if value.is_floating_point()
-            else value
-        )
+        return tensor.detach().double().requires_grad_(tensor.requires_grad)
+
+    return mapped(wide, value)
+
+
+def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same inputs with other tensors."""
+    if isinstance(value, Tensor):
+        return function(value)
     if isinstance(value, dict):
-        return {key: widened(part) for key, part in value.items()}
+        return {key: mapped(function, part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)([widened(part) for part in value])
+        return type(value)([mapped(function, part) for part in value])
     if hasattr(value, "first"):
-        return type(value)(widened(value.first), widened(value.second))
+        return type(value)(mapped(function, value.first), mapped(function, value.second))
     return value
 
 
