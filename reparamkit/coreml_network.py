@@ -18,6 +18,7 @@ from reparamkit.lower.exported import (
     free_axes,
     free_shapes,
     freed_example,
+    inner_sizes_of,
     input_shapes,
 )
 from reparamkit.lower.unguarded import without
@@ -107,5 +108,6 @@ def widened(reference: Reference, program: ExportedProgram) -> Reference:
             {i: {axis: names[symbol] for axis, symbol in found.items()} for i, found in axes.items()},
             {names[symbol]: bounds for symbol, bounds in ranges.items() if symbol in names},
             inputs_accepted_by(program),
+            inner=inner_sizes_of(program, names),
         )
     return reference

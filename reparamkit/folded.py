@@ -16,7 +16,7 @@ from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower import Saved, check_suffix
 from reparamkit.lower import save as lower_save
-from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example
+from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example, inner_sizes_of
 from reparamkit.lower.unguarded import settled_symbols, without
 from reparamkit.parts import Part, SteadyRunner, other_sizes
 from reparamkit.surroundings import undisturbed
@@ -200,7 +200,7 @@ class Folded:
         assert isinstance(self._program, Program)
         if not axes:
             return export_program(self.module, *self._inputs)
-        args, kwargs = freed_example(self._program.args, self._program.kwargs, axes)
+        args, kwargs = freed_example(*self._inputs, axes)
         return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
 
     @cached_property
@@ -208,7 +208,7 @@ class Folded:
         """Symbol -> why it is not free in a file that cannot refuse a size."""
         if not isinstance(self._program, Program):
             return {}
-        return settled_symbols(self._program, self._original, self.module)
+        return settled_symbols(self._program, self._original, self.module, self._inputs)
 
     @property
     def _notes_on_sizes(self) -> list[str]:
@@ -235,6 +235,7 @@ class Folded:
                     {i: {a: names[s] for a, s in axes.items()} for i, axes in self._program.axes.items()},
                     {names[s]: bounds for s, bounds in self._program.ranges.items()},
                     self._program.takes,
+                    inner=inner_sizes_of(self._program.exported, names),
                 )
         return self._reference
 

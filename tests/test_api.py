@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 import reparamkit as rk
 from reparamkit.verify.compare import compare
 from tests.capture.files import write_scripted, write_traced
-from tests.nets import assert_same, noise, randomised
+from tests.nets import Net, assert_same, noise, randomised
 from tests.spoiling import spoil
 
 FREE = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
@@ -415,6 +415,28 @@ def test_several_files_at_once(tmp_path: Path) -> None:
     x = image(3, 4, 6, 7, seed=2)
     assert_same(original(x), torch.export.load(tmp_path / "c.pt2").module()(x), F32)
     assert_same([original(x)], run_onnx(tmp_path / "b.onnx", x), F32)
+
+
+@pytest.mark.parametrize(
+    ("held", "number"),
+    [
+        (torch.tensor([1.5]), lambda held: held.item()),
+        (torch.tensor([1.5, -2.0]), lambda held: held.sum().item() ** 2),
+        (torch.tensor([3]), lambda held: held.item()),
+        (torch.tensor([1.5, -2.0]), lambda held: sum(held.tolist())),
+    ],
+)
+def test_a_number_taken_out_of_a_tensor_bounds_no_size(
+    tmp_path: Path, held: Tensor, number: Callable[[Tensor], Any]
+) -> None:
+    network = randomised(
+        Net(lambda s, x: s.norm(s.conv(x)) * number(s.held), conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4))
+    )
+    network.register_buffer("held", held)
+    image = noise(2, 3, 8, 9, dtype=torch.float32)
+    folded = rk.fold(network, image)
+    folded.save(tmp_path / "net.onnx", tmp_path / "net.pt2")
+    assert rk.check(torch.export.load(tmp_path / "net.pt2"), network, image).passed
 
 
 def test_save_without_verify_verifies_the_file(tmp_path: Path) -> None:

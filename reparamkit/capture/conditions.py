@@ -44,6 +44,7 @@ _GRAMMAR = (
     *(ast.Name, ast.Load, ast.Constant, ast.Call),
 )
 _SIZE = re.compile(r"n\d+")
+_NAMED = re.compile(rf"\b{_SIZE.pattern}\b")
 
 
 class Unread(Exception):
@@ -74,6 +75,11 @@ def rewritten(text: str, tree: dict[str, Any], name: Callable[[Place], str]) -> 
     if sizes.lost or not _is_condition(body):
         raise Unread(None if sizes.lost else sizes.places)
     return ast.unparse(body)
+
+
+def numbers_in(text: str) -> list[int]:
+    """The numbers of the sizes n0, n1, … that a condition speaks of, each once."""
+    return sorted({int(name[1:]) for name in _NAMED.findall(text)})
 
 
 def in_torch_s_words(text: str) -> str:

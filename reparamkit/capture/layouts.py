@@ -2,7 +2,8 @@
 
 `y.permute(0, 2, 3, 1).reshape(-1).add_(1)` changes y where the reshape is a view, and a copy of it elsewhere;
 which of both it is depends on the strides of y, and these on those of the inputs (channels last, a transposed
-tensor). A graph holds one of the two. A network with such a write takes contiguous inputs only.
+tensor). So does `y.to(memory_format=...)`, which is y itself where y lies so already. A graph holds one of
+the two. A network with such a write takes contiguous inputs only.
 
 A call of `contiguous()` that had nothing to do in the example is in no graph, and is not seen here.
 """
@@ -45,8 +46,8 @@ class LayoutGuard(nn.Module):
         for name, tensor in zip(self.names, inputs, strict=True):
             if not _is_contiguous(tensor):
                 raise ValueError(
-                    "the network writes through a reshape that shares memory in one layout only, and was "
-                    f"captured for contiguous tensors: give {name}.contiguous()"
+                    "the network writes through a reshape, or the like, that shares memory in "
+                    f"one layout only, and was captured for contiguous tensors: give {name}.contiguous()"
                 )
 
 
@@ -62,7 +63,7 @@ def layout_guard(graph: fx.Graph, inputs: Sequence[fx.Node], alias: Alias) -> La
         return None
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
     if not all(_is_contiguous(n.meta["val"]) for n in tensors):
-        reason = "it writes through a reshape that shares memory in one layout only"
+        reason = "it writes through a reshape, or the like, that shares memory in one layout only"
         raise CannotCapture(
             f"the model cannot be captured with this example: {reason}. Give contiguous tensors",
             reason,
@@ -84,7 +85,7 @@ def _depends_on_layout(graph: fx.Graph, alias: Alias) -> bool:
     nodes = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.target, OpOverload)]
     order = {node: i for i, node in enumerate(graph.nodes)}
     writes = [(n, n.args[0]) for n in nodes if n.target._schema.is_mutable and isinstance(n.args[0], fx.Node)]
-    candidates = [n for n in nodes if n.target in _BY_LAYOUT and not _is_view_anyhow(n)] if writes else []
+    candidates = [n for n in nodes if _is_view_by_layout(n)] if writes else []
     return any(_matters(node, nodes, writes, order, alias) for node in candidates)
 
 
@@ -117,6 +118,20 @@ def _matters(
             if order[write] > order[view] and written in here and seen:
                 return True
     return False
+
+
+def _is_view_by_layout(node: fx.Node) -> bool:
+    """Whether it depends on the strides of its operand if the result shares memory with it."""
+    if node.target in _BY_LAYOUT:
+        return not _is_view_anyhow(node)
+    if getattr(node.target, "overloadpacket", None) is not aten.to:
+        return False
+    schema = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
+    before, after = given["self"].meta.get("val"), node.meta.get("val")
+    if given.get("copy") or given.get("memory_format") in (None, torch.preserve_format):
+        return False
+    return not (isinstance(before, Tensor) and isinstance(after, Tensor)) or before.dtype == after.dtype
 
 
 def _is_view_anyhow(node: fx.Node) -> bool:

@@ -53,7 +53,8 @@ def other_modes(device: str) -> list[list[Mode]]:
             Mode("with float64 as the default number type", around=lambda module: _float64_default()),
         ],
         [Mode("for inputs in channels-last memory", _channels_last)],
-        [Mode("for inputs that are not contiguous", _not_contiguous)],
+        [Mode("for inputs that are not contiguous", _transposed)],
+        [Mode("for inputs that are not contiguous", _spread)],
         [Mode("inside autocast", around=lambda module: torch.autocast(device, torch.bfloat16))],
     ]
 
@@ -83,12 +84,21 @@ def _requiring_gradients(tensor: Tensor) -> Tensor:
 
 def _channels_last(tensor: Tensor) -> Tensor:
     memory_format = _CHANNELS_LAST.get(tensor.ndim)
-    return tensor if memory_format is None else tensor.contiguous(memory_format=memory_format)
+    if memory_format is None:
+        return tensor
+    # `contiguous` leaves the strides of axes of one as they are
+    return torch.empty_like(tensor, memory_format=memory_format).copy_(tensor)
 
 
-def _not_contiguous(tensor: Tensor) -> Tensor:
-    """The same numbers, with the last two axes exchanged in memory."""
-    return tensor if tensor.ndim < 2 else tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+def _transposed(tensor: Tensor) -> Tensor:
+    """The same numbers, with the last two axes that are longer than one exchanged in memory."""
+    axes = [axis for axis, size in enumerate(tensor.shape) if size > 1][-2:]
+    return tensor.transpose(*axes).contiguous().transpose(*axes) if len(axes) == 2 else tensor
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    """The same numbers, every second one in memory."""
+    return tensor.repeat_interleave(2, -1)[..., ::2] if tensor.ndim else tensor
 
 
 def _at_an_offset(tensor: Tensor) -> Tensor:

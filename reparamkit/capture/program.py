@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
-from reparamkit.capture.conditions import Place
+from reparamkit.capture.conditions import Place, numbers_in
 from reparamkit.capture.functional import assumed_of, functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
@@ -146,6 +146,15 @@ class Program:
         changed = self.places_of(point)
         return [changed.get(place, self._given[place]) for place in guards.places]
 
+    def symbols_in(self, guards: SizeGuards, text: str) -> list[str]:
+        """The free symbols in the sizes that one of these guards' assumptions speaks of."""
+        free = self.example_sizes()
+        spoken_of = {guards.places[number] for number in numbers_in(text)}
+        names = (
+            name for place, _, symbols in self._varying if place in spoken_of for name in symbols.values()
+        )
+        return [name for name in dict.fromkeys(names) if name in free]
+
     @cached_property
     def _given(self) -> dict[Place, int]:
         """Every size of the example that it was captured with."""
@@ -214,8 +223,8 @@ def program_of(
         # Which memory a reshape shares depends on sizes of one, too; torch settles it when it traces anew.
         program.guards = program.guards.all_permanent()
         program.notes.append(
-            "the network writes through a reshape that shares memory in one layout only: its fold takes "
-            "contiguous inputs; a file cannot refuse others"
+            "the network writes through a reshape, or the like, that shares memory in one "
+            "layout only: its fold takes contiguous inputs; a file cannot refuse others"
         )
     return program
 

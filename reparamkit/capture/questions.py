@@ -23,8 +23,10 @@ _ANSWERS = (
     (torch.SymBool, "__bool__"),
     (torch.SymBool, "__int__"),
     (torch.SymFloat, "__bool__"),
+    (torch.SymInt, "__int__"),
+    (torch.SymInt, "__index__"),
 )
-"""How a symbol becomes an answer. A `SymInt` asks for itself != 0."""
+"""How a symbol becomes an answer. A `SymInt` asks for itself != 0, and by `int` for its value."""
 _TORCH = f"{Path(torch.__file__).parent}/"
 _LAYERS = f"{_TORCH}nn/"
 
@@ -51,6 +53,9 @@ def _recording(answer: Callable[[Any], Any], true: list[Any]) -> Callable[[Any],
         if isinstance(self, torch.SymFloat):
             asked = sympy.Ne(asked, 0)
         answered = answer(self)
+        if isinstance(self, torch.SymInt):
+            true.append(sympy.Eq(asked, answered))
+            return answered
         is_so = answered if isinstance(answered, bool) else self.node.bool_()
         true.append(asked if is_so else sympy.Not(asked))
         return answered

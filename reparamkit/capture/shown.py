@@ -75,10 +75,8 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
         _note_modes(program, model, witness, (program.args, program.kwargs))
         return
     program.witness = witness
-    example, batch = program.example_sizes(), _batch(program)
+    example = program.example_sizes()
     program.ordinary = resized(program.args, program.kwargs, program.places_of(_changed(base, example)))
-    alone = program.places_of(_changed({**base, **dict.fromkeys(batch, 1)}, example))
-    single = resized(program.args, program.kwargs, alone) if witness.at(alone).same else program.ordinary
     tried = list(_observed(program, guards, witness, base))
     same = [each for each in tried if each.observation.same]
     shown = frozenset[str]().union(*(each.broken for each in same))
@@ -92,7 +90,8 @@ def _settle(program: Program, model: nn.Module, guards: SizeGuards, witness: Wit
             program.notes.append(_told(program, each))
     assert program.guards is not None
     program.guards = program.guards.without(shown - held - guards.asked)
-    _note_modes(program, model, witness, single)
+    # Not with a batch of one: of a matrix with one row, one memory layout is as good as another.
+    _note_modes(program, model, witness, program.ordinary)
 
 
 def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> None:

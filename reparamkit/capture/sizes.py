@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import Place, Unread, compiled, rewritten, spelt
+from reparamkit.capture.conditions import Place, Unread, compiled, numbers_in, rewritten, spelt
 from reparamkit.capture.general_sizes import bounded_below
 from reparamkit.capture.special_sizes import formula, inner_sizes
 
@@ -112,8 +112,9 @@ class SizeGuards(nn.Module):
 
     def _complaint(self, broken: int, sizes: Sequence[int]) -> str:
         text = self.spoken(self.assumptions[broken])
-        asked = sorted({int(number) for number in re.findall(r"\bn(\d+)\b", self.assumptions[broken])})
-        given = ", ".join(f"{self.names[number]} {sizes[number]}" for number in asked)
+        given = ", ".join(
+            f"{self.names[number]} {sizes[number]}" for number in numbers_in(self.assumptions[broken])
+        )
         return (
             f"the network was captured for other sizes: it assumes {text}, and was given {given}; "
             "fold it again with such an input as the example"

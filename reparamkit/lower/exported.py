@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,15 +12,16 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import in_torch_s_words
+from reparamkit.capture.conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
+from reparamkit.capture.special_sizes import inner_sizes
 from reparamkit.errors import CannotCapture
 from reparamkit.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.quiet import quiet
 from reparamkit.verify.oracle import first_line
-from reparamkit.verify.sizes import DynamicAxes, Ranges
+from reparamkit.verify.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 
 
 def export_program(
@@ -100,11 +102,7 @@ def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
         index: {axis: symbol for axis, symbol in found.items() if symbol not in bound}
         for index, found in axes.items()
     }
-    ranges: dict[str, tuple[int, int | None]] = {}
-    for symbol, interval in program.range_constraints.items():
-        upper = interval.upper
-        ranges[str(symbol)] = (int(interval.lower), int(upper) if upper.is_Integer else None)
-    return {index: found for index, found in free.items() if found}, ranges
+    return {index: found for index, found in free.items() if found}, ranges_of(program)
 
 
 def axis_names(program: ExportedProgram) -> dict[str, str]:
@@ -126,6 +124,34 @@ def axis_names(program: ExportedProgram) -> dict[str, str]:
             readable = "batch" if axis == 0 else layouts.get(len(shape), {}).get(axis, f"{name}_axis{axis}")
             names[symbol] = readable if readable not in names.values() else f"{name}_{readable}"
     return names
+
+
+def inner_sizes_of(program: ExportedProgram, names: Mapping[str, str]) -> InnerSizes:
+    """The sizes inside an exported program as a function of those of its free axes.
+
+    `names` is symbol -> what its size is called; by default its own name.
+    """
+    symbols: dict[Any, tuple[str, int]] = {}
+    for _, shape in input_shapes(program):
+        for size in shape:
+            if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
+                symbols.setdefault(
+                    size.node.expr, (names.get(str(size), str(size)), int(size.node.hint or 0))
+                )
+    texts = inner_sizes(program.graph, {symbol: f"n{i}" for i, symbol in enumerate(symbols)})
+    formulas = [compiled((known,), len(symbols)) for text in texts if (known := spelt(text)) is not None]
+
+    def of(sizes: Sizes) -> list[int]:
+        given = [sizes.get(name, hint) for name, hint in symbols.values()]
+        values: list[int] = []
+        for formula in formulas:
+            try:
+                values += formula(*given)
+            except ArithmeticError:
+                values.append(-1)
+        return values
+
+    return of
 
 
 def freed_example(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> tuple[Args, Kwargs]:

@@ -169,4 +169,5 @@ def _widen(reference: Reference, program: ExportedProgram, names: Mapping[str, s
         },
         {names.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
         inputs_accepted_by(program),
+        inner=exported.inner_sizes_of(program, names),
     )

@@ -9,8 +9,11 @@ tried: where the network itself answers, and is not shown to compute what the gr
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,33 +31,40 @@ from reparamkit.quiet import quiet
 from reparamkit.untouched import call_untouched, weights_kept
 
 _TRIED = 4  # sizes for each assumption
-_TRIED_IN_ALL = 16  # for each symbol
+_TRIED_IN_ALL = 16  # for each symbol, and for each assumption in several of them
+_LOOKED_AT = 8_000  # sizes that are looked at for each assumption in several symbols
+_LARGEST = 2**20
+_MOST_ELEMENTS = 2**24  # of inputs that a network is run on
 
 
 def settled_symbols(
-    program: Program, original: nn.Module | ExportedProgram, folded: nn.Module
+    program: Program, original: nn.Module | ExportedProgram, folded: nn.Module, example: tuple[Args, Kwargs]
 ) -> dict[str, str]:
-    """Symbol of a free axis -> why it must not be free in a file that cannot refuse a size."""
+    """Symbol of a free axis -> why it must not be free in a file that cannot refuse a size.
+
+    `example` has the sizes at which such an axis is fixed.
+    """
     settled: dict[str, str] = {}
     guards = program.guards
     if guards is None or not isinstance(folded, fx.GraphModule):
         return settled
-    graph = _Unguarded(folded)
-    runs: nn.Module = original if isinstance(original, nn.Module) else original.module()
-    for symbols, changed in _beyond(program, guards):
-        symbols = {symbol for symbol in symbols if program.places_with(symbol)}
-        if not symbols or settled.keys() & symbols:
-            continue
-        inputs = resized(program.args, program.kwargs, changed)
-        broken = guards.broken(_sizes(program, guards, changed))
-        if _is_idle(program, runs, changed, broken, inputs) or not _answers(graph, *inputs):
-            continue
-        symbol = max(symbols, key=lambda name: program.axes_of(name)[0])  # rather a side than the batch
-        place = next(place for place in changed if place in program.places_with(symbol))
-        assumed = f", which assumes {guards.spoken(broken[0])}" if broken else ""
-        settled[symbol] = (
-            f"at a size of {changed[place]} the network may do something else than what was captured{assumed}"
-        )
+    needed = _needed(guards)
+    trials = _Trials(program, guards, needed, original, folded)
+    leaves = [tensor for _, tensor in tensor_leaves(*example)]
+    before = -1
+    while before < len(settled):  # what is fixed now does not lead away from an assumption any more
+        before = len(settled)
+        fixed = {s: leaves[i].shape[a] for s in settled for i, a in program.places_with(s)[:1]}
+        for changed in _beyond(program, guards, needed, fixed):
+            symbols = {s for s in program.example_sizes() if changed.keys() & set(program.places_with(s))}
+            symbols -= fixed.keys()
+            if not symbols or settled.keys() & symbols:
+                continue
+            reason = trials.wrong_at(changed)
+            if reason is not None:
+                asked = trials.symbols_asked(changed) & symbols
+                # rather a side than the batch
+                settled[max(sorted(asked or symbols), key=lambda s: program.axes_of(s)[0])] = reason
     return settled
 
 
@@ -71,29 +81,74 @@ class _Unguarded(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-def _is_idle(
-    program: Program,
-    original: nn.Module,
-    changed: Mapping[Place, int],
-    broken: list[str],
-    inputs: tuple[Args, Kwargs],
-) -> bool:
-    """Whether the network refuses these inputs itself, or is shown to compute what the folded graph does."""
-    assert program.guards is not None
-    if broken and all(text.endswith(" != 0") and text not in program.guards.asked for text in broken):
-        return True  # nothing is promised of what a file makes of tensors without elements
-    if program.witness is not None:
-        answer = program.witness.at(changed).answer
-        if answer is Answer.REFUSED:
+class _Trials:
+    """What a file would answer beyond the assumptions of its graph, beside what the network does there."""
+
+    def __init__(
+        self,
+        program: Program,
+        guards: SizeGuards,
+        needed: frozenset[str],
+        original: nn.Module | ExportedProgram,
+        folded: fx.GraphModule,
+    ) -> None:
+        self._program, self._guards = program, guards
+        self._original: nn.Module = original if isinstance(original, nn.Module) else original.module()
+        self._graph = _Unguarded(folded)
+        self._needed = needed
+        self._wrong: dict[tuple[tuple[Place, int], ...], bool] = {}
+
+    def wrong_at(self, changed: Mapping[Place, int]) -> str | None:
+        """Why a file that answers these sizes of the inputs may be wrong; None where none is."""
+        broken = self._broken(changed)
+        key = tuple(sorted(changed.items()))
+        if key not in self._wrong:
+            self._wrong[key] = _is_large(self._program, changed) or self._differs(changed, broken)
+        if not self._wrong[key]:
+            return None
+        asked = [text for text in broken if text in self._needed] or broken
+        assumed = f", which assumes {self._guards.spoken(asked[0])}" if asked else ""
+        sizes = ", ".join(str(size) for size in dict.fromkeys(changed.values()))
+        return f"at a size of {sizes} the network may do something else than what was captured{assumed}"
+
+    def symbols_asked(self, changed: Mapping[Place, int]) -> set[str]:
+        """The symbols in what has to hold and does not for these sizes."""
+        texts = self._needed.intersection(self._broken(changed))
+        return set().union(*(self._program.symbols_in(self._guards, text) for text in texts))
+
+    def _broken(self, changed: Mapping[Place, int]) -> list[str]:
+        return self._guards.broken(_sizes(self._program, self._guards, changed))
+
+    def _differs(self, changed: Mapping[Place, int], broken: Sequence[str]) -> bool:
+        inputs = resized(self._program.args, self._program.kwargs, changed)
+        return not self._is_idle(changed, broken, inputs) and _answers(self._graph, *inputs)
+
+    def _is_idle(
+        self, changed: Mapping[Place, int], broken: Sequence[str], inputs: tuple[Args, Kwargs]
+    ) -> bool:
+        """Whether the network refuses these inputs itself, or is shown to compute what the graph does."""
+        if broken and all(text.endswith(" != 0") and text not in self._guards.asked for text in broken):
+            return True  # nothing is promised of what a file makes of tensors without elements
+        if self._program.witness is not None:
+            answer = self._program.witness.at(changed).answer
+            if answer is Answer.REFUSED:
+                return True
+            return answer is Answer.SAME and not self._needed.intersection(broken)
+        try:
+            with quiet():
+                call_untouched(self._original, *inputs)
+        except Exception:  # whatever the network raises for a size that it does not take itself
             return True
-        needed = program.guards.permanent | program.guards.asked
-        return answer is Answer.SAME and not needed.intersection(broken)
-    try:
-        with quiet():
-            call_untouched(original, *inputs)
-    except Exception:  # whatever the network raises for a size that it does not take itself
-        return True
-    return False
+        return False
+
+
+def _needed(guards: SizeGuards) -> frozenset[str]:
+    """The assumptions that no trial shows to be idle.
+
+    Those by which the graph was rewritten, what the network asked of sizes itself, and the values that sizes
+    have in the graph.
+    """
+    return guards.permanent | guards.asked | {text for text in guards.assumptions if " == " in text}
 
 
 def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
@@ -109,14 +164,17 @@ def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
     return True
 
 
-def _beyond(program: Program, guards: SizeGuards) -> Iterator[tuple[set[str], dict[Place, int]]]:
-    """Sizes that the guards rule out and a file does not: the symbols that change, and the inputs' sizes.
+def _beyond(
+    program: Program, guards: SizeGuards, needed: frozenset[str], fixed: Mapping[str, int]
+) -> Iterator[dict[Place, int]]:
+    """Sizes of the inputs that the guards rule out and a file does not, where these symbols are fixed.
 
     For each symbol, for all sides and for all symbols together, the sizes nearest to the example's at which
     an assumption breaks; then what the capture was seen to answer otherwise; then axes of one symbol
-    that differ, which a file does not compare.
+    that differ, which a file does not compare; then sizes that break an assumption in several symbols.
     """
-    example = program.example_sizes()
+    home = {s: size for s, size in fixed.items() if size != program.example_sizes()[s]}
+    example = {s: size for s, size in program.example_sizes().items() if s not in fixed}
     sides = [symbol for symbol in example if 0 not in program.axes_of(symbol)]
     groups = [[symbol] for symbol in example]
     groups += [group for group in (sides, list(example)) if len(group) > 1]
@@ -125,19 +183,84 @@ def _beyond(program: Program, guards: SizeGuards) -> Iterator[tuple[set[str], di
         tried = 0
         size = max(example[symbol] for symbol in group)
         for other in sorted(sizes_tried(size), key=lambda n, size=size: abs(n - size)):  # type: ignore[misc]
-            point = dict.fromkeys(group, other)
+            point = {**home, **dict.fromkeys(group, other)}
             broken = guards.broken(program.sizes_of(guards, point))
             if tried < _TRIED_IN_ALL and any(told[text] < _TRIED for text in broken):
-                tried += 1
-                told.update(broken)
-                yield set(group), program.places_of(point)
+                changed = program.places_of(point)
+                if len(group) == 1 or not _is_large(program, changed):
+                    tried += 1
+                    told.update(broken)
+                    yield changed
     for differing in program.differing:
-        yield set(differing), program.places_of(differing)
+        yield program.places_of({**{s: n for s, n in differing.items() if s in example}, **home})
     for symbol, size in example.items():
         for place in program.places_with(symbol)[1:]:
             for other in (size + 1, size - 1, 1, 2 * size):
                 if other not in (size, 0):
-                    yield {symbol}, {place: other}
+                    yield {**program.places_of(home), place: other}
+    for text in guards.assumptions:
+        symbols = [symbol for symbol in program.symbols_in(guards, text) if symbol in example]
+        if text in needed:
+            for symbol in symbols:
+                yield from _far_away(program, guards, text, symbol, home)
+        if len(symbols) > 1 and (text in needed or text not in guards.synthetic):
+            for point in _breaking(program, guards, text, {s: example[s] for s in symbols}, home):
+                changed = program.places_of({**home, **point})
+                if not _is_large(program, changed):
+                    yield changed
+
+
+def _far_away(
+    program: Program, guards: SizeGuards, text: str, symbol: str, home: Mapping[str, int]
+) -> Iterator[dict[Place, int]]:
+    """The least size of a symbol beyond those that are all looked at that breaks an assumption."""
+
+    def holds(size: int) -> bool:
+        return guards.holds([text], program.sizes_of(guards, {**home, symbol: size}))
+
+    within = sizes_tried(program.example_sizes()[symbol])[-1]
+    if not holds(within):
+        return
+    beyond = within
+    while beyond < _LARGEST:
+        within, beyond = beyond, 2 * beyond
+        if not holds(beyond):
+            least = bisect.bisect_left(range(within, beyond), True, key=lambda size: not holds(size))
+            yield program.places_of({**home, symbol: within + least})
+            return
+
+
+def _breaking(
+    program: Program, guards: SizeGuards, text: str, example: Mapping[str, int], home: Mapping[str, int]
+) -> list[dict[str, int]]:
+    """Sizes of these symbols that break an assumption: those that break the fewest others, nearest first.
+
+    One of the symbols is looked at everywhere, the others at a few sizes; more of them, at fewer.
+    """
+    few = {s: dict.fromkeys((size, 1, 2, size + 1, 3, 2 * size, size - 1)) for s, size in example.items()}
+    points: list[tuple[int, int, int, dict[str, int]]] = []
+    looked_at = itertools.count()
+    for along in example:
+        others = [symbol for symbol in example if symbol != along]
+        combinations = itertools.product(*(few[symbol] for symbol in others))
+        for sizes, other in itertools.product(combinations, sizes_tried(example[along])[1:]):
+            if next(looked_at) >= _LOOKED_AT * len(example):
+                break
+            point = {**dict(zip(others, sizes, strict=True)), along: other}
+            given = program.sizes_of(guards, {**home, **point})
+            if 0 not in given and not guards.holds([text], given):
+                changed = {symbol: size for symbol, size in point.items() if size != example[symbol]}
+                distance = sum(abs(size - example[symbol]) for symbol, size in changed.items())
+                points.append((len(guards.broken(given)), len(changed), distance, changed))
+    points.sort(key=lambda each: each[:3])
+    return [changed for *_, changed in points[:_TRIED_IN_ALL]]
+
+
+def _is_large(program: Program, changed: Mapping[Place, int]) -> bool:
+    """Whether nobody wants to run a network on inputs of these sizes: what it does there is not shown."""
+    leaves = [tensor for _, tensor in tensor_leaves(program.args, program.kwargs)]
+    shapes = [[changed.get((i, a), n) for a, n in enumerate(x.shape)] for i, x in enumerate(leaves)]
+    return sum(math.prod(shape) for shape in shapes) > _MOST_ELEMENTS
 
 
 def _sizes(program: Program, guards: SizeGuards, changed: Mapping[Place, int]) -> list[int]:

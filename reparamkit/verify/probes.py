@@ -39,6 +39,7 @@ from reparamkit.verify.sizes import (
     Ranges,
     Sizes,
     example_sizes,
+    larger_sizes,
     other_sizes,
     special_sizes,
     thorough_sizes,
@@ -193,6 +194,15 @@ def special_size_probes(
     """Normal probes at sizes of one and at equal sizes, as `size_probes` gives them."""
     sizes = example_sizes([tensor for _, tensor in tensor_leaves(args, kwargs)], dynamic_axes)
     return _of_sizes(special_sizes(sizes, ranges), args, kwargs, seed, dynamic_axes, None)
+
+
+def larger_size_probes(
+    args: Args, kwargs: Kwargs, *, seed: int, dynamic_axes: DynamicAxes, ranges: Ranges | None = None
+) -> list[Probe]:
+    """Normal probes at twice the example's size and more."""
+    sizes = example_sizes([tensor for _, tensor in tensor_leaves(args, kwargs)], dynamic_axes)
+    kinds = {"a larger size": larger_sizes(sizes, ranges)}
+    return _of_sizes(kinds, args, kwargs, seed, dynamic_axes, None)["a larger size"]
 
 
 def _of_sizes(

@@ -42,6 +42,7 @@ from reparamkit.verify.probes import (
     NORMAL,
     Probe,
     another_draw,
+    larger_size_probes,
     probes,
     special_size_probes,
     thorough_probes,
@@ -51,7 +52,7 @@ from reparamkit.verify.record import Record, Recorder, Rejected, lowest_precisio
 from reparamkit.verify.recorded import ENOUGH_ELEMENTS, Recorded
 from reparamkit.verify.runners import Runner, TorchRunner, open_runner
 from reparamkit.verify.second_look import SecondLook
-from reparamkit.verify.sizes import DynamicAxes, Ranges
+from reparamkit.verify.sizes import DynamicAxes, InnerSizes, Ranges, example_sizes
 
 _MOST_DRAWS = 8
 _SIZES_WANTED = 2
@@ -123,6 +124,7 @@ class Reference(Recorded):
         ranges: Ranges | None = None,
         accepts: Accepts | None = None,
         lets_in: Accepts | None = None,
+        inner: InnerSizes | None = None,
     ) -> None:
         """Add probes at other sizes along free axes. Once there are some, this does nothing.
 
@@ -135,6 +137,8 @@ class Reference(Recorded):
                 exported program. It is asked with the probe's inputs.
             lets_in: the same for sizes of one and equal ones, where that is another question: they have to
                 be tried wherever a candidate answers. By default `accepts`.
+            inner: the sizes inside the network. Where one of them is that of the example at all probes,
+                larger sizes are tried: a candidate may have it as a constant.
         """
         if not dynamic_axes or any(record.probe.sizes for record in self.records):
             return
@@ -159,6 +163,8 @@ class Reference(Recorded):
         if not taken:
             recorder.record(self.records[0].probe)
         self._try_special(recorder, dynamic_axes, ranges, lets_in or accepts)
+        if inner is not None:
+            self._try_larger(recorder, dynamic_axes, ranges, accepts, inner)
         if not any(record.probe.sizes for record in self.records):
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
@@ -181,6 +187,33 @@ class Reference(Recorded):
                 if all(truth.finite or not truth.values.numel() for truth in found.truths):
                     self.records.append(found)
                     break
+
+    def _try_larger(
+        self,
+        recorder: Recorder,
+        dynamic_axes: DynamicAxes,
+        ranges: Ranges | None,
+        accepts: Accepts | None,
+        inner: InnerSizes,
+    ) -> None:
+        """Add probes until each size inside the network is another than in the example at one of them."""
+        proposed = larger_size_probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        )
+        tensors = [tensor for _, tensor in tensor_leaves(self._args, self._kwargs)]
+        of_example = inner(example_sizes(tensors, dynamic_axes))
+        seen = [inner(record.probe.sizes) for record in self.records if record.probe.sizes]
+        alike = {i for i, size in enumerate(of_example) if all(sizes[i] == size for sizes in seen)}
+        for probe in proposed:
+            now = inner(probe.sizes)
+            telling = {i for i in alike if now[i] != of_example[i]}
+            if not telling or (accepts is not None and not accepts(*probe.inputs())):
+                continue
+            try:
+                self.records.append(recorder.record(probe))
+            except Rejected:
+                continue
+            alike -= telling
 
     def try_sizes(
         self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None

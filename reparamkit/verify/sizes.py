@@ -8,9 +8,10 @@ that the example obeys also divides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
+from torch.export import ExportedProgram
 
 DynamicAxes = Mapping[int, Mapping[int, str]]
 """Flat tensor index, as in `reparamkit.inputs.tensor_leaves` -> axis -> name of its symbol."""
@@ -21,6 +22,11 @@ Ranges = Mapping[str, tuple[int, int | None]]
 Sizes = dict[str, int]
 """Symbol -> size."""
 
+InnerSizes = Callable[[Sizes], Sequence[int]]
+"""What the sizes inside a network are where its free axes have these sizes."""
+
+_LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
+"""Times the example's size, and more."""
 _SMALL_SIDES = (3, 8, 16, 32)
 _SMALL = 16
 """Below this, a size is a batch, a clip length or a toy: it changes by ones, not by 32."""
@@ -33,6 +39,18 @@ def example_sizes(tensors: list[torch.Tensor], dynamic_axes: DynamicAxes) -> Siz
         for axis, symbol in axes.items():
             sizes.setdefault(symbol, tensors[index].shape[axis])
     return sizes
+
+
+def ranges_of(program: ExportedProgram) -> Ranges:
+    """How far the sizes of an exported program go, by the names of their symbols.
+
+    Numbers that it takes out of tensors ("zuf0") have symbols, too, and are no sizes: they may be anything.
+    """
+    return {
+        str(symbol): (int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None)
+        for symbol, interval in program.range_constraints.items()
+        if interval.lower.is_Integer
+    }
 
 
 def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[str, Sizes]]:
@@ -60,6 +78,12 @@ def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[st
         if proposal not in seen:
             seen.append(proposal)
             yield name, proposal
+
+
+def larger_sizes(sizes: Sizes, ranges: Ranges | None = None) -> list[Sizes]:
+    """Sizes from twice the example's on, at which what stays the same near the example should be another."""
+    proposals = [{symbol: times * size + more for symbol, size in sizes.items()} for times, more in _LARGER]
+    return [proposal for proposal in proposals if _within(proposal, sizes, ranges)]
 
 
 def thorough_sizes(

@@ -23,6 +23,7 @@ from reparamkit.inputs import Args, Kwargs
 from reparamkit.verify.described import Described, describe_tensor
 from reparamkit.verify.runners import EVALUATE, Runner, TorchRunner, open_foreign
 from reparamkit.verify.runners.base import BoundsSizes, DeclaresInputs, InputSpec, StatesPrecision
+from reparamkit.verify.sizes import ranges_of
 from reparamkit.wrappers import unwrapped
 
 Ranges = dict[str, tuple[int, int | None]]
@@ -185,11 +186,7 @@ def declared_by(program: ExportedProgram) -> tuple[list[InputSpec], Ranges]:
         if isinstance(value, torch.Tensor):
             shape = tuple(size if isinstance(size, int) else str(size.node.expr) for size in value.shape)
             specs.append(InputSpec(spec.arg.name, shape, value.dtype))
-    ranges: Ranges = {}
-    for symbol, interval in program.range_constraints.items():
-        upper = interval.upper
-        ranges[str(symbol)] = (int(interval.lower), int(upper) if upper.is_Integer else None)
-    return specs, ranges
+    return specs, dict(ranges_of(program))
 
 
 def _parameters(module: nn.Module) -> tuple[list[str], list[str], frozenset[str]]:

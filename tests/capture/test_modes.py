@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,10 @@ SEEN: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     ),
     "contiguous": (_twice_if(lambda s, x: not x.is_contiguous()), "for inputs that are not contiguous"),
     "a stride": (_twice_if(lambda s, x: x.stride(-1) != 1), "for inputs that are not contiguous"),
+    "the stride of a sample": (
+        _twice_if(lambda s, x: x.stride(0) != x[0].numel()),
+        "for inputs that are not contiguous",
+    ),
     "an offset": (
         _twice_if(lambda s, x: x.storage_offset() > 0),
         "for inputs that are a part of larger ones in memory",
@@ -62,6 +67,29 @@ SEEN: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
 def test_another_mode_is_told(name: str) -> None:
     forward, words = SEEN[name]
     assert words in _notes(forward)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda s, x: not x.is_contiguous(),
+        lambda s, x: x.stride(-1) != 1,
+        lambda s, x: x.stride(0) == 1,
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_another_layout_of_a_matrix_is_told(odd: Callable[[Any, Tensor], bool], batch: int) -> None:
+    net = randomised(Net(lambda s, x: s.fc(x) * (2 if odd(s, x) else 1), fc=nn.Linear(3, 4)))
+    notes = capture(net, (noise(batch, 3, dtype=torch.float32),)).notes
+    assert any(TOLD in note and "for inputs that are not contiguous" in note for note in notes)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 1), (2, 1, 5, 5), (3, 1, 1, 4), (1, 3, 4, 1)])
+def test_channels_last_is_told_where_axes_of_one_lie_otherwise(shape: tuple[int, ...]) -> None:
+    channels = nn.Conv2d(shape[1], 4, 1)
+    net = randomised(Net(lambda s, x: s.conv(x) * (2 if x.stride(1) == 1 else 1), conv=channels))
+    notes = capture(net, (noise(*shape, dtype=torch.float32),), dynamic=False).notes
+    assert any(TOLD in note and "for inputs in channels-last memory" in note for note in notes)
 
 
 def _residual(s: Any, x: Tensor) -> Tensor:
@@ -106,7 +134,7 @@ def test_inputs_of_a_mode_hold_the_same_numbers() -> None:
         torch.arange(6),
     ]
     modes = {mode.name: mode for group in other_modes("cpu") for mode in group}
-    for mode in modes.values():
+    for mode in itertools.chain(*other_modes("cpu")):
         for tensor in tensors:
             given = mode.inputs(tensor.clone())
             assert torch.equal(given.detach(), tensor)
@@ -114,5 +142,8 @@ def test_inputs_of_a_mode_hold_the_same_numbers() -> None:
     assert (
         modes["for inputs in channels-last memory"].inputs(X).is_contiguous(memory_format=torch.channels_last)
     )
-    assert not modes["for inputs that are not contiguous"].inputs(X).is_contiguous()
+    others = [mode.inputs for mode in itertools.chain(*other_modes("cpu")) if "not contiguous" in mode.name]
+    assert len(others) == 2
+    assert not any(inputs(X).is_contiguous() for inputs in others)
+    assert not any(inputs(X[:, :, :1]).is_contiguous() for inputs in others)
     assert modes["for inputs that are a part of larger ones in memory"].inputs(X).storage_offset() > 0

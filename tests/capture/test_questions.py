@@ -31,6 +31,8 @@ ASKED: dict[str, tuple[Callable[[Any, Tensor], Any], set[str]]] = {
     "by a method": (lambda s, x: x * (2 if x.size(0) == 1 else 1), {"[0] != 1"}),
     "by its truth": (lambda s, x: x * (1 if x.shape[0] - 1 else 2), {"-1 + [0] != 0"}),
     "as a number": (lambda s, x: x * (1 + int(x.shape[2] == 1)), {"[2] != 1"}),
+    "half a size as a number": (lambda s, x: x * int(x.shape[2] * 0.5), {"trunc(0.5 * float([2])) == 3"}),
+    "the place in a list": (lambda s, x: x * [1, 2, 3, 4][x.shape[2] // 2], {"[2] // 2 == 3"}),
     "its whole shape": (lambda s, x: x * (2 if x.shape == (4, 3, 1, 1) else 1), {"[0] != 4"}),
     "all": (lambda s, x: x * (2 if 1 in x.shape else 1), {f"[{axis}] != 1" for axis in range(4)}),
     "the first of two": (lambda s, x: x * (2 if x.shape[2] == 1 and x.shape[3] == 7 else 1), {"[2] != 1"}),

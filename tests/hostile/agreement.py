@@ -1,11 +1,13 @@
 """Whether two answers of a network are the same: structure, types, shapes, and numbers channel by channel.
 
 In float64 the bar is 1e-9 of each channel. In float32 it is 2e-4 of each channel, or eight times the
-original's own float32 error there. Integers and booleans are the same, or wrong.
+original's own error there: how far it is from its float64 run, or from itself where weights and inputs are
+off by one rounding, which tells the scale of what cancels. Integers and booleans are the same, or wrong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,21 +50,25 @@ def leaves(value: Any) -> tuple[list[Any], str]:
     return [leaf for found, _ in parts for leaf in found], f"{kind}({', '.join(shape for _, shape in parts)})"
 
 
-def difference(native: Any, exact: Any, answer: Any, bar: Bar) -> str | None:
+def difference(native: Any, exact: Any, answer: Any, bar: Bar, shaken: Sequence[Any] = ()) -> str | None:
     """In what an answer differs from the original's, in words; None if it does not.
 
     Args:
         native: the original's answer in the precision of the candidate.
         exact: its answer in float64, or None.
+        shaken: its answers where weights and inputs are off by one rounding.
     """
     expected, structure = leaves(native)
     found, other = leaves(answer)
     if structure != other:
         return f"structure {other} instead of {structure}"
-    return leaf_difference(expected, _matching(expected, exact), found, bar)
+    others = [matching(expected, each) for each in shaken]
+    return leaf_difference(expected, matching(expected, exact), found, bar, others)
 
 
-def leaf_difference(expected: list[Any], exact: list[Any], found: list[Any], bar: Bar) -> str | None:
+def leaf_difference(
+    expected: list[Any], exact: list[Any], found: list[Any], bar: Bar, shaken: Sequence[list[Any]] = ()
+) -> str | None:
     """The same for answers that are taken apart already."""
     for i, (want, best, got) in enumerate(zip(expected, exact, found, strict=True)):
         if not isinstance(want, Tensor):
@@ -71,13 +77,15 @@ def leaf_difference(expected: list[Any], exact: list[Any], found: list[Any], bar
             continue
         if not isinstance(got, Tensor):
             return f"output {i}: {type(got).__name__} instead of a tensor"
-        told = tensor_difference(want, best, got, bar)
+        told = tensor_difference(want, best, got, bar, [each[i] for each in shaken])
         if told is not None:
             return f"output {i}: {told}"
     return None
 
 
-def tensor_difference(want: Tensor, best: Tensor | None, got: Tensor, bar: Bar) -> str | None:
+def tensor_difference(
+    want: Tensor, best: Tensor | None, got: Tensor, bar: Bar, shaken: Sequence[Tensor | None] = ()
+) -> str | None:
     if got.dtype != want.dtype:
         return f"type {got.dtype} instead of {want.dtype}"
     if got.shape != want.shape:
@@ -90,6 +98,7 @@ def tensor_difference(want: Tensor, best: Tensor | None, got: Tensor, bar: Bar) 
         return f"{wrong} of {want.numel()} integers differ" if wrong > allowed else None
     if want.is_complex():
         want, got, best = torch.view_as_real(want), torch.view_as_real(got.resolve_conj()), None
+        shaken = ()
     want, got = want.detach().double(), got.detach().double()
     finite = want.isfinite()
     if not torch.equal(finite, got.isfinite()) or not _same_special(want[~finite], got[~finite]):
@@ -100,6 +109,9 @@ def tensor_difference(want: Tensor, best: Tensor | None, got: Tensor, bar: Bar) 
         target = best
     else:
         target = want
+    for other in shaken:
+        if other is not None and torch.equal(other.isfinite(), finite):
+            own = torch.maximum(own, (other - want).abs().nan_to_num(0))
     error = (got - target).abs().where(finite, torch.zeros_like(want))
     scale, own, error = (
         _by_channel(want.abs().where(finite, torch.zeros_like(want))),
@@ -126,8 +138,8 @@ def _same_special(want: Tensor, got: Tensor) -> bool:
     )
 
 
-def _matching(expected: list[Any], exact: Any) -> list[Any]:
-    """The float64 answer leaf by leaf, with None where it is of another kind."""
+def matching(expected: list[Any], exact: Any) -> list[Any]:
+    """Another answer of the original leaf by leaf, in float64, with None where it is of another kind."""
     if exact is None:
         return [None] * len(expected)
     found = leaves(exact)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from reparamkit.quiet import quiet
 from tests.hostile.agreement import leaves
 from tests.hostile.sample import Sample, arguments
+
+_SHAKEN = 4
 
 
 @dataclass
@@ -53,16 +55,43 @@ def ask_original(sample: Sample, example: Any, grad: bool = False, wide: bool = 
     return ask(module.to(sample.dtype), example, grad)
 
 
+def ask_shaken(sample: Sample, example: Any, grad: bool = False) -> list[Any]:
+    """What the original answers where its weights and inputs are off by one rounding, a few times."""
+    values = []
+    for seed in range(_SHAKEN):
+        generator = torch.Generator().manual_seed(seed)
+        module, given = sample.text.build(sample.seed).to(sample.dtype), copied(example)
+        for tensor in [*module.parameters(), *(t for t in leaves(given)[0] if isinstance(t, Tensor))]:
+            if tensor.is_floating_point():  # where it lies, so that offset and strides stay
+                signs = torch.randint(0, 2, tensor.shape, generator=generator).mul(2).sub(1)
+                tensor.detach().mul_(1 + signs.to(tensor.dtype) * torch.finfo(tensor.dtype).eps)
+        answer = ask(module, given, grad)
+        values += [answer.value] if answer.error is None else []
+    return values
+
+
 def widened(value: Any) -> Any:
     """The same inputs in float64."""
+
+    def wide(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        # a new leaf, which can be copied although it requires gradients
+        return tensor.detach().double().requires_grad_(tensor.requires_grad)
+
+    return mapped(wide, value)
+
+
+def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same inputs with other tensors."""
     if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
+        return function(value)
     if isinstance(value, dict):
-        return {key: widened(part) for key, part in value.items()}
+        return {key: mapped(function, part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)([widened(part) for part in value])
+        return type(value)([mapped(function, part) for part in value])
     if hasattr(value, "first"):
-        return type(value)(widened(value.first), widened(value.second))
+        return type(value)(mapped(function, value.first), mapped(function, value.second))
     return value
 
 
@@ -98,22 +127,29 @@ class OnnxFile:
     """A file under ONNX Runtime, called with the tensors in order."""
 
     def __init__(self, path: Path) -> None:
+        import onnx
         import onnxruntime
+
+        from reparamkit.verify.runners.onnx_apart import ApartSession, may_abort
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.names = [given.name for given in session.get_inputs()]
+        self.outputs = [given.name for given in session.get_outputs()]
+        self.session = ApartSession(str(path)) if may_abort(onnx.load(path)) else session
 
     def ask(self, example: Any) -> Answer:
         args, kwargs = arguments(example)
         tensors = [leaf for leaf in leaves([*args, *kwargs.values()])[0] if isinstance(leaf, Tensor)]
-        names = [given.name for given in self.session.get_inputs()]
+        names = self.names
         if len(names) != len(tensors):
             return Answer(error=ValueError(f"the file takes {names}, the network {len(tensors)} tensors"))
         try:
             with nullcontext():
-                found = self.session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
+                given = {n: t.numpy() for n, t in zip(names, tensors, strict=True)}
+                found = self.session.run(self.outputs, given)
         except Exception as error:
             return Answer(error=error)
         return Answer([torch.as_tensor(each) for each in found])

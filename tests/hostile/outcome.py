@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from tests.hostile.candidates import (
     OnnxFile,
     ask,
     ask_original,
+    ask_shaken,
     state_kept,
     state_of,
 )
@@ -159,6 +160,8 @@ def _compare(sample: Sample, candidates: dict[str, nn.Module | OnnxFile], outcom
                 outcome.note("looser", where, f"the network: {_line(native.error)}", sizes)
                 continue
             told = _difference(native, exact, answer, where, bar)
+            if told is not None:
+                told = _difference(native, exact, answer, where, bar, ask_shaken(sample, example))
             outcome.compared[where] = outcome.compared.get(where, 0) + 1
             if told is not None:
                 # The README promises nothing for ONNX on tensors without elements: a file cannot refuse them.
@@ -166,10 +169,17 @@ def _compare(sample: Sample, candidates: dict[str, nn.Module | OnnxFile], outcom
                 outcome.note("silent" if promised else "told", where, told, sizes)
 
 
-def _difference(native: Answer, exact: Answer, answer: Answer, where: str, bar: agreement.Bar) -> str | None:
+def _difference(
+    native: Answer,
+    exact: Answer,
+    answer: Answer,
+    where: str,
+    bar: agreement.Bar,
+    shaken: Sequence[Any] = (),
+) -> str | None:
     best = exact.value if exact.error is None else None
     if where != "onnx":
-        told = agreement.difference(native.value, best, answer.value, bar)
+        told = agreement.difference(native.value, best, answer.value, bar, shaken)
         if told is not None:
             return told
         if not _same_inputs(native.inputs, answer.inputs):
@@ -193,8 +203,9 @@ def _difference(native: Answer, exact: Answer, answer: Answer, where: str, bar: 
         got.to(want.dtype) if not isinstance(expected[i], Tensor) else got
         for i, want, got in zip(kept, wanted, found, strict=True)
     ]
-    finest = agreement._matching(expected, best)
-    return agreement.leaf_difference(wanted, [finest[i] for i in kept], found, bar)
+    finest = agreement.matching(expected, best)
+    others = [[agreement.matching(expected, each)[i] for i in kept] for each in shaken]
+    return agreement.leaf_difference(wanted, [finest[i] for i in kept], found, bar, others)
 
 
 def _compare_modes(sample: Sample, folded: rk.Folded, outcome: Outcome) -> None:
@@ -221,6 +232,9 @@ def _compare_modes(sample: Sample, folded: rk.Folded, outcome: Outcome) -> None:
             continue
         exact = native if sample.wide else ask_original(sample, example, grad, wide=True)
         different = _difference(native, exact, answer, "module", bar)
+        if different is not None:
+            shaken = ask_shaken(sample, example, grad)
+            different = _difference(native, exact, answer, "module", bar, shaken)
         if different is not None:
             outcome.note("told" if told else "mode", "module", f"{mode}: {different}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.hostile import agreement
 from tests.hostile.candidates import ask_original
 from tests.hostile.networks import THEMES, network, sample
 from tests.hostile.outcome import FAILURES, Outcome, _compare, run
-from tests.hostile.sample import many_sizes
+from tests.hostile.sample import Sample, many_sizes
 
 SEEDS = range(25)
 
@@ -102,6 +103,33 @@ def test_a_wrong_candidate_is_silent(change: object) -> None:
     assert not outcome.findings
     _compare(plain, {"module": _Twice(plain.module(), change)}, outcome)
     assert {found.kind for found in outcome.findings} == {"silent"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("result", "axis"),
+    [
+        ("y * (y - y.mean()).mean()", 1),
+        ("(y - y.mean(1, keepdim=True)).sum(1)", 1),
+        ("(y + 1000.0).mean((2, 3)) - y.mean((2, 3)) - 1000.0", 3),
+    ],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_what_cancels_is_judged_by_what_it_cancels(result: str, axis: int, wide: bool) -> None:
+    """The exact answer is 0: any rounding is infinitely more. A factor of what does not cancel is told."""
+    plain = next(s for s in map(sample, range(200)) if s.text.result == "y" and s.ideas()[1:] == ["along"])
+    inputs, steps = plain.inputs[:1], plain.text.steps[:1]
+
+    def cancelling(text: str) -> Sample:
+        cut = plain.text.__class__(signature="x", steps=steps, result=text)
+        return replace(plain, text=cut, inputs=inputs, call="x", wide=wide)
+
+    original = cancelling(result)
+    in_another_order = result.replace("y.mean", f"y.flip({axis}).mean")
+    for other, kinds in ((in_another_order, set()), (f"{result} + 1e-3", {"silent"})):
+        outcome = Outcome(0)
+        _compare(original, {"module": cancelling(other).module()}, outcome)
+        assert {found.kind for found in outcome.findings} == kinds, outcome.findings
 
 
 def _told(want: Tensor, got: Tensor, bar: agreement.Bar = agreement.WIDE) -> str | None:

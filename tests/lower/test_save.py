@@ -26,6 +26,7 @@ from reparamkit.lower import (
     save_onnx,
     save_pt2,
 )
+from reparamkit.lower.exported import inner_sizes_of
 from reparamkit.verify import Reference, check
 from tests.verify.nets import Lambda, Net, folded, net
 
@@ -325,6 +326,15 @@ def test_free_axes_and_their_names(program: ExportedProgram) -> None:
     shapes = ({0: Dim.AUTO}, {0: Dim.AUTO})
     two = export_program(pair, (IMAGE, torch.randn(5, 7)), {}, (shapes,))
     assert sorted(axis_names(two).values()) in (["batch", "y_batch"], ["args_1_batch", "batch"])
+
+
+def test_the_sizes_inside_a_program_are_functions_of_those_of_its_free_axes() -> None:
+    network = Lambda(lambda self, x: nn.functional.avg_pool2d(self.conv(x), 3)[:, :, :, : x.shape[0] * 2])
+    sizes = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
+    made = export_program(network, (torch.randn(2, 3, 32, 40),), {}, ((sizes,),))
+    inner = inner_sizes_of(made, axis_names(made))
+    assert {4, 10, 13} <= set(inner({}))
+    assert {6, 5, 13} <= set(inner({"batch": 3, "height": 17}))
 
 
 def test_a_model_that_cannot_be_captured() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,38 @@ SETTLED: dict[str, tuple[Callable[..., Any], set[str]]] = {
         lambda s, x: s.conv(x) * (2 if x.shape[0] == 1 and x.shape[3] > 40 else 1),
         {"x.shape[0]"},
     ),
+    "half the width as a number": (
+        lambda s, x: s.conv(x) * (2 if int(x.shape[3] * 0.5) == 1 else 1),
+        {"x.shape[3]"},
+    ),
+    "a list at a third of the height": (
+        lambda s, x: s.conv(x) * [1, 2, 3, 4][x.shape[2] // 3],
+        {"x.shape[2]"},
+    ),
+    "as often as a third of the width": (
+        lambda s, x: sum(s.conv(x) * (i + 1) for i in range(x.shape[3] // 3)),
+        {"x.shape[3]"},
+    ),
+    "few pixels, or one column": (
+        lambda s, x: s.conv(x) * (2 if x.shape[3] == 1 or x.shape[0] + x.shape[2] == 2 else 1),
+        {"x.shape[2]", "x.shape[3]"},
+    ),
+    "three sizes": (
+        lambda s, x: s.conv(x) * (2 if x.shape[0] + 2 * x.shape[2] + 3 * x.shape[3] == 50 else 1),
+        {"x.shape[0]", "x.shape[3]"},
+    ),
+    "a product": (
+        lambda s, x: s.conv(x) * (2 if x.shape[0] * x.shape[2] == x.shape[3] else 1),
+        {"x.shape[2]", "x.shape[3]"},
+    ),
+    "many pixels": (
+        lambda s, x: s.conv(x) * (2 if x.shape[0] * x.shape[2] * x.shape[3] > 100_000 else 1),
+        {"x.shape[0]", "x.shape[2]", "x.shape[3]"},
+    ),
+    "pooled to an eighth": (
+        lambda s, x: F.adaptive_avg_pool2d(s.conv(x), (x.shape[2] // 8, 1)),
+        {"x.shape[2]"},
+    ),
     "a squeeze": (lambda s, x: s.conv(x).squeeze(2).cumsum(0), {"x.shape[2]"}),
 }
 
@@ -83,6 +117,16 @@ def test_an_axis_of_which_the_network_asks_is_fixed(name: str) -> None:
         "the network may do something else than what was captured, which assumes" in w
         for w in settled.values()
     )
+
+
+def test_a_batch_that_is_fixed_is_that_of_the_example(tmp_path: Path) -> None:
+    """It is captured with a batch of two."""
+    net = randomised(
+        Net(lambda s, x: s.conv(x) * (2 if x.shape[0] == 4 else 1), conv=nn.Conv2d(3, 4, 3, padding=1))
+    )
+    rk.fold(net, noise(1, 3, 8, 9, dtype=torch.float32)).save(tmp_path / "net.onnx")
+    shape = onnxruntime.InferenceSession(tmp_path / "net.onnx").get_inputs()[0].shape
+    assert shape == [1, 3, "height", "width"]
 
 
 def test_one_of_two_that_are_compared_is_fixed() -> None:

@@ -210,6 +210,36 @@ def test_widening_twice_adds_nothing() -> None:
     assert len(reference.records) == count
 
 
+def _rows(self: nn.Module, x: torch.Tensor, step: int = 40) -> torch.Tensor:
+    """Of few rows there is nothing to pool."""
+    if x.shape[2] < 80:
+        raise ValueError("too few rows")
+    return F.adaptive_avg_pool2d(self.conv(x), (x.shape[2] // step, 1))
+
+
+def test_a_size_inside_that_is_that_of_the_example_near_it_is_another_at_some_probe() -> None:
+    image = IMAGE.repeat(1, 1, 3, 1)[:, :, :84]
+    told, untold = Reference(Lambda(_rows), (image,)), Reference(Lambda(_rows), (image,))
+    told.widen(AXES, inner=lambda sizes: [sizes["height"] // 40, sizes["width"], 7])
+    untold.widen(AXES)
+    constant = Lambda(lambda self, x: F.adaptive_avg_pool2d(self.conv(x), (2, 1)))
+    assert untold.judge(constant).passed
+    verdict = told.judge(constant)
+    assert not verdict.passed
+    assert "a larger size (batch=4, height=168, width=64)" in verdict.summary()
+    assert told.judge(Lambda(_rows)).passed
+
+
+def test_larger_sizes_are_tried_only_where_they_tell() -> None:
+    names = []
+    for inner in (lambda sizes: [sizes["height"] // 2], lambda sizes: [5], lambda sizes: []):
+        reference = Reference(net(), (IMAGE,))
+        reference.widen(AXES, inner=inner)
+        names.append([record.probe.name for record in reference.records])
+    assert names[0] == names[1] == names[2]
+    assert not any(name.startswith("a larger size") for name in names[0])
+
+
 def test_networks_with_few_outputs_are_tried_more_often() -> None:
     scalar = Lambda(lambda self, x: self.conv(x).mean((1, 2, 3)))
     names = [record.probe.name for record in Reference(scalar, (IMAGE[:1],)).records]

@@ -6,6 +6,7 @@ from collections import Counter
 
 from torch import Tensor, fx, nn
 
+from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.settled import SettledArguments
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.engine.layers import ChannelScale
@@ -36,7 +37,7 @@ def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict
 
 
 def _operators(layer: nn.Module) -> list[str]:
-    if isinstance(layer, SizeGuards | SettledArguments):
+    if isinstance(layer, SizeGuards | SettledArguments | LayoutGuard):
         return []  # they look at the inputs and compute nothing
     if isinstance(layer, ChannelScale):
         return ["mul"] if layer.bias is None else ["mul", "add"]

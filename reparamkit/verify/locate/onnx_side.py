@@ -19,6 +19,7 @@ import torch
 from reparamkit.verify.locate.sketch import Sketch, Sketcher
 from reparamkit.verify.locate.trace import Clock, NotTraceable, Trace, Value
 from reparamkit.verify.oracle import first_line
+from reparamkit.verify.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.verify.runners.onnx_weights import Weights, jittered, without_weights
 
 if TYPE_CHECKING:
@@ -171,9 +172,12 @@ class OnnxTracer:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = _ERRORS_ONLY
             try:
+                content = self._model.SerializeToString()
                 session = onnxruntime.InferenceSession(
-                    self._model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+                    content, sess_options=options, providers=["CPUExecutionProvider"]
                 )
+                if may_abort(self._model):
+                    session = ApartSession("", content)
                 result: list[Any] = session.run(names, fed)
             except Exception as error:
                 said = " ".join(str(error).split())[:200]

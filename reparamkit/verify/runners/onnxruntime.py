@@ -12,6 +12,7 @@ from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.inputs import tensor_leaves
 from reparamkit.verify.memory import give_back
 from reparamkit.verify.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
+from reparamkit.verify.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.verify.runners.onnx_weights import Weights, jittered, without_weights
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class OnnxRuntimeRunner:
             raise UnusableInput(f"ONNX Runtime cannot open {path}: {_one_line(error)}") from error
         give_back()
         self.path = path
+        self._apart = _apart(path, model)
         self._weights = weights or {}
         self.declared = [
             _spec(entry) for entry in self._session.get_inputs() if entry.name not in self._weights
@@ -99,7 +101,8 @@ class OnnxRuntimeRunner:
         """
         matched = match_inputs(self.declared, tensor_leaves(args, kwargs), self.path.name)
         fed = {name: _array(tensor) for name, tensor in matched.items()}
-        values = self._session.run(self.output_names, {**fed, **self._weights})
+        session = self._apart or self._session
+        values = session.run(self.output_names, {**fed, **self._weights})
         return [
             (name, torch.from_numpy(np.asarray(value)))
             for name, value in zip(self.output_names, values, strict=True)
@@ -141,6 +144,17 @@ def require_onnxruntime() -> Any:
     except ModuleNotFoundError:
         raise MissingExtra("onnxruntime", "onnx", "running an ONNX file") from None
     return onnxruntime
+
+
+def _apart(path: Path, model: onnx.ModelProto | None) -> ApartSession | None:
+    """A process for a file that may end the one that it runs in; None for any other."""
+    try:
+        outline = _outline(path)[0] if model is None else model
+    except Exception:  # it was opened, and what cannot be read otherwise has none of these operators
+        return None
+    if not may_abort(outline):
+        return None
+    return ApartSession(str(path), b"" if model is None else model.SerializeToString())
 
 
 def _outline(path: Path) -> tuple[onnx.ModelProto, Weights]:
