@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from reparamkit.algebra import AffineMap, Map, Numbers, Scalar, ScalarMap, affine, geometry
+from reparamkit.algebra import AffineMap, Inexact, Map, Numbers, Scalar, ScalarMap, affine, geometry
 from reparamkit.operators.base import Affine, Call, Constant, Meaning, NotAffine, Part, Value, reader, scalar
 
 Literal = Constant | float
@@ -55,6 +55,39 @@ def div(call: Call) -> Meaning:
         raise NotAffine("it divides by a value that depends on the network's input")
     assert isinstance(left, Value)
     return _scaled(call, left, right, reciprocal=True)
+
+
+@reader("aten.addcmul.default")
+def addcmul(call: Call) -> Meaning:
+    """self + value · tensor1 · tensor2, where the product is of a value and a constant."""
+    added, left, right = (_operand(call, name) for name in ("self", "tensor1", "tensor2"))
+    if isinstance(left, Value) == isinstance(right, Value):
+        raise NotAffine("it multiplies two values that both depend on the network's input")
+    factor, scaled = (right, left) if isinstance(left, Value) else (left, right)
+    assert isinstance(scaled, Value)
+    product = _one_part(_scaled(call, scaled, factor, reciprocal=False))  # type: ignore[arg-type]
+    product = _followed(product, Part(scaled, Scalar(), lambda: ScalarMap(_number(call, "value"))))
+    if isinstance(added, Value):
+        if added.sizes != call.result.sizes:
+            raise NotAffine(f"the sum broadcasts {list(added.sizes)} against {list(call.result.sizes)}")
+        return Affine((_term(added, 1.0), product))
+    shift = _one_part(_shifted(call, scaled, 1.0, added, 1.0))
+    return Affine((_followed(product, shift),))
+
+
+def _one_part(meaning: Meaning) -> Part:
+    assert isinstance(meaning, Affine)
+    (part,) = meaning.parts
+    return part
+
+
+def _followed(first: Part, second: Part) -> Part:
+    """Two maps of a value, one behind the other, as one."""
+    try:
+        structure = geometry.compose(second.structure, first.structure)
+    except Inexact as reason:
+        raise NotAffine(str(reason)) from reason
+    return Part(first.value, structure, lambda: affine.compose(second.load(), first.load()))
 
 
 @reader("aten.neg.default")

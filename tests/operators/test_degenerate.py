@@ -40,6 +40,7 @@ _ANY: dict[str, Function] = {
     "mul": lambda s, x: x * s.one.squeeze(),
     "div": lambda s, x: x / 3.0,
     "neg": lambda s, x: -x,
+    "addcmul": lambda s, x: torch.addcmul(s.one.squeeze(), x, s.one.squeeze()),
     "clone": lambda s, x: x.clone(),
     "contiguous": lambda s, x: x.contiguous(),
     "alias": lambda s, x: torch.ops.aten.alias.default(x),

@@ -107,6 +107,26 @@ def test_a_batch_norm_with_a_weight_but_no_bias() -> None:
     _same(lambda s, x: F.batch_norm(x, s.m, s.v, s.w), noise(2, 3, 4), "batch_norm", **parts)
 
 
+ADDCMUL: dict[str, Callable[..., Any]] = {
+    "constants per channel": lambda s, x: torch.addcmul(s.b, x, s.a, value=0.5),
+    "the constant first": lambda s, x: torch.addcmul(s.b, s.a, x),
+    "numbers": lambda s, x: torch.addcmul(s.one, x, s.one, value=-2.0),
+    "along other axes": lambda s, x: torch.addcmul(s.one, x, s.last),
+    "added to itself": lambda s, x: torch.addcmul(x, x, s.a, value=3.0),
+}
+
+
+@pytest.mark.parametrize("name", ADDCMUL)
+def test_addcmul(name: str) -> None:
+    parts = {"a": noise(3, 1, 1), "b": noise(3, 1, 1, seed=1), "one": noise(1), "last": noise(5, seed=2)}
+    _same(ADDCMUL[name], noise(2, 3, 4, 5), "addcmul", **parts)
+
+
+def test_addcmul_of_two_values_is_declined() -> None:
+    node = read(lambda s, x: torch.addcmul(s.one, x, x), noise(2, 3), "addcmul", one=noise(1))
+    assert "two values" in node.reason
+
+
 ARITHMETIC: dict[str, tuple[str, Callable[..., Any]]] = {
     "plus": ("add", lambda s, x: x + s.c),
     "plus alpha": ("add", lambda s, x: torch.add(x, s.c, alpha=-2)),
