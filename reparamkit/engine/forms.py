@@ -104,10 +104,10 @@ class Forms:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
         for alternative in node.alternatives if node.id not in self.barred else ():
-            part = alternative.part
-            other = self._form(node, ((part.value.id, part.structure),), (None,), original=False)
-            other.alternative = alternative
-            found.append(other)
+            for choice, terms in self._through(node, alternative.part):
+                other = self._form(node, tuple(terms), (choice,), original=False)
+                other.alternative = alternative
+                found.append(other)
         return self._pruned(found)
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
