@@ -11,9 +11,9 @@ from reparamkit.algebra import Scalar
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, properties
 
-_MERGEABLE = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.cat")
+ALONE = "nothing beside it can take it in"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _layer_of(nodes: Sequence[Node], inside: set[int], reader: int) -> Node:
     """The layer that a norm has folded into, which is what stays; any other operator itself."""
     if "_norm" not in nodes[reader].operator:
         return nodes[reader]
-    layers = [nodes[i] for i in sorted(inside) if nodes[i].operator.startswith(_MERGEABLE)]
+    layers = [nodes[i] for i in sorted(inside) if properties.should_merge(nodes[i].operator)]
     return layers[0] if layers else nodes[reader]
 
 
@@ -147,7 +147,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":
         return ""
-    mergeable = node.operator.startswith(_MERGEABLE)
+    mergeable = properties.should_merge(node.operator)
     reasons = [
         _edge(forms, node, below, below)
         for below in (nodes[v.id] for v in node.operands)
@@ -168,7 +168,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
             return ""
     source = nodes[node.operands[0].id]
     return (
-        f"nothing beside it can take it in: its input comes from {short(source.operator)} {source.name!r}, "
+        f"{ALONE}: its input comes from {short(source.operator)} {source.name!r}, "
         "and no convolution or linear layer reads its output alone"
     )
 

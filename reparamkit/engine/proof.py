@@ -24,14 +24,9 @@ from reparamkit.engine.numbers import Terms
 from reparamkit.engine.plan import interior
 from reparamkit.engine.relative_error import BAR, relative_error
 from reparamkit.engine.rising import Rise
-from reparamkit.operators import Affine, Bordered, Move
+from reparamkit.operators import Affine, Bordered, Move, properties
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
-
-_SIZED = frozenset(
-    ("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand", "squeeze", "slice", "narrow")
-)
-"""Operators with sizes of their operand in their arguments, which are those of the capture."""
 
 Env = dict[Any, Tensor]
 """What values hold, by their places in the graph, and constants, by the host's names."""
@@ -228,7 +223,7 @@ def _changes_no_shape(node: Node) -> bool:
     """Whether it gives its operand as it is, because that has the size which the operator is written for."""
     if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy":
         return False
-    return node.operator.split(".")[1] in _SIZED
+    return properties.holds_sizes(node.operator)
 
 
 def _applied(node: Node, x: Tensor) -> Tensor:

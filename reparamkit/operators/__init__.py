@@ -16,6 +16,7 @@ from reparamkit.operators import (
     padding,
     pooling,
     products,
+    properties,
     splitting,
     transposed,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "padding",
     "pooling",
     "products",
+    "properties",
     "read",
     "reader",
     "splitting",

@@ -197,10 +197,16 @@ def _compare_at_another_size(
 ) -> None:
     """The first size that the original takes: the folded network answers alike, or refuses it by name."""
     for steps in ((32, 64), (64, 32), (96, 96), (1, 2)):
-        shape = list(args[0].shape)
-        for axis, step in zip(axes, steps, strict=False):
-            shape[axis] += step
-        other = (noise_like((args[0].new_empty(shape),), 0)[0], *args[1:])
+
+        def larger(tensor: Tensor, steps: tuple[int, int] = steps) -> Tensor:
+            shape = list(tensor.shape)
+            for axis, step in zip(axes, steps, strict=False):
+                shape[axis] += step
+            return tensor.new_empty(shape)
+
+        resized = pytree.tree_map_only(Tensor, larger, args[0])
+        shape = list(pytree.tree_leaves(resized)[0].shape)
+        other = (noise_like((resized,), 0)[0], *args[1:])
         try:
             expected = _run(model, other)
         except Exception:  # whatever a model raises for a size that it does not take

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
-from reparamkit.engine.findings import Fold, Refusal, counted, named, placed, refusals, short
+from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.engine.forms import Form
 from reparamkit.engine.layers import Realisation, realise
 from reparamkit.engine.numbers import numbers
@@ -103,7 +103,14 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         )
     places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
     kept = tuple(
-        Refusal(owner_path(host.fx_node(node.id)), node.name, node.operator, placed(reason, places))
+        Refusal(
+            owner_path(host.fx_node(node.id)),
+            node.name,
+            node.operator,
+            placed(
+                host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason, places
+            ),
+        )
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
     )
@@ -150,7 +157,7 @@ def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
         return plain
     while True:
         known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
-        granted, _ = rises(plain.nodes, known)
+        granted, reasons = rises(plain.nodes, known)
         try:
             with plain.constants.remembered():
                 for rise in granted:
@@ -159,7 +166,9 @@ def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
             barred[plain.fx_node(rise.root)] = str(reason) if isinstance(reason, CheckFailed) else ""
             continue
         risen = [plain.in_terms_of_nodes(rise) for rise in granted]
-        return FxHost(plain.program, risen) if risen else plain
+        host = FxHost(plain.program, risen) if risen else plain
+        host.kept = {plain.fx_node(index): reason for index, reason in reasons.items()}
+        return host
 
 
 def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:

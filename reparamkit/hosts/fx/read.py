@@ -38,13 +38,13 @@ from reparamkit.operators import (
     Size,
     Value,
     products,
+    properties,
     read,
 )
 
 _CONVOLUTIONS = frozenset(
     (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 )
-_RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class FxHost:
         self.borders = Borders(self.constants)
         self._symbols: dict[object, Monomial] = {}
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
-        raw = any(str(n.target).startswith(_RAW_STRIDES) for n in program.graph.nodes)
+        self.kept: dict[fx.Node, str] = {}
+        """Maps behind cuts that did not become part of the layer above, and why."""
+        raw = any(properties.reads_strides(str(n.target)) for n in program.graph.nodes)
         for node in program.graph.nodes:
             if node.op in ("placeholder", "get_attr", "call_function") and node not in self.constants:
                 self._add(node, raw_strides=raw)

@@ -5,20 +5,18 @@ reshape(flatten(x), sizes of x)   ──▶   x
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, fx
 
-aten = torch.ops.aten
-_RESHAPES = frozenset((aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int))
+from reparamkit.operators import properties
 
 
 def undo_round_trips(graph: fx.Graph) -> None:
     """Read the first value instead of the last where the shape only changes, and changes back."""
     for node in list(graph.nodes):
-        if node.target not in _RESHAPES:
+        if not properties.is_reshape(str(node.target)):
             continue
         root, steps = node, 0
-        while root.target in _RESHAPES:
+        while properties.is_reshape(str(root.target)):
             root, steps = root.args[0], steps + 1
         if steps > 1 and _sizes(root) is not None and _sizes(root) == _sizes(node):
             node.replace_all_uses_with(root, delete_user_cb=lambda user: user.op != "output")

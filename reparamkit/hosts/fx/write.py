@@ -27,8 +27,7 @@ from reparamkit.engine.plan import interior
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost, bundle_of
 from reparamkit.hosts.fx.tidy import undo_round_trips
-
-_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
+from reparamkit.operators import properties
 
 
 class Surgery:
@@ -186,7 +185,7 @@ class Surgery:
         weighted = [
             owner
             for i, owner in zip(inside, owners, strict=True)
-            if self.host.nodes[i].operator.startswith(_WEIGHTED)
+            if properties.has_weights(self.host.nodes[i].operator)
         ]
         if len(weighted) == 1 and weighted[0] and not branches:
             return weighted[0]

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reparamkit.capture.export import capture
+from reparamkit.hosts.fx.fold import fold_program
 from tests.engine.laws.left import left
-from tests.nets import noise
+from tests.nets import Net, noise
 
 
 @pytest.mark.parametrize("dynamic", [False, "auto"])
@@ -69,3 +71,14 @@ def test_what_a_channel_of_one_reads_is_no_piece() -> None:
 
     parts = {"one": nn.Conv1d(2, 1, 3, padding=1), "two": nn.Conv1d(2, 1, 3, padding=1)}
     assert left(forward, noise(2, 2, 4), **parts)["conv1d"] <= 3
+
+
+def test_why_a_map_stays_behind_a_cut() -> None:
+    def forward(s: Any, x: Tensor) -> Any:
+        piece, other = s.conv(x).chunk(2, 1)
+        return (piece * 2.0).relu(), piece.exp(), other
+
+    net = Net(forward, conv=nn.Conv2d(3, 8, 1)).double().eval()
+    outcome = fold_program(capture(net, (noise(2, 3, 4, 5),), dynamic=False))
+    (stays,) = (str(refusal) for refusal in outcome.refusals if "mul" in refusal.operator)
+    assert "it cannot become part of 'conv': another operator reads its channels" in stays

@@ -1,0 +1,38 @@
+"""What operators are, by their names, where their meaning does not say it."""
+
+from __future__ import annotations
+
+_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
+_RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
+_RESHAPES = frozenset(("aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int"))
+_SIZED = frozenset(
+    (
+        *("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand"),
+        *("squeeze", "slice", "narrow"),
+    )
+)
+
+
+def has_weights(operator: str) -> bool:
+    """Whether it is a layer with a kernel or a matrix, to which others fold."""
+    return operator.startswith(_WEIGHTED)
+
+
+def should_merge(operator: str) -> bool:
+    """Whether its user expects it to become one with its like."""
+    return has_weights(operator) or operator.startswith("aten.cat")
+
+
+def is_reshape(operator: str) -> bool:
+    """Whether it changes the shape alone."""
+    return operator in _RESHAPES
+
+
+def holds_sizes(operator: str) -> bool:
+    """Whether sizes of its operand are among its arguments, which are those of the capture."""
+    return operator.split(".")[1] in _SIZED
+
+
+def reads_strides(operator: str) -> bool:
+    """Whether it depends on how a tensor lies in memory."""
+    return operator.startswith(_RAW_STRIDES)
