@@ -104,7 +104,13 @@ class Forms:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
         for alternative in node.alternatives if node.id not in self.barred else ():
-            for choice, terms in self._through(node, alternative.part):
+            part = alternative.part
+            ways: Iterable[tuple[Form | None, list[tuple[int, Map]]]] = [
+                (None, [(part.value.id, part.structure)])
+            ]
+            if _mixes(part.structure):  # a map per channel is best left for what reads it to take in
+                ways = self._through(node, part)
+            for choice, terms in ways:
                 other = self._form(node, tuple(terms), (choice,), original=False)
                 other.alternative = alternative
                 found.append(other)
@@ -129,7 +135,7 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        mixes = not isinstance(part.structure, Scalar) and not part.structure.per_channel
+        mixes = _mixes(part.structure)
         for form in self._of[part.value.id]:
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
@@ -293,6 +299,10 @@ def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
         return 0.0
     arithmetic = moves == "" and not _is_identity(terms)
     return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep)
+
+
+def _mixes(structure: Map) -> bool:
+    return not isinstance(structure, Scalar) and not structure.per_channel
 
 
 def _is_identity(terms: Sequence[Term]) -> bool:
