@@ -1,1 +1,1 @@
-"""The search for folds on a graph of values: neither torch.fx nor ONNX is known here."""
+"""The search for folds on a graph of values, whatever the network is held in."""

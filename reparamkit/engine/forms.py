@@ -7,7 +7,7 @@ also with the operands as they stand (a *cut*: the operand is then a source). Al
 in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and the
 one that reaches furthest back, because only that one can meet a parallel branch at their common source.
 
-This file knows neither torch.fx nor numbers: nodes are plain objects, maps are structures.
+This file knows no numbers: nodes are plain objects, maps are structures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A network as values, each with the ways to compute it that are known.
 
-A value of the network is computed by an operator of the host (torch.fx, ONNX). Laws
+A value of the network is computed by an operator of the host (`reparamkit.hosts`). Laws
 (`reparamkit.engine.laws`) add *alternatives* when the value is defined, and nothing is taken away. An
 alternative may read values that the network does not have: an operator of the network once more, on other
 operands, or a map of a value alone, which exists inside folds only. They are written down here and nowhere

@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from reparamkit.untouched import call_untouched, weights_kept
 _TRIED = 4  # sizes for each assumption
 _TRIED_IN_ALL = 16  # for each symbol, and for each assumption in several of them
 _LOOKED_AT = 8_000  # sizes that are looked at for each assumption in several symbols
+_IS_NUMBER = re.compile(r" == -?\d+$|^-?\d+ == ")
 _LARGEST = 2**20
 _MOST_ELEMENTS = 2**24  # of inputs that a network is run on
 
@@ -145,10 +147,10 @@ class _Trials:
 def _needed(guards: SizeGuards) -> frozenset[str]:
     """The assumptions that no trial shows to be idle.
 
-    Those by which the graph was rewritten, what the network asked of sizes itself, and the values that sizes
-    have in the graph.
+    Those by which the graph was rewritten, what the network asked of sizes itself, and the numbers that sizes
+    are in the graph. That two sizes are the same is no number: what broadcasts does so in the graph as well.
     """
-    return guards.permanent | guards.asked | {text for text in guards.assumptions if " == " in text}
+    return guards.permanent | guards.asked | {text for text in guards.assumptions if _IS_NUMBER.search(text)}
 
 
 def _answers(graph: _Unguarded, args: Args, kwargs: Kwargs) -> bool:
