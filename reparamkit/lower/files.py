@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.lower.hidden import ASIDE, LOCK, hidden_folder
 
 _TRIES = 20
+_PAUSE = 0.01  # seconds
 _WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -100,19 +103,45 @@ def _check_writable(path: Path) -> None:
         raise UnusableInput(f"cannot write {path}: the folder {folder} does not exist")
     if not folder.is_dir():
         raise UnusableInput(f"cannot write {path}: {folder} is not a folder")
-    if path.is_dir() and path.suffix != ".mlpackage":
+    mode = _mode(path)  # read once: another run may put its own output there at any time
+    if stat.S_ISDIR(mode) and path.suffix != ".mlpackage":
         raise UnusableInput(f"cannot write {path}: a folder of that name exists")
-    if path.is_dir() and any(path.iterdir()) and not (path / "Manifest.json").is_file():
+    if stat.S_ISDIR(mode) and not _is_package(path):
         raise UnusableInput(
             f"cannot write {path}: a folder of that name exists, and it is no Core ML package"
         )
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UnusableInput(f"cannot write {path}: it is a device or a pipe, not a file")
     # The rename would replace a write-protected file without asking; its owner meant it to stay.
-    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+    if mode and not (mode & 0o222 and (os.access(path, os.W_OK) or not path.exists())):
         raise UnusableInput(f"cannot write {path}: the file is write-protected")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UnusableInput(f"cannot write {path}: permission denied in the folder {folder}")
+
+
+def _mode(path: Path) -> int:
+    """Kind and permissions of what lies there; 0 for nothing."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder is a Core ML package, or empty.
+
+    Another run may take the folder away while it is read, whose names are then those that are left: looked at
+    again, there is the new one.
+    """
+    for _ in range(_TRIES):
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return True
+        if not names or "Manifest.json" in names:
+            return True
+        time.sleep(_PAUSE)
+    return False
 
 
 @contextlib.contextmanager
