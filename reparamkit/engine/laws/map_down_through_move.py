@@ -75,11 +75,12 @@ def _chain_above(graph: ValueGraph, move: Move) -> _Chain | None:
 
 def _moved_or_per_channel(node: Node) -> tuple[Part | None, tuple[int, ...]]:
     averages = isinstance(node.meaning, Affine) and node.meaning.averages
-    if isinstance(node.meaning, Move | Opaque) or averages:
-        if not node.alternatives:
-            return None, ()
-        return node.alternatives[0].part, node.alternatives[0].covers
-    return per_channel(node.meaning), ()
+    if not isinstance(node.meaning, Move | Opaque) and not averages:
+        return per_channel(node.meaning), ()
+    for alternative in node.alternatives:
+        if per_channel(Affine((alternative.part,))) is not None:
+            return alternative.part, alternative.covers
+    return None, ()
 
 
 def _as_move(meaning: Meaning) -> Move | None:

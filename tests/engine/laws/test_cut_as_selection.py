@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reparamkit.capture.export import capture
+from reparamkit.hosts.fx.read import FxHost
 from tests.engine.laws.left import left
-from tests.nets import noise
+from tests.nets import Net, noise
 
 IMAGE = noise(2, 16, 8, 9)
 TOKENS = noise(2, 7, 12)
@@ -58,3 +60,12 @@ def test_positions_are_not_selected() -> None:
     conv = nn.Conv2d(16, 16, 1)
     kept = left(lambda s, x: (s.conv(x[:, :, :3]) + x[:, :, 5:]).relu(), IMAGE, conv=conv)
     assert kept["add"] == 1
+
+
+def test_a_selection_is_no_map_per_channel_that_passes_a_move() -> None:
+    net = Net(lambda s, x: x.relu().chunk(2, 1)[0].permute(0, 2, 3, 1).exp()).eval()
+    host = FxHost(capture(net, (IMAGE,), dynamic=False))
+    (piece,) = (node for node in host.nodes if node.operator.startswith("aten.chunk"))
+    (permuted,) = (node for node in host.nodes if node.operator.startswith("aten.permute"))
+    assert len(piece.alternatives) == 1
+    assert permuted.alternatives == ()
