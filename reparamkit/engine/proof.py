@@ -176,7 +176,7 @@ def _drawn(host: Host, sources: Iterable[int]) -> list[int]:
 
 
 def _inputs(host: Host, sources: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
-    """Random values for all sources; an operator written down again is computed from its operand."""
+    """Random values for what the sources are, or are made of."""
     env: Env = {}
     for index in sorted(_drawn(host, sources)):
         env[index] = normals(shapes.get(index, host.graph.nodes[index].value.shape))

@@ -21,7 +21,7 @@ from reparamkit.algebra import Geometry
 from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.engine import laws
-from reparamkit.engine.graph import Definition, Node, ValueGraph
+from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.rising import Rise
 from reparamkit.hosts.fx.borders import Borders
 from reparamkit.hosts.fx.constants import Constants, hint
@@ -187,7 +187,7 @@ class FxHost:
             refused.reason, refused.notable = str(reason), reason.notable
             return
         definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
-        alternatives = tuple(other for law in laws.LAWS for other in law(self.graph, definition))
+        alternatives = self._alternatives(definition)
         if isinstance(meaning, Rescaled):
             meaning = Opaque(meaning.value, rescales=True)
         defined = self._append(node, value, meaning)
@@ -197,10 +197,13 @@ class FxHost:
             rise = self._rise_of[node]
             map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
             definition = replace(definition, operator=rise.operator, meaning=map_of_it)
-            alternatives = tuple(other for law in laws.LAWS for other in law(self.graph, definition))
+            alternatives = self._alternatives(definition)
             risen = self.graph.add(node.name, rise.operator, None, self._value(node, value), map_of_it)
             risen.alternatives = alternatives
             self._ids[node] = risen.id
+
+    def _alternatives(self, definition: Definition) -> tuple[Alternative, ...]:
+        return tuple(other for law in laws.LAWS for other in law(self.graph, definition))
 
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
         added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
