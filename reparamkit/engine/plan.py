@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Bordered
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,8 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     inside: set[int] = set()
     for current in composed_of(form):
         inside.add(current.node)
-        meaning = nodes[current.node].meaning
         if current.alternative is not None:
             inside.update(current.alternative.covers)
-        if isinstance(meaning, Bordered) and not current.original:
-            inside.update(meaning.covers)
+        if not current.original:
+            inside.update(nodes[current.node].covers)
     return sorted(inside)
