@@ -43,3 +43,8 @@ def reads_only_the_shape(operator: str) -> bool:
     """Whether the numbers of its operand make no difference."""
     name = operator.split(".")[1]
     return name in _LIKE or name.startswith("new_")
+
+
+def is_uninitialised(operator: str) -> bool:
+    """Whether its result holds whatever lay in memory."""
+    return operator.startswith(("aten.empty", "aten.new_empty"))

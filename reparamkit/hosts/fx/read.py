@@ -348,6 +348,11 @@ class FxHost:
                     node.users.append(known)
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
+        shown: dict[fx.Node, bool] = {}
+        for made in reversed(self.program.graph.nodes):
+            shown[made] = any(u.op == "output" or (shown[u] and _may_be_view(u)) for u in made.users)
+            if shown[made] and made in self._ids:
+                self.nodes[self._ids[made]].shown = True
         passed = self._passed_over()
         for node in self.nodes:
             node.forced = node.escapes or any(
@@ -363,6 +368,13 @@ class FxHost:
                 if not self.nodes[index].escapes and within.issuperset(self.nodes[index].users):
                     passed.add(index)
         return passed
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return True
+    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 def bundle_of(node: fx.Node) -> fx.Node | None:

@@ -15,6 +15,7 @@ from reparamkit.engine.relative_error import per_channel
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx.captured import Captured, Changes, Step, writes
 from reparamkit.hosts.fx.write import owner_path
+from reparamkit.operators import properties
 
 aten = torch.ops.aten
 _SLACK = 4.0  # roundings of a number type, in its ε, of what a layer adds up
@@ -131,7 +132,8 @@ class Walk:
 
         args, kwargs = fx.map_arg((args, kwargs), value)
         args, kwargs = fx.node.map_aggregate((args, kwargs), self._wide)
-        return target(*args, **kwargs)
+        result = target(*args, **kwargs)
+        return result.zero_() if properties.is_uninitialised(str(target)) else result
 
     def _wide(self, argument: Any) -> Any:
         if isinstance(argument, torch.device):

@@ -80,7 +80,7 @@ class Surgery:
         """The value is its source under another name."""
         old, source = self.host.fx_node(form.node), form.terms[0][0]
         copies = not self.host.nodes[source].synthetic
-        if copies and (self.host.program.writes or _shows(old)):
+        if copies and (self.host.program.writes or self.host.nodes[form.node].shown):
             return  # a copy that someone can tell from its original stays
         self._now[form.node] = self._node(source)
         if not self.host.nodes[form.node].synthetic:
@@ -195,26 +195,6 @@ class Surgery:
         elif isinstance(module, nn.modules.conv._ConvNd):
             kind = "conv"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
-
-
-def _shows(node: fx.Node) -> bool:
-    """Whether the network's caller gets the value, or a view of it."""
-    seen, stack = {node}, [node]
-    while stack:
-        for user in stack.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and _may_be_view(user):
-                seen.add(user)
-                stack.append(user)
-    return False
-
-
-def _may_be_view(node: fx.Node) -> bool:
-    if not isinstance(node.target, OpOverload):
-        return True
-    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 _GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
