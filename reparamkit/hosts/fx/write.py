@@ -45,6 +45,7 @@ class Surgery:
                 claim.maps[-1].replace_all_uses_with(claim.value)
                 for gone in reversed(claim.maps):
                     self.graph.erase_node(gone)
+        self._as_read = {node: (node.args, node.kwargs) for node in self.graph.nodes}
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
@@ -100,17 +101,28 @@ class Surgery:
     def _written(self, node: Node) -> fx.Node:
         call = self.host.spoken_of(node.id)
         newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
-        with self.graph.inserting_before(self.host.fx_node(node.id)):
-            items = bundle_of(call)
-            if items is None:
+        items = bundle_of(call)
+        if items is None:
+            with self.graph.inserting_before(self.host.fx_node(node.id)):
                 return self._copied(call, newer, node)
-            bundle = (items, *sorted(node.operand_for.items()))
-            if bundle not in self._bundles:
+        bundle = (items, *sorted(node.operand_for.items()))
+        if bundle not in self._bundles:
+            with self.graph.inserting_before(items):  # whichever item is asked for first
                 self._bundles[bundle] = self._copied(items, newer, node)
+        with self.graph.inserting_before(self.host.fx_node(node.id)):
             return self._copied(call, {items: self._bundles[bundle]}, None)
 
     def _copied(self, call: fx.Node, newer: Mapping[fx.Node, fx.Node], node: Node | None) -> fx.Node:
-        copied = self.graph.node_copy(call, lambda n: newer.get(n, n))
+        """A call once more. It is copied as it was read: folds put in since have changed its operands."""
+
+        def current(operand: fx.Node) -> fx.Node:
+            if operand in newer:
+                return newer[operand]
+            index = self.host.id_of(operand)
+            return operand if index is None else self._now.get(index, operand)
+
+        args, kwargs = fx.map_arg(self._as_read[call], current)
+        copied = self.graph.create_node(call.op, call.target, args, kwargs)
         if node is not None:
             copied.args, copied.kwargs = self.host.arguments(node, copied)
         copied.meta = dict(call.meta)
