@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reparamkit.algebra.transposed import transposed
-from reparamkit.engine import cost, proof
+from reparamkit.engine import cost, proof_sizes
 from reparamkit.engine.proof import BAR
 from tests.fixtures.table import operators
 from tests.nets import Folded, Net, PairNet, fold, fold_and_compare, noise, randomised
