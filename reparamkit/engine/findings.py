@@ -13,6 +13,7 @@ from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, properties
 
+CAPTURED_ONLY = "proven at the captured size only"
 ALONE = "nothing beside it can take it in"
 
 
@@ -22,18 +23,20 @@ class Fold:
 
     `where` is the path of the owning module, `layers` the paths of the new layers with their
     descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
-    region's check.
+    region's check. `captured_only` says that this was made at the captured size and at no other.
     """
 
     where: str
     operators: dict[str, int]
     layers: dict[str, str]
     error: float
+    captured_only: bool = False
 
     def __str__(self) -> str:
         before = " + ".join(f"{n} {short(op)}" for op, n in self.operators.items())
         after = " + ".join(self.layers.values()) or "nothing"
-        return f"{self.where or '(the network)'}: {before} -> {after} (float64 error {self.error:.0e})"
+        at = f", {CAPTURED_ONLY}" if self.captured_only else ""
+        return f"{self.where or '(the network)'}: {before} -> {after} (float64 error {self.error:.0e}{at})"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Form:
     alternative: Alternative | None = None
     sources: frozenset[int] = field(init=False)
     """The values that have to exist for this form."""
+    interior: list[int] | None = None
+    """What it replaces (`reparamkit.engine.plan`), once that was asked for."""
 
     def __post_init__(self) -> None:
         self.sources = frozenset([source for source, _ in self.terms])

@@ -80,6 +80,7 @@ class Row:
     e64: float = math.nan
     folds: list[str] = field(default_factory=list)
     worst_proof: float = 0.0
+    captured_only: int = 0
     unproven: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     pairs_left: list[str] = field(default_factory=list)
@@ -280,6 +281,7 @@ def _compare_special(
 def _take_findings(row: Row, outcome: Outcome) -> None:
     row.folds = [str(fold) for fold in outcome.folds]
     row.worst_proof = max((f.error for f in outcome.folds), default=0.0)
+    row.captured_only = sum(fold.captured_only for fold in outcome.folds)
     row.unproven = sum(bool(_UNPROVEN.search(r.reason)) for r in outcome.refusals)
     row.refusals = _grouped(outcome.refusals)
 

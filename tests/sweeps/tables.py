@@ -165,6 +165,12 @@ def summary(rows: Sequence[Row]) -> str:
     lines.append(f"- conv-BN left: {', '.join(pairs) or 'none'}")
     more = [row.family for row in rows if row.after and row.after["conv"] > row.before["conv"]]
     lines.append(f"- more convolutions than before: {', '.join(more) or 'none'}")
+    single = [f"{row.family} {row.captured_only}" for row in rows if row.captured_only]
+    folds, fewer = sum(len(row.folds) for row in rows), sum(row.captured_only for row in rows)
+    lines.append(
+        f"- {folds - fewer} of {folds} folds proven at other sizes than the captured one; at that alone: "
+        f"{', '.join(single) or 'none'}"
+    )
     worse = [r.family for r in rows if r.theirs and any(r.after[c] > r.theirs[c] for c in COLUMNS[:-1])]
     lines.append(
         f"- some operator more often than after the library's own fold: {', '.join(worse) or 'none'}"

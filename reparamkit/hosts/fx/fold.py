@@ -19,7 +19,7 @@ from reparamkit.engine.forms import Form
 from reparamkit.engine.layers import Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
-from reparamkit.engine.proof import CheckFailed, Unproven, prove, prove_rise
+from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
 from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx import siblings
@@ -50,7 +50,7 @@ class Outcome:
 @dataclass(frozen=True)
 class _Proven:
     realisation: Realisation
-    error: float
+    proof: Proof
 
 
 def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
@@ -89,6 +89,7 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
     ranks = _ranks(program.graph)
     module = surgery.module()
     folds = []
+    bound = {host.id_of(risen.root) for risen in host.risen if risen.captured_only}
     for form, done, calls in made:
         if calls and not any(surgery.is_used(call) for call in calls):
             continue  # made for a reader that another fold replaced
@@ -98,7 +99,8 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
                 where=common_path(owner_path(host.spoken_of(i)) for i in inside),
                 operators=counted([_spoken(host, i) for i in inside]),
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
-                error=done.error,
+                error=done.proof.error,
+                captured_only=done.proof.captured_only or not bound.isdisjoint(inside),
             )
         )
     places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
@@ -158,14 +160,16 @@ def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
     while True:
         known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
         granted, reasons = rises(plain.nodes, known)
+        captured_only: list[bool] = []
         try:
             with plain.constants.remembered():
                 for rise in granted:
-                    prove_rise(plain, rise)
+                    captured_only.append(prove_rise(plain, rise))
         except Unproven as reason:
-            barred[plain.fx_node(rise.root)] = str(reason) if isinstance(reason, CheckFailed) else ""
+            failing = plain.fx_node(granted[len(captured_only)].root)
+            barred[failing] = str(reason) if isinstance(reason, CheckFailed) else ""
             continue
-        risen = [plain.in_terms_of_nodes(rise) for rise in granted]
+        risen = list(map(plain.in_terms_of_nodes, granted, captured_only))
         host = FxHost(plain.program, risen) if risen else plain
         host.kept = {plain.fx_node(index): reason for index, reason in reasons.items()}
         return host
@@ -245,14 +249,14 @@ def _make(host: FxHost, form: Form) -> _Proven:
     with host.constants.remembered():
         terms = numbers(host.nodes, form)
         realisation = realise(terms)
-        error = prove(host, form, terms, realisation)
+        proof = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
     exact = numbers_of(layers)
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
     require_rounded(exact, layers, like.dtype)
-    return _Proven(realisation, error)
+    return _Proven(realisation, proof)
 
 
 def _spoken(host: FxHost, index: int) -> str:
