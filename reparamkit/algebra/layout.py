@@ -88,8 +88,11 @@ class Layout:
     @classmethod
     def of(cls, sizes: Sequence[Size], axis: int) -> Layout | None:
         """The layout of a value itself, whose channels lie along `axis`; None if their number varies."""
-        if not isinstance(sizes[axis], int):
-            return None
+        return cls.along(sizes, axis) if isinstance(sizes[axis], int) else None
+
+    @classmethod
+    def along(cls, sizes: Sequence[Size], axis: int) -> Layout:
+        """The same for any axis: its positions, as many as there may be, are the channels."""
         return cls(tuple(_axis([Digit(size, int(a == axis))]) for a, size in enumerate(sizes)))
 
     @property

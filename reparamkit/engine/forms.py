@@ -28,6 +28,7 @@ _SHARED = 1 / 64
 _HORIZON = 32
 _CONCATENATED = "its input is a concatenation of different values"
 
+Maps = tuple[tuple[int, Map], ...]
 Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
@@ -68,13 +69,20 @@ class Form:
 class Forms:
     """All forms of all nodes, and why some compositions were not exact.
 
-    `barred` nodes take their original form only. `why[node, operand]` is the reason why the operator at
+    `barred` nodes take their original form only, and the pairs of a node and an operand in `apart` are not
+    composed. `why[node, operand]` is the reason why the operator at
     `node` could not be composed with what computes `operand`.
     """
 
-    def __init__(self, nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        barred: frozenset[int] = frozenset(),
+        apart: frozenset[tuple[int, int]] = frozenset(),
+    ) -> None:
         self.nodes = nodes
         self.barred = barred
+        self.apart = apart
         self.why: dict[tuple[int, int], str] = {}
         self._of: list[list[Form]] = []
         self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
@@ -105,41 +113,45 @@ class Forms:
             found = list(self._sum(node, node.meaning))
         for alternative in node.alternatives if node.id not in self.barred else ():
             part = alternative.part
-            ways: Iterable[tuple[Form | None, list[tuple[int, Map]]]] = [
-                (None, [(part.value.id, part.structure)])
+            ways: Iterable[tuple[Maps, tuple[Form | None, ...]]] = [
+                (((part.value.id, part.structure),), (None,))
             ]
-            if _mixes(part.structure):  # a map per channel is best left for what reads it to take in
-                ways = self._through(node, part)
-            for choice, terms in ways:
-                other = self._form(node, tuple(terms), (choice,), original=False)
+            if alternative.others or _mixes(part.structure):  # one map per channel is left for its readers
+                ways = self._combined(node, alternative.meaning)
+            for terms, choices in ways:
+                other = self._form(node, terms, choices, original=False)
                 other.alternative = alternative
                 found.append(other)
         return self._pruned(found)
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
-        options = [list(self._through(node, part)) for part in meaning.parts]
-        for chosen in itertools.product(*options):
-            choices = tuple([choice for choice, _ in chosen])
+        for terms, choices in self._combined(node, meaning):
             cuts = choices == (None,) * len(choices)
-            try:
-                terms = _merged([term for _, terms in chosen for term in terms])
-            except Inexact as reason:
-                self._note(node, choices, str(reason))
-                continue
-            if len(terms) > MOST_TERMS and not cuts:
-                continue
             replaces = not cuts or node.upkeep or node.is_map_alone or _is_identity(terms)
             if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
             if cuts and not node.is_map_alone:
                 yield self._form(node, terms, choices, original=True)
 
+    def _combined(self, node: Node, meaning: Affine) -> Iterator[tuple[Maps, tuple[Form | None, ...]]]:
+        """The maps composed with every choice of forms of their operands, and added up."""
+        options = [list(self._through(node, part)) for part in meaning.parts]
+        for chosen in itertools.product(*options):
+            choices = tuple([choice for choice, _ in chosen])
+            try:
+                terms = _merged([term for _, terms in chosen for term in terms])
+            except Inexact as reason:
+                self._note(node, choices, str(reason))
+                continue
+            if len(terms) <= MOST_TERMS or choices == (None,) * len(choices):
+                yield terms, choices
+
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
         mixes = _mixes(part.structure)
-        for form in self._of[part.value.id]:
+        for form in self._of[part.value.id] if (node.id, part.value.id) not in self.apart else ():
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
-            if form.alternative is not None and form.is_identity:
+            if form.alternative is not None and form.is_identity and self.nodes[form.terms[0][0]].synthetic:
                 continue  # the cut says as much
             terms = []
             try:
@@ -217,7 +229,7 @@ class Forms:
     def _form(
         self,
         node: Node,
-        terms: tuple[tuple[int, Map], ...],
+        terms: Maps,
         choices: tuple[Form | None, ...],
         *,
         original: bool,

@@ -17,10 +17,19 @@ from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The value is `part`, a map of another one; `covers` are the values of the network it does without."""
+    """The value is `part`, a map of another one, and the sum of it and `others` where there are any.
+
+    `covers` are the values of the network it does without.
+    """
 
     part: Part
     covers: tuple[int, ...]
+    others: tuple[Part, ...] = ()
+
+    @property
+    def meaning(self) -> Affine:
+        """The sum."""
+        return Affine((self.part, *self.others))
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     for current in _bottom_up(form):
         node = nodes[current.node]
         if current.alternative is not None:
-            done[id(current)] = _summed(current, Affine((current.alternative.part,)), done)
+            done[id(current)] = _summed(current, current.alternative.meaning, done)
         elif isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)
         elif isinstance(node.meaning, Bordered):

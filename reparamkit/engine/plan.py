@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Bordered
+from reparamkit.operators import Bordered, properties
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Plan:
 
 def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
     """Choose; `barred` nodes keep their operator as it is."""
+    apart: frozenset[tuple[int, int]] = frozenset()
     while True:
-        forms = Forms(nodes, barred)
+        forms = Forms(nodes, barred, apart)
         needed = {n.id for n in nodes if n.forced}
         chosen: dict[int, Form] = {}
         for node in reversed(nodes):
@@ -42,9 +43,11 @@ def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
             needed |= form.sources
         twice = _twice(nodes, chosen)
         barring = (twice - barred) or _passing_by(chosen, twice) - barred
-        if not barring:
+        copying = _copied(nodes, chosen) - apart
+        if not barring and not copying:
             return Plan(nodes, forms, dict(sorted(chosen.items())))
         barred |= barring
+        apart |= copying
 
 
 def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
@@ -52,8 +55,26 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     return {
         index
         for index, form in chosen.items()
-        if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
+        if form.original
+        and any(
+            nodes[other.part.value.id].synthetic and other.part.value.id in chosen
+            for other in nodes[index].alternatives
+        )
     }
+
+
+def _copied(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[tuple[int, int]]:
+    """Readers of layers that would run as they are and once more inside a fold, which takes in no other layer."""
+    shared = {i for i in chosen if len(nodes[i].users) > 1 and properties.has_weights(nodes[i].operator)}
+    pairs: set[tuple[int, int]] = set()
+    for form in chosen.values() if shared else ():
+        if form.original or form.node in shared:
+            continue
+        inside = interior(nodes, form)
+        layers = {i for i in inside if properties.has_weights(nodes[i].operator)}
+        if layers and layers <= shared:
+            pairs |= {(i, v.id) for i in inside for v in nodes[i].operands if v.id in layers}
+    return pairs
 
 
 def _passing_by(chosen: dict[int, Form], twice: set[int]) -> set[int]:

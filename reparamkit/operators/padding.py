@@ -26,15 +26,17 @@ from reparamkit.operators.base import (
     identity,
     reader,
 )
+from reparamkit.operators.layout import spatial
 
 
 @reader("aten.constant_pad_nd.default", "aten.pad.default")
 def pad(call: Call) -> Meaning:
-    """`torch.nn.functional.pad` with zeros."""
+    """`torch.nn.functional.pad`: by zeros a map; by what is there, it moves values."""
     value = call.value("self")
     mode = call.get("mode", "constant")
     if mode != "constant":
-        raise NotAffine(f"it pads by mode {mode!r}, not with zeros")
+        moved = spatial(value, len(call.get("pad")) // 2, call.result.sizes)
+        return replace(moved, reason=f"it pads by mode {mode!r}, not with zeros")
     if call.get("value") not in (None, 0, 0.0):
         raise NotAffine(f"it pads with {call.get('value')}, not with zeros")
     amounts = list(call.get("pad"))

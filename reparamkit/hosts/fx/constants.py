@@ -25,7 +25,7 @@ class Constants:
         self._remembered: dict[fx.Node, Tensor] | None = None
         for node in program.graph.nodes:
             if program.is_constant(node) or (
-                _pure(node) and all(n in self._nodes for n in node.all_input_nodes)
+                is_pure(node) and all(n in self._nodes for n in node.all_input_nodes)
             ):
                 self._nodes.add(node)
 
@@ -88,7 +88,8 @@ def _is_view(node: fx.Node) -> bool:
     )
 
 
-def _pure(node: fx.Node) -> bool:
+def is_pure(node: fx.Node) -> bool:
+    """Whether a call gives the same for the same arguments, and does nothing else."""
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return node.op == "call_function" and getattr(node.target, "__module__", "") == "_operator"
     return _gives_the_same(node.target)

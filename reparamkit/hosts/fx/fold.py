@@ -24,6 +24,7 @@ from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx import siblings
 from reparamkit.hosts.fx.captured import Captured, Changes
+from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
@@ -60,6 +61,8 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     """
     with on_one_thread():
         captured = Captured(program)
+        if not program.writes:
+            share_equal_calls(program.graph)
         outcome, changes, ranks = _folded(program, captured)
         if merge_siblings:
             merged = tuple(siblings.merge(outcome.module, ranks))

@@ -80,7 +80,7 @@ class Surgery:
         """The value is its source under another name."""
         old, source = self.host.fx_node(form.node), form.terms[0][0]
         copies = not self.host.nodes[source].synthetic
-        if copies and (self.host.program.writes or _shows(old)):
+        if copies and (self.host.program.writes or shows(old)):
             return  # a copy that someone can tell from its original stays
         self._now[form.node] = self._node(source)
         if not self.host.nodes[form.node].synthetic:
@@ -197,7 +197,7 @@ class Surgery:
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 
-def _shows(node: fx.Node) -> bool:
+def shows(node: fx.Node) -> bool:
     """Whether the network's caller gets the value, or a view of it."""
     seen, stack = {node}, [node]
     while stack:

@@ -649,7 +649,7 @@ MUTANTS = [
     Mutant(
         "surgery: a copy that shows goes",
         _SURGERY,
-        "        if copies and (self.host.program.writes or _shows(old)):\n",
+        "        if copies and (self.host.program.writes or shows(old)):\n",
         "        if False:\n",
     ),
     Mutant("surgery: guards forgotten", _SURGERY, "        self._guard(root)\n", ""),
