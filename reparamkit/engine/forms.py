@@ -49,6 +49,8 @@ class Form:
     own: float
     cost: float = 0.0
     alternative: Alternative | None = None
+    norm: int | None = None
+    """The norm that takes its map, that of `choices`, into its own weight and bias."""
     sources: frozenset[int] = field(init=False)
     """The values that have to exist for this form."""
 
@@ -122,7 +124,20 @@ class Forms:
                 other = self._form(node, terms, choices, original=False)
                 other.alternative = alternative
                 found.append(other)
+        if node.id not in self.barred:
+            found += [inside for form in found if (inside := self._in_passing(node, form)) is not None]
         return self._pruned(found)
+
+    def _in_passing(self, node: Node, form: Form) -> Form | None:
+        """A map of a norm, for which alone the norm is there, as the norm with another weight and bias."""
+        (source, structure), *others = form.terms
+        norm = self.nodes[source]
+        if others or structure is None or not isinstance(norm.meaning, Opaque) or norm.meaning.takes is None:
+            return None
+        if not norm.meaning.takes.fits(structure) or form.is_identity or not self.only_for(node.id, source):
+            return None
+        terms = ((norm.meaning.value.id, None),)
+        return Form(node.id, terms, (form,), False, cost.in_passing(node.value), norm=source)
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
         for terms, choices in self._combined(node, meaning):

@@ -24,6 +24,7 @@ from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.unrolled import convolve
+from reparamkit.operators import InPassing
 
 aten = torch.ops.aten
 
@@ -130,10 +131,8 @@ class Realisation:
 
         def layer(i: int, _: Any) -> None:
             module = self.layers[i].module
-            if isinstance(module, ChannelScale):
-                found.extend(["mul"] if module.bias is None else ["mul", "add"])
-            else:
-                found.append("linear" if isinstance(module, nn.Linear) else _convolution(module))
+            if module is not None:
+                found.extend(operators_of(module))
 
         self.build(lambda s: None, function, layer)
         return Counter(found)
@@ -177,15 +176,36 @@ def _is_depthwise_1x1(module: nn.Module | None) -> bool:
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NAMES: dict[type[nn.Module], str] = {
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+    nn.Linear: "linear",
+    nn.Embedding: "embedding",
+    nn.LayerNorm: "layer_norm",
+    nn.RMSNorm: "rms_norm",
+    nn.GroupNorm: "group_norm",
+    nn.InstanceNorm1d: "instance_norm",
+    nn.InstanceNorm2d: "instance_norm",
+    nn.InstanceNorm3d: "instance_norm",
+}
 
 
-def _convolution(module: nn.Module | None) -> str:
-    kind, kinds = ("conv_transpose", _TRANSPOSED) if isinstance(module, _TRANSPOSED) else ("conv", _CONVS)
-    return f"{kind}{next(d for d, k in enumerate(kinds, 1) if isinstance(module, k))}d"
+def operators_of(module: nn.Module) -> list[str]:
+    """The operators that a layer comes to, by ATen's names."""
+    if isinstance(module, ChannelScale):
+        return ["mul"] if module.bias is None else ["mul", "add"]
+    return [_NAMES.get(type(module), type(module).__name__)]
 
 
-def realise(terms: Terms) -> Realisation:
-    """The layers for these numbers, in float64."""
+def realise(terms: Terms, norm: InPassing | None = None) -> Realisation:
+    """The layers for these numbers, in float64; `norm` is what takes them into its own weight and bias."""
+    if norm is not None:
+        ((source, behind),) = terms.items()
+        return Realisation((Layer(source, norm.layer(behind), None),), (), 0.0)
     maps = [(s, m) for s, m in terms.items() if isinstance(m, AffineMap)]
     scalars = [(s, m) for s, m in terms.items() if isinstance(m, ScalarMap)]
     shift = sum(m.beta for _, m in scalars)

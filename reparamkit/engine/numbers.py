@@ -20,7 +20,10 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     done: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]
-        if current.alternative is not None:
+        if current.norm is not None:
+            ((read, _),), (choice,) = current.terms, current.choices
+            done[id(current)] = {read: done[id(choice)][current.norm]}
+        elif current.alternative is not None:
             done[id(current)] = _summed(current, current.alternative.meaning, done)
         elif isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)

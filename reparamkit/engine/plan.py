@@ -64,7 +64,7 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
 
 
 def _copied(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[tuple[int, int]]:
-    """Readers of layers that would run as they are and once more inside a fold, which takes in no other layer."""
+    """Readers of layers that would run as they are and again inside a fold, which takes in no other layer."""
     shared = {i for i in chosen if len(nodes[i].users) > 1 and properties.has_weights(nodes[i].operator)}
     pairs: set[tuple[int, int]] = set()
     for form in chosen.values() if shared else ():
@@ -107,6 +107,8 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     for current in composed_of(form):
         inside.add(current.node)
         meaning = nodes[current.node].meaning
+        if current.norm is not None and not nodes[current.norm].synthetic:
+            inside.add(current.norm)
         if current.alternative is not None:
             inside.update(current.alternative.covers)
         if isinstance(meaning, Bordered) and not current.original:

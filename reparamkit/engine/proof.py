@@ -92,7 +92,7 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
-                found = realisation.run({s: env[s] for s in terms})
+                found = realisation.run(env)
             except _DOES_NOT_RUN as error:
                 raise CheckFailed(
                     f"the folded layer does not run where the original does: {error}"

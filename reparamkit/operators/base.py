@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reparamkit.algebra import Geometry, Map, Numbers, Scalar, ScalarMap
 from reparamkit.algebra.layout import Layout, Size
@@ -108,27 +108,43 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class InPassing:
+    """The operator can apply a scale and shift in passing, before it writes its result.
+
+    `fits` says which maps behind it, `layer` makes the operator's module with such a map behind.
+    """
+
+    fits: Callable[[Map], bool]
+    layer: Callable[[Numbers], nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque:
     """The operator is none of the others, and reads `value`.
 
-    `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`).
+    `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`), `takes`
+    that it can apply another one.
     """
 
     value: Value
     rescales: bool = False
+    takes: InPassing | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """The operator is `structure`, a map per channel, on what it gives without its arguments `without`.
+    """The operator is `behind`, a map per channel, on what it gives without its arguments `without`.
 
-    So a layer norm is the same norm without weight and bias, and a scale and shift behind it.
+    So a layer norm is the same norm without weight and bias, and a scale and shift behind it. `behind` is
+    None where there is none, or none per channel; its value is the operand. `takes` is for the operator as
+    it stands, `bare` for it without these arguments.
     """
 
     value: Value
-    structure: Geometry
-    load: Callable[[], Numbers]
+    behind: Part | None
     without: tuple[str, ...]
+    takes: InPassing
+    bare: InPassing
 
 
 @dataclass(frozen=True, slots=True)

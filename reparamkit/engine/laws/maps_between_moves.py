@@ -4,8 +4,8 @@
 
     x ─▶ view (-1, k) ─▶ addmm ─▶ view (b, n, l)          x ─▶ linear
 
-So a layer that is spelt so is one with the layers beside it; without a map between the moves, Q's result is x. Where
-every axis but the channels' goes, a layout says.
+So a layer that is spelt so is one with the layers beside it; without a map between the moves, Q's result is
+x. Where every axis but the channels' goes, a layout says.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     c(pad(x)) + d(pad(x))   ──▶   p = pad(x),  c(p) + d(p)
 
-Branches that begin alike then have one source. Only operators of torch's own that are pure and not random, and
-none that may keep statistics; a value that the network hands out stays, since its caller may write into it.
+Branches that begin alike then have one source. Only operators of torch's own that are pure and not random,
+and none that may keep statistics; a value that the network hands out stays: its caller may write into it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.engine.forms import Form
-from reparamkit.engine.layers import Realisation, realise
+from reparamkit.engine.layers import ChannelScale, Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
 from reparamkit.engine.proof import CheckFailed, Unproven, prove, prove_rise
@@ -28,7 +28,7 @@ from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
-from reparamkit.operators import Affine
+from reparamkit.operators import Affine, Opaque
 from reparamkit.undivided import on_one_thread
 
 
@@ -247,7 +247,8 @@ def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool
 def _make(host: FxHost, form: Form) -> _Proven:
     with host.constants.remembered():
         terms = numbers(host.nodes, form)
-        realisation = realise(terms)
+        norm = None if form.norm is None else host.nodes[form.norm].meaning
+        realisation = realise(terms, norm.takes if isinstance(norm, Opaque) else None)
         error = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
@@ -272,4 +273,6 @@ def _described(module: nn.Module) -> str:
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
         name = type(module).__name__
         return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
+    if not isinstance(module, ChannelScale):
+        return type(module).__name__
     return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

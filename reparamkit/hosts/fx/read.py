@@ -189,7 +189,7 @@ class FxHost:
         definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
         alternatives = self._alternatives(definition)
         if isinstance(meaning, Rescaled):
-            meaning = Opaque(meaning.value, rescales=True)
+            meaning = Opaque(meaning.value, meaning.behind is not None, meaning.takes)
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
         defined.upkeep = self._upkeep(node)
