@@ -11,7 +11,7 @@ from reparamkit.algebra import Scalar
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, properties
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Zero, properties
 
 ALONE = "nothing beside it can take it in"
 
@@ -141,7 +141,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
-    if isinstance(node.meaning, Move | Opaque):
+    if isinstance(node.meaning, Move | Opaque | Zero):
         return node.meaning.reason if isinstance(node.meaning, Move) else ""
     if isinstance(node.meaning, Bordered):
         return ""

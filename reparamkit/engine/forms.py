@@ -13,6 +13,7 @@ This file knows no numbers: nodes are plain objects, maps are structures.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +21,7 @@ from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geome
 from reparamkit.engine import cost
 from reparamkit.engine.graph import Alternative, Node
 from reparamkit.engine.post_dominance import PostDominance
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value, Zero
 
 BEAM = 3
 MOST_TERMS = 4
@@ -108,6 +109,8 @@ class Forms:
             found = list(self._concat(node, node.meaning))
         elif isinstance(node.meaning, Move | Opaque):
             found = list(self._passed(node, node.meaning))
+        elif isinstance(node.meaning, Zero):
+            found = list(self._zero(node, node.meaning))
         elif isinstance(node.meaning, Bordered):
             found = list(self._bordered(node, node.meaning))
         else:
@@ -130,9 +133,11 @@ class Forms:
 
     def _in_passing(self, node: Node, form: Form) -> Form | None:
         """A map of a norm, for which alone the norm is there, as the norm with another weight and bias."""
-        (source, structure), *others = form.terms
+        if len(form.terms) != 1:
+            return None
+        ((source, structure),) = form.terms
         norm = self.nodes[source]
-        if others or structure is None or not isinstance(norm.meaning, Opaque) or norm.meaning.takes is None:
+        if structure is None or not isinstance(norm.meaning, Opaque) or norm.meaning.takes is None:
             return None
         if not norm.meaning.takes.fits(structure) or form.is_identity or not self.only_for(node.id, source):
             return None
@@ -158,7 +163,7 @@ class Forms:
             except Inexact as reason:
                 self._note(node, choices, str(reason))
                 continue
-            if len(terms) <= MOST_TERMS or choices == (None,) * len(choices):
+            if terms and (len(terms) <= MOST_TERMS or choices == (None,) * len(choices)):
                 yield terms, choices
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
@@ -166,6 +171,8 @@ class Forms:
         for form in self._of[part.value.id] if (node.id, part.value.id) not in self.apart else ():
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
+            if not form.terms and (form.original or part.structure.has_bias):
+                continue
             if form.alternative is not None and form.is_identity and self.nodes[form.terms[0][0]].synthetic:
                 continue  # the cut says as much
             terms = []
@@ -188,11 +195,17 @@ class Forms:
         passing = cost.in_passing(node.value) if rescales else 0.0
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
 
+    def _zero(self, node: Node, meaning: Zero) -> Iterator[Form]:
+        kept: tuple[Term, ...] = tuple((value.id, None) for value in meaning.values)
+        yield Form(node.id, kept, (None,) * len(kept), True, cost.copy(node.value))
+        if node.id not in self.barred:  # the sum of nothing is only a summand of others
+            yield Form(node.id, (), (), False, math.inf)
+
     def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
         yield Form(node.id, tuple((r, None) for r in meaning.reads), (None,), True, cost.copy(node.value))
         for form in self._of[meaning.value.id] if node.id not in self.barred else ():
-            source, structure = form.terms[0]
-            if len(form.terms) > 1 or not isinstance(structure, geometry.Geometry):
+            source, structure = form.terms[0] if len(form.terms) == 1 else (-1, None)
+            if not isinstance(structure, geometry.Geometry):
                 continue
             try:  # that the constant is the map's own shift is for the numbers to show
                 whole = geometry.compose(meaning.structure, replace(structure, has_bias=False))
@@ -231,8 +244,8 @@ class Forms:
             return found
         cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
         for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:
-            source, structure = terms[0]
-            if len(terms) > 1 or structure is None or source in found:
+            source, structure = terms[0] if len(terms) == 1 else (-1, None)
+            if structure is None or source in found:
                 continue
             if isinstance(structure, Scalar):
                 channels = value.shape[-dims - 1]
@@ -314,18 +327,18 @@ class Forms:
             best.setdefault((form.sources, form.is_map), form)
         ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
         kept = ranked[:BEAM]
-        furthest = min(ranked, key=lambda f: max(f.sources))
+        furthest = min(ranked, key=lambda f: max(f.sources, default=-1))
         kept += [f for f in (furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
 
 
 def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
     """The cost of the original operator; `layers` if it is arithmetic."""
-    moves = node.meaning.moves if isinstance(node.meaning, Affine) else ""
-    if moves == "a view":
+    assert isinstance(node.meaning, Affine)
+    if node.meaning.moves == "a view":
         return 0.0
-    arithmetic = moves == "" and not _is_identity(terms)
-    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep)
+    arithmetic = node.meaning.moves == "" and not _is_identity(terms)
+    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep - node.meaning.kept)
 
 
 def _mixes(structure: Map) -> bool:

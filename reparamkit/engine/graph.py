@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value, Zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Node:
             return tuple(p.value for p in self.meaning.parts)
         if isinstance(self.meaning, Move | Opaque | Bordered):
             return (self.meaning.value,)
-        return self.meaning.values if isinstance(self.meaning, Concat) else ()
+        return self.meaning.values if isinstance(self.meaning, Concat | Zero) else ()
 
 
 @dataclass(frozen=True)

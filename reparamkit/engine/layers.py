@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,8 +201,13 @@ def operators_of(module: nn.Module) -> list[str]:
     return [_NAMES.get(type(module), type(module).__name__)]
 
 
-def realise(terms: Terms, norm: InPassing | None = None) -> Realisation:
-    """The layers for these numbers, in float64; `norm` is what takes them into its own weight and bias."""
+def realise(
+    terms: Terms, norm: InPassing | None = None, integers: Collection[int] = frozenset()
+) -> Realisation:
+    """The layers for these numbers, in float64.
+
+    `norm` is what takes them into its own weight and bias; of the sources, `integers` look up in tables.
+    """
     if norm is not None:
         ((source, behind),) = terms.items()
         return Realisation((Layer(source, norm.layer(behind), None),), (), 0.0)
@@ -214,6 +219,11 @@ def realise(terms: Terms, norm: InPassing | None = None) -> Realisation:
     for i, ((source, m), bias) in enumerate(zip(maps, biases, strict=True)):
         if bias.any() or i == len(maps) - 1:
             bias, shift = bias + shift, 0.0
+        if source in integers:
+            table = _made(nn.Embedding, m.structure.inputs, m.structure.outputs)
+            table.weight = nn.Parameter((m.kernel.t() + bias).contiguous())
+            layers.append(Layer(source, table, None))
+            continue
         if isinstance(m.structure, Transposed):
             layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))
             continue

@@ -9,7 +9,7 @@ import torch
 from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, Scalar, ScalarMap, affine
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Affine, Bordered, Concat
+from reparamkit.operators import Affine, Bordered, Concat, Zero
 
 Terms = dict[int, Numbers]
 _SAME = 1e-6  # the network computes its border in its own precision
@@ -25,6 +25,8 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
             done[id(current)] = {read: done[id(choice)][current.norm]}
         elif current.alternative is not None:
             done[id(current)] = _summed(current, current.alternative.meaning, done)
+        elif isinstance(node.meaning, Zero):
+            done[id(current)] = {}
         elif isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)
         elif isinstance(node.meaning, Bordered):

@@ -24,7 +24,7 @@ from reparamkit.engine.numbers import Terms
 from reparamkit.engine.plan import interior
 from reparamkit.engine.relative_error import BAR, relative_error
 from reparamkit.engine.rising import Rise
-from reparamkit.operators import Affine, Bordered, Move, properties
+from reparamkit.operators import Affine, Bordered, Move, Zero, properties
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
@@ -53,6 +53,7 @@ class Normals:
 
 
 _SUPPLY, _PRIME = 1 << 18, 7919
+_MOST = 1 << 24  # numbers of a table that is tried row by row
 
 
 @cache
@@ -74,7 +75,7 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     inside = interior(host.graph.nodes, form)
     worst, compared = 0.0, 0
     axes = _channel_axes(host, form, terms)
-    sources = [s for s in terms if s not in inside]
+    sources = [s for s in (*terms, *_shapes_read(host, inside)) if s not in inside]
     given = _drawn(host, sources)
     env: Env = {}
     for exact, shapes in _shapes(host, form, inside, terms):
@@ -84,6 +85,7 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             try:
                 constants: Env = {n: v for n, v in env.items() if host.is_constant(n)}
                 env = _inputs(host, sources, shapes, normals)
+                env |= _places(host, terms, env)
                 env |= constants
                 _with_synthetic(host, sources, env)
                 expected = _original(host, inside, env)
@@ -183,6 +185,19 @@ def _inputs(host: Host, sources: Sequence[int], shapes: dict[int, tuple[int, ...
     return env
 
 
+def _places(host: Host, terms: Terms, env: Env) -> Env:
+    """Integers that look up in tables, in place of normal numbers: each within its own tables."""
+    tables = [(s, m.structure.inputs) for s, m in terms.items() if isinstance(m, AffineMap)]
+    integers = [(s, rows) for s, rows in tables if not host.graph.nodes[s].value.dtype.is_floating_point]
+    return {s: torch.arange(env[s].numel()).view(env[s].shape) % rows for s, rows in integers}
+
+
+def _shapes_read(host: Host, inside: Sequence[int]) -> list[int]:
+    """Values of which some operator reads the shape alone."""
+    zeros = [m for i in inside if isinstance(m := host.graph.nodes[i].meaning, Zero)]
+    return [value.id for meaning in zeros for value in meaning.values]
+
+
 def _with_synthetic(host: Host, sources: Iterable[int], env: Env) -> None:
     """Compute the synthetic ones among the sources, and those that they are made of."""
     pending = [index for index in sources if host.graph.nodes[index].synthetic]
@@ -244,10 +259,17 @@ def _shapes(
     dims = {g.dims for _, g in maps}
     ndim = len(host.graph.nodes[form.node].value.shape)
     if any(
-        isinstance(host.graph.nodes[i].meaning, Move | Bordered) or host.ends_at_fixed_place(i)
+        isinstance(host.graph.nodes[i].meaning, Move | Bordered | Zero) or host.ends_at_fixed_place(i)
         for i in inside
     ):
         yield True, captured  # its sizes may be written into its reshapes
+        return
+    tables = [(s, g.inputs) for s, g in maps if not host.graph.nodes[s].value.dtype.is_floating_point]
+    if tables:  # every row once, if the operators around them run on rows alone
+        rows = max(rows for _, rows in tables)
+        if len(tables) == len(captured) and rows * host.graph.nodes[form.node].value.shape[-1] <= _MOST:
+            yield False, {s: (rows,) for s, _ in tables}
+        yield True, captured
         return
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
         (d,) = dims

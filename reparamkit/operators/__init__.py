@@ -9,6 +9,7 @@ from reparamkit.operators import (
     arithmetic,
     concat,
     convolution,
+    embedding,
     identity,
     layout,
     linear,
@@ -19,6 +20,7 @@ from reparamkit.operators import (
     properties,
     splitting,
     transposed,
+    zeros,
 )
 from reparamkit.operators.base import (
     Affine,
@@ -34,6 +36,7 @@ from reparamkit.operators.base import (
     Part,
     Rescaled,
     Value,
+    Zero,
     known,
     read,
     reader,
@@ -54,9 +57,11 @@ __all__ = [
     "Rescaled",
     "Size",
     "Value",
+    "Zero",
     "arithmetic",
     "concat",
     "convolution",
+    "embedding",
     "identity",
     "known",
     "layout",
@@ -70,4 +75,5 @@ __all__ = [
     "reader",
     "splitting",
     "transposed",
+    "zeros",
 ]

@@ -56,15 +56,23 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A tensor that does not depend on the input; `load()` gives it in float64."""
+    """A tensor that does not depend on the input; `load()` gives it in float64.
+
+    `zero` says that it was made of zeros, `shared` that something else needs it as well.
+    """
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
+    zero: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One operand and the map that the operator applies to it."""
+    """One operand and the map that the operator applies to it.
+
+    A map of integers acts on their one-hot vectors: a table of `inputs` rows, in which they look up.
+    """
 
     value: Value
     structure: Map
@@ -75,12 +83,14 @@ class Part:
 class Affine:
     """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
 
-    `averages` says that it treats every channel alike and keeps constants, as `Move` does.
+    `averages` says that it treats every channel alike and keeps constants, as `Move` does. `kept` are the
+    elements of weights that something else needs as well.
     """
 
     parts: tuple[Part, ...]
     moves: Literal["", "a copy", "a view"] = ""
     averages: bool = False
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,13 @@ class Move:
     cuts: bool = False
     alone: bool = False
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """The operator gives zeros, as many as there are elements in `values`, if there are any."""
+
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +178,7 @@ class Bordered:
     reads: tuple[int, ...]
 
 
-Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled
+Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled | Zero
 
 
 @dataclass(frozen=True, slots=True)

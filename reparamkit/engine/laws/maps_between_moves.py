@@ -76,7 +76,8 @@ def _pointwise(meaning: Meaning | None) -> tuple[Part, ...]:
 
 
 def _is_pointwise(part: Part) -> bool:
-    return isinstance(part.structure, Geometry) and part.structure.pointwise
+    looks_up = not part.value.dtype.is_floating_point
+    return isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up
 
 
 def _without_shift(step: Step) -> Step:

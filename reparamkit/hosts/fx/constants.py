@@ -64,6 +64,12 @@ class Constants:
             stack.extend(current.all_input_nodes)
         return count
 
+    def is_shared(self, node: fx.Node) -> bool:
+        """Whether something else is made of the stored tensors behind a constant."""
+        while len(node.users) == 1 and len(node.all_input_nodes) == 1:
+            (node,) = node.all_input_nodes
+        return len(node.users) > 1
+
     def _value(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return self._program.state[str(node.target)].detach()

@@ -248,7 +248,8 @@ def _make(host: FxHost, form: Form) -> _Proven:
     with host.constants.remembered():
         terms = numbers(host.nodes, form)
         norm = None if form.norm is None else host.nodes[form.norm].meaning
-        realisation = realise(terms, norm.takes if isinstance(norm, Opaque) else None)
+        integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
+        realisation = realise(terms, norm.takes if isinstance(norm, Opaque) else None, integers)
         error = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
@@ -273,6 +274,8 @@ def _described(module: nn.Module) -> str:
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
         name = type(module).__name__
         return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
+    if isinstance(module, nn.Embedding):
+        return f"Embedding {module.num_embeddings} -> {module.embedding_dim}"
     if not isinstance(module, ChannelScale):
         return type(module).__name__
     return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

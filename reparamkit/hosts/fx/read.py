@@ -40,6 +40,7 @@ from reparamkit.operators import (
     products,
     properties,
     read,
+    zeros,
 )
 
 _CONVOLUTIONS = frozenset(
@@ -262,7 +263,7 @@ class FxHost:
         for operand in operands:
             if not result.dtype.is_floating_point:
                 raise NotAffine(f"it computes {_name(result.dtype)}", notable=False)
-            if operand.dtype != result.dtype:
+            if operand.dtype != result.dtype and not properties.looks_up(target):
                 raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(result.dtype)}")
         return meaning
 
@@ -274,7 +275,9 @@ class FxHost:
                     return argument
                 if not all(isinstance(s, int) for s in value.shape):
                     return argument  # its size depends on values
-                return Constant(tuple(value.shape), partial(self.constants.float64, argument))
+                load = partial(self.constants.float64, argument)
+                shared = self.constants.is_shared(argument)
+                return Constant(tuple(value.shape), load, _is_zero(argument), shared)
             known = self._ids.get(argument)
             return argument if known is None else self.nodes[known].value
         if isinstance(argument, list | tuple):
@@ -306,6 +309,14 @@ def bundle_of(node: fx.Node) -> fx.Node | None:
     if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
         return None
     return node.args[0] if isinstance(node.args[0].target, OpOverload) else None
+
+
+def _is_zero(node: fx.Node) -> bool:
+    """Whether a constant was made of zeros."""
+    operator = str(node.target)
+    if operator not in zeros.FILLED:
+        return operator in zeros.ZEROS
+    return isinstance(node.args[1], int | float) and node.args[1] == 0
 
 
 def _place(item: fx.Node) -> int:

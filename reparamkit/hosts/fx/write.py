@@ -196,7 +196,7 @@ class Surgery:
         elif isinstance(module, nn.modules.conv._ConvNd):
             kind = "conv"
         elif not isinstance(module, ChannelScale):
-            kind = "norm"
+            kind = "embedding" if isinstance(module, nn.Embedding) else "norm"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 
