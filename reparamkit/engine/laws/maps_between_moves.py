@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from reparamkit.algebra import AffineMap, Geometry, Numbers, Scalar, ScalarMap, affine, geometry
 from reparamkit.algebra.layout import Digit, Layout
 from reparamkit.engine.graph import Alternative, Definition, ValueGraph
-from reparamkit.engine.laws.chains import composed_numbers, composed_structure
+from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
 from reparamkit.operators import Affine, Meaning, Move, Part, Value
 
 _LONGEST = 16  # steps between the two moves; every move looks up its chain, and networks may be long
@@ -40,9 +40,11 @@ def maps_between_moves(graph: ValueGraph, definition: Definition) -> tuple[Alter
     if not isinstance(move, Move) or move.cuts:
         return ()
     total = _undone(graph, definition.value, move.value, (move,))
-    if total is None or len(total.parts) > _MOST:
+    if total is None:
         return ()
     first, *others = total.parts
+    if not others and not _is_identity(first) and per_channel(Affine((first,))) is not None:
+        return ()  # `map_down_through_move` says as much
     return (Alternative(first, tuple(sorted(total.covers)), tuple(others)),)
 
 
@@ -78,6 +80,10 @@ def _pointwise(meaning: Meaning | None) -> tuple[Part, ...]:
 def _is_pointwise(part: Part) -> bool:
     looks_up = not part.value.dtype.is_floating_point
     return isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up
+
+
+def _is_identity(part: Part) -> bool:
+    return isinstance(part.structure, Scalar) and part.structure.identity
 
 
 def _without_shift(step: Step) -> Step:

@@ -209,9 +209,11 @@ class FxHost:
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
         added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
         self._ids[node] = added.id
-        names = products.OPERANDS.get(added.operator)
-        if names is not None and isinstance(node.target, OpOverload):
-            left, right = (self._ids.get(n) for n in node.args[:2])  # type: ignore[arg-type]
+        places = products.OPERANDS.get(added.operator)
+        if places is not None and not products.adds(added.operator, node.kwargs):
+            given = [a for each in node.args for a in (each if isinstance(each, list | tuple) else [each])]
+            factors = [self._ids.get(n) for n in given[places[0] :]]  # type: ignore[arg-type]
+            left, right = factors if len(factors) == 2 else (None, None)
             added.product = None if left is None or right is None else (left, right)
         return added
 
