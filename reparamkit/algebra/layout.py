@@ -108,6 +108,12 @@ class Layout:
             return None
         return told[0]
 
+    @property
+    def telling_axis(self) -> int | None:
+        """The one axis that tells channels apart, whatever else it does; None if several do, or it varies."""
+        told = [a for a, axis in enumerate(self.axes) if any(digit.stride for digit in axis)]
+        return told[0] if len(told) == 1 and self.is_told_by_fixed_axes else None
+
     def channels(self) -> Tensor:
         """The channel of every position, with one position along the axes that tell no channels apart.
 

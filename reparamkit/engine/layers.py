@@ -94,9 +94,7 @@ class Realisation:
         def layer(i: int, x: Tensor) -> Tensor:
             module = self.layers[i].module
             assert module is not None
-            if isinstance(module, _CONVS):
-                padding = module.padding
-                assert not isinstance(padding, str)
+            if isinstance(module, _CONVS) and not isinstance(padding := module.padding, str):
                 done = convolve(
                     x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups
                 )
@@ -202,11 +200,16 @@ def operators_of(module: nn.Module) -> list[str]:
 
 
 def realise(
-    terms: Terms, norm: InPassing | None = None, integers: Collection[int] = frozenset()
+    terms: Terms,
+    norm: InPassing | None = None,
+    integers: Collection[int] = frozenset(),
+    *,
+    named_padding: bool = False,
 ) -> Realisation:
     """The layers for these numbers, in float64.
 
     `norm` is what takes them into its own weight and bias; of the sources, `integers` look up in tables.
+    `named_padding` allows padding="same" for uneven sides, at whose first use torch warns of a copy.
     """
     if norm is not None:
         ((source, behind),) = terms.items()
@@ -233,7 +236,9 @@ def realise(
             else:
                 factors.append((source, 1.0))
         else:
-            layers.append(Layer(source, _module(m.structure, m.kernel, bias), _padding(m.structure)))
+            same = named_padding and _is_same(m.structure)
+            pad = None if same else _padding(m.structure)
+            layers.append(Layer(source, _module(m.structure, m.kernel, bias, same=same), pad))
     return Realisation(tuple(layers), tuple(factors), shift)
 
 
@@ -252,7 +257,7 @@ def _gathered(maps: list[AffineMap]) -> list[Tensor]:
     return [total if i == carrier else torch.zeros_like(b) for i, b in enumerate(biases)]
 
 
-def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
+def _module(g: Geometry, kernel: Tensor, bias: Tensor, *, same: bool) -> nn.Module:
     if g.per_channel and g.inputs > 1 and (g.dims == 0 or not bias.any()):
         shape = (-1, *(1,) * g.dims)
         return ChannelScale(kernel.reshape(shape), bias.reshape(shape) if bias.any() else None)
@@ -265,7 +270,7 @@ def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
         g.outputs,
         g.window,
         stride=g.stride,
-        padding=(0,) * g.dims if _padding(g) else g.near,
+        padding="same" if same else (0,) * g.dims if _padding(g) else g.near,
         dilation=g.dilation,
         groups=g.groups,
     )
@@ -307,6 +312,12 @@ def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
 def _padding(g: Geometry) -> tuple[int, ...] | None:
     """What a padding of its own has to add; None where the convolution's own padding does."""
     return None if g.near == g.far and all(p >= 0 for p in g.near) else _sides(g)
+
+
+def _is_same(g: Geometry) -> bool:
+    """Whether it is uneven padding as torch has it for padding="same", the odd one on the far side."""
+    uneven = [f - n for n, f in zip(g.near, g.far, strict=True)]
+    return set(uneven) <= {0, 1} and any(uneven) and not any(g.extent) and all(s == 1 for s in g.stride)
 
 
 def _sides(g: Geometry) -> tuple[int, ...]:

@@ -23,6 +23,11 @@ def should_merge(operator: str) -> bool:
     return has_weights(operator) or operator.startswith("aten.cat")
 
 
+def names_padding(operator: str) -> bool:
+    """Whether its padding has a name, "same" or "valid"."""
+    return operator.endswith(".padding")
+
+
 def looks_up(operator: str) -> bool:
     """Whether integers choose rows of a table."""
     return operator == "aten.embedding.default"

@@ -28,7 +28,7 @@ from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
-from reparamkit.operators import Affine, Opaque
+from reparamkit.operators import Affine, Opaque, properties
 from reparamkit.undivided import on_one_thread
 
 
@@ -249,7 +249,9 @@ def _make(host: FxHost, form: Form) -> _Proven:
         terms = numbers(host.nodes, form)
         norm = None if form.norm is None else host.nodes[form.norm].meaning
         integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
-        realisation = realise(terms, norm.takes if isinstance(norm, Opaque) else None, integers)
+        named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
+        takes = norm.takes if isinstance(norm, Opaque) else None
+        realisation = realise(terms, takes, integers, named_padding=named)
         error = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]

@@ -463,8 +463,8 @@ MUTANTS = [
     Mutant(
         "module: padded twice",
         _LAYERS,
-        "padding=(0,) * g.dims if _padding(g) else g.near,",
-        "padding=tuple(abs(p) for p in g.near),",
+        "(0,) * g.dims if _padding(g) else g.near,",
+        "tuple(abs(p) for p in g.near),",
     ),
     Mutant(
         "padding: axes in the wrong order",
