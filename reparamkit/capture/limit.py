@@ -1,12 +1,14 @@
 """A time limit on Python code that offers none, such as the symbolic solver behind torch.export.
 
 An exception is raised inside the working thread from outside (`PyThreadState_SetAsyncExc`). It derives from
-BaseException, because solvers swallow `Exception`, and is repeated, because a destructor may swallow one.
+BaseException, because solvers swallow `Exception`, and is repeated, because a destructor may swallow one. It
+waits until no module is being imported.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ def limited(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    thread = ctypes.c_ulong(threading.get_ident())
+    thread = threading.get_ident()
     done, lock, sent = threading.Event(), threading.Lock(), 0
 
     def watch() -> None:
@@ -33,8 +35,13 @@ def limited(seconds: float | None) -> Iterator[None]:
             with lock:
                 if done.is_set():
                     return
+                if _imports(thread):
+                    pause = 0.05
+                    continue
                 sent += 1
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread), ctypes.py_object(OutOfTime)
+                )
             pause = 1.0
 
     watcher = threading.Thread(target=watch, daemon=True, name="reparamkit-limit")
@@ -51,6 +58,16 @@ def limited(seconds: float | None) -> Iterator[None]:
         if sent > caught:
             _absorb()
         watcher.join()
+
+
+def _imports(thread: int) -> bool:
+    """Whether a thread is importing a module: cut off there, a package is broken for the whole process."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _absorb() -> None:

@@ -116,6 +116,10 @@ class Forms:
         else:
             assert isinstance(node.meaning, Affine)
             found = list(self._sum(node, node.meaning))
+        if node.covers:
+            kept = tuple((v, None) for v in sorted({*(v.id for v in node.operands), *node.covers}))
+            found = [form for form in found if not form.original]
+            found.append(Form(node.id, kept, (None,), True, cost.copy(node.value)))
         for alternative in node.alternatives if node.id not in self.barred else ():
             part = alternative.part
             ways: Iterable[tuple[Maps, tuple[Form | None, ...]]] = [
@@ -147,7 +151,7 @@ class Forms:
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
         for terms, choices in self._combined(node, meaning):
             cuts = choices == (None,) * len(choices)
-            replaces = not cuts or node.upkeep or node.is_map_alone or _is_identity(terms)
+            replaces = not cuts or node.upkeep or node.covers or node.is_map_alone or _is_identity(terms)
             if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
             if cuts and not node.is_map_alone:
@@ -202,7 +206,7 @@ class Forms:
             yield Form(node.id, (), (), False, math.inf)
 
     def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
-        yield Form(node.id, tuple((r, None) for r in meaning.reads), (None,), True, cost.copy(node.value))
+        yield Form(node.id, ((meaning.value.id, None),), (None,), True, cost.copy(node.value))
         for form in self._of[meaning.value.id] if node.id not in self.barred else ():
             source, structure = form.terms[0] if len(form.terms) == 1 else (-1, None)
             if not isinstance(structure, geometry.Geometry):

@@ -55,6 +55,8 @@ class Node:
     product: tuple[int, int] | None = None
     """The operands of a product of two values (`reparamkit.operators.products`)."""
     upkeep: int = 0
+    covers: frozenset[int] = frozenset()
+    """The values between those that the meaning reads and this one, if it took several operators to spell."""
     alternatives: tuple[Alternative, ...] = ()
     synthetic: bool = False
     """The network has no such value."""

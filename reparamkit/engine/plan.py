@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Bordered, properties
+from reparamkit.operators import properties
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,10 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     inside: set[int] = set()
     for current in composed_of(form):
         inside.add(current.node)
-        meaning = nodes[current.node].meaning
         if current.norm is not None and not nodes[current.norm].synthetic:
             inside.add(current.norm)
         if current.alternative is not None:
             inside.update(current.alternative.covers)
-        if isinstance(meaning, Bordered) and not current.original:
-            inside.update(meaning.covers)
+        if not current.original:
+            inside.update(nodes[current.node].covers)
     return sorted(inside)

@@ -231,12 +231,17 @@ def _run(host: Host, index: int, env: Env) -> Tensor:
             env[n] = host.constant(n)
         return env[n]
 
-    return host.run(index, env.__getitem__, constant)
+    def value(operand: int) -> Tensor:
+        if operand not in env and properties.reads_only_the_shape(node.operator):
+            return torch.zeros(host.graph.nodes[operand].value.shape, dtype=torch.float64)
+        return env[operand]
+
+    return host.run(index, value, constant)
 
 
 def _changes_no_shape(node: Node) -> bool:
     """Whether it gives its operand as it is, because that has the size which the operator is written for."""
-    if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy":
+    if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy" or node.covers:
         return False
     return properties.holds_sizes(node.operator)
 
@@ -259,7 +264,9 @@ def _shapes(
     dims = {g.dims for _, g in maps}
     ndim = len(host.graph.nodes[form.node].value.shape)
     if any(
-        isinstance(host.graph.nodes[i].meaning, Move | Bordered | Zero) or host.ends_at_fixed_place(i)
+        isinstance(host.graph.nodes[i].meaning, Move | Bordered | Zero)
+        or host.graph.nodes[i].covers
+        or host.ends_at_fixed_place(i)
         for i in inside
     ):
         yield True, captured  # its sizes may be written into its reshapes

@@ -126,6 +126,9 @@ class _Demand:
                 self._keep(index, layout, path)
             for user in self._nodes[index].users:
                 reader = self._nodes[user]
+                if reader.covers:  # it may be spelt with other values than it means
+                    self._keep(index, layout, path)
+                    continue
                 carried = _carried(reader, layout)
                 if carried is not None:
                     cuts = isinstance(reader.meaning, Move) and reader.meaning.cuts
@@ -260,7 +263,9 @@ class _Demand:
         return chain
 
     def _only_reader(self, node: Node) -> Node | None:
-        return self._nodes[node.users[0]] if len(node.users) == 1 and not node.escapes else None
+        if len(node.users) != 1 or node.escapes or self._nodes[node.users[0]].covers:
+            return None
+        return self._nodes[node.users[0]]
 
 
 def _carried(reader: Node, layout: Layout) -> Layout | None:

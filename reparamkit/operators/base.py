@@ -166,16 +166,11 @@ class Rescaled:
 
 @dataclass(frozen=True, slots=True)
 class Bordered:
-    """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros.
-
-    `covers` are the values between the two, `reads` the operands of the last operator.
-    """
+    """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros."""
 
     value: Value
     structure: Geometry
     fill: Constant
-    covers: tuple[int, ...]
-    reads: tuple[int, ...]
 
 
 Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled | Zero

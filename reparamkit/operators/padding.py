@@ -7,6 +7,7 @@ x[a:-b:s]:    y[i] = x[a + s·i]
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,13 +49,18 @@ def pad(call: Call) -> Meaning:
     near, far = [0] * dims, [0] * dims
     for i in range(len(amounts) // 2):
         near[dims - 1 - i], far[dims - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
-    structure = replace(
+    return one_tap(value, padded(value, near, far), "a copy")
+
+
+def padded(value: Value, near: Sequence[int], far: Sequence[int]) -> Geometry:
+    """Zeros before and behind each spatial axis of a feature map; less than none cuts off."""
+    dims = _spatial(value, len(near))
+    return replace(
         geometry.channelwise(channel_count(value, dims), dims, has_bias=False),
         lo=tuple(-p for p in near),
         extent=tuple(p + q for p, q in zip(near, far, strict=True)),
         unit=True,
     )
-    return _one_tap(value, structure, "a copy")
 
 
 @reader("aten.narrow.default")
@@ -111,7 +117,7 @@ def _taken(call: Call, axis: int, start: int | None, end: int | None, step: int)
         stride=at(flat.stride, step),
         unit=True,
     )
-    return _one_tap(value, structure, "a view")
+    return one_tap(value, structure, "a view")
 
 
 def _spatial(value: Value, needed: int) -> int:
@@ -121,7 +127,9 @@ def _spatial(value: Value, needed: int) -> int:
     raise NotAffine("it reaches beyond the spatial axes")
 
 
-def _one_tap(value: Value, structure: Geometry, moves: Literal["a copy", "a view"]) -> Affine:
+def one_tap(value: Value, structure: Geometry, moves: Literal["a copy", "a view"]) -> Affine:
+    """A value moved, one tap per channel."""
+
     def load() -> AffineMap:
         return AffineMap(
             structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.embedding")
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 _RESHAPES = frozenset(("aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int"))
+_LIKE = frozenset(("zeros_like", "ones_like", "full_like", "empty_like"))
 _SIZED = frozenset(
     (
         *("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand"),
@@ -46,3 +47,9 @@ def holds_sizes(operator: str) -> bool:
 def reads_strides(operator: str) -> bool:
     """Whether it depends on how a tensor lies in memory."""
     return operator.startswith(_RAW_STRIDES)
+
+
+def reads_only_the_shape(operator: str) -> bool:
+    """Whether the numbers of its operand make no difference."""
+    name = operator.split(".")[1]
+    return name in _LIKE or name.startswith("new_")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,24 @@ def test_what_follows_is_not_slowed_down() -> None:
         _busy(10)
     after = max(_busy(0.05) for _ in range(5))
     assert after > before / 4
+
+
+def test_no_import_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of which only a part was imported would be broken for the rest of the process."""
+    package = tmp_path / "slow_to_import"
+    package.mkdir()
+    (package / "__init__.py").write_text("import slow_to_import.first\nimport slow_to_import.second\n")
+    waiting = (
+        "import time\nuntil = time.monotonic() + 0.3\nwhile time.monotonic() < until:\n    pass\nx = 1\n"
+    )
+    (package / "first.py").write_text(waiting)
+    (package / "second.py").write_text(waiting)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports_and_works() -> None:
+        importlib.import_module("slow_to_import")
+        _busy(20)
+
+    with pytest.raises(OutOfTime), limited(0.4):
+        imports_and_works()
+    assert importlib.import_module("slow_to_import").first.x == 1

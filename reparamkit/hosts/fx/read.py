@@ -17,17 +17,14 @@ from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra import Geometry
 from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.engine import laws
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.rising import Rise
-from reparamkit.hosts.fx.borders import Borders
 from reparamkit.hosts.fx.constants import Constants, hint
 from reparamkit.operators import (
     Affine,
-    Bordered,
     Call,
     Constant,
     Meaning,
@@ -37,6 +34,7 @@ from reparamkit.operators import (
     Rescaled,
     Size,
     Value,
+    pictures,
     products,
     properties,
     read,
@@ -78,7 +76,7 @@ class FxHost:
         self.graph = ValueGraph(lambda node: len(list(readers(self.fx_node(node.id)))))
         self.nodes = self.graph.nodes
         self._ids: dict[fx.Node, int] = {}
-        self.borders = Borders(self.constants)
+        self._pictures: dict[int, pictures.Picture] = {}
         self._symbols: dict[object, Monomial] = {}
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
         self.kept: dict[fx.Node, str] = {}
@@ -179,13 +177,17 @@ class FxHost:
             where = "it is an input of the network" if node.op == "placeholder" else "it changes at run time"
             self._append(node, value, None).reason = where
             return
+        painted, covers = None, frozenset[int]()
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
-            meaning = self._bordered(node) or self._meaning(node, self._value(node, value))
+            call = self._call(node, self._value(node, value))
+            painted = pictures.picture(call, self._pictures)
+            meaning, covers = self._meaning(node, call, painted)
         except NotAffine as reason:
             refused = self._append(node, value, None)
             refused.reason, refused.notable = str(reason), reason.notable
+            self._paint(refused, painted)
             return
         definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
         alternatives = self._alternatives(definition)
@@ -194,6 +196,8 @@ class FxHost:
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
         defined.upkeep = self._upkeep(node)
+        defined.covers = covers
+        self._paint(defined, painted)
         if node in self._rise_of:
             rise = self._rise_of[node]
             map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
@@ -217,17 +221,29 @@ class FxHost:
             added.product = None if left is None or right is None else (left, right)
         return added
 
-    def _bordered(self, node: fx.Node) -> Bordered | None:
-        border = self.borders.follow(node)
-        if border is None:
+    def _paint(self, node: Node, painted: pictures.Picture | None) -> None:
+        if painted is not None:
+            self._pictures[node.id] = replace(painted, touched=painted.touched | {node.id})
+
+    def _spelt(
+        self, node: fx.Node, painted: pictures.Picture | None
+    ) -> tuple[Meaning, frozenset[int]] | None:
+        """What a picture means, and the values that it does without."""
+        spelt = None if painted is None else pictures.spelt(painted)
+        if painted is None or spelt is None:
             return None
-        padding = self.nodes[self._ids[border.pad]].meaning
-        if not isinstance(padding, Affine) or not isinstance(padding.parts[0].structure, Geometry):
-            return None
-        covers = tuple(self._ids[n] for n in border.covers if n in self._ids)
-        reads = tuple(self._ids[n] for n in node.all_input_nodes if n in self._ids)
-        fill: Constant = self._argument(border.fill)
-        return Bordered(padding.parts[0].value, padding.parts[0].structure, fill, covers, reads)
+        meaning, read = spelt
+        covers = painted.touched - read
+        calls = [
+            node,
+            *(
+                self.nodes[c].call
+                for c in covers
+                if not properties.reads_only_the_shape(self.nodes[c].operator)
+            ),
+        ]
+        above = {self._ids[n] for call in calls for n in operands(call) if n in self._ids}
+        return (meaning, covers) if above <= covers | read else None
 
     def _value(self, node: fx.Node, value: Tensor) -> Value:
         if value is not self._latest[0]:
@@ -246,7 +262,7 @@ class FxHost:
             self._symbols[expression] = _monomial(expression)
         return self._symbols[expression]
 
-    def _meaning(self, node: fx.Node, result: Value) -> Meaning:
+    def _call(self, node: fx.Node, result: Value) -> Call:
         items = bundle_of(node)
         called = node if items is None else items
         if not isinstance(called.target, OpOverload):
@@ -257,17 +273,52 @@ class FxHost:
         target = str(called.target)
         if items is not None:
             target, arguments["item"] = f"{target}[]", _place(node)
-        call = Call(target, arguments, result)
+        for name in ("start", "end"):
+            if isinstance(arguments.get(name), fx.Node):
+                arguments[name] = self._from_the_end(called, arguments[name], arguments.get("dim"))
+        return Call(target, arguments, result)
+
+    def _from_the_end(self, called: fx.Node, bound: fx.Node, axis: Any) -> Any:
+        """A place on an axis, as the number of positions from its end; as it is if that varies."""
+        place, operand = bound.meta.get("val"), called.args[0].meta.get("val")  # type: ignore[union-attr]
+        if (
+            not isinstance(place, torch.SymInt)
+            or not isinstance(operand, Tensor)
+            or not isinstance(axis, int)
+        ):
+            return bound
+        size = operand.shape[axis]
+        whole = size.node.expr if isinstance(size, torch.SymInt) else size
+        behind = self.program.general.of(whole - place.node.expr)
+        if not behind.is_Integer or behind < 0:
+            return bound
+        return -int(behind) if behind else sys.maxsize
+
+    def _meaning(
+        self, node: fx.Node, call: Call, painted: pictures.Picture | None
+    ) -> tuple[Meaning, frozenset[int]]:
+        """What a call means, and the values that this does without."""
         operands = _operands(call)
-        if any(0 in value.shape for value in (result, *operands)):
+        if any(0 in value.shape for value in (call.result, *operands)):
             raise NotAffine("it computes nothing: a tensor has no elements", notable=False)
-        meaning = read(call)
+        covers: frozenset[int] = frozenset()
+        try:
+            meaning = read(call)
+        except NotAffine:
+            spelt = self._spelt(node, painted)
+            if spelt is None:
+                raise
+            meaning, covers = spelt
+        else:
+            spelt = None if isinstance(meaning, Affine) else self._spelt(node, painted)
+            if spelt is not None and spelt[1]:
+                meaning, covers = spelt
         for operand in operands:
-            if not result.dtype.is_floating_point:
-                raise NotAffine(f"it computes {_name(result.dtype)}", notable=False)
-            if operand.dtype != result.dtype and not properties.looks_up(target):
-                raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(result.dtype)}")
-        return meaning
+            if not call.result.dtype.is_floating_point:
+                raise NotAffine(f"it computes {_name(call.result.dtype)}", notable=False)
+            if operand.dtype != call.result.dtype and not properties.looks_up(call.target):
+                raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(call.result.dtype)}")
+        return meaning, covers
 
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
@@ -300,10 +351,23 @@ class FxHost:
                     node.escapes = True
                 else:
                     node.users.append(known)
-                if known is None or self.nodes[known].meaning is None:
-                    node.forced = True
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
+        passed = self._passed_over()
+        for node in self.nodes:
+            node.forced = node.escapes or any(
+                self.nodes[user].meaning is None and user not in passed for user in node.users
+            )
+
+    def _passed_over(self) -> set[int]:
+        """The values that only values read which do without them."""
+        passed: set[int] = set()
+        for node in self.nodes:
+            for index in sorted(node.covers, reverse=True):
+                within = node.covers & passed | {node.id}
+                if not self.nodes[index].escapes and within.issuperset(self.nodes[index].users):
+                    passed.add(index)
+        return passed
 
 
 def bundle_of(node: fx.Node) -> fx.Node | None:

@@ -67,7 +67,7 @@ _NORMS, _LAYOUT, _SPLIT, _POOL = (
     "operators/pooling.py",
 )
 _LINEAR, _TRANSPOSED, _IDENTITY = "operators/linear.py", "operators/transposed.py", "operators/identity.py"
-_BORDERS, _TIDY, _CONSTANTS = "hosts/fx/borders.py", "hosts/fx/tidy.py", "hosts/fx/constants.py"
+_PICTURES, _TIDY, _CONSTANTS = "operators/pictures.py", "hosts/fx/tidy.py", "hosts/fx/constants.py"
 
 MUTANTS = [
     # algebra/affine: numbers
@@ -514,7 +514,7 @@ MUTANTS = [
     Mutant(
         "constants: any type is one",
         _HOST,
-        "            if operand.dtype != result.dtype:\n",
+        "            if operand.dtype != call.result.dtype:\n",
         "            if False:\n",
         passes="every subject keeps one number type: tests/engine/test_traps.py has those that do not",
     ),
@@ -552,8 +552,8 @@ MUTANTS = [
     Mutant(
         "users: a reader that is not affine forces nothing",
         _HOST,
-        "if known is None or self.nodes[known].meaning is None:",
-        "if known is None:",
+        "node.forced = node.escapes or any(",
+        "node.forced = node.escapes and any(",
     ),
     Mutant("place of an item: the first", _HOST, 'return place % len(bundle.meta["val"])', "return 0"),
     # engine/rising
@@ -573,8 +573,8 @@ MUTANTS = [
     Mutant(
         "rise: product with another reader",
         _RISE,
-        "if len(node.users) == 1 and not node.escapes else None",
-        "if node.users else None",
+        "if len(node.users) != 1 or node.escapes or",
+        "if not node.users or",
     ),
     Mutant("rise: map is gone, layer as it was", _HOST, "            self._ids[node] = risen.id\n", ""),
     Mutant(
@@ -701,11 +701,42 @@ MUTANTS = [
         "        value: Tensor = _cpu64(self._value(node))\n",
         "        value: Tensor = _cpu64(self._value(node)) / (2 if node.op != 'get_attr' else 1)\n",
     ),
+    # operators/pictures
     Mutant(
-        "borders: any slices are sides",
-        _BORDERS,
-        "        if {ranges for ranges, _ in area.writes} != _sides(area.pad):\n",
-        "        if False:\n",
+        "pictures: what is cut through is still whole",
+        _PICTURES,
+        "known = content if len(parts) == 1 or isinstance(content, Fill) else None",
+        "known = content",
+    ),
+    Mutant(
+        "pictures: any constant is the same",
+        _PICTURES,
+        "        if first is not None and not torch.equal(first, numbers):\n            return None\n",
+        "",
+    ),
+    Mutant(
+        "pictures: a constant may vary within a channel",
+        _PICTURES,
+        "        same = bool((per_channel == per_channel[:, :1]).all())\n",
+        "        same = True\n",
+    ),
+    Mutant(
+        "pictures: a step is none",
+        _PICTURES,
+        'if call.get("step", 1) != 1 or not isinstance(start, int)',
+        "if not isinstance(start, int)",
+    ),
+    Mutant(
+        "pictures: sides exchanged",
+        _PICTURES,
+        "structure = padded(value, near[2:], far[2:])",
+        "structure = padded(value, far[2:], near[2:])",
+    ),
+    Mutant(
+        "pictures: pieces in another order",
+        _PICTURES,
+        "in_order = sorted(held, key=lambda each: each[0])",
+        "in_order = sorted(held, key=lambda each: each[0], reverse=True)",
     ),
     # hosts/fx/siblings
     Mutant(

@@ -687,6 +687,41 @@ _net(
 )
 
 
+def pictures(s: Any, x: Tensor) -> Any:
+    """Canvases that are borders of the shift, and some that only nearly are."""
+    y, shift = s.first(x), s.first.bias.view(1, -1, 1, 1)
+    size = (*y.shape[:2], y.shape[2] + 1, y.shape[3] + 2)
+
+    def canvas(fill: Tensor) -> Tensor:
+        z = fill.expand(size).clone()
+        z[:, :, 1:, 1:-1] = y
+        return z
+
+    otherwise = canvas(shift)
+    otherwise[..., :1] = 2 * shift
+    skipping = canvas(2 * shift)
+    skipping[:, :, :1], skipping[:, :, ::2, :1], skipping[..., -1:] = shift, shift, shift
+    beyond = canvas(shift)
+    beyond[:, :, :2] = shift
+    buffer = torch.zeros(len(x), 5, *y.shape[2:], dtype=y.dtype)
+    buffer[:, :3], buffer[:, 3:] = y, s.other(x)
+    along = canvas(s.row)
+    return [s.last(z) for z in (canvas(shift), otherwise, skipping, beyond, along)], s.norm(buffer)
+
+
+_net(
+    pictures,
+    (2, 3, 4, 5),
+    parts=lambda: {
+        "first": nn.Conv2d(3, 3, 1),
+        "other": nn.Conv2d(3, 2, 1),
+        "last": nn.Conv2d(3, 2, (2, 3)),
+        "norm": nn.BatchNorm2d(5),
+        "row": _weight(1, 3, 1, 7),
+    },
+)
+
+
 def refused_borders(s: Any, x: Tensor) -> Tensor:
     y = s.second(s.first(x)) + s.third(x + 0.5) + s.cropped(F.pad(x, (-1, -1, -1, -1)))
     return y.relu() + s.far(F.pad(s.near(x), (0, 1, 0, 1))).relu()
