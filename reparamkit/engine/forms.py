@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
-from reparamkit.engine import cost
+from reparamkit.engine import cost, crops
 from reparamkit.engine.graph import Alternative, Node
 from reparamkit.engine.post_dominance import PostDominance
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value, Zero
@@ -87,6 +87,7 @@ class Forms:
         self.barred = barred
         self.apart = apart
         self.why: dict[tuple[int, int], str] = {}
+        self._pads = frozenset(n.id for n in nodes if isinstance(n.meaning, Move) and n.meaning.pads)
         self._of: list[list[Form]] = []
         self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
         for node in nodes:
@@ -150,7 +151,8 @@ class Forms:
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
         for terms, choices in self._combined(node, meaning):
-            cuts = choices == (None,) * len(choices)
+            read = {part.value.id for part in meaning.parts}
+            cuts = choices == (None,) * len(choices) and {source for source, _ in terms} == read
             replaces = not cuts or node.upkeep or node.covers or node.is_map_alone or _is_identity(terms)
             if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
@@ -158,7 +160,10 @@ class Forms:
                 yield self._form(node, terms, choices, original=True)
 
     def _combined(self, node: Node, meaning: Affine) -> Iterator[tuple[Maps, tuple[Form | None, ...]]]:
-        """The maps composed with every choice of forms of their operands, and added up."""
+        """The maps composed with every choice of forms of their operands, and added up.
+
+        Sources that lie in others are also taken from these.
+        """
         options = [list(self._through(node, part)) for part in meaning.parts]
         for chosen in itertools.product(*options):
             choices = tuple([choice for choice, _ in chosen])
@@ -169,6 +174,10 @@ class Forms:
                 continue
             if terms and (len(terms) <= MOST_TERMS or choices == (None,) * len(choices)):
                 yield terms, choices
+            if len(terms) > 1 and any(source in self._pads for source, _ in terms):
+                left, steps = crops.joined(self.nodes, dict(terms))
+                if steps:
+                    yield tuple(sorted(left.items())), choices
 
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
         mixes = _mixes(part.structure)

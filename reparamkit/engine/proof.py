@@ -8,7 +8,7 @@ wrong are ten orders of magnitude apart here, so the bar of 1e-10 relative guess
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -75,19 +75,23 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
     inside = interior(host.graph.nodes, form)
     worst, compared = 0.0, 0
     axes = _channel_axes(host, form, terms)
-    sources = [s for s in (*terms, *_shapes_read(host, inside)) if s not in inside]
-    given = _drawn(host, sources)
+    sources = [s for s in terms if s not in inside]
+    beside = _read_beside(host, inside, sources)
+    sources += sorted(beside)
+    derived = [s for s in sources if beside and _pads(host.graph.nodes[s])]
+    given = _drawn(host, sources, derived)
+    captured = {s: host.graph.nodes[s].value.shape for s in terms}
     env: Env = {}
-    for exact, shapes in _shapes(host, form, inside, terms):
+    for exact, shapes in _shapes(host, form, inside, terms) if not derived else [(True, captured)]:
         if exact and compared:
             break
         with torch.no_grad():
             try:
                 constants: Env = {n: v for n, v in env.items() if host.is_constant(n)}
-                env = _inputs(host, sources, shapes, normals)
+                env = _inputs(host, given, shapes, normals)
                 env |= _places(host, terms, env)
                 env |= constants
-                _with_synthetic(host, sources, env)
+                _with_synthetic(host, sources, derived, env)
                 expected = _original(host, inside, env)
             except _DOES_NOT_RUN as error:
                 if exact:
@@ -164,25 +168,22 @@ def _rough(host: Host, inside: Sequence[int], given: Sequence[int], env: Env) ->
         return torch.full_like(env[inside[-1]], math.nan)
 
 
-def _drawn(host: Host, sources: Iterable[int]) -> list[int]:
+def _drawn(host: Host, sources: Iterable[int], derived: Collection[int]) -> list[int]:
     """The values that the sources are, or are made of: an operator written down again reads others."""
     drawn: list[int] = []
     pending = list(sources)
     while pending:
         source = pending.pop()
-        if host.graph.nodes[source].synthetic:
+        if host.graph.nodes[source].synthetic or source in derived:
             pending.extend(host.reads(source))
         elif source not in drawn:
             drawn.append(source)
-    return drawn
+    return sorted(drawn)
 
 
-def _inputs(host: Host, sources: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
+def _inputs(host: Host, drawn: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
     """Random values for what the sources are, or are made of."""
-    env: Env = {}
-    for index in sorted(_drawn(host, sources)):
-        env[index] = normals(shapes.get(index, host.graph.nodes[index].value.shape))
-    return env
+    return {index: normals(shapes.get(index, host.graph.nodes[index].value.shape)) for index in drawn}
 
 
 def _places(host: Host, terms: Terms, env: Env) -> Env:
@@ -192,21 +193,30 @@ def _places(host: Host, terms: Terms, env: Env) -> Env:
     return {s: torch.arange(env[s].numel()).view(env[s].shape) % rows for s, rows in integers}
 
 
-def _shapes_read(host: Host, inside: Sequence[int]) -> list[int]:
-    """Values of which some operator reads the shape alone."""
-    zeros = [m for i in inside if isinstance(m := host.graph.nodes[i].meaning, Zero)]
-    return [value.id for meaning in zeros for value in meaning.values]
+def _read_beside(host: Host, inside: Sequence[int], sources: Sequence[int]) -> set[int]:
+    """What the region reads beside its sources: a shape alone, or what a source holds in its middle."""
+    read = {value.id for i in inside for value in host.graph.nodes[i].operands}
+    return read.difference(inside, sources, _drawn(host, sources, ()))
 
 
-def _with_synthetic(host: Host, sources: Iterable[int], env: Env) -> None:
+def _pads(node: Node) -> bool:
+    """Whether it holds what it pads in its middle, so that the two cannot be drawn apart."""
+    return isinstance(node.meaning, Move) and node.meaning.pads is not None
+
+
+def _with_synthetic(host: Host, sources: Iterable[int], derived: Collection[int], env: Env) -> None:
     """Compute the synthetic ones among the sources, and those that they are made of."""
-    pending = [index for index in sources if host.graph.nodes[index].synthetic]
+
+    def made(index: int) -> bool:
+        return host.graph.nodes[index].synthetic or index in derived
+
+    pending = [index for index in sources if made(index)]
     needed: set[int] = set()
     while pending:
         index = pending.pop()
         if index not in needed:
             needed.add(index)
-            pending.extend(i for i in host.reads(index) if host.graph.nodes[i].synthetic)
+            pending.extend(i for i in host.reads(index) if made(i))
     for index in sorted(needed):
         env[index] = _run(host, index, env)
 

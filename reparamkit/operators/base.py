@@ -107,13 +107,16 @@ class Move:
 
     `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
     those. `cuts` says that it may leave some of the value out, `alone` that what is left out is not among
-    the other pieces of one operator. `reason` says why it is not affine itself, where that is worth telling.
+    the other pieces of one operator. `pads` says that it pads a feature map by what is there: the mode, and
+    how much on either side of every spatial axis. `reason` says why it is not affine itself, where that is
+    worth telling.
     """
 
     value: Value
     carry: Callable[[Layout], Layout | None]
     cuts: bool = False
     alone: bool = False
+    pads: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None
     reason: str = ""
 
 
