@@ -172,7 +172,7 @@ class Forms:
             except Inexact as reason:
                 self._note(node, choices, str(reason))
                 continue
-            if terms and (len(terms) <= MOST_TERMS or choices == (None,) * len(choices)):
+            if len(terms) <= MOST_TERMS or choices == (None,) * len(choices):
                 yield terms, choices
             if len(terms) > 1 and any(source in self._pads for source, _ in terms):
                 left, steps = crops.joined(self.nodes, dict(terms))
@@ -184,7 +184,7 @@ class Forms:
         for form in self._of[part.value.id] if (node.id, part.value.id) not in self.apart else ():
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
-            if not form.terms and (form.original or part.structure.has_bias):
+            if not form.terms and part.structure.has_bias:
                 continue
             if form.alternative is not None and form.is_identity and self.nodes[form.terms[0][0]].synthetic:
                 continue  # the cut says as much
@@ -275,6 +275,8 @@ class Forms:
         *,
         original: bool,
     ) -> Form:
+        if not terms:  # a map of zeros, which is only a summand of others, too
+            return Form(node.id, terms, choices, original, math.inf)
         own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
         if original:
             own = _as_it_stands(node, terms, own)

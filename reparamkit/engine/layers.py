@@ -25,6 +25,7 @@ from reparamkit.algebra.transposed import exchanged, realisable
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.unrolled import convolve
 from reparamkit.operators import InPassing
+from reparamkit.operators.normalisation import GroupNorm, InstanceNorm
 
 aten = torch.ops.aten
 
@@ -185,10 +186,8 @@ _NAMES: dict[type[nn.Module], str] = {
     nn.Embedding: "embedding",
     nn.LayerNorm: "layer_norm",
     nn.RMSNorm: "rms_norm",
-    nn.GroupNorm: "group_norm",
-    nn.InstanceNorm1d: "instance_norm",
-    nn.InstanceNorm2d: "instance_norm",
-    nn.InstanceNorm3d: "instance_norm",
+    GroupNorm: "group_norm",
+    InstanceNorm: "instance_norm",
 }
 
 

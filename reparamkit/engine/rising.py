@@ -98,7 +98,7 @@ def rises(nodes: Sequence[Node], barred: frozenset[int]) -> tuple[list[Rise], di
 
 
 def _channel_axis(root: Node, above: Sequence[int | None]) -> int | None:
-    """The axis of the channels of a layer, or of a sum with one; None for what takes no map in for nothing."""
+    """The channels' axis of a layer, or of a sum with one; None for what takes no map in for nothing."""
     if root.synthetic or not isinstance(root.meaning, Affine):
         return None
     parts = root.meaning.parts

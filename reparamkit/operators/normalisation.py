@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, Scalar, ScalarMap, affine, geometry
 from reparamkit.operators.base import (
@@ -29,6 +29,22 @@ from reparamkit.operators.base import (
     reader,
     spatial_axes,
 )
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's, for inputs with a single value in a group as well: the operator takes them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, *spatial) to the same."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
+    """torch's, for any number of spatial axes, and inputs with a single position as well."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, *spatial) to the same."""
+        return torch.instance_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
 
 
 @reader("aten.batch_norm.default")
@@ -78,9 +94,7 @@ def group_norm(call: Call) -> Meaning:
     value, groups, eps = call.value("input"), call.get("num_groups"), call.get("eps")
     dims = spatial_axes(value)
     channels = channel_count(value, dims)
-    return _rescaled(
-        call, value, (channels,), dims, lambda: nn.GroupNorm(groups, channels, eps, device="meta")
-    )
+    return _rescaled(call, value, (channels,), dims, lambda: GroupNorm(groups, channels, eps, device="meta"))
 
 
 @reader("aten.instance_norm.default")
@@ -93,8 +107,9 @@ def instance_norm(call: Call) -> Meaning:
     value, eps = call.value("input"), call.get("eps")
     dims = spatial_axes(value)
     channels = channel_count(value, dims)
-    kind = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[max(dims, 1) - 1]
-    return _rescaled(call, value, (channels,), dims, lambda: kind(channels, eps, affine=True, device="meta"))
+    return _rescaled(
+        call, value, (channels,), dims, lambda: InstanceNorm(channels, eps, affine=True, device="meta")
+    )
 
 
 def _rescaled(
