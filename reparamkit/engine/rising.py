@@ -24,7 +24,7 @@ from reparamkit.algebra import AffineMap, Geometry, Scalar, ScalarMap, Transpose
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Node
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Move, Part
+from reparamkit.operators import Affine, Move, Part, properties
 
 _LONGEST = 16  # maps in a row
 
@@ -133,6 +133,8 @@ class _Demand:
                 self._keep(index, layout, path)
             for user in self._nodes[index].users:
                 reader = self._nodes[user]
+                if properties.reads_only_the_shape(reader.operator):
+                    continue
                 if reader.covers:  # it may be spelt with other values than it means
                     self._keep(index, layout, path)
                     continue
