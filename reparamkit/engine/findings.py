@@ -180,6 +180,8 @@ def _several_sources(nodes: Sequence[Node], form: Form) -> str:
 
 def _edge(forms: Forms, node: Node, below: Node, other: Node) -> str:
     """Why `node` was not merged with `below`, said to one of them about the `other`."""
+    if (node.id, below.id) in forms.apart:
+        return f"{short(below.operator)} {below.name!r} has other readers, and would be computed twice"
     exact = forms.why.get((node.id, below.id))
     if exact is not None:
         return f"not exact with {short(other.operator)} {other.name!r}: {exact}"
