@@ -61,14 +61,13 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
 
 def _copied(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[tuple[int, int]]:
     """Readers of layers that would run as they are and again inside a fold, which takes in no other layer."""
-    shared = {i for i in chosen if len(nodes[i].users) > 1 and properties.has_weights(nodes[i].operator)}
     pairs: set[tuple[int, int]] = set()
-    for form in chosen.values() if shared else ():
-        if form.original or form.node in shared:
+    for form in chosen.values():
+        if form.original or properties.has_weights(nodes[form.node].operator):
             continue
         inside = interior(nodes, form)
         layers = {i for i in inside if properties.has_weights(nodes[i].operator)}
-        if layers and layers <= shared:
+        if layers and layers <= chosen.keys():
             pairs |= {(i, v.id) for i in inside for v in nodes[i].operands if v.id in layers}
     return pairs
 

@@ -45,6 +45,14 @@ class Surgery:
                 claim.maps[-1].replace_all_uses_with(claim.value)
                 for gone in reversed(claim.maps):
                     self.graph.erase_node(gone)
+        self._read = {
+            call: (call.args, call.kwargs)
+            for node in host.nodes
+            if node.synthetic
+            for call in (host.spoken_of(node.id), bundle_of(host.spoken_of(node.id)))
+            if call is not None
+        }
+        """What the operators that are written down again read before anything was replaced."""
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
@@ -110,7 +118,12 @@ class Surgery:
             return self._copied(call, {items: self._bundles[bundle]}, None)
 
     def _copied(self, call: fx.Node, newer: Mapping[fx.Node, fx.Node], node: Node | None) -> fx.Node:
-        copied = self.graph.node_copy(call, lambda n: newer.get(n, n))
+        def now(read: fx.Node) -> fx.Node:
+            index = self.host.id_of(read)
+            return newer.get(read) or self._now.get(-1 if index is None else index, read)
+
+        copied = self.graph.node_copy(call, lambda n: n)
+        copied.args, copied.kwargs = fx.map_arg(self._read[call], now)
         if node is not None:
             copied.args, copied.kwargs = self.host.arguments(node, copied)
         copied.meta = dict(call.meta)
