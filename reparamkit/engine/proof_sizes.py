@@ -19,7 +19,9 @@ from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.resizing import Resizing
-from reparamkit.operators import Affine, Bordered, Move, Opaque
+from reparamkit.operators import Affine, Bordered, Move, Opaque, Zero
+
+_MOST = 1 << 24  # numbers of a table that is tried row by row
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,20 @@ def trials(
     steps = (*synthetic, *inside)
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     moves = any(
-        isinstance(nodes[i].meaning, Move | Bordered) or nodes[i].covers or host.ends_at_fixed_place(i)
+        isinstance(nodes[i].meaning, Move | Bordered | Zero) or nodes[i].covers or host.ends_at_fixed_place(i)
         for i in steps
     )
     if moves or not maps or any(isinstance(nodes[i].meaning, Opaque) for i in steps):
         yield from resized(host, inputs, steps, last_resort=not moves)
         return
     captured = {s: nodes[s].value.shape for s in inputs}
+    tables = [(s, g.inputs) for s, g in maps if not nodes[s].value.dtype.is_floating_point]
+    if tables:  # every row once, if the operators around them run on rows alone
+        rows = max(rows for _, rows in tables)
+        if len(tables) == len(inputs) and rows * nodes[form.node].value.shape[-1] <= _MOST:
+            yield Trial({s: (rows,) for s, _ in tables})
+        yield Trial(captured, captured=True, last_resort=True)
+        return
     dims = {g.dims for _, g in maps}
     ndim = len(nodes[form.node].value.shape)
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
