@@ -186,7 +186,7 @@ def _edge(forms: Forms, node: Node, below: Node, other: Node) -> str:
     if exact is not None:
         return f"not exact with {short(other.operator)} {other.name!r}: {exact}"
     merged = [f for f in forms.of(node.id) if not f.original]
-    if not merged or isinstance(node.meaning, Concat):
+    if not merged or isinstance(node.meaning, Concat) or node.is_map_alone:
         return ""
     kept = forms.original(node.id)
     best = min(merged, key=lambda f: f.cost)
