@@ -95,7 +95,7 @@ def test_a_sum_with_the_value_itself_where_the_padding_has_another_reader() -> N
 
 
 def test_a_norm_that_one_reader_needs_and_another_one_passes_by() -> None:
-    """The padding is written down again on the convolution, while its own operand has become a folded layer."""
+    """The padding is written down again on the convolution; its own operand has become a folded layer."""
 
     def forward(s: Any, x: Tensor) -> Any:
         y = s.norm(s.conv(x))
