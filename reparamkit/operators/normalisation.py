@@ -117,6 +117,7 @@ def _rescaled(
 ) -> Rescaled:
     """A norm with a weight of this shape, which `dims` axes are behind; `make` makes its module."""
     weight, bias = call.optional("weight", "weight"), call.optional("bias", "bias")
+    shifts = "bias" in call.arguments
 
     def load() -> AffineMap:
         return affine.channelwise(
@@ -128,7 +129,9 @@ def _rescaled(
     behind = None
     if len(shape) == 1 and (weight or bias) is not None:
         behind = Part(value, geometry.channelwise(shape[0], dims, has_bias=bias is not None), load)
-    own, bare = (_in_passing(shape, dims, make, *given) for given in ((weight, bias), (None, None)))
+    own, bare = (
+        _in_passing(shape, dims, make, *given, shifts=shifts) for given in ((weight, bias), (None, None))
+    )
     return Rescaled(value, behind, ("weight", "bias"), own, bare)
 
 
@@ -138,9 +141,11 @@ def _in_passing(
     make: Callable[[], nn.Module],
     weight: Constant | None,
     bias: Constant | None,
+    *,
+    shifts: bool,
 ) -> InPassing:
     def fits(structure: Map) -> bool:
-        if structure.has_bias and isinstance(make(), nn.RMSNorm):
+        if structure.has_bias and not shifts:
             return False
         if not isinstance(structure, Geometry):
             return isinstance(structure, Scalar)

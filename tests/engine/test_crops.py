@@ -92,3 +92,22 @@ def test_a_sum_with_the_value_itself_where_the_padding_has_another_reader() -> N
 
     kept = left(forward, IMAGE, a=nn.Conv2d(4, 4, 3))
     assert kept == {"pad": 1, "conv2d": 1, "relu": 1, "exp": 1}
+
+
+def test_a_norm_that_one_reader_needs_and_another_one_passes_by() -> None:
+    """The padding is written down again on the convolution; its own operand has become a folded layer."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        y = s.norm(s.conv(x))
+        z = s.one(s.again(y))
+        return s.padded(y) + z, s.wide(z), y.exp()
+
+    parts = {
+        "conv": nn.Conv2d(4, 1, 3, padding=1),
+        "norm": nn.BatchNorm2d(1),
+        "again": nn.BatchNorm2d(1),
+        "one": nn.Conv2d(1, 1, 1),
+        "padded": nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
+        "wide": nn.Conv2d(1, 6, (1, 3)),
+    }
+    assert "batch_norm" not in left(forward, IMAGE, **parts)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit.engine.findings import placed
-from tests.nets import fold, noise, randomised
+from tests.nets import Net, fold, fold_and_compare, noise, randomised
 
 
 class _Separable(nn.Module):
@@ -57,3 +59,15 @@ def test_no_norm_of_a_reference_model_is_told_to_stay(name: str) -> None:
 )
 def test_names_of_nodes_become_the_paths_of_their_modules(reason: str, said: str) -> None:
     assert placed(reason, {"conv2d_7": "stage.3", "add_9": "stage", "mul_1": "", "relu": ""}) == said
+
+
+def test_an_operator_whose_reader_is_there_for_a_fold_only() -> None:
+    """The norm of a piece has become part of the convolution, and speaks for no operator of its own."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        pooled = F.avg_pool2d(x, 3, 2, divisor_override=5)
+        piece, other = s.conv(pooled).split([1, 2], 1)
+        return torch.cat([s.norm(piece), other], 1), x + x
+
+    net = Net(forward, conv=nn.Conv2d(2, 3, 1, stride=2), norm=nn.BatchNorm2d(1))
+    fold_and_compare(randomised(net), noise(2, 2, 4, 4))
