@@ -67,12 +67,15 @@ def _give_modules(root: fx.GraphModule) -> None:
 
 def _arguments(node: fx.Node) -> dict[str, Any] | None:
     """What a node that convolves with constants is called with, by name; None for any other."""
-    operators = [getattr(torch.ops.aten, f"conv{n}d") for n in (1, 2, 3)]
+    aten = torch.ops.aten
+    operators = [aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution]
     if node.op != "call_function" or getattr(node.target, "overloadpacket", None) not in operators:
         return None
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments]
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    if given.get("transposed", False):
+        return None
     constants = [given["weight"], given.get("bias")]
     if any(c is not None and (not isinstance(c, fx.Node) or c.op != "get_attr") for c in constants):
         return None

@@ -99,7 +99,9 @@ def _known(available: list[Candidate], selector: Any) -> str:
     names = [name for one in available for name in one.names]
     if not names:
         return "the network has none"
-    near = difflib.get_close_matches(selector, names, 3) if isinstance(selector, str) else []
+    parts = [name.split(".") for name in names]
+    every = dict.fromkeys(".".join(part[:n]) for part in parts for n in range(1, len(part) + 1))
+    near = difflib.get_close_matches(selector, every, 3) if isinstance(selector, str) else []
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -66,7 +66,8 @@ class Shares:
         """
         taps = tuple(range(2, self.kernel.ndim))
         if self._grid:
-            share = self._grid * np.round(8 * self._random.standard_normal(self.kernel.shape[:2]))
+            most = min(4, 2**bits - 1)
+            share = self._grid * self._random.integers(-most, most + 1, self.kernel.shape[:2]).astype(float)
         else:
             coarsest = self._unit.max(taps)
             room = self._unit * 2.0 ** exact.significant_bits(self._dtype) - np.abs(self.left)
@@ -82,7 +83,7 @@ class Shares:
 
     def _draw(self) -> Array:
         if self._grid:
-            return self._grid * np.round(8 * self._random.standard_normal(self.kernel.shape))
+            return self._grid * self._random.integers(-16, 17, self.kernel.shape).astype(float)
         fraction = self._random.uniform(0.5, 1.5, self.kernel.shape) / np.maximum(self.takers, 1)
         return exact.cut(self.kernel * fraction, self._unit)
 
