@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reparamkit.training.expand.geometry import Conv
 
@@ -65,6 +66,14 @@ class ExpandedConv(nn.Module):
             total = total + self.bias.view(-1, *(1,) * len(self.kernel_size))
         return total
 
+    def get_extra_state(self) -> Tensor:
+        """The ε of the norms, in float64: it goes with their statistics, and belongs in the state dict."""
+        return torch.tensor([norm.eps for norm in norms(self)], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        for norm, epsilon in zip(norms(self), state.tolist(), strict=True):
+            norm.eps = epsilon
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -97,6 +106,6 @@ def _once(sizes: tuple[int, ...]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
 
 
-def norms(module: nn.Module) -> list[nn.Module]:
+def norms(module: nn.Module) -> list[_BatchNorm]:
     """The batch norms in the branches of a block."""
-    return [part for part in module.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]

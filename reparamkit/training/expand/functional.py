@@ -68,7 +68,7 @@ def _give_modules(root: fx.GraphModule) -> None:
 def _arguments(node: fx.Node) -> dict[str, Any] | None:
     """What a node that convolves with constants is called with, by name; None for any other."""
     aten = torch.ops.aten
-    operators = [aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution]
+    operators = [aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten._convolution_mode]
     if node.op != "call_function" or getattr(node.target, "overloadpacket", None) not in operators:
         return None
     target: Any = node.target

@@ -37,24 +37,15 @@ from reparamkit.training.expand.select import (
     Where,
     candidates,
     chosen,
-    freed_of_weight_norm,
+    move_hooks,
     obstacle,
     owners_of_weights,
+    without_weight_norm,
 )
 from reparamkit.untouched import attributes_kept, call_untouched, random_state_kept
 from reparamkit.weights import non_finite
 from reparamkit.wrappers import unwrapped, usable_inputs
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
-)
 _REASONS_SHOWN = 3
 
 
@@ -99,8 +90,10 @@ def expand(
 
     **What is trained.** Every branch starts with a random share of the kernel near an equal one, so that no
     two are alike, and gets a gradient; a convolution's own bias stays a parameter of its own. A batch norm
-    that follows in the network stays; as behind any other convolution it takes constants away, so in training
-    mode the biases of the norms in front of it have a gradient of zero.
+    that follows in the network stays; as behind any other convolution it takes constants away, so in
+    training mode the biases of the norms in front of it have a gradient of zero. So have, nearly, the
+    pointwise kernels of a depthwise block, one number for each channel, which the norm behind divides out (as
+    in MobileOne and RepVGG themselves); that norm's own weight is trained in their place.
 
     The result is in the mode, precision and place of the original, hooks go along, and other weights are
     copies of the original's. `rk.fold(expanded, x)` puts single convolutions back. Not touched: the model.
@@ -195,9 +188,14 @@ class _Expansion:
         copied = _copied(self.model)
         available = candidates(copied)
         meant = chosen(available, where) if available or where is None else []
-        freed = [one.where for one in meant if freed_of_weight_norm(one.conv)]
+        freed = {one.where: plain for one in meant if (plain := without_weight_norm(one.conv)) is not None}
         if freed:
             self.notes.append("weight_norm was taken off: the batch norms of the branches take its place")
+            plain = [Candidate(freed.get(one.where, one.conv), one.names) for one in meant]
+            for one in plain:
+                copied = _put(copied, one, one.conv)
+            meant = plain
+        if freed or _with_history(self.model):
             self.model = _copied(copied)
         order = {one.where: i for i, one in enumerate(available)}
         blocks = self._blocks(copied, meant)
@@ -324,7 +322,7 @@ class _Expansion:
     def _replaced(self, copied: nn.Module, blocks: dict[str, _Block]) -> nn.Module:
         """Put the blocks in, all but those whose convolution is used by other code than the module tree."""
         for block in blocks.values():
-            _move_hooks(block.candidate.conv, block.observed.block)
+            move_hooks(block.candidate.conv, block.observed.block)
             copied = _put(copied, block.candidate, block.observed.block)
         while blocks:
             named = _used_otherwise(copied, blocks, self.inputs)
@@ -332,7 +330,7 @@ class _Expansion:
                 break
             where, reason = named
             block = blocks.pop(where)
-            _move_hooks(block.observed.block, block.candidate.conv)
+            move_hooks(block.observed.block, block.candidate.conv)
             copied = _put(copied, block.candidate, block.candidate.conv)
             self._leave(block.candidate, reason)
         return copied
@@ -404,27 +402,22 @@ def _put(root: nn.Module, candidate: Candidate, module: nn.Module) -> nn.Module:
     return root
 
 
-def _move_hooks(source: Any, target: Any) -> None:
-    """Give one module the hooks that the other has on its calls."""
-    for name in _HOOKS:
-        setattr(target, name, getattr(source, name))
-        setattr(source, name, type(getattr(source, name))() if name != "_is_full_backward_hook" else None)
-
-
 def _copied(model: nn.Module) -> nn.Module:
     """A deep copy; a tensor with a history, which torch does not copy, is copied without it.
 
     Raises:
         UnusableInput: the model cannot be copied.
     """
-    memo: dict[int, Any] = {}
-    for part in model.modules():
-        for value in vars(part).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in _with_history(model)}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             return copy.deepcopy(model, memo)
     except Exception as error:
         raise UnusableInput(f"the model cannot be copied: {type(error).__name__}: {error}") from error
+
+
+def _with_history(model: nn.Module) -> list[Tensor]:
+    """What modules hold that was computed from weights, as pruning and the older weight_norm do."""
+    held = (value for part in model.modules() for value in vars(part).values())
+    return [value for value in held if isinstance(value, Tensor) and not value.is_leaf]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
-from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from reparamkit.errors import UnusableInput
 from reparamkit.training.expand.block import ExpandedConv
@@ -23,6 +23,16 @@ from reparamkit.training.expand.kinds import precision_is_real
 Where = str | re.Pattern[str] | Callable[[str, nn.Module], bool] | Iterable[Any] | None
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 6
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
 
 
 @dataclass(frozen=True)
@@ -118,17 +128,57 @@ def owners_of_weights(model: nn.Module) -> dict[int, list[str]]:
     return held
 
 
-def freed_of_weight_norm(conv: Any) -> bool:
-    """Make a weight that weight_norm computes a plain parameter of its value; whether it was one."""
-    weights = parametrize.is_parametrized(conv, "weight") and list(conv.parametrizations["weight"])
-    if weights and all(isinstance(each, _WeightNorm) for each in weights):
-        parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
-        return True
-    old = [hook for hook in conv._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
-    if not any(hook.name == "weight" for hook in old):
-        return False
-    remove_weight_norm(conv, "weight")
-    return True
+def without_weight_norm(conv: Any) -> Any:
+    """A plain convolution with the weight that weight_norm computes now; None for any other convolution.
+
+    A new one: torch takes a parametrization off the class, which a copy has in common with the original.
+    """
+    family = next((kind for kind in _PLAIN if isinstance(conv, kind)), None)
+    if family is None:
+        return None
+    if parametrize.is_parametrized(conv):
+        if parametrize.type_before_parametrizations(conv) is not family:
+            return None
+        if any(name != "weight" for name in conv.parametrizations):
+            return None
+        if not all(isinstance(each, _WeightNorm) for each in conv.parametrizations["weight"]):
+            return None
+        trained = conv.parametrizations["weight"].parameters()
+        weight, ours = conv.weight, None
+    else:
+        normed = {key: hook for key, hook in conv._forward_pre_hooks.items() if isinstance(hook, WeightNorm)}
+        if type(conv) is not family or [hook.name for hook in normed.values()] != ["weight"]:
+            return None
+        ours, hook = next(iter(normed.items()))
+        trained = iter((conv.weight_g, conv.weight_v))
+        weight = hook.compute_weight(conv)
+    plain: Any = family(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        False,
+        conv.padding_mode,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    with torch.no_grad():
+        plain.weight.copy_(weight).requires_grad_(any(each.requires_grad for each in trained))
+    plain.bias = conv.bias
+    move_hooks(conv, plain)
+    plain._forward_pre_hooks.pop(ours, None)
+    return plain.train(conv.training)
+
+
+def move_hooks(source: Any, target: Any) -> None:
+    """Give one module the hooks that the other has on its calls."""
+    for name in _HOOKS:
+        held = getattr(source, name)
+        setattr(target, name, held)
+        setattr(source, name, None if name == "_is_full_backward_hook" else type(held)())
 
 
 def obstacle(candidate: Candidate, owners: dict[int, list[str]]) -> str | None:
@@ -173,8 +223,3 @@ def _computed_by(conv: Any) -> str:
         return ", ".join(dict.fromkeys(computing))
     computing = [type(hook).__name__ for hook in conv._forward_pre_hooks.values()]
     return ", ".join(computing) or "it is no parameter"
-
-
-def parameters_of(conv: Any) -> list[torch.Tensor]:
-    """Its weight and its bias, as far as it has one."""
-    return [parameter for parameter in conv._parameters.values() if parameter is not None]
