@@ -247,6 +247,7 @@ class _Expansion:
                     reason = str(error)
                 else:
                     block = ExpandedConv(candidate.conv, self.kind, held, border)
+                    _lay_out(block, candidate.conv.weight)
                     made[candidate.where] = _Block(candidate, Observed(block))
                     continue
             self._leave(candidate, reason)
@@ -391,6 +392,13 @@ def _run_watched(
     with quiet(), watched(model, blocks) as functional_calls:
         call_untouched(model, *inputs)
     return functional_calls.at
+
+
+def _lay_out(block: ExpandedConv, like: Tensor) -> None:
+    """Channels last where the convolution's weight is."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(like.ndim)
+    if layout is not None and not like.is_contiguous() and like.is_contiguous(memory_format=layout):
+        block.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def _put(root: nn.Module, candidate: Candidate, module: nn.Module) -> nn.Module:

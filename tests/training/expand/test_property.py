@@ -25,6 +25,7 @@ _UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.dat
 class Case:
     conv: nn.Module
     x: Tensor
+    roomy: bool  # every tap meets more than the border
 
     def __repr__(self) -> str:
         return f"{self.conv} on {list(self.x.shape)}"
@@ -63,7 +64,9 @@ def cases(draw: Any) -> Case:
         assume(False)
         raise
     assume(output[0, 0].numel() > 1)
-    return Case(conv.eval(), x)
+    assume(output.std() > 0)  # else it has read nothing but the border
+    roomy = all(side - d * (k - 1) > 3 for side, k, d in zip(x.shape[2:], kernel, dilation, strict=True))
+    return Case(conv.eval(), x, roomy)
 
 
 def not_expanded(case: Case, kind: str, branches: int | None) -> str:
@@ -88,7 +91,8 @@ def assert_expands_and_folds(case: Case, kind: str, branches: int | None, *, fol
     plain = case.conv(case.x)
     assert (training - plain).abs().max() < 5e-3 * plain.abs().max()
     training.square().sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in expanded.parameters())
+    if case.roomy:
+        assert all(p.grad is not None and p.grad.any() for p in expanded.parameters())
     if fold:
         expanded.eval()
         folded = rk.fold(expanded, case.x, dynamic=False)

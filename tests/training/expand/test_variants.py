@@ -223,6 +223,27 @@ def test_other_precisions(kind: str, dtype: torch.dtype) -> None:
     assert (value - plain).abs().max() < bar * plain.abs().max()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_of_zeros_and_of_many_branches(kind: str) -> None:
+    conv, x = nn.Conv2d(3, 3, 3, padding=1), batch()
+    with torch.no_grad():
+        conv.weight.zero_()
+    block = rk.expand(conv, x, kind, branches=7)
+    dense = [p for n, p in block.named_parameters() if n.endswith("conv.weight") and p.shape[-2:] == (3, 3)]
+    assert len(dense) >= 7
+    assert len({tuple(kernel.flatten().tolist()) for kernel in dense}) == len(dense)
+    assert error64(conv, block, x) < 1e-14
+
+
+def test_channels_last_is_kept() -> None:
+    model = random_net(Plain()).to(memory_format=torch.channels_last)
+    expanded = rk.expand(model, batch())
+    weight = expanded.get_submodule("wide.rbr_dense.conv").get_parameter("weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    assert error64(model, expanded, batch()) < 1e-12
+
+
 def test_statistics_that_overflow_leave_the_convolution() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)).half()
     with torch.no_grad():
@@ -335,7 +356,9 @@ def test_functional_convolutions_are_expanded_in_the_captured_graph(form: str) -
     assert len(report.expanded) == 2
     assert any("captured as a graph" in note for note in report.notes)
     folded = rk.fold(expanded, x)
-    assert folded.after == {"conv2d": 2, "relu": 1} == rk.fold(given, x).after
+    assert folded.after == {"conv2d": 2, "relu": 1}
+    plain = rk.fold(given, x).after
+    assert plain.get("conv2d", 0) + plain.get("convolution", 0) == 2  # the latter in TorchScript
     value = expanded(x)
     value = value[0] if isinstance(value, tuple) else value
     assert torch.allclose(value, model(x), rtol=1e-3, atol=1e-4 * float(model(x).detach().abs().max()))
