@@ -94,7 +94,8 @@ class ExpandedConv(nn.Module):
 def described(conv: Any) -> str:
     """A convolution in a few words: "Conv2d 64 -> 64, 3x3, stride 2"."""
     window = "x".join(map(str, conv.kernel_size))
-    words = [f"Conv{len(conv.kernel_size)}d {conv.in_channels} -> {conv.out_channels}", window]
+    kind = "ConvTranspose" if getattr(conv, "transposed", False) else "Conv"
+    words = [f"{kind}{len(conv.kernel_size)}d {conv.in_channels} -> {conv.out_channels}", window]
     words += [f"stride {_once(conv.stride)}"] if max(conv.stride) > 1 else []
     words += [f"dilation {_once(conv.dilation)}"] if max(conv.dilation) > 1 else []
     words += [f"groups {conv.groups}"] if conv.groups > 1 else []

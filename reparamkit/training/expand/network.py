@@ -9,9 +9,7 @@ not one that is off by rounding.
 
 from __future__ import annotations
 
-import copy
 import difflib
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +29,7 @@ from reparamkit.training.expand.exact import NotRepresentable
 from reparamkit.training.expand.kinds import KINDS, CannotExpand, branches_of
 from reparamkit.training.expand.observe import Observed, watched
 from reparamkit.training.expand.proof import prove_block, prove_network
+from reparamkit.training.expand.replace import copied_model, evaluating, put, used_otherwise, with_history
 from reparamkit.training.expand.report import Expansion, ExpansionReport, LeftAlone, attach
 from reparamkit.training.expand.select import (
     Candidate,
@@ -43,6 +42,7 @@ from reparamkit.training.expand.select import (
     without_weight_norm,
 )
 from reparamkit.untouched import attributes_kept, call_untouched, random_state_kept
+from reparamkit.verify.oracle import first_line
 from reparamkit.weights import non_finite
 from reparamkit.wrappers import unwrapped, usable_inputs
 
@@ -185,7 +185,7 @@ class _Expansion:
         self.left: dict[str, LeftAlone] = {}
 
     def run(self, where: Where) -> nn.Module:
-        copied = _copied(self.model)
+        copied = copied_model(self.model)
         available = candidates(copied)
         meant = chosen(available, where) if available or where is None else []
         freed = {one.where: plain for one in meant if (plain := without_weight_norm(one.conv)) is not None}
@@ -193,15 +193,15 @@ class _Expansion:
             self.notes.append("weight_norm was taken off: the batch norms of the branches take its place")
             plain = [Candidate(freed.get(one.where, one.conv), one.names) for one in meant]
             for one in plain:
-                copied = _put(copied, one, one.conv)
+                copied = put(copied, one, one.conv)
             meant = plain
-        if freed or _with_history(self.model):
-            self.model = _copied(copied)
+        if freed or with_history(self.model):
+            self.model = copied_model(copied)
         order = {one.where: i for i, one in enumerate(available)}
         blocks = self._blocks(copied, meant)
-        functional_at = self._observe(copied, blocks)
+        functional_at, modules_convolve = self._observe(copied, blocks)
         blocks = {where: block for where, block in blocks.items() if self._settled(block)}
-        if functional_at and not any(block.shapes for block in self._observed):
+        if functional_at and not modules_convolve:
             return self._captured(where)
         self._mention(functional_at, where)
         self._require(blocks)
@@ -253,35 +253,39 @@ class _Expansion:
             self._leave(candidate, reason)
         return made
 
-    def _observe(self, copied: nn.Module, blocks: dict[str, _Block]) -> dict[str, list[str]]:
-        """Run the plain network in training mode, and in evaluation mode for what that does not reach."""
-        self._observed = [block.observed for block in blocks.values()]
-        scratch = _copied(copied)
+    def _observe(self, copied: nn.Module, blocks: dict[str, _Block]) -> tuple[dict[str, list[str]], bool]:
+        """Run the plain network in training mode, and in evaluation mode for what that does not reach.
+
+        Returns:
+            Which modules convolve by functions, and whether convolution modules do.
+        """
+        by_modules = False
+        scratch = copied_model(copied)
         try:
             scratch.train()
-            found = _run_watched(scratch, self.inputs, {where: b.observed for where, b in blocks.items()})
+            found, by_modules = _run_watched(
+                scratch, self.inputs, {where: b.observed for where, b in blocks.items()}
+            )
         except Exception as error:  # whatever the network raises in a mode that it was not called in
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.notes.append(
                 "the statistics of the branches are those of evaluation mode: in training mode the network "
-                f"does not run on the example ({reason})"
+                f"does not run on the example ({first_line(error)})"
             )
-            for observed in self._observed:
-                observed.shapes, observed.outputs, observed.moments = [], [], {}
+            for block in blocks.values():
+                block.observed = Observed(block.observed.block)
             found = {}
         missed = {where: b.observed for where, b in blocks.items() if not b.observed.shapes}
         if missed or not found:
-            scratch = _copied(copied)
-            if any(part.training for part in scratch.modules() if hasattr(part, "training")):
-                scratch.eval()
+            scratch = evaluating(copied_model(copied))
             try:
-                found = _run_watched(scratch, self.inputs, missed) | found
+                more, also = _run_watched(scratch, self.inputs, missed)
+                found, by_modules = more | found, by_modules or also
             except Exception as error:
                 shapes = ", ".join(str(list(x.shape)) for _, x in tensor_leaves(*self.inputs))
                 raise UnusableInput(
-                    f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {error}"
+                    f"the model rejects the example inputs ({shapes}): {first_line(error)}"
                 ) from error
-        return found
+        return found, by_modules
 
     def _settled(self, block: _Block) -> bool:
         reason = block.observed.obstacle()
@@ -324,74 +328,27 @@ class _Expansion:
         """Put the blocks in, all but those whose convolution is used by other code than the module tree."""
         for block in blocks.values():
             move_hooks(block.candidate.conv, block.observed.block)
-            copied = _put(copied, block.candidate, block.observed.block)
+            copied = put(copied, block.candidate, block.observed.block)
         while blocks:
-            named = _used_otherwise(copied, blocks, self.inputs)
+            named = used_otherwise(
+                copied, {where: block.candidate for where, block in blocks.items()}, self.inputs
+            )
             if named is None:
                 break
             where, reason = named
             block = blocks.pop(where)
             move_hooks(block.observed.block, block.candidate.conv)
-            copied = _put(copied, block.candidate, block.candidate.conv)
+            copied = put(copied, block.candidate, block.candidate.conv)
             self._leave(block.candidate, reason)
         return copied
 
 
-class _StillCalled(Exception):
-    """The convolution of this name was called, although a block has its place."""
-
-
-class _Guard:
-    """A hook on a convolution that was replaced."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        raise _StillCalled(self.where)
-
-
-def _used_otherwise(
-    expanded: nn.Module, blocks: dict[str, _Block], inputs: tuple[Args, Kwargs]
-) -> tuple[str, str] | None:
-    """The name of a block of which the network's code wants the convolution, and a reason; None for none."""
-    guards = [
-        block.candidate.conv.register_forward_pre_hook(_Guard(where)) for where, block in blocks.items()
-    ]
-    try:
-        probe = _copied(expanded)
-    finally:
-        for guard in guards:
-            guard.remove()
-    if any(part.training for part in probe.modules() if hasattr(part, "training")):
-        probe.eval()
-    try:
-        with quiet():
-            call_untouched(probe, *inputs)
-    except Exception as error:
-        reason: BaseException | None = error
-        while reason is not None:
-            if isinstance(reason, _StillCalled):
-                return str(reason), "the network calls it by another way than its name"
-            owner = getattr(reason, "obj", None)
-            if isinstance(owner, ExpandedConv):
-                where = next((n for n, m in probe.named_modules(remove_duplicate=False) if m is owner), None)
-                if where in blocks:
-                    return where, f"the network's code reads its {getattr(reason, 'name', 'weight')}"
-            reason = reason.__cause__ or reason.__context__
-        raise UnusableInput(
-            "the network does not run with blocks in place of its convolutions "
-            f"({type(error).__name__}: {error}); say with `where` which may be replaced"
-        ) from error
-    return None
-
-
 def _run_watched(
     model: nn.Module, inputs: tuple[Args, Kwargs], blocks: dict[str, Observed]
-) -> dict[str, list[str]]:
-    with quiet(), watched(model, blocks) as functional_calls:
+) -> tuple[dict[str, list[str]], bool]:
+    with quiet(), watched(model, blocks) as calls:
         call_untouched(model, *inputs)
-    return functional_calls.at
+    return calls.at, calls.by_modules
 
 
 def _lay_out(block: ExpandedConv, like: Tensor) -> None:
@@ -399,33 +356,3 @@ def _lay_out(block: ExpandedConv, like: Tensor) -> None:
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(like.ndim)
     if layout is not None and not like.is_contiguous() and like.is_contiguous(memory_format=layout):
         block.to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def _put(root: nn.Module, candidate: Candidate, module: nn.Module) -> nn.Module:
-    for name in candidate.names:
-        if not name:
-            return module
-        path, _, last = name.rpartition(".")
-        root.get_submodule(path)._modules[last] = module
-    return root
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy; a tensor with a history, which torch does not copy, is copied without it.
-
-    Raises:
-        UnusableInput: the model cannot be copied.
-    """
-    memo: dict[int, Any] = {id(value): value.detach().clone() for value in _with_history(model)}
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise UnusableInput(f"the model cannot be copied: {type(error).__name__}: {error}") from error
-
-
-def _with_history(model: nn.Module) -> list[Tensor]:
-    """What modules hold that was computed from weights, as pruning and the older weight_norm do."""
-    held = (value for part in model.modules() for value in vars(part).values())
-    return [value for value in held if isinstance(value, Tensor) and not value.is_leaf]

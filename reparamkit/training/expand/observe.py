@@ -97,17 +97,22 @@ class Observed:
 
 
 class FunctionalConvolutions(TorchFunctionMode):
-    """While this is on: which modules convolve without being a convolution. Path -> functions."""
+    """While this is on: which modules convolve without being a convolution (path -> functions), and whether
+    convolutions do."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.at: dict[str, list[str]] = {}
+        self.by_modules = False
         self._inside: list[tuple[str, nn.Module]] = [("", model)]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         path, module = self._inside[-1]
-        if func in _FUNCTIONS and not isinstance(module, _ConvNd | ExpandedConv):
-            self.at.setdefault(path, []).append(_FUNCTIONS[func])
+        if func in _FUNCTIONS:
+            if isinstance(module, _ConvNd | ExpandedConv):
+                self.by_modules = True
+            else:
+                self.at.setdefault(path, []).append(_FUNCTIONS[func])
         return func(*args, **(kwargs or {}))
 
     def watch(self, path: str, module: nn.Module) -> list[Any]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -42,7 +42,7 @@ def test_a_unit_is_the_distance_to_the_next_number(dtype: torch.dtype) -> None:
     assert exact.units(np.zeros(2), dtype).tolist() == [0, 0]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, derandomize=True, database=None)
 @given(
     dtype=st.sampled_from(DTYPES),
     scale=st.integers(-14, 7),
@@ -57,6 +57,7 @@ def test_a_norm_multiplies_exactly_and_shifts_nothing(
     half = exact.significant_bits(dtype) // 2
     mean = random.standard_normal(7) * 2.0**scale
     variance = 4.0**scale * np.exp(spread * random.standard_normal(7))
+    assume(variance.max() < 3e4 or dtype is not torch.float16)
     factor = np.full(7, 0.5) if point else exact.rounded(random.uniform(-1, 1, 7), half)
     if dtype is torch.float16:
         factor = exact.cut(factor, np.array(exact.factor_unit(dtype)))
@@ -85,7 +86,7 @@ def test_statistics_beyond_the_precision_are_named() -> None:
         exact.norm_numbers(np.ones(1), np.zeros(1), np.array([1e6]), torch.float16)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, derandomize=True, database=None)
 @given(
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 2**30),
@@ -100,7 +101,7 @@ def test_the_parts_add_up_and_each_is_held(
     shape = (4, 4 // groups, *kernel)
     values = random.standard_normal(shape)
     if kind == "wide":
-        values *= np.exp(4 * random.standard_normal(shape))
+        values *= np.exp(4 * random.standard_normal(shape)).clip(max=1e3)
     if kind == "sparse":
         values *= random.uniform(size=shape) < 0.3
     if kind == "zero":

@@ -167,7 +167,7 @@ def test_statistics_of_evaluation_mode_where_training_mode_does_not_run() -> Non
     model = random_net(OnlyEvaluates())
     expanded = rk.expand(model, batch())
     notes = rk.expansion_report(expanded).notes
-    assert any("does not run on the example (targets are missing)" in note for note in notes)
+    assert any("does not run on the example (RuntimeError: targets are missing)" in note for note in notes)
     assert error64(model, expanded, batch()) < 1e-12
 
 

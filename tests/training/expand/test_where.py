@@ -131,6 +131,17 @@ class Unbatched(nn.Module):
         return torch.stack([self.conv(each) for each in x])
 
 
+class Container(nn.Module):
+    """Uses a convolution for its weight alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.conv.weight, self.conv.bias)
+
+
 class Unused(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -243,6 +254,19 @@ def test_what_is_left_alone_has_a_reason(case: str) -> None:
 def test_a_network_without_convolutions() -> None:
     with pytest.raises(ValueError, match=r"nothing in the network .*: it has no convolutions"):
         rk.expand(nn.Linear(3, 3), torch.ones(2, 3))
+
+
+def test_a_convolution_that_only_holds_a_weight_is_captured() -> None:
+    expanded = rk.expand(random_net(Container()), batch())
+    assert [one.where for one in rk.expansion_report(expanded).expanded] == ["conv.conv"]
+    assert rk.fold(expanded, batch()).after == {"conv2d": 1}
+
+
+def test_functions_beside_modules_that_have_no_block_are_no_reason_to_capture() -> None:
+    model = random_net(nn.Sequential(nn.Conv2d(3, 4, 1), Functional()))
+    words = r"nothing in the network .*: 0: dbb needs .*; 1: it is a function of parameters and no module"
+    with pytest.raises(rk.NothingExpanded, match=words):
+        rk.expand(model, batch(), "dbb")
 
 
 def test_one_value_per_channel() -> None:
