@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from tests.test_cli import HERE, SHAPE, Run, branchy, content, refused, run
+from tests.test_cli import HERE, SHAPE, Run, branchy, content, refused, run, save_exported
 from tests.training.expand.nets import error64
 
 __all__ = ["run"]
@@ -73,6 +73,18 @@ def test_a_reference_model_has_a_default_output(run: Run, tmp_path: Path) -> Non
     done = run("expand", "repvgg_a0", "--as", "acb", "--where", "stage0*")
     assert done.status == 0, done.err
     assert content(tmp_path).keys() == {"repvgg_a0.expanded.pt"}
+
+
+def test_an_exported_program(run: Run, tmp_path: Path) -> None:
+    save_exported(tmp_path / "net.pt2")
+    done = run("expand", "net.pt2", "--as", "acb", "-o", "net.pt")
+    assert done.status == 0, done.err
+    assert "reparam_conv  Conv2d 4 -> 4, 3x3  square + ver + hor" in done.out
+    assert "note: its convolutions are functions of parameters, so it was captured" in done.out
+    expanded = torch.load(tmp_path / "net.pt", weights_only=False)
+    x = torch.randn(3, 4, 9, 8)
+    with torch.no_grad():
+        assert torch.allclose(expanded(x), branchy()(x), atol=1e-4)
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
