@@ -33,11 +33,11 @@ from torch.utils import _pytree as pytree
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
 from reparamkit.engine.findings import Refusal, short
 from reparamkit.hosts.fx.fold import Outcome, fold_program
+from reparamkit.hosts.fx.write import owner_path
 from reparamkit.verify.oracle import Twin
 from tests.fixtures.folded import FLOOR
-from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, norms
+from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, kinds, more, norms
 from tests.sweeps.networks import Network, noise_like
-from tests.timm_import import import_timm
 
 PROBES = 3
 FACTOR = 4.0
@@ -83,6 +83,13 @@ class Row:
     captured_only: int = 0
     unproven: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    risen: dict[str, str] = field(default_factory=dict)
+    """Kinds of operators that compute of which there are more than before: "before→after"."""
+    worse: dict[str, str] = field(default_factory=dict)
+    """The same beside the library's own fold: "theirs→ours"."""
+    gone: list[str] = field(default_factory=list)
+    """Refusals that name what the folded network does not have."""
     pairs_left: list[str] = field(default_factory=list)
     norms_left: list[str] = field(default_factory=list)
     captured: str = ""
@@ -118,18 +125,25 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     before, exact, twin = _truth(row, model, inputs)
     state = _fingerprint(model)
     row.stage = "export"
-    exported = exported_graph(model, args)
-    row.before, row.costs["before"] = counts(exported), cost(exported)
-    del exported
+    try:
+        exported = exported_graph(model, args)
+    except Exception as error:
+        exported = None
+        row.notes.append(f"torch.export alone does not take it: {last_line(str(error))[:120]}")
     row.stage = "capture"
     started = time.perf_counter()
     program = capture(model, args, dynamic=dynamic, seconds=attempt)
     row.seconds["capture"] = time.perf_counter() - started
+    exported = exported or program.exported
+    row.before, row.costs["before"] = counts(exported), cost(exported)
+    kinds_before = kinds(exported)
+    del exported
     row.captured = program.sizes
     if dynamic and 0 not in program.axes.get(0, {}):
         row.notes.append("the batch size is not free")
         inputs, before, exact = inputs[:-1], before[:-1], exact[:-1]
     row.notes += program.notes
+    known = {name for node in program.graph.nodes for name in (node.name, owner_path(node))}
     row.stage = "fold"
     started = time.perf_counter()
     outcome = fold_program(program)
@@ -138,11 +152,14 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     spatial = [axis for axis in free if axis > 1]
     del program
     _take_findings(row, outcome)
+    row.gone = _gone(outcome, known)
     if _fingerprint(model) != state:
         row.alarms.append("the original was changed")
     row.stage = "export of the folded module"
     exported = exported_graph(outcome.module, args)
     row.after, row.costs["after"] = counts(exported), cost(exported)
+    row.kinds = kinds(exported)
+    row.risen = more(row.kinds, kinds_before)
     row.pairs_left, row.norms_left = conv_norm_pairs(exported), norms(exported)
     del exported
     row.stage = "run of the folded module"
@@ -157,15 +174,21 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
         row.special[name] = _compare_special(row, model, twin, outcome.module, other)
     del outcome, twin
     row.stage = "the library's own fold"
-    theirs = _their_fold(row, model, args)
+    theirs = _their_fold(row, network)
     if theirs is not None:
         row.e_theirs = _worst([_run(theirs, x) for x in inputs], exact)
-    if row.e0 > BLUNT or row.oracle != "float64":
+    if row.e0 > BLUNT or row.oracle != "float64" or network.in_float64:
         row.stage = "fold in float64"
         narrower = (dynamic if spatial else "batch") if free else False
         others = [other for _, other in _special(args, free)]
         _judge_in_float64(row, copy.deepcopy(model).double(), inputs[:PROBES], others, narrower)
     row.stage = "done"
+
+
+def last_line(text: str) -> str:
+    """Of a traceback: the exception."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
 
 
 def _one_more(tensor: Tensor) -> Tensor:
@@ -316,25 +339,21 @@ def _doubled(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _their_fold(row: Row, model: nn.Module, args: tuple[Any, ...]) -> nn.Module | None:
-    """timm's own fold of a copy, where the network has one."""
-    hooks = ("fuse", "reparameterize", "switch_to_deploy")
-    if row.library != "timm" or not any(hasattr(m, h) for m in model.modules() for h in hooks):
+def _their_fold(row: Row, network: Network) -> nn.Module | None:
+    """The library's own fold, where the network has one, and where ours leaves more than that."""
+    if network.own_fold is None:
         return None
-    import_timm()
-    from timm.utils.model import reparameterize_model
-
     try:
-        duplicate = copy.deepcopy(model)
         with torch.no_grad():
             started = time.perf_counter()
-            theirs: nn.Module = reparameterize_model(duplicate, inplace=True)
+            theirs = network.own_fold()
             row.seconds["theirs"] = time.perf_counter() - started
-        exported = exported_graph(theirs, args)
+        exported = exported_graph(theirs, network.args)
     except Exception as error:
-        row.notes.append(f"timm's own fold: {type(error).__name__}: {str(error)[:200]}")
+        row.notes.append(f"{row.library}'s own fold: {type(error).__name__}: {str(error)[:200]}")
         return None
     row.theirs, row.costs["theirs"] = counts(exported), cost(exported)
+    row.worse = more(row.kinds, kinds(exported))
     return theirs
 
 
@@ -381,6 +400,25 @@ def _grouped(refusals: tuple[Refusal, ...]) -> dict[str, int]:
             reason = re.sub(r"\[\d[\d, ]*\]", "[…]", reason)
             found[f"{operator}: {reason}"] += 1
     return dict(found.most_common())
+
+
+def _gone(outcome: Outcome, known: set[str]) -> list[str]:
+    """The refusals that name an operator, or a module, of which the folded network has nothing.
+
+    `known` are the names of the captured operators and of their modules.
+    """
+    nodes = list(outcome.module.graph.nodes)
+    paths = {owner_path(n) for n in nodes} | {str(n.target) for n in nodes if n.op == "call_module"}
+    there = {node.name for node in nodes} | {
+        path[:end] for path in paths for end in (len(path), *(m.start() for m in re.finditer(r"\.", path)))
+    }
+    layers = {str(n.target) for n in nodes if n.op == "call_module"}
+    return [
+        str(refusal)
+        for refusal in outcome.refusals
+        if not (refusal.node in there or refusal.where in layers)
+        or not there.issuperset(known.intersection(re.findall(r"'([^' ]+)'", refusal.reason)))
+    ]
 
 
 def _fingerprint(model: nn.Module) -> dict[str, int]:
