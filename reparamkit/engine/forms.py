@@ -4,8 +4,9 @@
 
 For every node, in order, the operator's own map is composed with each form that its operands can take, and
 also with the operands as they stand (a *cut*: the operand is then a source). All forms are exact; they differ
-in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and the
-one that reaches furthest back, because only that one can meet a parallel branch at their common source.
+in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and two that
+can meet a parallel branch at their common source: the cheapest whose sources all have other readers, and the
+one that reaches furthest back.
 
 This file knows no numbers: nodes are plain objects, maps are structures.
 """
@@ -294,7 +295,8 @@ class Forms:
         ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
         kept = ranked[:BEAM]
         furthest = min(ranked, key=lambda f: max(f.sources))
-        kept += [f for f in (furthest, *(f for f in found if f.original)) if f not in kept]
+        meeting = [f for f in ranked if f.is_map and all(len(self.nodes[s].users) > 1 for s in f.sources)]
+        kept += [f for f in (*meeting[:1], furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
 
 
