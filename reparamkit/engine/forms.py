@@ -288,16 +288,21 @@ class Forms:
         if len(found) == 1:
             return found
         self._count_upstream(self.nodes[found[0].node], found)
-        found.sort(key=lambda f: (f.cost, not f.original))
+        found.sort(key=_rank)
         best: dict[tuple[frozenset[int], bool], Form] = {}
         for form in found:
             best.setdefault((form.sources, form.is_map), form)
-        ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
+        ranked = sorted(best.values(), key=_rank)
         kept = ranked[:BEAM]
         furthest = min(ranked, key=lambda f: max(f.sources))
         meeting = [f for f in ranked if f.is_map and all(len(self.nodes[s].users) > 1 for s in f.sources)]
         kept += [f for f in (*meeting[:1], furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
+
+
+def _rank(form: Form) -> tuple[float, bool, bool]:
+    """The cheapest first; of equals what leaves an operator as it is, then what only names it anew."""
+    return form.cost, not form.original, not form.is_identity
 
 
 def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from reparamkit.algebra import Geometry, Scalar, geometry
@@ -158,3 +160,12 @@ def test_more_channels_cost_more(a: int, b: int) -> None:
         return cost.layer(g, _value(1, channels, 7, 7), _value(1, channels, 7, 7))
 
     assert price(a) < price(b)
+
+
+@pytest.mark.parametrize(
+    "nothing", [lambda y: F.dropout(y, training=False), lambda y: y[..., : y.shape[-1]], lambda y: y + 0]
+)
+def test_a_pool_does_not_become_a_layer_for_what_does_nothing_behind_it(nothing: Any) -> None:
+    done = fold_and_compare(Net(lambda s, x: nothing(F.avg_pool1d(x.tanh(), 2)).exp()), noise(2, 32, 20))
+    assert done.folds == ()
+    assert any("avg_pool1d" in str(n.target) for n in done.module.graph.nodes)

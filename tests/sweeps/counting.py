@@ -54,12 +54,16 @@ def counts(program: torch.export.ExportedProgram) -> dict[str, int]:
 
 
 def kinds(program: torch.export.ExportedProgram) -> dict[str, int]:
-    """How many of each kind of operator that computes or copies; views are left out."""
+    """How many of each kind of operator that computes or copies; views are left out.
+
+    A product with a matrix is of one kind however it is spelt.
+    """
     found: Counter[str] = Counter()
     for node in _calls(program):
         name = _name(node)
-        if name not in _FREE and _KINDS.get(name, name):
-            found[_KINDS.get(name, name.removesuffix("_"))] += 1
+        kind = _KINDS.get(name, name.removesuffix("_"))
+        if name not in _FREE and kind:
+            found["linear" if kind == "matmul" else kind] += 1
     return dict(found)
 
 

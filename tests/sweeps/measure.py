@@ -36,7 +36,7 @@ from reparamkit.hosts.fx.fold import Outcome, fold_program
 from reparamkit.hosts.fx.write import owner_path
 from reparamkit.verify.oracle import Twin
 from tests.fixtures.folded import FLOOR
-from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, kinds, more, norms
+from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, kinds, norms
 from tests.sweeps.networks import Network, noise_like
 
 PROBES = 3
@@ -83,11 +83,10 @@ class Row:
     captured_only: int = 0
     unproven: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    kinds_before: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
-    risen: dict[str, str] = field(default_factory=dict)
-    """Kinds of operators that compute of which there are more than before: "before→after"."""
-    worse: dict[str, str] = field(default_factory=dict)
-    """The same beside the library's own fold: "theirs→ours"."""
+    """Kinds of operators that compute or copy, in the folded network."""
+    kinds_theirs: dict[str, int] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     """Refusals that name what the folded network does not have."""
     pairs_left: list[str] = field(default_factory=list)
@@ -136,7 +135,7 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     row.seconds["capture"] = time.perf_counter() - started
     exported = exported or program.exported
     row.before, row.costs["before"] = counts(exported), cost(exported)
-    kinds_before = kinds(exported)
+    row.kinds_before = kinds(exported)
     del exported
     row.captured = program.sizes
     if dynamic and 0 not in program.axes.get(0, {}):
@@ -159,7 +158,6 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     exported = exported_graph(outcome.module, args)
     row.after, row.costs["after"] = counts(exported), cost(exported)
     row.kinds = kinds(exported)
-    row.risen = more(row.kinds, kinds_before)
     row.pairs_left, row.norms_left = conv_norm_pairs(exported), norms(exported)
     del exported
     row.stage = "run of the folded module"
@@ -353,7 +351,7 @@ def _their_fold(row: Row, network: Network) -> nn.Module | None:
         row.notes.append(f"{row.library}'s own fold: {type(error).__name__}: {str(error)[:200]}")
         return None
     row.theirs, row.costs["theirs"] = counts(exported), cost(exported)
-    row.worse = more(row.kinds, kinds(exported))
+    row.kinds_theirs = kinds(exported)
     return theirs
 
 

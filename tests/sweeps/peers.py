@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from tests.sweeps import peers_peft, peers_transformers, peers_ultralytics
+from tests.sweeps.counting import more
 from tests.sweeps.jobs import Limits, default_results, kept_rows, run_all
 from tests.sweeps.measure import FACTOR, PROBES, Row, last_line
 from tests.sweeps.networks import Job
@@ -38,8 +39,10 @@ Random weights, {sizes}. Operators are those of a fresh `torch.export` graph, be
 total leaves nothing out, views neither. e0 and e1 are the float32 errors of the original and of the folded
 network against the original's float64 run, relative to the output's scale, the worst of {probes} inputs;
 right is e1 ≤ {factor:.0f}·e0 + a few ulp, and where a float64 fold was asked for a difference e64 of at most
-1e-6 there. worse: there is more of a kind of operator that computes or copies than {other},
-or a refusal names what is gone."""
+1e-6 there. worse: more operators that compute or copy, or more arithmetic (multiply-accumulates and
+elements written), than {other}, more convolutions and matrices than after the library's own fold, or a
+refusal that names what is gone."""
+_SAME = 1.005
 
 
 def main() -> None:
@@ -71,7 +74,19 @@ def standing(row: Row) -> str:
     """ok, worse (than the library's own fold, or than before), or what went wrong."""
     if row.status != "ok":
         return "wrong" if row.status == "inequivalent" else "failed"
-    return "worse" if row.worse or row.risen or row.gone else "ok"
+    theirs = bool(row.kinds_theirs) and (
+        _is_more(row, row.kinds_theirs, "theirs") or _layers(row.kinds) > _layers(row.kinds_theirs)
+    )
+    return "worse" if theirs or _is_more(row, row.kinds_before, "before") or row.gone else "ok"
+
+
+def _layers(kinds: dict[str, int]) -> int:
+    return kinds.get("conv", 0) + kinds.get("linear", 0)
+
+
+def _is_more(row: Row, kinds: dict[str, int], whose: str) -> bool:
+    """More operators that compute or copy, or more arithmetic, than there."""
+    return sum(row.kinds.values()) > sum(kinds.values()) or row.costs["after"] > _SAME * row.costs[whose]
 
 
 def header() -> list[str]:
@@ -99,10 +114,10 @@ def _change(before: object, after: object, theirs: object) -> str:
 def complaints(row: Row) -> list[str]:
     """What is not as it should be, in words."""
     lines = [f"at {row.stage}: {last_line(row.error)}"] if row.error else []
-    if row.worse:
-        lines.append("more than the library's own fold leaves: " + _listed(row.worse))
-    if row.risen:
-        lines.append("more than before: " + _listed(row.risen))
+    if row.kinds_theirs and (worse := more(row.kinds, row.kinds_theirs)):
+        lines.append("more than the library's own fold leaves: " + _listed(worse))
+    if risen := more(row.kinds, row.kinds_before):
+        lines.append("more than before: " + _listed(risen))
     lines += [f"gone, and told of: {text}" for text in row.gone]
     notes = (n for n in row.notes if not n.startswith("the folded network stands for"))
     return [*lines, *row.alarms, *notes]
@@ -119,7 +134,8 @@ def summary(rows: Sequence[Row]) -> str:
         f"- {len(names)} {what}" + ("" if what == "ok" or not names else f": {', '.join(names)}")
         for what, names in by.items()
     ]
-    lines.append(f"- networks with an operator that became more frequent: {sum(bool(r.risen) for r in rows)}")
+    risen = [r.name for r in rows if more(r.kinds, r.kinds_before)]
+    lines.append(f"- with a kind of operator that became more frequent: {', '.join(risen) or 'none'}")
     lines.append(f"- refusals that name an operator that is gone: {sum(len(r.gone) for r in rows)}")
     before = sum(r.before.get("total", 0) for r in rows if r.after)
     lines.append(f"- operators in all: {before}→{sum(r.after.get('total', 0) for r in rows)}")
