@@ -457,6 +457,7 @@ NETWORKS: dict[str, Recipe] = {
         "SuperPointForKeypointDetection",
         {"encoder_hidden_sizes": [16, 16, 32, 32], "decoder_hidden_size": 32, "descriptor_decoder_dim": 32},
         {"pixel_values": (1, 3, 64, 64)},
+        outputs=("scores", "descriptors"),
     ),
     "ViTMatte": Recipe(
         "dense",
