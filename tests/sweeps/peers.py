@@ -4,8 +4,8 @@
 
 PEFT's adapters are folded unmerged beside `merge_and_unload()`, ultralytics' YAML networks beside their own
 `fuse()`; transformers has no fold, there no operator may become more frequent. The libraries are no
-requirement of the tests: install them beside what `.[test]` installs (and opencv-python-headless for
-ultralytics, pywavelets for some adapters). Rows are kept as lines of JSON, so that a run that was cut short
+requirement of the tests: install them beside what `.[test]` installs (and, for
+ultralytics, opencv-python-headless). Rows are kept as lines of JSON, so that a run that was cut short
 goes on where it stopped. Exit status 1 says that a network is not ok.
 """
 
