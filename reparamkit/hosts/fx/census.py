@@ -41,9 +41,9 @@ def _operators(layer: nn.Module) -> list[str]:
         return []  # they look at the inputs and compute nothing
     if isinstance(layer, ChannelScale):
         return ["mul"] if layer.bias is None else ["mul", "add"]
-    return [layer_name(layer)]
+    return [_LAYERS.get(type(layer), type(layer).__name__)]
 
 
 def layer_name(layer: nn.Module) -> str:
     """The name of the operator that a layer is."""
-    return _LAYERS.get(type(layer), "mul" if isinstance(layer, ChannelScale) else type(layer).__name__)
+    return _operators(layer)[0]
