@@ -73,7 +73,7 @@ def build(name: str) -> Network:
         parameter.requires_grad_(False)
     sides = _CLASSIFIED if "-cls" in name else _SIDES
     shape = (2, 3, *sides)
-    model = FirstOutput(inner.eval())
+    model = FirstOutput(inner).eval()
     network = filled(model, (torch.empty(shape),), "x".join(map(str, shape)))
 
     def fused() -> nn.Module:
@@ -81,7 +81,7 @@ def build(name: str) -> Network:
         plain.inner = plain.inner.fuse(verbose=False)
         return plain
 
-    network.own_fold = fused
+    network.own_fold, network.in_float64 = fused, True
     return network
 
 
