@@ -65,9 +65,22 @@ def named(node: Node) -> str:
     return f"weight and bias of {short(node.operator)}" if rescales else node.operator
 
 
-def placed(reason: str, places: Mapping[str, str]) -> str:
-    """The reason, with the modules that nodes of the captured graph are made in for their names."""
-    return re.sub(r"'([^']*)'", lambda name: repr(places.get(name[1]) or name[1]), reason)
+def placed(reason: str, standing: Mapping[str, tuple[str, str, str]]) -> str:
+    """The reason, told with what the finished network has in place of captured operators.
+
+    `standing` says of a captured node its operator, the operator that has taken its place, and the module
+    that this belongs to ("" for the network itself, where its name stays).
+    """
+
+    def told(match: re.Match[str]) -> str:
+        word, name = match.groups()
+        if name not in standing:
+            return match[0]
+        captured, operator, place = standing[name]
+        start = "" if word is None else f"{operator if word == captured else word} "
+        return f"{start}{place or name!r}"
+
+    return re.sub(r"(?:(\w+) )?'([^']*)'", told, reason)
 
 
 def counted(operators: list[str]) -> dict[str, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from tests.sweeps.counting import COLUMNS
-from tests.sweeps.measure import FACTOR, PROBES, Row
+from tests.sweeps.measure import FACTOR, PROBES, Row, last_line
 from tests.sweeps.networks import Job
 
 _READING = """\
@@ -206,7 +207,7 @@ def left(row: Row) -> list[str]:
     return [f"**{row.family}** ({row.name}), BN {row.after['batch_norm']}: " + "; ".join(parts)]
 
 
-def last_line(text: str) -> str:
-    """Of a traceback: the exception."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def say(text: str) -> None:
+    """At once, also into a log file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

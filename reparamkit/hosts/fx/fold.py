@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, fx, nn
@@ -16,6 +17,7 @@ from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.engine.forms import Form
+from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
@@ -24,6 +26,7 @@ from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx import siblings
 from reparamkit.hosts.fx.captured import Captured, Changes
+from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
@@ -91,6 +94,8 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
             changes.equals(new, host.fx_node(form.node))
     ranks = _ranks(program.graph)
     module = surgery.module()
+    for stored, constant in surgery.computed.items():
+        changes.holds(stored, constant)
     folds = []
     bound = {host.id_of(risen.root) for risen in host.risen if risen.captured_only}
     for form, done, calls in made:
@@ -106,26 +111,60 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
                 captured_only=done.proof.captured_only or not bound.isdisjoint(inside),
             )
         )
-    places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
-    kept = tuple(
-        Refusal(
-            owner_path(host.fx_node(node.id)),
-            node.name,
-            node.operator,
-            placed(
-                host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason, places
-            ),
+    standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in made])
+    kept = [
+        standing.refusal(
+            node, host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason
         )
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
-    )
-    undone = tuple(
-        Refusal(
-            owner_path(host.fx_node(i)), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
-        )
-        for i, reason in sorted(failed.items())
-    )
-    return Outcome(module, tuple(folds), kept, undone), changes, ranks
+    ]
+    undone = [standing.refusal(host.nodes[i], reason) for i, reason in sorted(failed.items())]
+    return Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone)), changes, ranks
+
+
+class _Standing:
+    """What of the finished network has taken the place of a captured operator, to tell of it."""
+
+    def __init__(
+        self,
+        host: FxHost,
+        surgery: Surgery,
+        module: fx.GraphModule,
+        made: Sequence[tuple[Form, list[fx.Node]]],
+    ) -> None:
+        self._host, self._surgery, self._module = host, surgery, module
+        self._layer: dict[int, fx.Node] = {}
+        for form, calls in made:
+            used = [call for call in calls if surgery.is_used(call)]
+            for index in interior(host.nodes, form) if used else ():
+                self._layer.setdefault(index, used[-1])
+        self._names = {node.name: self._told(node) for node in host.nodes}
+
+    def refusal(self, node: Node, reason: str) -> Refusal:
+        """Why an operator, or the layer that it has become part of, stays as it is."""
+        _, operator, place = self._told(node)
+        call = self._call(node.id)
+        if call is None:
+            return Refusal(place, node.name, node.operator, placed(reason, self._names))
+        return Refusal(place, call.name, f"aten.{operator}.default", placed(reason, self._names))
+
+    def _told(self, node: Node) -> tuple[str, str, str]:
+        captured, call = short(node.operator), self._call(node.id)
+        if call is not None:
+            layer = self._module.get_submodule(str(call.target))
+            return captured, layer_name(layer), str(call.target)
+        now = self._surgery.stands_now(node.id)
+        if now is None or now.op != "call_function":
+            return captured, captured, owner_path(self._host.spoken_of(node.id))
+        return captured, short(str(now.target)), owner_path(now)
+
+    def _call(self, index: int) -> fx.Node | None:
+        """The layer that an operator which is gone has become part of."""
+        if self._surgery.is_alive(index):
+            return None
+        now = self._surgery.stands_now(index)
+        return now if now is not None and now.op == "call_module" else self._layer.get(index)
 
 
 _Planned = tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]

@@ -167,6 +167,9 @@ class Walk:
         if node.op == "call_module" and self._called(node) in self.captured.guards:
             self.new[node] = None
             return
+        if node in self.changes.computed:  # `in_place` has held it against the captured operators
+            self._stand(node, twin[0])
+            return
         if twin == [node] and self._reads_the_same(node):
             self._stand(node, node)
             return

@@ -8,7 +8,7 @@ innermost module that holds them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -24,6 +24,7 @@ from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation
 from reparamkit.engine.plan import interior
+from reparamkit.hosts.fx.computed_once import Computed, computed_constants
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost, bundle_of
 from reparamkit.hosts.fx.tidy import undo_round_trips
@@ -40,6 +41,8 @@ class Surgery:
         self._bundles: dict[object, fx.Node] = {}
         self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
+        self.computed: dict[fx.Node, fx.Node] = {}
+        """Stored tensors, with the constants that they take the place of; known once the module is made."""
         for risen in host.risen:
             for claim in risen.claims:
                 claim.maps[-1].replace_all_uses_with(claim.value)
@@ -136,12 +139,22 @@ class Surgery:
         """Whether the value, or what took its place, is still computed; known once the module is made."""
         return any(n in self._alive for n in (self.host.fx_node(node), self._now.get(node)))
 
+    def is_alive(self, node: int) -> bool:
+        """Whether the operator itself is still there; known once the module is made."""
+        return self.host.fx_node(node) in self._alive
+
+    def stands_now(self, node: int) -> fx.Node | None:
+        """What has taken the place of a value, if it is still there; known once the module is made."""
+        now = self._now.get(node)
+        return now if now in self._alive else None
+
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
         undo_round_trips(self.graph)
         differentiable_copies(self.graph)
         self.graph.eliminate_dead_code(is_impure_node=_impure)
-        root = _root(self.host.program, self.graph)
+        computed = self._constants_computed_once()
+        root = _root(self.host.program, self.graph, computed)
         self._alive = set(self.graph.nodes)
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
         tried: dict[str, int] = {}
@@ -149,16 +162,52 @@ class Surgery:
             call.target = free_path(root, wanted, tried)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
+        self._store(root, computed)
         self._guard(root)
         self._keep_gradients_out_of_buffers()
         module = FoldedGraph(root, self.graph, class_name="Folded")
-        for name in self.host.program.non_persistent:
+        passing = [str(node.target) for node, constant in computed.items() if not constant.persistent]
+        for name in (*self.host.program.non_persistent, *passing):
             *path, last = name.split(".")
             with suppress(AttributeError):  # no longer used
                 module.get_submodule(".".join(path))._non_persistent_buffers_set.add(last)
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
+
+    def _constants_computed_once(self) -> dict[fx.Node, Computed]:
+        """Read stored tensors in place of what is computed from the network's own alone."""
+        program = self.host.program
+        computed: dict[fx.Node, Computed] = {}
+        for constant in computed_constants(
+            self.graph, self.host.constants, program.state, program.non_persistent
+        ):
+            old = constant.node
+            with self.graph.inserting_before(old):
+                new = self.graph.create_node("get_attr", "", name=old.name)  # its path comes later
+            new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
+            old.replace_all_uses_with(new)
+            computed[new], self.computed[new] = constant, old
+        self.graph.eliminate_dead_code(is_impure_node=_impure)
+        return computed
+
+    def _store(self, root: nn.Module, computed: dict[fx.Node, Computed]) -> None:
+        """Give the computed constants their places: at the module that computed them."""
+        tried: dict[str, int] = {}
+        for node, constant in computed.items():
+            path = owner_path(constant.node)
+            wanted = f"{path}.constant" if path else "constant"
+            name = free_path(root, wanted, tried)
+            while name in self.host.program.state:
+                name = f"{name}_"
+            node.target = name
+            *parts, last = name.split(".")
+            owner = _ensure(root, parts)
+            value = constant.value.to(node.meta["val"].device)
+            if constant.trained:
+                owner.register_parameter(last, nn.Parameter(value))
+            else:
+                owner.register_buffer(last, value, persistent=constant.persistent)
 
     def _keep_gradients_out_of_buffers(self) -> None:
         """What is written into a buffer is a value: with its history, a second training step would fail.
@@ -269,10 +318,10 @@ def common_path(paths: Iterable[str]) -> str:
     return ".".join(common)
 
 
-def _root(program: Program, graph: fx.Graph) -> nn.Module:
+def _root(program: Program, graph: fx.Graph, without: Container[fx.Node]) -> nn.Module:
     root = nn.Module()
     owned: dict[int, nn.Parameter] = {}
-    used = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+    used = [str(n.target) for n in graph.nodes if n.op == "get_attr" and n not in without]
     for name in dict.fromkeys(used):
         *path, last = name.split(".")
         parent = _ensure(root, path)
