@@ -1,0 +1,44 @@
+"""Train, validate and pre-train networks that are going to be folded. Needs the extra ``train``.
+
+    import reparamkit as rk
+
+    result = rk.training.train("repnets_toy", data="digits", out="run", epochs=10)
+    folded = rk.fold(rk.load("run/best_ema"))
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reparamkit.training.config import Config
+    from reparamkit.training.data import Data
+    from reparamkit.training.fcmae import PretrainConfig, pretrain
+    from reparamkit.training.train import Trained, train
+    from reparamkit.training.validate import Validation, validate
+
+_HOMES = {
+    "Config": "config",
+    "Data": "data",
+    "PretrainConfig": "fcmae",
+    "Trained": "train",
+    "Validation": "validate",
+    "pretrain": "fcmae",
+    "train": "train",
+    "validate": "validate",
+}
+
+__all__ = ["Config", "Data", "PretrainConfig", "Trained", "Validation", "pretrain", "train", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reparamkit.training' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"reparamkit.training.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,231 @@
+"""A checkpoint: a folder from which a run goes on, and from which a network is folded.
+
+    checkpoint.json        which network, which images, where in the run; the sizes of the files beside it
+    model.safetensors      the weights that the folder is about: of the last update, in best_ema the average's
+    ema.safetensors        the average, where the first are the last update's; in best_ema raw.safetensors
+    training.pt            optimizer, schedules, scaler, random states, position, history
+
+A folder is written beside its place, forced to the disk, and moved there in two renames; whatever happens,
+one complete folder is left, and `recovered` finds it. Nothing in it is a pickle of objects: `training.pt` is
+read with `weights_only`. (accelerate's `save_state` writes in place, and goes on without random states that it
+cannot load, so a run would not be the same and nobody would know.)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import reparamkit
+from reparamkit.capture.source import Source
+from reparamkit.errors import UnusableInput
+from reparamkit.training.disk import in_words, sync_folder, write_bytes
+from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
+
+MANIFEST = "checkpoint.json"
+STATE = "training.pt"
+FORMAT = 1
+LAST, BEST, BEST_EMA = "last", "best", "best_ema"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        model: as `reparamkit train` takes it; None for a network that was handed in as an object.
+        classes: names of the classes; empty for an autoencoder.
+        input_size: side of the square images in pixels.
+        mean, std: what the images were normalised by.
+        epoch, update: the position: whole epochs, and updates of the next.
+        scores: of the last validation.
+    """
+
+    model: str | None
+    classes: list[str]
+    input_size: int
+    mean: list[float]
+    std: list[float]
+    epoch: int
+    update: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that was found complete."""
+
+    folder: Path
+    about: About
+    files: dict[str, str]
+
+    def weights(self, kind: str | None = None) -> dict[str, Tensor]:
+        """The weights: "raw" those of the last update, "ema" the average's; by default the average's, if any.
+
+        Raises UnusableInput where the checkpoint has none of that kind.
+        """
+        chosen = kind or ("ema" if "ema" in self.files else "raw")
+        if chosen not in self.files:
+            raise UnusableInput(f"{self.folder} has no {chosen} weights; it has {', '.join(self.files)}")
+        return read_safetensors(self.folder / self.files[chosen])
+
+    def state(self) -> dict[str, Any]:
+        """What a run goes on from.
+
+        Raises UnusableInput where it cannot be read.
+        """
+        path = self.folder / STATE
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UnusableInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        return state
+
+    def source(self, kind: str | None = None) -> Source:
+        """The network with its weights, in evaluation mode, and an example of its input.
+
+        Raises UnusableInput where the network cannot be built from its name, or is another one by now.
+        """
+        from reparamkit.training.networks import open_network
+        from reparamkit.weights import fit_state_dict
+
+        about = self.about
+        if about.model is None:
+            raise UnusableInput(
+                f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not say "
+                "how to build it; load model.safetensors into it yourself"
+            )
+        if not about.classes:
+            raise UnusableInput(
+                f"{self.folder} is a pre-trained encoder, which classifies nothing yet: "
+                f"reparamkit train {about.model} --finetune {self.folder}"
+            )
+        module = open_network(about.model, len(about.classes)).module
+        try:
+            fit_state_dict(module, self.weights(kind))
+        except UnusableInput as error:
+            raise UnusableInput(f"{self.folder} is a checkpoint of another {about.model}: {error}") from error
+        generator = torch.Generator().manual_seed(0)
+        example = torch.randn(1, 3, about.input_size, about.input_size, generator=generator)
+        chosen = kind or ("ema" if "ema" in self.files else "raw")
+        of = "the average of the weights" if chosen == "ema" else "the weights of the last update"
+        note = f"{self.folder}: {about.model}, {of}, after {about.epoch} epochs"
+        name = about.model.replace(":", "_").replace(".", "_")
+        return Source(module.eval(), name, self.folder, (example,), notes=(note,))
+
+
+def write_checkpoint(
+    folder: Path, about: About, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None, state: Any
+) -> None:
+    """Write a checkpoint at `folder`; an older one there is replaced whole or not at all.
+
+    Raises UnusableInput where it cannot be written (a full disk): the older one is then as it was.
+    """
+    average_first = ema is not None and folder.name == BEST_EMA
+    files = {"raw": "raw.safetensors" if average_first else "model.safetensors"}
+    contents = {files["raw"]: as_safetensors(weights)}
+    if ema is not None:
+        files["ema"] = "model.safetensors" if average_first else "ema.safetensors"
+        contents[files["ema"]] = as_safetensors(ema)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    contents[STATE] = buffer.getvalue()
+    manifest = {
+        "format": FORMAT,
+        "reparamkit": reparamkit.__version__,
+        **vars(about),
+        "weights": files,
+        "files": {name: len(content) for name, content in contents.items()},
+    }
+    fresh, older = _fresh(folder), _older(folder)
+    try:
+        recovered(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, content in contents.items():
+            write_bytes(fresh / name, content)
+        write_bytes(fresh / MANIFEST, json.dumps(manifest, indent=2).encode())
+        sync_folder(fresh)
+        if folder.exists():
+            shutil.rmtree(older, ignore_errors=True)
+            folder.rename(older)
+        fresh.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(older, ignore_errors=True)
+    except OSError as error:
+        if folder.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+        kept = f"; {folder} is the older one, unchanged" if folder.exists() else ""
+        raise UnusableInput(f"cannot write the checkpoint {folder}: {in_words(error)}{kept}") from error
+
+
+def recovered(folder: Path) -> Path:
+    """The folder, put back into its place where a run was killed between the two renames."""
+    if folder.exists():
+        return folder
+    for candidate in (_fresh(folder), _older(folder)):
+        if _complete(candidate):
+            candidate.rename(folder)
+            break
+    return folder
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, or holds the checkpoints of a run."""
+    return path.is_dir() and _chosen(path) is not None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`; of a run's folder its best average, else its best, else its last.
+
+    Raises UnusableInput where there is none, or where it is damaged.
+    """
+    folder = _chosen(path) or recovered(path)
+    manifest_path = folder / MANIFEST
+    if not manifest_path.exists():
+        raise UnusableInput(f"{path} holds no checkpoint (there is no {MANIFEST} in it)")
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        sizes, files = dict(manifest["files"]), dict(manifest["weights"])
+        about = About(**{name: manifest[name] for name in About.__dataclass_fields__})
+        version = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableInput(f"{manifest_path} is damaged: {type(error).__name__}: {error}") from error
+    if version != FORMAT:
+        raise UnusableInput(f"{folder} has the format {version}, and this reparamkit reads {FORMAT}")
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.exists() or file.stat().st_size != size:
+            raise UnusableInput(f"the checkpoint {folder} is damaged: {name} is missing or has another length")
+    return Checkpoint(folder, about, dict(files))
+
+
+def _chosen(path: Path) -> Path | None:
+    if (path / MANIFEST).exists():
+        return path
+    for name in (BEST_EMA, BEST, LAST):
+        folder = recovered(path / name) if path.is_dir() else path / name
+        if (folder / MANIFEST).exists():
+            return folder
+    return None
+
+
+def _complete(folder: Path) -> bool:
+    """The manifest is the last file that is written."""
+    return (folder / MANIFEST).exists()
+
+
+def _fresh(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
+
+
+def _older(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
