@@ -19,6 +19,8 @@ import typer
 
 from reparamkit import cli_console, cli_coreml
 from reparamkit.cli_check import check
+from reparamkit.cli_train import train
+from reparamkit.cli_validate import validate
 
 if TYPE_CHECKING:
     from reparamkit.capture.source import Source
@@ -241,6 +243,8 @@ def models(
 
 
 app.command()(check)
+app.command()(train)
+app.command()(validate)
 
 
 def _version(asked: bool) -> None:

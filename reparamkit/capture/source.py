@@ -1,4 +1,4 @@
-"""Opening whatever the user has: a file, the name of a reference model, or the address of a callable.
+"""Opening whatever the user has: a file, a checkpoint's folder, a reference model's name, a callable.
 
 A file is recognised by its content. Nothing of it is handed to a loader that could run code before it was
 looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for ``torch.save``.
@@ -21,6 +21,7 @@ from reparamkit.capture.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.capture.scripted import is_scripted, load_scripted
 from reparamkit.door.files import exists, in_words
 from reparamkit.errors import UnusableInput
+from reparamkit.training.folders import holds_checkpoint
 from reparamkit.weights import fit_state_dict
 
 
@@ -42,7 +43,7 @@ class Source:
 
 
 def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = False) -> Source:
-    """Open `source`: an existing file, a reference model's name, or ``package.module:callable``.
+    """Open `source`: a file, a folder that `reparamkit train` wrote, a name, or ``package.module:callable``.
 
     `model`, again a reference model's name or ``package.module:callable``, says what weights alone belong to.
     `trust_pickle` lets a file run code while it is opened, as a pickled module does.
@@ -53,7 +54,11 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     path = Path(source)
     if exists(path):
         with in_words(path):
-            return _from_file(path, model, trust_pickle)
+            return (
+                _from_checkpoint(path, model)
+                if holds_checkpoint(path)
+                else _from_file(path, model, trust_pickle)
+            )
     text = str(source)
     if model is not None:
         raise UnusableInput(
@@ -78,6 +83,16 @@ def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
     if archive.root and "data.pkl" in archive.records:
         return _from_saved(path, load_saved(path, archive, trust_pickle=trust_pickle), model)
     raise UnusableInput(f"{path} is {_foreign_archive(archive)}")
+
+
+def _from_checkpoint(path: Path, model: str | None) -> Source:
+    from reparamkit.training.extra import require_extra
+
+    _refuse_model(path, model, "a training checkpoint")
+    require_extra("opening a training checkpoint", ("accelerate", "safetensors"))
+    from reparamkit.training.checkpoint import open_checkpoint
+
+    return open_checkpoint(path).source()
 
 
 def _from_program(program: torch.export.ExportedProgram, name: str, path: Path | None) -> Source:

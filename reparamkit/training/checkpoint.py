@@ -6,9 +6,9 @@
     training.pt            optimizer, schedules, scaler, random states, position, history
 
 A folder is written beside its place, forced to the disk, and moved there in two renames; whatever happens,
-one complete folder is left, and `recovered` finds it. Nothing in it is a pickle of objects: `training.pt` is
-read with `weights_only`. (accelerate's `save_state` writes in place, and goes on without random states that it
-cannot load, so a run would not be the same and nobody would know.)
+one complete folder is left, and `reparamkit.training.folders` finds it. Nothing in it is a pickle of
+objects: `training.pt` is read with `weights_only`. (accelerate's `save_state` writes in place, and goes on
+without random states that it cannot load, so a run would not be the same and nobody would know.)
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ import reparamkit
 from reparamkit.capture.source import Source
 from reparamkit.errors import UnusableInput
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
+from reparamkit.training.folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
 from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
 
-MANIFEST = "checkpoint.json"
 STATE = "training.pt"
 FORMAT = 1
-LAST, BEST, BEST_EMA = "last", "best", "best_ema"
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,13 @@ class Checkpoint:
 
         Raises UnusableInput where the checkpoint has none of that kind.
         """
-        chosen = kind or ("ema" if "ema" in self.files else "raw")
-        if chosen not in self.files:
-            raise UnusableInput(f"{self.folder} has no {chosen} weights; it has {', '.join(self.files)}")
-        return read_safetensors(self.folder / self.files[chosen])
+        wanted = self._kind(kind)
+        if wanted not in self.files:
+            raise UnusableInput(f"{self.folder} has no {wanted} weights; it has {', '.join(self.files)}")
+        return read_safetensors(self.folder / self.files[wanted])
+
+    def _kind(self, kind: str | None) -> str:
+        return kind or ("ema" if "ema" in self.files else "raw")
 
     def state(self) -> dict[str, Any]:
         """What a run goes on from.
@@ -100,8 +102,8 @@ class Checkpoint:
         about = self.about
         if about.model is None:
             raise UnusableInput(
-                f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not say "
-                "how to build it; load model.safetensors into it yourself"
+                f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not "
+                "say how to build it; load model.safetensors into it yourself"
             )
         if not about.classes:
             raise UnusableInput(
@@ -115,8 +117,7 @@ class Checkpoint:
             raise UnusableInput(f"{self.folder} is a checkpoint of another {about.model}: {error}") from error
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(1, 3, about.input_size, about.input_size, generator=generator)
-        chosen = kind or ("ema" if "ema" in self.files else "raw")
-        of = "the average of the weights" if chosen == "ema" else "the weights of the last update"
+        of = "the average of the weights" if self._kind(kind) == "ema" else "the weights of the last update"
         note = f"{self.folder}: {about.model}, {of}, after {about.epoch} epochs"
         name = about.model.replace(":", "_").replace(".", "_")
         return Source(module.eval(), name, self.folder, (example,), notes=(note,))
@@ -145,42 +146,26 @@ def write_checkpoint(
         "weights": files,
         "files": {name: len(content) for name, content in contents.items()},
     }
-    fresh, older = _fresh(folder), _older(folder)
+    new, old = fresh(folder), older(folder)
     try:
         recovered(folder)
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
         for name, content in contents.items():
-            write_bytes(fresh / name, content)
-        write_bytes(fresh / MANIFEST, json.dumps(manifest, indent=2).encode())
-        sync_folder(fresh)
+            write_bytes(new / name, content)
+        write_bytes(new / MANIFEST, json.dumps(manifest, indent=2).encode())
+        sync_folder(new)
         if folder.exists():
-            shutil.rmtree(older, ignore_errors=True)
-            folder.rename(older)
-        fresh.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
         sync_folder(folder.parent)
-        shutil.rmtree(older, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if folder.exists():
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         kept = f"; {folder} is the older one, unchanged" if folder.exists() else ""
         raise UnusableInput(f"cannot write the checkpoint {folder}: {in_words(error)}{kept}") from error
-
-
-def recovered(folder: Path) -> Path:
-    """The folder, put back into its place where a run was killed between the two renames."""
-    if folder.exists():
-        return folder
-    for candidate in (_fresh(folder), _older(folder)):
-        if _complete(candidate):
-            candidate.rename(folder)
-            break
-    return folder
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a folder is a checkpoint, or holds the checkpoints of a run."""
-    return path.is_dir() and _chosen(path) is not None
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -188,7 +173,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises UnusableInput where there is none, or where it is damaged.
     """
-    folder = _chosen(path) or recovered(path)
+    folder = chosen(path) or recovered(path)
     manifest_path = folder / MANIFEST
     if not manifest_path.exists():
         raise UnusableInput(f"{path} holds no checkpoint (there is no {MANIFEST} in it)")
@@ -204,28 +189,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for name, size in sizes.items():
         file = folder / name
         if not file.exists() or file.stat().st_size != size:
-            raise UnusableInput(f"the checkpoint {folder} is damaged: {name} is missing or has another length")
+            raise UnusableInput(
+                f"the checkpoint {folder} is damaged: {name} is missing or has another length"
+            )
     return Checkpoint(folder, about, dict(files))
-
-
-def _chosen(path: Path) -> Path | None:
-    if (path / MANIFEST).exists():
-        return path
-    for name in (BEST_EMA, BEST, LAST):
-        folder = recovered(path / name) if path.is_dir() else path / name
-        if (folder / MANIFEST).exists():
-            return folder
-    return None
-
-
-def _complete(folder: Path) -> bool:
-    """The manifest is the last file that is written."""
-    return (folder / MANIFEST).exists()
-
-
-def _fresh(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.new")
-
-
-def _older(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from reparamkit.errors import UnusableInput
 from reparamkit.training.augment import Augmentation, normalised
 from reparamkit.training.config import Config
 from reparamkit.training.data import Data, validation_batches
@@ -17,7 +18,6 @@ from reparamkit.training.losses import base_loss, distilled
 from reparamkit.training.metrics import evaluate
 from reparamkit.training.networks import logits_of
 from reparamkit.training.task import Best, Call
-from reparamkit.errors import UnusableInput
 
 
 class Classifier:

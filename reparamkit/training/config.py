@@ -81,7 +81,7 @@ class Settings:
         raise UnusableInput(f"{place}there is no {cls.what} {str(name)!r}; {hint}")
 
     def check(self) -> None:
-        """Raise UnusableInput for a value outside its range; subclasses add what settings ask of each other."""
+        """Raise UnusableInput for a value outside its range, or for settings that contradict each other."""
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if value is None:
@@ -116,7 +116,7 @@ class DataSettings(Settings):
     data: str = setting(
         "digits",
         "Images and labels: digits (scikit-learn's, no download), a folder of classes, a file that "
-        "Hugging Face datasets reads (.parquet, .arrow, .jsonl, .csv, .tar), the name of one of its data sets, "
+        "Hugging Face datasets reads (.parquet, .arrow, .jsonl, .csv, .tar), hf:NAME of its hub, "
         "or module:callable.",
     )
     seed: int = setting(0, "Draws weights, order, augmentation.", within=(0, 2**31 - 1))
@@ -146,9 +146,7 @@ class DataSettings(Settings):
     epoch_size: int | None = setting(
         None, "Images per epoch of a stream whose length is not known.", within=(1, 2**60)
     )
-    corrupt: str = setting(
-        "fatal", "What an image that cannot be read does.", choices=("fatal", "skip")
-    )
+    corrupt: str = setting("fatal", "What an image that cannot be read does.", choices=("fatal", "skip"))
     workers: int = setting(0, "Processes that read images, for each process that trains.", within=(0, 1024))
     channels_last: bool = setting(False, "Keep images and weights with the channels innermost.")
     amp: str = setting("no", "Automatic mixed precision.", choices=("no", "fp16", "bf16"))
@@ -159,12 +157,16 @@ class DataSettings(Settings):
     warmup_epochs: float | None = setting(
         None, "Length of the linear warm-up. Default: a twentieth of the epochs.", within=(0, math.inf)
     )
-    weight_decay: float = setting(0.05, "Decay of weights; biases, norms and scales have none.", within=(0, 1))
+    weight_decay: float = setting(
+        0.05, "Decay of weights; biases, norms and scales have none.", within=(0, 1)
+    )
     weight_decay_end: float | None = setting(
         None, "Weight decay at the end of a cosine that starts at weight_decay.", within=(0, 1)
     )
     checkpoint_every: int | None = setting(
-        None, "Updates between two checkpoints within an epoch; there is one after every epoch.", within=(1, 2**60)
+        None,
+        "Updates between two checkpoints within an epoch; there is one after every epoch.",
+        within=(1, 2**60),
     )
 
 
@@ -180,9 +182,7 @@ class Config(DataSettings):
         "Weights to start from: a training checkpoint's folder, a file of weights. A head for other classes "
         "starts anew.",
     )
-    drop_path: float | None = setting(
-        None, "Stochastic depth: the rate of the last block.", within=(0, 0.99)
-    )
+    drop_path: float | None = setting(None, "Stochastic depth: the rate of the last block.", within=(0, 0.99))
     layer_scale: float | None = setting(
         None, "Start value of the scales of residual branches (layer_scale, gamma).", within=(0, 10)
     )
@@ -196,7 +196,9 @@ class Config(DataSettings):
     sync_bn: bool = setting(False, "Batch norms take their statistics over all processes.")
     label_smoothing: float = setting(0.0, "Probability that is spread over all classes.", within=(0, 0.99))
     distillation: str = setting(
-        "none", "Learn from a teacher: from its probabilities or its decisions.", choices=("none", "soft", "hard")
+        "none",
+        "Learn from a teacher: from its probabilities or its decisions.",
+        choices=("none", "soft", "hard"),
     )
     teacher: str | None = setting(None, "The teacher: as model, or a training checkpoint's folder.")
     alpha: float = setting(0.5, "Weight of the distillation; the labels' loss has the rest.", within=(0, 1))
@@ -216,10 +218,12 @@ class Config(DataSettings):
         if self.distillation != "none" and self.teacher is None:
             raise UnusableInput(f"distillation {self.distillation} needs a teacher: give --teacher MODEL")
         if self.distillation == "none" and self.teacher is not None:
-            raise UnusableInput("a teacher is given, and distillation is none: give --distillation soft or hard")
+            raise UnusableInput(
+                "a teacher is given, and distillation is none: give --distillation soft or hard"
+            )
         if self.mixup + self.cutmix > 1:
             raise UnusableInput(
-                f"mixup ({self.mixup}) and cutmix ({self.cutmix}) are shares of the batches, and more than all"
+                f"mixup {self.mixup} and cutmix {self.cutmix} are shares of the batches, and more than all"
             )
 
 

@@ -18,9 +18,7 @@ def draw_curves(history: Sequence[Row], title: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [
-        panel for panel in PANELS if any(name in row for row in history for name in panel.curves)
-    ]
+    panels = [panel for panel in PANELS if any(name in row for row in history for name in panel.curves)]
     figure = Figure(figsize=(3.6 * len(panels), 2.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     for place, panel in enumerate(panels):

@@ -76,8 +76,8 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
         members = group_parameters(model, model.group_matcher(coarse=False))
         return {name: place for place, group in members.items() for name in group}
     raise UnusableInput(
-        f"layer_decay needs to know which layer comes after which, and a {type(model).__name__} does not say; "
-        "it works for ConvNeXt V2 and timm's networks"
+        f"layer_decay needs to know which layer comes after which, and a {type(model).__name__} does not "
+        "say; it works for ConvNeXt V2 and timm's networks"
     )
 
 

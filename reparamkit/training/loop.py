@@ -28,11 +28,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from reparamkit.errors import UnusableInput
-from reparamkit.training.checkpoint import LAST, About, Checkpoint, write_checkpoint
+from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
 from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Batch, Data, training_batches
 from reparamkit.training.data.images import CorruptImage
 from reparamkit.training.data.loader import Place, updates_per_epoch
+from reparamkit.training.folders import LAST
 from reparamkit.training.progress import Progress
 from reparamkit.training.random_state import random_state, restore_random_state
 from reparamkit.training.records import Records, Row
@@ -115,7 +116,9 @@ class Loop:
         """
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(StopRequest())
-            records = stack.enter_context(Records(self.folder, self.position.epoch + 1)) if self._is_main else None
+            records = (
+                stack.enter_context(Records(self.folder, self.position.epoch + 1)) if self._is_main else None
+            )
             while self.position.epoch < self.settings.epochs:
                 if not self._epoch(stop):
                     return Outcome(self.history, self.best, stop.signal or 0, self.position)
@@ -184,7 +187,9 @@ class Loop:
                         return False
                     self._write_within_epoch()
             except CorruptImage as error:
-                raise UnusableInput(f"{error}; mend it, or leave such images out with --corrupt skip") from error
+                raise UnusableInput(
+                    f"{error}; mend it, or leave such images out with --corrupt skip"
+                ) from error
         return True
 
     def _bar(self) -> str:

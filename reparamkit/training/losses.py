@@ -27,7 +27,10 @@ def base_loss(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> T
 def soft_distillation(logits: Tensor, teacher: Tensor, tau: float) -> Tensor:
     """τ² times the Kullback-Leibler divergence from the teacher's probabilities, both at temperature τ."""
     divergence = F.kl_div(
-        F.log_softmax(logits / tau, -1), F.log_softmax(teacher / tau, -1), reduction="batchmean", log_target=True
+        F.log_softmax(logits / tau, -1),
+        F.log_softmax(teacher / tau, -1),
+        reduction="batchmean",
+        log_target=True,
     )
     return divergence * tau**2
 

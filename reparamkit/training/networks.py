@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,8 @@ def load_weights(module: nn.Module, path: Path, name: str) -> tuple[str, ...]:
         UnusableInput: the weights are those of another network, or cannot be read; `module` is unchanged.
     """
     state = _stored(path)
-    try:
+    with contextlib.suppress(UnusableInput):  # no reference model
         state = families.resolve(name)[1].renamed(state)
-    except UnusableInput:
-        pass
     if isinstance(module, ConvNeXtV2) and any(key.startswith("encoder.") for key in state):
         transfer(state, module)
         return (f"{path}: the encoder of an FCMAE; norm and classifier start anew",)
@@ -156,9 +155,7 @@ def check_classes(module: nn.Module, images: Tensor, num_classes: int, what: str
         for part, training in modes:
             part.training = training
     if logits.shape[1] != num_classes:
-        raise UnusableInput(
-            f"{what} tells {logits.shape[1]} classes apart and the data has {num_classes}"
-        )
+        raise UnusableInput(f"{what} tells {logits.shape[1]} classes apart and the data has {num_classes}")
 
 
 def _from_name(name: str, num_classes: int, drop_path: float | None) -> Network:
@@ -167,11 +164,13 @@ def _from_name(name: str, num_classes: int, drop_path: float | None) -> Network:
     except UnusableInput as error:
         if _is_timm_name(name):
             return _from_timm(name, num_classes, drop_path)
-        raise UnusableInput(f"{error}; timm's networks are named timm:NAME, your own module:callable") from error
+        raise UnusableInput(
+            f"{error}; timm's networks are named timm:NAME, your own module:callable"
+        ) from error
     if known.family == "FCMAE":
         raise UnusableInput(
-            f"{known.name} classifies nothing: `reparamkit pretrain {known.name.replace('fcmae', 'convnextv2')}` "
-            "trains it"
+            f"{known.name} classifies nothing; it is trained by reparamkit pretrain "
+            f"{known.name.replace('fcmae', 'convnextv2')}"
         )
     options = {} if drop_path is None else {"drop_path_rate": drop_path}
     try:
@@ -213,7 +212,9 @@ def with_classes(module: nn.Module, num_classes: int, name: str) -> Network:
         return Network(module, None)
     fresh = nn.Linear(head.in_features, num_classes, head.bias is not None)
     module.set_submodule(path, fresh)
-    note = f"{name}: its last layer {path} told {head.out_features} classes apart; a new one has {num_classes}"
+    note = (
+        f"{name}: its last layer {path} told {head.out_features} classes apart; a new one has {num_classes}"
+    )
     return Network(module, None, (note,))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reparamkit.errors import UnusableInput
-from reparamkit.training.checkpoint import LAST, MANIFEST, Checkpoint, is_checkpoint, open_checkpoint, recovered
+from reparamkit.training.checkpoint import Checkpoint, open_checkpoint
 from reparamkit.training.config import DataSettings
+from reparamkit.training.folders import LAST, MANIFEST, holds_checkpoint, recovered
 
 CONFIG = "config.yaml"
 
@@ -42,7 +43,7 @@ def previous_checkpoint(folder: Path, resume: bool, say: Callable[[str], object]
     Raises UnusableInput where there is a run already that nobody asked to go on with, or a damaged one.
     """
     if not resume:
-        if folder.is_dir() and is_checkpoint(folder):
+        if holds_checkpoint(folder):
             raise UnusableInput(
                 f"{folder} holds a run already; go on with it by --resume, or choose another --out"
             )

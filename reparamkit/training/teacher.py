@@ -31,12 +31,12 @@ def open_teacher(name: str, num_classes: int, size: int) -> nn.Module:
     elif not Path(name).exists() and ":" not in name:
         if name.lower().replace("-", "_") in models.names():
             raise UnusableInput(
-                f"the reference model {name} has random weights and teaches nothing; give the folder of a training "
-                "checkpoint of it"
+                f"the reference model {name} has random weights and teaches nothing; give the folder of a "
+                "training checkpoint of it"
             )
         raise UnusableInput(
-            f"there is no teacher {name!r}: give a training checkpoint's folder, a file of a network, timm:NAME "
-            "or module:callable"
+            f"there is no teacher {name!r}: give a training checkpoint's folder, a file of a network, "
+            "timm:NAME or module:callable"
         )
     else:
         opened = rk.load(name).model

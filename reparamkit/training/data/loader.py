@@ -171,7 +171,9 @@ class _Training(Dataset[Item]):
 
 
 class _Validation(Dataset[Item]):
-    def __init__(self, samples: Samples, columns: tuple[str, str], size: int, crop: float, corrupt: str) -> None:
+    def __init__(
+        self, samples: Samples, columns: tuple[str, str], size: int, crop: float, corrupt: str
+    ) -> None:
         self._samples, self._columns, self._size, self._crop = samples, columns, size, crop
         self._corrupt = corrupt
 

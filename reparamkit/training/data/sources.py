@@ -97,8 +97,8 @@ def open_data(settings: DataSettings) -> Data:
         data = _from_callable(source, settings)
     else:
         raise UnusableInput(
-            f"there are no data {source!r}: give digits, a folder of classes, a file, hf:NAME for a data set of "
-            "the Hugging Face hub, or module:callable"
+            f"there are no data {source!r}: give digits, a folder of classes, a file, hf:NAME for a data set "
+            "of the Hugging Face hub, or module:callable"
         )
     return checked(data)
 
