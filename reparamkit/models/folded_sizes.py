@@ -51,7 +51,7 @@ FOLDED_PARAMETERS = {
     "fcmae_base": 91_919_360,
     "fcmae_large": 200_907_520,
     "fcmae_huge": 662_613_120,
-    "repnets_toy": 174_008,
+    "repnets_toy": 88_968,
     "mobileone_toy": 141_976,
     "repvgg_toy": 274_936,
     "fastvit_toy": 474_920,

@@ -2,8 +2,8 @@
 
     y = relu(conv3x3-BN(x) + conv1x1-BN(x) + BN(x))
 
-Seven blocks (`reparamkit.models.repvgg.RepVGGBlock`), two of them of stride 2, then the mean
-over the positions and a linear classifier.
+Nine blocks (`reparamkit.models.repvgg.RepVGGBlock`) in three stages, each of which halves the sides first, then
+the mean over the positions and a linear classifier.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class RepNetConfig:
     strides: tuple[int, ...]
 
 
-TOYS = {"repnets_toy": RepNetConfig((16, 16, 32, 32, 64, 64, 64), (1, 1, 2, 1, 2, 1, 1))}
+TOYS = {"repnets_toy": RepNetConfig((16, 16, 16, *(32,) * 6), (2, 1, 1, 2, 1, 1, 2, 1, 1))}
 
 
 class RepNet(nn.Module):
-    """The classifier: images (N, 3, H, W) -> logits (N, num_classes). The total stride is 4."""
+    """The classifier: images (N, 3, H, W) -> logits (N, num_classes). The total stride is 8."""
 
     def __init__(self, config: RepNetConfig, num_classes: int = 1000) -> None:
         super().__init__()
