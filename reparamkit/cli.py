@@ -19,7 +19,7 @@ import typer
 
 from reparamkit import cli_console, cli_coreml
 from reparamkit.cli_check import check
-from reparamkit.cli_train import train
+from reparamkit.cli_train import pretrain, train
 from reparamkit.cli_validate import validate
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def models(
 
 app.command()(check)
 app.command()(train)
+app.command()(pretrain)
 app.command()(validate)
 
 

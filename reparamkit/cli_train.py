@@ -11,10 +11,10 @@ import typer
 
 from reparamkit import cli_console
 from reparamkit.cli_settings import with_settings
-from reparamkit.training.config import Config
+from reparamkit.training.config import Config, PretrainConfig
 
 if TYPE_CHECKING:
-    from reparamkit.training.train import Trained
+    from reparamkit.training.trainer import Trained
 
 OutOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Everything that is written goes in here.")
@@ -60,7 +60,7 @@ def train(
     from reparamkit.training.extra import require_extra
 
     require_extra("training")
-    from reparamkit.training.train import train as run
+    from reparamkit.training.trainer import train as run
 
     trained = run(model, out=out, config=config, resume=resume, say=say, **settings)
     _leave_if_stopped(trained)
@@ -69,6 +69,31 @@ def train(
     say(f"{out} holds the checkpoints {', '.join(['last', *trained.best])}, metrics.csv and curves.png")
     if fold:
         _show_before_after(out)
+
+
+@with_settings(PretrainConfig, without=("model",))
+def pretrain(
+    out: OutOption,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A ConvNeXt V2, such as convnextv2_atto.")
+    ] = None,
+    config: ConfigOption = None,
+    resume: ResumeOption = False,
+    **settings: Any,
+) -> None:
+    """Pre-train the encoder of a ConvNeXt V2 on images, without their labels (FCMAE).
+
+    Then finetune it: 'reparamkit train MODEL --finetune DIR --layer-decay 0.9'.
+    """
+    from reparamkit.training.extra import require_extra
+
+    require_extra("training")
+    from reparamkit.training.fcmae import pretrain as run
+
+    trained = run(model, out=out, config=config, resume=resume, say=say, **settings)
+    _leave_if_stopped(trained)
+    if is_main_process():
+        say(f"{out} holds the encoder: reparamkit train MODEL --finetune {out} --layer-decay 0.9 …")
 
 
 def say(text: str) -> None:

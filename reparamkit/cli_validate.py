@@ -75,7 +75,7 @@ def validate(
     cli_console.check_distinct([path for path in (csv_file, json_file) if path])
     from reparamkit.lower import write_text
     from reparamkit.report.training_text import show_validation, validation_csv
-    from reparamkit.training.validate import validate as run
+    from reparamkit.training.validation import validate as run
 
     data = settings.pop("data") or "digits"
     with cli_console.progress() as say:

@@ -6,6 +6,7 @@ looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for 
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from reparamkit.capture.formats import Format, recognise
 from reparamkit.capture.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.capture.scripted import is_scripted, load_scripted
 from reparamkit.door.files import exists, in_words
+from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import UnusableInput
-from reparamkit.training.folders import holds_checkpoint
 from reparamkit.weights import fit_state_dict
+
+# Training stands above this room; whoever opens no checkpoint does not need its packages.
+_CHECKPOINTS = "reparamkit.training.sources"
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,9 @@ def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
 
 
 def _from_checkpoint(path: Path, model: str | None) -> Source:
-    from reparamkit.training.extra import require_extra
-
     _refuse_model(path, model, "a training checkpoint")
-    require_extra("opening a training checkpoint", ("accelerate", "safetensors"))
-    from reparamkit.training.checkpoint import open_checkpoint
-
-    return open_checkpoint(path).source()
+    opened: Source = importlib.import_module(_CHECKPOINTS).open_source(path)
+    return opened
 
 
 def _from_program(program: torch.export.ExportedProgram, name: str, path: Path | None) -> Source:

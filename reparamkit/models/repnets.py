@@ -2,8 +2,8 @@
 
     y = relu(conv3x3-BN(x) + conv1x1-BN(x) + BN(x))
 
-Nine blocks (`reparamkit.models.repvgg.RepVGGBlock`) in three stages, each of which halves the sides first, then
-the mean over the positions and a linear classifier.
+Nine blocks (`reparamkit.models.repvgg.RepVGGBlock`) in three stages, each of which halves the sides first,
+then the mean over the positions and a linear classifier.
 """
 
 from __future__ import annotations

@@ -14,21 +14,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reparamkit.training.config import Config
+    from reparamkit.training.config import Config, PretrainConfig
     from reparamkit.training.data import Data
-    from reparamkit.training.fcmae import PretrainConfig, pretrain
-    from reparamkit.training.train import Trained, train
-    from reparamkit.training.validate import Validation, validate
+    from reparamkit.training.fcmae import pretrain
+    from reparamkit.training.trainer import Trained, train
+    from reparamkit.training.validation import Validation, validate
 
 _HOMES = {
     "Config": "config",
     "Data": "data",
-    "PretrainConfig": "fcmae",
-    "Trained": "train",
-    "Validation": "validate",
+    "PretrainConfig": "config",
+    "Trained": "trainer",
+    "Validation": "validation",
     "pretrain": "fcmae",
-    "train": "train",
-    "validate": "validate",
+    "train": "trainer",
+    "validate": "validation",
 }
 
 __all__ = ["Config", "Data", "PretrainConfig", "Trained", "Validation", "pretrain", "train", "validate"]

@@ -34,7 +34,7 @@ class RealLabels:
             raise UnusableInput(
                 f"the real labels {file} have to be a list, or a mapping, of lists of class indices"
             )
-        self._classes = loaded
+        self._classes: dict[str, list[int]] | list[list[int]] = loaded
 
     def of(self, index: int, name: str | None) -> list[int]:
         """The right classes of validation image `index`, whose file is called `name`, if it has one.

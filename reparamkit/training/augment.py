@@ -13,6 +13,7 @@ arXiv:1905.04899.) Every draw comes from torch's random state, which a checkpoin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -94,12 +95,20 @@ def mixed_labels(first: Tensor, second: Tensor, share: Tensor, num_classes: int)
     return share[:, None] * ones + (1 - share)[:, None] * others
 
 
+def flipped(images: Tensor, probability: float) -> Tensor:
+    """Each image mirrored, left for right, with this probability."""
+    if probability == 0:
+        return images
+    from kornia.augmentation import RandomHorizontalFlip
+
+    mirrored: Tensor = RandomHorizontalFlip(p=probability)(images)
+    return mirrored
+
+
 def _transforms(config: Config) -> list[Transform]:
     transforms: list[Transform] = []
     if config.flip > 0:
-        from kornia.augmentation import RandomHorizontalFlip
-
-        transforms.append(RandomHorizontalFlip(p=config.flip))
+        transforms.append(partial(flipped, probability=config.flip))
     if config.randaugment > 0:
         from kornia.augmentation.auto import RandAugment
 

@@ -12,7 +12,7 @@ from reparamkit.training.config import Config
 from reparamkit.training.latency import Timing, network_latency
 from reparamkit.training.run_folder import CONFIG
 from reparamkit.training.subjects import folded, open_validated
-from reparamkit.training.validate import Validation, validate
+from reparamkit.training.validation import Validation, validate
 
 
 @dataclass(frozen=True)

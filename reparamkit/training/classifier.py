@@ -33,7 +33,7 @@ class Classifier:
         teacher: nn.Module | None,
     ) -> None:
         self.module = module
-        self.best = (Best("best", "top1", True, "loss"),)
+        self.best: tuple[Best, ...] = (Best("best", "top1", True, "loss"),)
         if config.ema > 0:
             self.best = (*self.best, Best("best_ema", "ema_top1", True, "ema_loss"))
         self._config, self._data, self._size = config, data, size

@@ -203,7 +203,7 @@ class Config(DataSettings):
     teacher: str | None = setting(None, "The teacher: as model, or a training checkpoint's folder.")
     alpha: float = setting(0.5, "Weight of the distillation; the labels' loss has the rest.", within=(0, 1))
     tau: float = setting(1.0, "Temperature of soft distillation.", above=0)
-    randaugment: float = setting(0.0, "RandAugment: its magnitude; 0 for none.", within=(0, 29.99))
+    randaugment: int = setting(0, "RandAugment: its magnitude; 0 for none.", within=(0, 29))
     randaugment_layers: int = setting(2, "RandAugment: operations for each image.", within=(1, 15))
     erasing: float = setting(0.0, "Probability that a rectangle of an image is erased.", within=(0, 1))
     mixup: float = setting(0.0, "Share of the batches whose images are mixed in pairs.", within=(0, 1))
@@ -225,6 +225,23 @@ class Config(DataSettings):
             raise UnusableInput(
                 f"mixup {self.mixup} and cutmix {self.cutmix} are shares of the batches, and more than all"
             )
+
+
+@dataclass(frozen=True)
+class PretrainConfig(DataSettings):
+    """The settings of `pretrain`."""
+
+    model: str = setting("convnextv2_atto", "The ConvNeXt V2 whose encoder is pre-trained.")
+    mask_ratio: float = setting(0.6, "Share of the patches that is removed.", within=(0.01, 0.99))
+    normalise_patches: bool = setting(True, "Targets are patches of mean 0 and variance 1.")
+    decoder_depth: int = setting(1, "Blocks of the decoder.", within=(1, 64))
+    decoder_width: int = setting(512, "Channels of the decoder.", within=(1, 65536))
+
+    def check(self) -> None:
+        super().check()
+        check_schedule(self)
+        if self.input_size is not None and self.input_size % 32:
+            raise UnusableInput(f"input_size is a multiple of 32, the side of a patch, not {self.input_size}")
 
 
 def check_schedule(settings: DataSettings) -> None:

@@ -24,6 +24,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
     def average(means: Any, values: Any, updates: int | Tensor) -> None:
         together: Sequence[Tensor] = means
-        get_ema_multi_avg_fn(decay_at(int(updates), decay))(together, values, updates)
+        follow = get_ema_multi_avg_fn(decay_at(int(updates), decay))  # type: ignore[no-untyped-call]
+        follow(together, values, updates)
 
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

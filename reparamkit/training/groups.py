@@ -23,7 +23,8 @@ def decays(model: nn.Module) -> dict[str, bool]:
 
     A model may name exceptions of its own, as timm's do (`no_weight_decay`).
     """
-    exempt = set(model.no_weight_decay()) if callable(getattr(model, "no_weight_decay", None)) else set()
+    own_exceptions: Any = getattr(model, "no_weight_decay", None)
+    exempt = set(own_exceptions()) if callable(own_exceptions) else set()
     layers = {path for path, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)}
     chosen = {}
     for name, parameter in model.named_parameters():
@@ -70,10 +71,11 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
         blocks = [len(list(stage.children())) for stage in model.stages]
         number = _convnextv2(blocks)
         return {name: number(name) for name in names}
-    if callable(getattr(model, "group_matcher", None)):
+    matcher: Any = getattr(model, "group_matcher", None)
+    if callable(matcher):
         from timm.models import group_parameters
 
-        members = group_parameters(model, model.group_matcher(coarse=False))
+        members = group_parameters(model, matcher(coarse=False))
         return {name: place for place, group in members.items() for name in group}
     raise UnusableInput(
         f"layer_decay needs to know which layer comes after which, and a {type(model).__name__} does not "

@@ -27,13 +27,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from reparamkit.door.run_folders import LAST
 from reparamkit.errors import UnusableInput
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
 from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Batch, Data, training_batches
 from reparamkit.training.data.images import CorruptImage
 from reparamkit.training.data.loader import Place, updates_per_epoch
-from reparamkit.training.folders import LAST
 from reparamkit.training.progress import Progress
 from reparamkit.training.random_state import random_state, restore_random_state
 from reparamkit.training.records import Records, Row
@@ -226,7 +226,7 @@ class Loop:
         self.position.update += 1
         for entry, value in enumerate((mean, images_seen, correct_sum, 1.0)):
             self.position.sums[entry] += value
-        return stopping > 0
+        return bool(stopping > 0)
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.accelerator.device, non_blocking=True)

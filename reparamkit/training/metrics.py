@@ -56,8 +56,8 @@ class Counts:
         images = self.sums[0].item()
         _, confidence, correct = self.sums[4:].reshape(3, BINS)
         gap = (correct - confidence).abs().sum() / images if images else torch.tensor(float("nan"))
-        shares = [(value / images).item() if images else float("nan") for value in self.sums[1:4]]
-        return Scores(int(images), *shares, float(gap))
+        top1, top5, loss = ((value / images).item() if images else float("nan") for value in self.sums[1:4])
+        return Scores(int(images), top1, top5, loss, float(gap))
 
 
 def evaluate(

@@ -71,7 +71,11 @@ class CosineWeightDecay:
     """
 
     def __init__(self, optimizer: Optimizer, start: float, end: float, steps: int) -> None:
-        self._groups = [group for group in optimizer.param_groups if group["weight_decay"] > 0]
+        self._optimizer = optimizer
+        # By place: an optimizer that loads a state has other groups afterwards.
+        self._places = [
+            place for place, group in enumerate(optimizer.param_groups) if group["weight_decay"] > 0
+        ]
         self._start, self._end, self._steps = start, end, steps
         self._step = 0
         self._set()
@@ -94,5 +98,5 @@ class CosineWeightDecay:
         self._set()
 
     def _set(self) -> None:
-        for group in self._groups:
-            group["weight_decay"] = self.value
+        for place in self._places:
+            self._optimizer.param_groups[place]["weight_decay"] = self.value

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
+from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.training.checkpoint import About, open_checkpoint
-from reparamkit.training.folders import holds_checkpoint
 from reparamkit.training.networks import logits_of
 from reparamkit.verify.subjects import Subject, open_subject
 

@@ -8,17 +8,19 @@ added up with a differentiable all-reduce:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with its batch norms replaced by synchronised ones, of the same parameters and names."""
     if device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
     for path, module in list(model.named_modules()):
         if isinstance(module, _BatchNorm) and not isinstance(module, ProcessorSyncNorm):
             norm = ProcessorSyncNorm.like(module)
@@ -26,6 +28,27 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
                 return norm
             model.set_submodule(path, norm)
     return model
+
+
+class _Summed(torch.autograd.Function):
+    """Σ over all processes: what each of them gets depends on what each of them gives."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    summed: Tensor = _Summed.apply(value)  # type: ignore[no-untyped-call]
+    return summed
 
 
 class ProcessorSyncNorm(_BatchNorm):
@@ -51,9 +74,9 @@ class ProcessorSyncNorm(_BatchNorm):
         shape = (1, -1, *(1,) * (input.ndim - 2))
         count = torch.tensor(input.numel() / input.shape[1], dtype=input.dtype)
         dist.all_reduce(count)
-        mean = all_reduce(input.sum(axes)) / count
+        mean = _over_processes(input.sum(axes)) / count
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _over_processes(centred.square().sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.weight is None:

@@ -110,12 +110,12 @@ def test_the_position_is_saved_and_restored() -> None:
     whole = CosineWeightDecay(adamw, 0.05, 0.4, STEPS)
     for _ in range(13):
         whole.step()
-    state = whole.state_dict()
     again = decaying()
     resumed = CosineWeightDecay(again, 0.05, 0.4, STEPS)
-    resumed.load_state_dict(state)
+    again.load_state_dict(adamw.state_dict())  # which gives the optimizer other groups
+    resumed.load_state_dict(whole.state_dict())
     assert [g["weight_decay"] for g in again.param_groups] == [g["weight_decay"] for g in adamw.param_groups]
     for _ in range(5):
         whole.step()
         resumed.step()
-    assert resumed.value == whole.value
+    assert resumed.value == whole.value == again.param_groups[0]["weight_decay"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ def checked(data: Data) -> Data:
             "there is nothing to tell apart"
         )
     for split, samples in (("training", data.train), ("validation", data.valid)):
-        if hasattr(samples, "__len__") and len(samples) == 0:
+        if isinstance(samples, Sized) and len(samples) == 0:
             raise UnusableInput(f"{data.name} has no {split} images")
     return data
 
