@@ -39,7 +39,7 @@ def from_folder(path: Path, stream: bool) -> dict[str, Any]:
                 f"such as {folder}/cat/1.jpg and {folder}/dog/1.jpg"
             )
     files = {name: str(folder / "**") for name, folder in splits.items()}
-    return dict(_loaded(str(path), "imagefolder", data_files=files, streaming=stream))
+    return dict(_loaded(str(path), "imagefolder", data_files=files, streaming=stream, drop_labels=False))
 
 
 def from_file(path: Path, stream: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def decoded(value: Any, name: str) -> Image.Image:
         if isinstance(value, Mapping):
             content = value.get("bytes")
             name = str(value.get("path") or name)
-            value = Image.open(io.BytesIO(content) if content is not None else name)
+            value = Image.open(io.BytesIO(content if content is not None else Path(name).read_bytes()))
         elif isinstance(value, Tensor):
             value = Image.fromarray(value.cpu().numpy())
         elif isinstance(value, np.ndarray):

@@ -108,15 +108,17 @@ def checked(data: Data) -> Data:
 
     Raises UnusableInput for fewer than two classes, and for no images.
     """
-    if len(data.classes) < 2:
-        raise UnusableInput(
-            f"{data.name} has {len(data.classes) or 'no'} class{'' if len(data.classes) == 1 else 'es'}, and "
-            "there is nothing to tell apart"
-        )
+    _check_several(data.classes, data.name)
     for split, samples in (("training", data.train), ("validation", data.valid)):
         if isinstance(samples, Sized) and len(samples) == 0:
             raise UnusableInput(f"{data.name} has no {split} images")
     return data
+
+
+def _check_several(classes: list[str], name: str) -> None:
+    if len(classes) < 2:
+        count = "1 class" if classes else "no classes"
+        raise UnusableInput(f"{name} has {count}, and there is nothing to tell apart")
 
 
 def _digits(valid_share: float) -> Data:
@@ -176,6 +178,7 @@ def _with_splits(splits: Mapping[str, Any], name: str, settings: DataSettings) -
     train_name = "train" if "train" in splits else next(iter(splits))
     valid_name = next((other for other in hub.VALIDATION if other in splits and other != train_name), None)
     train, columns, classes = hub.described(splits[train_name], name)
+    _check_several(classes, name)
     if valid_name is not None:
         valid, _, _ = hub.described(splits[valid_name], name, columns, classes)
         return Data(name, classes, train, valid, columns=columns)
