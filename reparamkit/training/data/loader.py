@@ -217,8 +217,8 @@ def _streamed(
 ) -> Iterator[Batch]:
     """Micro-batches of a stream: every process reads on and keeps what is its own."""
     rows: Any = data.train
-    rows = rows.shuffle(seed=settings.seed, buffer_size=_SHUFFLED)
-    rows.set_epoch(epoch)
+    seed = _generator(settings.seed, epoch).initial_seed() % 2**32
+    rows = rows.shuffle(seed=seed, buffer_size=_SHUFFLED)
     micro = check_divisible(settings, place.processes)
     skipped: list[str] = []
     kept: list[Item] = []
