@@ -121,12 +121,12 @@ def _leave_if_stopped(trained: Trained) -> None:
 def _show_before_after(out: Path) -> None:
     from reparamkit.errors import CannotCapture
     from reparamkit.report.training_text import show_before_after
-    from reparamkit.training.before_after import before_after
+    from reparamkit.training.before_after import before_and_after
 
     try:
         with cli_console.progress() as tell:
             tell("folding the best network and comparing it")
-            result = before_after(out)
+            result = before_and_after(out)
     except CannotCapture as error:
         say(f"the trained network is not folded: {error}")
         return

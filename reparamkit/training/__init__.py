@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reparamkit.training.before_after import BeforeAfter, before_and_after
     from reparamkit.training.config import Config, PretrainConfig
     from reparamkit.training.data import Data
     from reparamkit.training.fcmae import pretrain
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
     from reparamkit.training.validation import Validation, validate
 
 _HOMES = {
+    "BeforeAfter": "before_after",
     "Config": "config",
     "Data": "data",
     "PretrainConfig": "config",
     "Trained": "trainer",
     "Validation": "validation",
+    "before_and_after": "before_after",
     "pretrain": "fcmae",
     "train": "trainer",
     "validate": "validation",
 }
 
-__all__ = ["Config", "Data", "PretrainConfig", "Trained", "Validation", "pretrain", "train", "validate"]
+__all__ = [
+    "BeforeAfter",
+    "Config",
+    "Data",
+    "PretrainConfig",
+    "Trained",
+    "Validation",
+    "before_and_after",
+    "pretrain",
+    "train",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

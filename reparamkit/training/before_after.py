@@ -35,7 +35,7 @@ class BeforeAfter:
         return self.latency[0].median / self.latency[1].median
 
 
-def before_after(folder: Path) -> BeforeAfter:
+def before_and_after(folder: Path) -> BeforeAfter:
     """Fold the best checkpoint of a run (the average, if there is one), and hold it against itself.
 
     Raises:
