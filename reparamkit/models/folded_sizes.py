@@ -52,7 +52,7 @@ FOLDED_PARAMETERS = {
     "fcmae_large": 200_907_520,
     "fcmae_huge": 662_613_120,
     "repnets_toy": 88_968,
-    "mobileone_toy": 141_976,
+    "mobileone_toy": 304_968,
     "repvgg_toy": 274_936,
     "fastvit_toy": 474_920,
 }

@@ -113,7 +113,7 @@ VARIANTS = {
     "mobileone_s3": MobileOneConfig((2.0, 2.5, 3.0, 4.0)),
     "mobileone_s4": MobileOneConfig((3.0, 3.5, 3.5, 4.0), squeeze_excite=True),
 }
-TOYS = {"mobileone_toy": MobileOneConfig((0.25, 0.25, 0.25, 0.25), conv_branches=2, blocks=(1, 1, 1, 1))}
+TOYS = {"mobileone_toy": MobileOneConfig((0.5, 0.5, 0.5, 0.5), conv_branches=2, blocks=(1, 1, 1, 1))}
 """Not published: small enough to be trained on a processor in a minute."""
 
 

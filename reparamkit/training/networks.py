@@ -165,7 +165,7 @@ def _from_name(name: str, num_classes: int, drop_path: float | None) -> Network:
         if _is_timm_name(name):
             return _from_timm(name, num_classes, drop_path)
         raise UnusableInput(
-            f"{error}; timm's networks are named timm:NAME, your own module:callable"
+            f"{error} (timm's networks are named timm:NAME, your own module:callable)"
         ) from error
     if known.family == "FCMAE":
         raise UnusableInput(
