@@ -50,7 +50,8 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     """Open `source`: a file, a folder that `reparamkit train` wrote, a name, or ``package.module:callable``.
 
     `model`, again a reference model's name or ``package.module:callable``, says what weights alone belong to.
-    `trust_pickle` lets a file run code while it is opened, as a pickled module does.
+    `trust_pickle` lets a file run code while it is opened, as a pickled module does. The checkpoint of a network
+    that is a callable needs one of the two.
 
     Raises `UntrustedPickle` for a file that could run code, without `trust_pickle`; `UnusableInput` for
     whatever else cannot be opened, saying what was found and what to do.
@@ -58,11 +59,9 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     path = Path(source)
     if exists(path):
         with in_words(path):
-            return (
-                _from_checkpoint(path, model)
-                if holds_checkpoint(path)
-                else _from_file(path, model, trust_pickle)
-            )
+            if holds_checkpoint(path):
+                return _from_checkpoint(path, model, trust_pickle)
+            return _from_file(path, model, trust_pickle)
     text = str(source)
     if model is not None:
         raise UnusableInput(
@@ -89,9 +88,10 @@ def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
     raise UnusableInput(f"{path} is {_foreign_archive(archive)}")
 
 
-def _from_checkpoint(path: Path, model: str | None) -> Source:
-    _refuse_model(path, model, "a training checkpoint")
-    opened: Source = importlib.import_module(_CHECKPOINTS).open_source(path)
+def _from_checkpoint(path: Path, model: str | None, trust_pickle: bool) -> Source:
+    opened: Source = importlib.import_module(_CHECKPOINTS).open_source(
+        path, model=model, trusted=trust_pickle
+    )
     return opened
 
 

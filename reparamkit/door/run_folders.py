@@ -6,6 +6,7 @@ one takes its place. Whoever is killed in between leaves a complete folder under
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 MANIFEST = "checkpoint.json"
@@ -28,7 +29,8 @@ def recovered(folder: Path) -> Path:
         return folder
     for candidate in (fresh(folder), older(folder)):
         if (candidate / MANIFEST).exists():  # the last file that is written
-            candidate.rename(folder)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                candidate.rename(folder)
             break
     return folder
 

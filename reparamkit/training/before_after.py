@@ -38,11 +38,13 @@ class BeforeAfter:
 def before_and_after(folder: Path) -> BeforeAfter:
     """Fold the best checkpoint of a run (the average, if there is one), and hold it against itself.
 
+    The run has to be one's own: network and images are those of its ``config.yaml``, which may name code.
+
     Raises:
         ReparamkitError: it cannot be folded.
     """
     config = Config.resolve(folder / CONFIG)
-    entry = open_validated(folder)
+    entry = open_validated(folder, model=config.model)
     assert entry.module is not None
     assert entry.size is not None
     assert entry.about is not None
@@ -51,6 +53,7 @@ def before_and_after(folder: Path) -> BeforeAfter:
     validation = validate(
         [folder],
         config.data,
+        model=config.model,
         input_size=entry.size,
         crop=config.crop,
         corrupt=config.corrupt,

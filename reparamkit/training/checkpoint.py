@@ -27,7 +27,7 @@ from torch import Tensor
 import reparamkit
 from reparamkit.capture.source import Source
 from reparamkit.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
-from reparamkit.errors import UnusableInput
+from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
 from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
 
@@ -43,6 +43,7 @@ class About:
         model: as `reparamkit train` takes it; None for a network that was handed in as an object.
         classes: names of the classes; empty for an autoencoder.
         input_size: side of the square images in pixels.
+        crop, valid_share: how the validation images were cropped, and how many were held back.
         mean, std: what the images were normalised by.
         epoch, update: the position: whole epochs, and updates of the next.
         scores: of the last validation.
@@ -51,6 +52,8 @@ class About:
     model: str | None
     classes: list[str]
     input_size: int
+    crop: float
+    valid_share: float
     mean: list[float]
     std: list[float]
     epoch: int
@@ -91,10 +94,17 @@ class Checkpoint:
             raise UnusableInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
         return state
 
-    def source(self, kind: str | None = None) -> Source:
+    def source(self, kind: str | None = None, *, code: str | None = None, trusted: bool = False) -> Source:
         """The network with its weights, in evaluation mode, and an example of its input.
 
-        Raises UnusableInput where the network cannot be built from its name, or is another one by now.
+        Args:
+            kind: as in `weights`.
+            code: the ``module:callable`` that the caller allows to run. A checkpoint might name any, so
+                the name has to come from somebody who knows it.
+            trusted: whatever the checkpoint names may run.
+
+        Raises UnusableInput where the network cannot be built from its name, or is another one by now;
+        `UntrustedPickle` where that would run code that the caller did not name.
         """
         from reparamkit.training.networks import open_network
         from reparamkit.weights import fit_state_dict
@@ -104,6 +114,13 @@ class Checkpoint:
             raise UnusableInput(
                 f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not "
                 "say how to build it; load model.safetensors into it yourself"
+            )
+        if code is not None and code != about.model:
+            raise UnusableInput(f"{self.folder} is a checkpoint of {about.model}, not of {code}")
+        if is_code(about.model) and code is None and not trusted:
+            raise UntrustedPickle(
+                f"{self.folder} is a checkpoint of {about.model}, which is code; name it yourself, "
+                f"--model {about.model}, if you want it to run"
             )
         if not about.classes:
             raise UnusableInput(
@@ -121,6 +138,11 @@ class Checkpoint:
         note = f"{self.folder}: {about.model}, {of}, after {about.epoch} epochs"
         name = about.model.replace(":", "_").replace(".", "_")
         return Source(module.eval(), name, self.folder, (example,), notes=(note,))
+
+
+def is_code(model: str) -> bool:
+    """Whether a network's name is that of a callable, which runs when the network is built."""
+    return ":" in model and not model.startswith("timm:")
 
 
 def write_checkpoint(

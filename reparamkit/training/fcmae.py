@@ -138,7 +138,8 @@ def pretrain(
 
     def describe(position: Position, row: Row) -> About:
         mean, std = list(images.mean), list(images.std)
-        return About(chosen.model, [], size, mean, std, position.epoch, position.update, row)
+        how = chosen.crop, chosen.valid_share, mean, std
+        return About(chosen.model, [], size, *how, position.epoch, position.update, row)
 
     loop = Loop(
         accelerator,
@@ -161,6 +162,8 @@ def pretrain(
     outcome = loop.run()
     network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).cpu().eval()
     position = outcome.position
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
     return Trained(
         folder, network, outcome.history, outcome.best, outcome.stopped, position.epoch, position.update
     )

@@ -270,11 +270,14 @@ class Loop:
             self._write(LAST)
 
     def _keep(self, row: Row) -> None:
-        """Write the last checkpoint, and those that this row makes the best."""
+        """Write those checkpoints that this row makes the best, then the last.
+
+        In this order a run that is killed in between meets the row again, and no best one is missed.
+        """
         better = [best for best in self.task.best if self._beats(best, row)]
         for best in better:
             self.best[best.folder] = row
-        for folder in (LAST, *(best.folder for best in better)):
+        for folder in (*(best.folder for best in better), LAST):
             self._write(folder)
 
     def _beats(self, best: Best, row: Row) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import reparamkit as rk
 from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import ReparamkitError, UnusableInput
-from reparamkit.training.checkpoint import About, open_checkpoint
+from reparamkit.training.checkpoint import About, Checkpoint, open_checkpoint
 from reparamkit.training.networks import logits_of
 from reparamkit.verify.subjects import Subject, open_subject
 
@@ -66,7 +66,7 @@ def open_validated(
     path = Path(given)
     if holds_checkpoint(path):
         checkpoint = open_checkpoint(path)
-        source = checkpoint.source(weights)
+        source = checkpoint.source(weights, code=_code(checkpoint, model), trusted=trust_pickle)
         assert isinstance(source.model, nn.Module)
         entry = _torch(str(given), source.model)
         entry.about, entry.size = checkpoint.about, checkpoint.about.input_size
@@ -74,6 +74,11 @@ def open_validated(
         return entry
     subject = open_subject(str(given), model=model, trust_pickle=trust_pickle)
     return _file(subject, _module_of(subject))
+
+
+def _code(checkpoint: Checkpoint, model: str | None) -> str | None:
+    """`model` where it says what this checkpoint runs; it may be meant for another file."""
+    return model if model == checkpoint.about.model else None
 
 
 def folded(entry: Validated, size: int) -> Validated:

@@ -10,11 +10,13 @@ from torch.export import ExportedProgram
 
 import reparamkit as rk
 from reparamkit import models
+from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import UnusableInput
+from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.networks import check_classes
 
 
-def open_teacher(name: str, num_classes: int, size: int) -> nn.Module:
+def open_teacher(name: str, num_classes: int, size: int, student: str) -> nn.Module:
     """The network `name`, with weights that were trained.
 
     Args:
@@ -22,6 +24,7 @@ def open_teacher(name: str, num_classes: int, size: int) -> nn.Module:
             released weights), or ``module:callable``.
         num_classes: what the student tells apart.
         size: side of the images.
+        student: the network that learns; a checkpoint of the same ``module:callable`` may run it.
 
     Raises:
         UnusableInput: it cannot be opened, has random weights, or tells other classes apart.
@@ -39,11 +42,18 @@ def open_teacher(name: str, num_classes: int, size: int) -> nn.Module:
             "timm:NAME or module:callable"
         )
     else:
-        opened = rk.load(name).model
+        opened = _opened(name, student)
         module = opened.module() if isinstance(opened, ExportedProgram) else opened
         if isinstance(opened, ExportedProgram):
             return _frozen(module, name, num_classes, size)  # it has one mode and refuses to change it
     return _frozen(module.eval(), name, num_classes, size)
+
+
+def _opened(name: str, student: str) -> nn.Module | ExportedProgram:
+    if not holds_checkpoint(Path(name)):
+        return rk.load(name).model
+    checkpoint = open_checkpoint(Path(name))
+    return checkpoint.source(trusted=checkpoint.about.model == student).model
 
 
 def _frozen(module: nn.Module, name: str, num_classes: int, size: int) -> nn.Module:

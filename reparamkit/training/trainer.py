@@ -106,7 +106,8 @@ def train(
     check_classes(module, torch.zeros(2, 3, size, size), len(images.classes), f"the network {chosen.model}")
     teacher = None
     if chosen.teacher is not None:
-        teacher = open_teacher(chosen.teacher, len(images.classes), size).to(accelerator.device)
+        teacher = open_teacher(chosen.teacher, len(images.classes), size, chosen.model)
+        teacher = teacher.to(accelerator.device)
     make_folder(folder)
     if accelerator.is_main_process:
         replace_text(folder / CONFIG, chosen.as_yaml())
@@ -125,6 +126,8 @@ def train(
             about_model,
             images.classes,
             size,
+            chosen.crop,
+            chosen.valid_share,
             list(images.mean),
             list(images.std),
             position.epoch,
@@ -154,7 +157,10 @@ def train(
         if loop.position.epoch < chosen.epochs:
             say_once(f"going on at {at}")
     outcome = loop.run()
-    return _result(folder, accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), outcome)
+    result = _result(folder, accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), outcome)
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+    return result
 
 
 def _network(model: str | nn.Module | None, config: Config, data: Data) -> Network:

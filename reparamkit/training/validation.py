@@ -114,12 +114,13 @@ def validate(
     given = [subjects] if isinstance(subjects, str | Path | nn.Module) else list(subjects)
     if not given:
         raise UnusableInput("there is nothing to validate: give a network, a checkpoint's folder or a file")
-    chosen = DataSettings.resolve(None, **({"data": data} if isinstance(data, str) else {}), **settings)
-    images = data if isinstance(data, Data) else open_data(chosen)
     entries = []
     for one in given:
         say(f"opening {one if isinstance(one, str | Path) else type(one).__name__}")
         entries.append(open_validated(one, weights=weights, model=model, trust_pickle=trust_pickle))
+    named = {"data": data} if isinstance(data, str) else {}
+    chosen = DataSettings.resolve(None, **(_as_trained(entries) | named | _given(settings)))
+    images = data if isinstance(data, Data) else open_data(chosen)
     size = _size(entries, chosen)
     mean, std = _normalisation(entries, images)
     beside: list[Validated] = []
@@ -249,6 +250,16 @@ def _row(tally: _Tally, real: bool) -> ValidationRow:
         scores.images / tally.seconds if tally.seconds else float("nan"),
         tuple(tally.differing),
     )
+
+
+def _as_trained(entries: list[Validated]) -> dict[str, Any]:
+    """How the images were prepared for the first network that says so."""
+    about = next((entry.about for entry in entries if entry.about is not None), None)
+    return {} if about is None else {"crop": about.crop, "valid_share": about.valid_share}
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _size(entries: list[Validated], settings: DataSettings) -> int:

@@ -214,7 +214,8 @@ def test_weights_that_become_nan_replace_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "last").iterdir()}
+    checkpoints = [tmp_path / "run" / name for name in ("last", "best", "best_ema")]
+    before = {path: path.read_bytes() for folder in checkpoints for path in folder.iterdir()}
 
     def full(path: Path, content: bytes) -> None:
         path.write_bytes(content[:10])
@@ -224,8 +225,8 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pyt
     said = refused(out=tmp_path / "run", resume=True, epochs=2)
     assert "cannot write the checkpoint" in said
     assert "the disk is full" in said
-    assert "last is the older one, unchanged. Free some space and go on with --resume" in said
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "last").iterdir()} == before
+    assert "is the older one, unchanged. Free some space and go on with --resume" in said
+    assert {path: path.read_bytes() for folder in checkpoints for path in folder.iterdir()} == before
     assert not list((tmp_path / "run").glob(".*"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,10 @@ def test_the_flags_are_the_settings() -> None:
 
 def test_yaml_holds_plain_values_only() -> None:
     assert yaml.safe_load(Config().as_yaml()) == Config().as_dict()
+
+
+def test_the_recipe_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert Config.resolve(tmp_path / "recipe.yaml").weight_decay_end == 1e-5

@@ -70,6 +70,16 @@ def test_a_student_learns_from_a_trained_teacher(tmp_path: Path, kind: str) -> N
     assert_learns(train(NET, out=tmp_path / "student", **settings))
 
 
+def test_the_teacher_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
+    from reparamkit.training.teacher import open_teacher
+
+    train("repnets_toy", out=tmp_path, **(FAST | {"epochs": 1, "input_size": 16}))
+    for name in (str(tmp_path), "tests.training.small:teacher"):
+        teacher = open_teacher(name, 10, 16 if name == str(tmp_path) else 8, NET)
+        assert not any(part.training for part in teacher.modules())
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
 def test_finetuning_with_another_head_starts_from_the_rest(tmp_path: Path) -> None:
     from reparamkit.training.networks import load_weights, open_network
 

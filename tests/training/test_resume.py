@@ -153,6 +153,24 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path, whole: Path, n
     assert_equal_checkpoints(whole / "last", tmp_path / "last")
 
 
+def test_a_run_stopped_at_the_end_of_an_epoch_still_validates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    original, count = Loop._update, 0
+
+    def last(self: Loop, *arguments: Any) -> bool:
+        nonlocal count
+        count += 1
+        return original(self, *arguments) or count == 5
+
+    monkeypatch.setattr(Loop, "_update", last)
+    stopped = train(NET, out=tmp_path, **EVERYTHING)
+    assert (stopped.epoch, stopped.update, stopped.history) == (0, 5, [])
+    monkeypatch.setattr(Loop, "_update", original)
+    train(NET, out=tmp_path, resume=True, **EVERYTHING)
+    assert_equal_checkpoints(whole / "last", tmp_path / "last")
+
+
 def test_two_runs_of_one_seed_are_equal_and_of_another_are_not(tmp_path: Path) -> None:
     runs: list[Trained] = [
         train(NET, out=tmp_path / str(place), **(FAST | {"seed": seed}))

@@ -16,9 +16,14 @@ from torch import nn
 
 import reparamkit as rk
 from reparamkit import UnusableInput, cli
-from reparamkit.training import Data, train, validate
+from reparamkit.training import Data, Validation, train
+from reparamkit.training import validate as validate_any
 from reparamkit.training.data.sources import Pairs
 from tests.training.small import DATA, FAST, NET, data
+
+
+def validate(*arguments: Any, **options: Any) -> Validation:
+    return validate_any(*arguments, model=NET, **options)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained network, and its folded form in three files."""
     folder = tmp_path_factory.mktemp("run")
     train(NET, out=folder, **(FAST | {"epochs": 4, "lr": 5e-3}))
-    folded = rk.fold(rk.load(folder), dynamic="batch")
+    folded = rk.fold(rk.load(folder, model=NET), dynamic="batch")
     folded.save(*(folder / f"net.{suffix}" for suffix in ("onnx", "mlpackage", "pt2")))
     return folder
 
@@ -36,7 +41,7 @@ def logits_of(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
     samples = data().valid
     images = np.stack([samples[i][0] for i in range(len(samples))])
     x = (torch.from_numpy(images).float() / 255)[:, None].expand(-1, 3, -1, -1)
-    network: Any = rk.load(run).model
+    network: Any = rk.load(run, model=NET).model
     with torch.no_grad():
         return network((x - 0.3) / 0.4), torch.tensor([samples[i][1] for i in range(len(samples))])
 
@@ -69,7 +74,7 @@ def test_a_network_its_fold_and_its_files_agree(run: Path) -> None:
 
 
 def test_predictions_that_differ_are_counted_and_named(run: Path) -> None:
-    network = rk.load(run).model
+    network = rk.load(run, model=NET).model
     assert isinstance(network, nn.Module)
     with torch.no_grad():
         network.get_parameter("head.bias")[3] += 3
@@ -88,7 +93,7 @@ def test_the_command_prints_a_table_and_writes_csv_and_json(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, document = tmp_path / "v.csv", tmp_path / "v.json"
-    arguments = ["validate", str(run), str(run / "net.onnx"), "--data", DATA]
+    arguments = ["validate", str(run), str(run / "net.onnx"), "--data", DATA, "--model", NET]
     monkeypatch.setattr(sys, "argv", ["reparamkit", *arguments, "--csv", str(table), "--json", str(document)])
     with pytest.raises(SystemExit) as caught:
         cli.main()
@@ -170,15 +175,17 @@ def test_a_checkpoint_folds_from_the_command_line(
 ) -> None:
     output = tmp_path / "net.pt2"
     monkeypatch.setattr(
-        sys, "argv", ["reparamkit", "fold", str(run), "-o", str(output), "--dynamic", "batch"]
+        sys, "argv", ["reparamkit", "fold", str(run), "-o", str(output), "--dynamic", "batch", "--model", NET]
     )
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 0
     assert "the average of the weights, after 4 epochs" in capsys.readouterr().out
     for folder in ("last", "best", "best_ema"):
-        assert rk.load(run / folder).example_inputs[0].shape == (1, 3, 8, 8)  # type: ignore[index]
-    with pytest.raises(UnusableInput, match="is a training checkpoint, so it has its network with it"):
+        assert rk.load(run / folder, model=NET).example_inputs[0].shape == (1, 3, 8, 8)  # type: ignore[index]
+    with pytest.raises(
+        UnusableInput, match=r"is a checkpoint of tests\.training\.small:net, not of repnets_toy"
+    ):
         rk.load(run, model="repnets_toy")
 
 
@@ -187,4 +194,20 @@ def test_a_checkpoint_whose_network_has_changed(run: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(small, "net", small.plain)
     with pytest.raises(UnusableInput, match=r"is a checkpoint of another tests\.training\.small:net"):
-        rk.load(run)
+        rk.load(run, model=NET)
+
+
+def test_a_checkpoint_runs_no_code_that_nobody_named(run: Path, tmp_path: Path) -> None:
+    for opened in (lambda: rk.load(run), lambda: validate_any(run, DATA)):
+        with pytest.raises(rk.UntrustedPickle, match=r"is code; name it yourself, --model tests\.training"):
+            opened()
+    assert rk.load(run, trust_pickle=True).name == "tests_training_small_net"
+
+
+def test_images_are_prepared_as_in_training(tmp_path: Path) -> None:
+    """The central crop and the share that was held back are the checkpoint's."""
+    trained = train("repnets_toy", "digits", out=tmp_path, epochs=1, input_size=16, crop=0.7, valid_share=0.4)
+    row = validate_any(tmp_path / "last", "digits", weights="raw", fold=False).rows[0]
+    assert row.images == 719
+    assert row.top1 == pytest.approx(trained.history[-1]["top1"])
+    assert row.loss == pytest.approx(trained.history[-1]["loss"], rel=1e-6)
