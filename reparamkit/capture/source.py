@@ -50,8 +50,8 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     """Open `source`: a file, a folder that `reparamkit train` wrote, a name, or ``package.module:callable``.
 
     `model`, again a reference model's name or ``package.module:callable``, says what weights alone belong to.
-    `trust_pickle` lets a file run code while it is opened, as a pickled module does. The checkpoint of a network
-    that is a callable needs one of the two.
+    `trust_pickle` lets a file run code while it is opened, as a pickled module does. The checkpoint of a
+    network that is a callable needs one of the two.
 
     Raises `UntrustedPickle` for a file that could run code, without `trust_pickle`; `UnusableInput` for
     whatever else cannot be opened, saying what was found and what to do.
