@@ -8,11 +8,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from reparamkit.errors import UnusableInput
 from reparamkit.training.augment import Augmentation, normalised
 from reparamkit.training.config import Config
 from reparamkit.training.data import Data, validation_batches
-from reparamkit.training.data.images import CorruptImage
 from reparamkit.training.data.loader import Place
 from reparamkit.training.losses import base_loss, distilled
 from reparamkit.training.metrics import evaluate
@@ -83,15 +81,12 @@ class Classifier:
             workers=config.workers,
             place=Place(accelerator.process_index, accelerator.num_processes),
         )
-        try:
-            for batch in batches:
-                images = batch.images.to(accelerator.device, non_blocking=True).float() / 255
-                x = normalised(images, self._data.mean, self._data.std)
-                if config.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                yield x, batch.labels
-        except CorruptImage as error:
-            raise UnusableInput(f"{error}; mend it, or leave such images out with --corrupt skip") from error
+        for batch in batches:
+            images = batch.images.to(accelerator.device, non_blocking=True).float() / 255
+            x = normalised(images, self._data.mean, self._data.std)
+            if config.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            yield x, batch.labels
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self._accelerator.num_processes == 1:

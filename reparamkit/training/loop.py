@@ -32,7 +32,6 @@ from reparamkit.errors import UnusableInput
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
 from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Batch, Data, training_batches
-from reparamkit.training.data.images import CorruptImage
 from reparamkit.training.data.loader import Place, updates_per_epoch
 from reparamkit.training.progress import Progress
 from reparamkit.training.random_state import random_state, restore_random_state
@@ -174,22 +173,17 @@ class Loop:
             self.data, self.settings, self.size, self.position.epoch, self.position.update, place
         )
         with Progress(self._bar(), self._updates, self.position.update, enabled=self._is_main) as bar:
-            try:
-                for update in batches:
-                    stopping = self._update(update, stop)
-                    now = time.monotonic()
-                    self.position.sums[4] += now - started
-                    started = now
-                    loss, images, correct, updates, seconds = self.position.sums
-                    bar.step(loss / updates, correct / images, images / seconds)
-                    if stopping:
-                        self._write(LAST)
-                        return False
-                    self._write_within_epoch()
-            except CorruptImage as error:
-                raise UnusableInput(
-                    f"{error}; mend it, or leave such images out with --corrupt skip"
-                ) from error
+            for update in batches:
+                stopping = self._update(update, stop)
+                now = time.monotonic()
+                self.position.sums[4] += now - started
+                started = now
+                loss, images, correct, updates, seconds = self.position.sums
+                bar.step(loss / updates, correct / images, images / seconds)
+                if stopping:
+                    self._write(LAST)
+                    return False
+                self._write_within_epoch()
         return True
 
     def _bar(self) -> str:

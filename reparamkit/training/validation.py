@@ -20,7 +20,6 @@ from reparamkit.training.answers import RealLabels, valid_labels
 from reparamkit.training.augment import normalised
 from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Data, open_data, validation_batches
-from reparamkit.training.data.images import CorruptImage
 from reparamkit.training.metrics import Counts
 from reparamkit.training.subjects import Validated, open_validated, try_folded
 
@@ -135,23 +134,18 @@ def validate(
     tallies = [_Tally(entry) for entry in beside]
     skipped: dict[str, None] = {}
     say(f"validating {len(images.valid)} images")
-    try:
-        for batch in validation_batches(
-            images.valid,
-            images.columns,
-            size,
-            chosen.batch_size,
-            crop=chosen.crop,
-            corrupt=chosen.corrupt,
-            workers=chosen.workers,
-        ):
-            skipped |= dict.fromkeys(batch.corrupt)
-            if len(batch.labels):
-                _one_batch(
-                    tallies, batch.images, batch.labels, batch.indices, images, mean, std, classes, real
-                )
-    except CorruptImage as error:
-        raise UnusableInput(f"{error}; mend it, or leave such images out with --corrupt skip") from error
+    for batch in validation_batches(
+        images.valid,
+        images.columns,
+        size,
+        chosen.batch_size,
+        crop=chosen.crop,
+        corrupt=chosen.corrupt,
+        workers=chosen.workers,
+    ):
+        skipped |= dict.fromkeys(batch.corrupt)
+        if len(batch.labels):
+            _one_batch(tallies, batch.images, batch.labels, batch.indices, images, mean, std, classes, real)
     notes = [note for entry in beside for note in entry.notes]
     notes += [f"skipped: {reason}" for reason in skipped]
     if real is not None:

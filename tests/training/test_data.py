@@ -173,7 +173,7 @@ def test_images_of_any_kind_become_rgb(value: Any) -> None:
 
 
 def test_what_is_no_image() -> None:
-    with pytest.raises(UnusableInput, match="x is a str and no image"):
+    with pytest.raises(CorruptImage, match="the image x cannot be read: it is a str"):
         decoded("text", "x")
     with pytest.raises(CorruptImage, match=r"the image a\.png cannot be read"):
         decoded({"path": "a.png", "bytes": b"no"}, "x")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 import reparamkit as rk
 from reparamkit.training import before_and_after, train, validate
 from reparamkit.verify.compare import compare
+from tests.training.small import ROOT
 
 TOYS = ("repnets_toy", "mobileone_toy", "repvgg_toy", "fastvit_toy")
 
@@ -57,3 +62,20 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         assert (tmp_path / folder / "model.safetensors").exists()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_the_example_prints_accuracy_and_latency(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "repnets.py"), str(tmp_path / "run")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "decisions that differ: 0 of 360" in finished.stdout
+    assert re.search(r"latency +\d+\.\d+ ms as trained, \d+\.\d+ ms folded", finished.stdout)
+    before, after = re.findall(r"(\d\.\d{4}) (?:as trained|folded)", finished.stdout)
+    assert before == after
+    assert float(before) > 0.95

@@ -12,26 +12,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from reparamkit.errors import UnusableInput
-
 _RATIOS = (3 / 4, 4 / 3)
 
 
 class CorruptImage(Exception):
-    """An image that cannot be read; `name` says which."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"the image {name} cannot be read: {reason}")
-        self.name, self.reason = name, reason
-
-    def __reduce__(self) -> tuple[type[CorruptImage], tuple[str, str]]:
-        return type(self), (self.name, self.reason)
+    """An image that cannot be read."""
 
 
 def decoded(value: Any, name: str) -> Image.Image:
     """A PIL image in RGB of whatever a sample holds.
 
-    Raises CorruptImage where it cannot be read, UnusableInput for what is no image.
+    Raises CorruptImage where it cannot be read, or is no image.
     """
     try:
         if isinstance(value, Mapping):
@@ -43,10 +34,11 @@ def decoded(value: Any, name: str) -> Image.Image:
         elif isinstance(value, np.ndarray):
             value = Image.fromarray(value)
         if not isinstance(value, Image.Image):
-            raise UnusableInput(f"{name} is a {type(value).__name__} and no image")
+            raise TypeError(f"it is a {type(value).__name__}")
         return value.convert("RGB")
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise CorruptImage(name, " ".join(str(error).split())[:200]) from error
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptImage(f"the image {name} cannot be read: {reason}") from error
 
 
 def central(image: Image.Image, size: int, crop: float) -> Tensor:

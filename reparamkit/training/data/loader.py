@@ -113,6 +113,8 @@ def training_batches(
         )
     for _ in range(first, updates):
         update = list(islice(batches, settings.accumulate))
+        for batch in update:
+            _check_corrupt(batch.corrupt, settings.corrupt if len(batch.labels) == micro else "fatal")
         if len(update) < settings.accumulate:
             raise UnusableInput(
                 f"{data.name} ended after fewer than {updates} batches; give a smaller --epoch-size"
@@ -136,14 +138,16 @@ def validation_batches(
     mine = range(place.process, len(samples), place.processes)
     keys = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
     loader = DataLoader(
-        _Validation(samples, columns, size, crop, corrupt),
+        _Validation(samples, columns, size, crop),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_together,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
-    yield from loader
+    for batch in loader:
+        _check_corrupt(batch.corrupt, corrupt)
+        yield batch
 
 
 Item = tuple[Tensor | None, int, int, str]
@@ -164,26 +168,19 @@ class _Training(Dataset[Item]):
                 image, label = _sample(self._samples[place], self._columns, place)
                 return cropped(image, self._settings, self._size, self._epoch, place), label, place, corrupt
             except CorruptImage as error:
-                if self._settings.corrupt == "fatal":
-                    raise
                 corrupt = corrupt or str(error)
-        raise UnusableInput("not one of the training images can be read")
+        return None, -1, index, "not one of the training images can be read"
 
 
 class _Validation(Dataset[Item]):
-    def __init__(
-        self, samples: Samples, columns: tuple[str, str], size: int, crop: float, corrupt: str
-    ) -> None:
+    def __init__(self, samples: Samples, columns: tuple[str, str], size: int, crop: float) -> None:
         self._samples, self._columns, self._size, self._crop = samples, columns, size, crop
-        self._corrupt = corrupt
 
     def __getitem__(self, index: int) -> Item:
         try:
             image, label = _sample(self._samples[index], self._columns, index)
             return central(image, self._size, self._crop), label, index, ""
         except CorruptImage as error:
-            if self._corrupt == "fatal":
-                raise
             return None, -1, index, str(error)
 
 
@@ -232,9 +229,8 @@ def _streamed(
                 kept += [(crop, label, position, "")] * (1 + owed)
                 owed = 0
             except CorruptImage as error:
-                if settings.corrupt == "fatal":
-                    raise
                 skipped.append(str(error))
+                _check_corrupt(tuple(skipped), settings.corrupt)
                 owed += 1
         position += 1
         while len(kept) >= micro:
@@ -242,6 +238,12 @@ def _streamed(
             batch.corrupt = tuple(skipped)
             yield batch
             kept, skipped = kept[micro:], []
+
+
+def _check_corrupt(reasons: tuple[str, ...], corrupt: str) -> None:
+    """Raised here, not where images are read: that may be another process, which can hand on no exception."""
+    if reasons and corrupt == "fatal":
+        raise UnusableInput(f"{reasons[0]}; mend it, or leave such images out with --corrupt skip")
 
 
 def _generator(*numbers: int) -> torch.Generator:
