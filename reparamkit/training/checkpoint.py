@@ -28,6 +28,7 @@ import reparamkit
 from reparamkit.capture.source import Source
 from reparamkit.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
 from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
 from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
 
@@ -165,6 +166,7 @@ def write_checkpoint(
         "format": FORMAT,
         "reparamkit": reparamkit.__version__,
         **vars(about),
+        "scores": finite(about.scores),
         "weights": files,
         "files": {name: len(content) for name, content in contents.items()},
     }

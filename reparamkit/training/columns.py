@@ -1,8 +1,11 @@
-"""The columns of `metrics.csv`, and which of them are drawn together."""
+"""The rows of `metrics.csv`: one an epoch, column to value; and which columns are drawn together."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+Row = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,8 @@ PANELS = (
     Panel("top-1", {"train_top1": "training", "top1": "validation", "ema_top1": "validation, average"}),
     Panel("learning rate", {"lr": "learning rate"}),
 )
+
+
+def finite(row: Row) -> dict[str, float | None]:
+    """What JSON has no word for becomes null."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}

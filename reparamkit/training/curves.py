@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from reparamkit.training.columns import PANELS
-
-Row = dict[str, float]
+from reparamkit.training.columns import PANELS, Row
 
 
 def draw_curves(history: Sequence[Row], title: str) -> bytes:

@@ -26,6 +26,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.models.fcmae import FCMAE, PATCH, random_mask
 from reparamkit.training.augment import flipped, normalised
 from reparamkit.training.checkpoint import About
+from reparamkit.training.columns import Row
 from reparamkit.training.config import PretrainConfig
 from reparamkit.training.data import Data, open_data, validation_batches
 from reparamkit.training.data.loader import Place, check_divisible, updates_per_epoch
@@ -33,7 +34,6 @@ from reparamkit.training.devices import accelerator_for
 from reparamkit.training.disk import make_folder, replace_text
 from reparamkit.training.groups import parameter_groups
 from reparamkit.training.loop import Loop, Position, Say
-from reparamkit.training.records import Row
 from reparamkit.training.run_folder import CONFIG, previous_checkpoint, settings_of
 from reparamkit.training.schedules import schedules
 from reparamkit.training.task import Best, Call

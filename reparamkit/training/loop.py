@@ -30,12 +30,13 @@ from torch.optim.swa_utils import AveragedModel
 from reparamkit.door.run_folders import LAST
 from reparamkit.errors import UnusableInput
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
+from reparamkit.training.columns import Row
 from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Batch, Data, training_batches
 from reparamkit.training.data.loader import Place, updates_per_epoch
 from reparamkit.training.progress import Progress
 from reparamkit.training.random_state import random_state, restore_random_state
-from reparamkit.training.records import Records, Row
+from reparamkit.training.records import Records
 from reparamkit.training.schedules import CosineWeightDecay
 from reparamkit.training.stop import StopRequest
 from reparamkit.training.task import Best, Task

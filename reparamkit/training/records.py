@@ -13,10 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from reparamkit.training.columns import Row, finite
 from reparamkit.training.curves import draw_curves
 from reparamkit.training.disk import replace_bytes, replace_text
-
-Row = dict[str, float]
 
 
 class Records:
@@ -66,4 +65,4 @@ def write_tables(folder: Path, history: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(history)
     replace_text(folder / "metrics.csv", table.getvalue())
-    replace_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    replace_text(folder / "metrics.jsonl", "".join(json.dumps(finite(row)) + "\n" for row in history))

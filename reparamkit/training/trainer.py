@@ -14,6 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from reparamkit.errors import UnusableInput
 from reparamkit.training.checkpoint import About
 from reparamkit.training.classifier import Classifier
+from reparamkit.training.columns import Row
 from reparamkit.training.config import Config
 from reparamkit.training.data import Data, open_data
 from reparamkit.training.data.loader import check_divisible, updates_per_epoch
@@ -23,7 +24,6 @@ from reparamkit.training.ema import averaged
 from reparamkit.training.groups import parameter_groups
 from reparamkit.training.loop import Loop, Outcome, Position, Say
 from reparamkit.training.networks import Network, check_classes, load_weights, open_network, with_classes
-from reparamkit.training.records import Row
 from reparamkit.training.run_folder import CONFIG, previous_checkpoint, settings_of
 from reparamkit.training.schedules import schedules
 from reparamkit.training.sync_norm import synchronised

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from reparamkit import UnusableInput, load
+from reparamkit import UnusableInput, fold, load
 from reparamkit.training import pretrain, train
 from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.trainer import Trained
+from tests.timm_import import import_timm
 from tests.training.small import FAST, NET
 
 LEARNING = FAST | {"epochs": 6, "lr": 5e-3}
@@ -151,3 +152,13 @@ def test_a_module_is_trained_in_place_and_its_head_replaced(tmp_path: Path) -> N
     assert module.head.out_features == 10
     assert not module.training
     assert torch.is_tensor(module(torch.zeros(1, 3, 8, 8)))
+
+
+def test_a_network_of_timms_is_trained_and_folded(tmp_path: Path) -> None:
+    import_timm()
+    settings = FAST | {"epochs": 1, "input_size": 32}
+    train("timm:test_resnet", out=tmp_path, **settings)
+    folded = fold(load(tmp_path), dynamic=False)
+    assert folded.after.get("batch_norm", 0) == 0
+    with pytest.raises(UnusableInput, match="timm has no network 'test_resnot'; did you mean test_resnet"):
+        train("timm:test_resnot", out=tmp_path / "other", **settings)
