@@ -14,7 +14,7 @@ from reparamkit.cli_settings import with_settings
 from reparamkit.training.config import Config, PretrainConfig
 
 if TYPE_CHECKING:
-    from reparamkit.training.trainer import Trained
+    from reparamkit.training.run import Trained
 
 OutOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Everything that is written goes in here.")

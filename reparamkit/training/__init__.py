@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from reparamkit.training.config import Config, PretrainConfig
     from reparamkit.training.data import Data
     from reparamkit.training.fcmae import pretrain
-    from reparamkit.training.trainer import Trained, train
+    from reparamkit.training.run import Trained
+    from reparamkit.training.trainer import train
     from reparamkit.training.validation import Validation, validate
 
 _HOMES = {
@@ -26,7 +27,7 @@ _HOMES = {
     "Config": "config",
     "Data": "data",
     "PretrainConfig": "config",
-    "Trained": "trainer",
+    "Trained": "run",
     "Validation": "validation",
     "before_and_after": "before_after",
     "pretrain": "fcmae",

@@ -11,33 +11,26 @@ is the encoder: ``reparamkit train convnextv2_atto --finetune DIR --layer-decay 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from reparamkit import models
 from reparamkit.errors import UnusableInput
-from reparamkit.models.fcmae import FCMAE, PATCH, random_mask
+from reparamkit.models.fcmae import PATCH, random_mask
 from reparamkit.training.augment import flipped, normalised
-from reparamkit.training.checkpoint import About
-from reparamkit.training.columns import Row
 from reparamkit.training.config import PretrainConfig
-from reparamkit.training.data import Data, open_data, validation_batches
-from reparamkit.training.data.loader import Place, check_divisible, updates_per_epoch
-from reparamkit.training.devices import accelerator_for
-from reparamkit.training.disk import make_folder, replace_text
+from reparamkit.training.data import Data, validation_batches
+from reparamkit.training.data.loader import Place
 from reparamkit.training.groups import parameter_groups
-from reparamkit.training.loop import Loop, Position, Say
-from reparamkit.training.run_folder import CONFIG, previous_checkpoint, settings_of
-from reparamkit.training.schedules import schedules
+from reparamkit.training.loop import Say
+from reparamkit.training.run import Trained, begin, finish
 from reparamkit.training.task import Best, Call
-from reparamkit.training.trainer import Trained
 
 _VALIDATION_SEED = 0
 
@@ -48,9 +41,9 @@ class Autoencoder:
     best: tuple[Best, ...] = (Best("best", "loss", False, "loss"),)
 
     def __init__(
-        self, module: FCMAE, config: PretrainConfig, data: Data, size: int, accelerator: Accelerator
+        self, module: nn.Module, config: PretrainConfig, data: Data, size: int, accelerator: Accelerator
     ) -> None:
-        self.module: nn.Module = module
+        self.module = module
         self._config, self._data, self._size, self._accelerator = config, data, size, accelerator
         self._patches = (size // PATCH) ** 2
 
@@ -107,65 +100,27 @@ def pretrain(
     Arguments, results and errors as for `train`; `settings` are fields of `PretrainConfig`, and `model` is
     the name of a ConvNeXt V2 (or of its FCMAE).
     """
-    folder = Path(out)
-    flags = dict(settings) | ({"model": model} if model is not None else {})
-    if isinstance(data, str):
-        flags["data"] = data
-    chosen = settings_of(PretrainConfig, folder, config, resume, flags)
+    run = begin(PretrainConfig, model, data, out, config, resume, say, settings)
+    chosen = run.settings
     name = _autoencoder_of(chosen.model)
-    previous = previous_checkpoint(folder, resume, say)
-    accelerator = accelerator_for(chosen.amp)
-    say_once: Callable[[str], object] = say if accelerator.is_main_process else lambda text: None
-    check_divisible(chosen, accelerator.num_processes)
-    images = data if isinstance(data, Data) else open_data(chosen)
-    updates = updates_per_epoch(images, chosen)
     size = chosen.input_size or models.info(name).input_shape[-1]
-    set_seed(chosen.seed)
+    _check_patches(size, chosen.mask_ratio)
     module = models.build(
         name,
         mask_ratio=chosen.mask_ratio,
         norm_pix_loss=chosen.normalise_patches,
         decoder_depth=chosen.decoder_depth,
         decoder_embed_dim=chosen.decoder_width,
-    )
-    assert isinstance(module, FCMAE)
-    _check_patches(size, chosen.mask_ratio)
-    make_folder(folder)
-    if accelerator.is_main_process:
-        replace_text(folder / CONFIG, chosen.as_yaml())
-    optimizer = AdamW(parameter_groups(module, chosen.lr, chosen.weight_decay), chosen.lr, betas=(0.9, 0.95))
-    prepared, optimizer = accelerator.prepare(module.train(), optimizer)
-
-    def describe(position: Position, row: Row) -> About:
-        mean, std = list(images.mean), list(images.std)
-        how = chosen.crop, chosen.valid_share, mean, std
-        return About(chosen.model, [], size, *how, position.epoch, position.update, row)
-
-    loop = Loop(
-        accelerator,
-        Autoencoder(module, chosen, images, size, accelerator),
-        prepared,
-        optimizer,
-        *schedules(optimizer, chosen, updates),
-        None,
-        images,
-        chosen,
-        size,
-        folder,
-        describe,
-        f"{name} on {images.name}",
-        say_once,
-    )
-    set_seed(chosen.seed + 1 + accelerator.process_index)
-    if previous is not None:
-        loop.resume(previous)
-    outcome = loop.run()
-    network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).cpu().eval()
-    position = outcome.position
-    if accelerator.num_processes > 1:
-        accelerator.end_training()
-    return Trained(
-        folder, network, outcome.history, outcome.best, outcome.stopped, position.epoch, position.update
+    ).train()
+    groups = parameter_groups(module, chosen.lr, chosen.weight_decay)
+    return finish(
+        run,
+        Autoencoder(module, chosen, run.data, size, run.accelerator),
+        AdamW(groups, chosen.lr, betas=(0.9, 0.95)),
+        size=size,
+        title=f"{name} on {run.data.name}",
+        model=name.replace("fcmae", "convnextv2"),
+        classes=[],
     )
 
 

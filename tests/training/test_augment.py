@@ -39,7 +39,7 @@ def test_cutmix_weighs_labels_by_area() -> None:
 
 
 def everything(**changes: float) -> Config:
-    settings = {"flip": 0.5, "randaugment": 9.0, "erasing": 0.5, "mixup": 0.5, "cutmix": 0.5} | changes
+    settings = {"flip": 0.5, "randaugment": 9, "erasing": 0.5, "mixup": 0.5, "cutmix": 0.5} | changes
     return Config.resolve(**settings)
 
 
@@ -77,7 +77,7 @@ def test_shares_of_batches_are_mixed() -> None:
 
 @pytest.mark.parametrize("name", ["flip", "randaugment", "erasing"])
 def test_each_augmentation_changes_images_and_keeps_their_shape(name: str) -> None:
-    value = 9.0 if name == "randaugment" else 1.0
+    value = 9 if name == "randaugment" else 1.0
     torch.manual_seed(0)
     images, labels = batch()
     x, target = Augmentation(Config.resolve(**{name: value}), MEAN, STD, 6)(images, labels)
