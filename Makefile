@@ -17,13 +17,13 @@ $(VENV)/installed-train: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[train]"
 	touch $@
 
-$(VENV)/installed-train-demo: $(VENV)/installed-train  ## train RepNets' example, fold it, print accuracy and latency
-	rm -rf build/train-demo
-	$(BIN)/reparamkit train repnets_toy --data digits --epochs 10 --out build/train-demo
-
-test: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
 	touch $@
+
+train-demo: $(VENV)/installed-train  ## train RepNets' example, fold it, print accuracy and latency
+	rm -rf build/train-demo
+	$(BIN)/reparamkit train repnets_toy --data digits --epochs 10 --out build/train-demo
 
 demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
 	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx
