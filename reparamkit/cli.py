@@ -19,6 +19,7 @@ import typer
 
 from reparamkit import cli_console, cli_coreml
 from reparamkit.cli_check import check
+from reparamkit.cli_expand import expand
 
 if TYPE_CHECKING:
     from reparamkit.capture.source import Source
@@ -241,6 +242,7 @@ def models(
 
 
 app.command()(check)
+app.command()(expand)
 
 
 def _version(asked: bool) -> None:

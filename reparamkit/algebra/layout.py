@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,9 +89,12 @@ class Layout:
     @classmethod
     def of(cls, sizes: Sequence[Size], axis: int) -> Layout | None:
         """The layout of a value itself, whose channels lie along `axis`; None if their number varies."""
-        if not isinstance(sizes[axis], int):
-            return None
-        return cls(tuple(_axis([Digit(size, int(a == axis))]) for a, size in enumerate(sizes)))
+        return _of(tuple(sizes), axis) if isinstance(sizes[axis], int) else None
+
+    @classmethod
+    def along(cls, sizes: Sequence[Size], axis: int) -> Layout:
+        """The same for any axis: its positions, as many as there may be, are the channels."""
+        return _of(tuple(sizes), axis)
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -104,6 +108,12 @@ class Layout:
         if len(told) != 1 or not all(digit.stride for digit in self.axes[told[0]]):
             return None
         return told[0]
+
+    @property
+    def telling_axis(self) -> int | None:
+        """The one axis that tells channels apart, whatever else it does; None if several do, or it varies."""
+        told = [a for a, axis in enumerate(self.axes) if any(digit.stride for digit in axis)]
+        return told[0] if len(told) == 1 and self.is_told_by_fixed_axes else None
 
     def channels(self) -> Tensor:
         """The channel of every position, with one position along the axes that tell no channels apart.
@@ -234,6 +244,11 @@ class Layout:
             first += digit.stride * (start // below)
             start %= below
         return replace(self._with(axis, _axis(kept)), first=first)
+
+
+@lru_cache(maxsize=4096)
+def _of(sizes: tuple[Size, ...], axis: int) -> Layout:
+    return Layout(tuple(_axis([Digit(size, int(a == axis))]) for a, size in enumerate(sizes)))
 
 
 def _axis(digits: Sequence[Digit]) -> Axis:

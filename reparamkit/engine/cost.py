@@ -9,8 +9,9 @@ the arithmetic that a mobile core does while it moves four bytes. For a convolut
 
 with the sizes seen at capture; for a transposed convolution, |input| · (outputs / groups) · Π window MACs. A
 sum of two tensors is |output| MACs and 3·|output| elements; a per-channel scale and shift (a batch norm) is a
-one-tap depthwise convolution. Uneven zero padding needs a pass of its own over the input. Constants that the
-network recomputes from its parameters on every run count as moved once.
+one-tap depthwise convolution. A table in which integers look up moves rows and, like any layer, its weights.
+Uneven zero padding needs a pass of its own over the input. Constants that the network recomputes from its
+parameters on every run count as moved once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ KAPPA = 16.0
 
 def layer(structure: Map, source: Value, result: Value) -> float:
     """One layer that applies `structure` to `source`."""
+    if not source.dtype.is_floating_point and isinstance(structure, Geometry):
+        return KAPPA * (math.prod(source.shape) + 2 * math.prod(result.shape) + structure.weights)
     return _layer(structure, source.shape, result.shape)
 
 

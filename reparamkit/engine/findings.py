@@ -11,7 +11,7 @@ from reparamkit.algebra import Scalar
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, properties
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Zero, properties
 
 CAPTURED_ONLY = "proven at the captured size only"
 ALONE = "nothing beside it can take it in"
@@ -157,7 +157,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
-    if isinstance(node.meaning, Move | Opaque):
+    if isinstance(node.meaning, Move | Opaque | Zero):
         return node.meaning.reason if isinstance(node.meaning, Move) else ""
     if isinstance(node.meaning, Bordered):
         return ""
@@ -196,11 +196,13 @@ def _several_sources(nodes: Sequence[Node], form: Form) -> str:
 
 def _edge(forms: Forms, node: Node, below: Node, other: Node) -> str:
     """Why `node` was not merged with `below`, said to one of them about the `other`."""
+    if (node.id, below.id) in forms.apart:
+        return f"{short(below.operator)} {below.name!r} has other readers, and would be computed twice"
     exact = forms.why.get((node.id, below.id))
     if exact is not None:
         return f"not exact with {short(other.operator)} {other.name!r}: {exact}"
     merged = [f for f in forms.of(node.id) if not f.original]
-    if not merged or isinstance(node.meaning, Concat):
+    if not merged or isinstance(node.meaning, Concat) or node.is_map_alone:
         return ""
     kept = forms.original(node.id)
     best = min(merged, key=lambda f: f.cost)

@@ -14,14 +14,15 @@ This file knows no numbers: nodes are plain objects, maps are structures.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geometry
-from reparamkit.engine import cost
+from reparamkit.engine import cost, crops
 from reparamkit.engine.graph import Alternative, Node
 from reparamkit.engine.post_dominance import PostDominance
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value, Zero
 
 BEAM = 3
 MOST_TERMS = 4
@@ -29,6 +30,7 @@ _SHARED = 1 / 64
 _HORIZON = 32
 _CONCATENATED = "its input is a concatenation of different values"
 
+Maps = tuple[tuple[int, Map], ...]
 Term = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
@@ -49,6 +51,8 @@ class Form:
     own: float
     cost: float = 0.0
     alternative: Alternative | None = None
+    norm: int | None = None
+    """The norm that takes its map, that of `choices`, into its own weight and bias."""
     sources: frozenset[int] = field(init=False)
     """The values that have to exist for this form."""
     interior: list[int] | None = None
@@ -71,14 +75,22 @@ class Form:
 class Forms:
     """All forms of all nodes, and why some compositions were not exact.
 
-    `barred` nodes take their original form only. `why[node, operand]` is the reason why the operator at
+    `barred` nodes take their original form only, and the pairs of a node and an operand in `apart` are not
+    composed. `why[node, operand]` is the reason why the operator at
     `node` could not be composed with what computes `operand`.
     """
 
-    def __init__(self, nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        barred: frozenset[int] = frozenset(),
+        apart: frozenset[tuple[int, int]] = frozenset(),
+    ) -> None:
         self.nodes = nodes
         self.barred = barred
+        self.apart = apart
         self.why: dict[tuple[int, int], str] = {}
+        self._pads = frozenset(n.id for n in nodes if isinstance(n.meaning, Move) and n.meaning.pads)
         self._of: list[list[Form]] = []
         self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
         for node in nodes:
@@ -101,6 +113,8 @@ class Forms:
             found = list(self._concat(node, node.meaning))
         elif isinstance(node.meaning, Move | Opaque):
             found = list(self._passed(node, node.meaning))
+        elif isinstance(node.meaning, Zero):
+            found = list(self._zero(node, node.meaning))
         elif isinstance(node.meaning, Bordered):
             found = list(self._bordered(node, node.meaning))
         else:
@@ -112,41 +126,70 @@ class Forms:
             found.append(Form(node.id, kept, (None,), True, cost.copy(node.value)))
         for alternative in node.alternatives if node.id not in self.barred else ():
             part = alternative.part
-            ways: Iterable[tuple[Form | None, list[tuple[int, Map]]]] = [
-                (None, [(part.value.id, part.structure)])
+            ways: Iterable[tuple[Maps, tuple[Form | None, ...]]] = [
+                (((part.value.id, part.structure),), (None,))
             ]
-            if _mixes(part.structure):  # a map per channel is best left for what reads it to take in
-                ways = self._through(node, part)
-            for choice, terms in ways:
-                other = self._form(node, tuple(terms), (choice,), original=False)
+            if alternative.others or _mixes(part.structure):  # one map per channel is left for its readers
+                ways = self._combined(node, alternative.meaning)
+            for terms, choices in ways:
+                other = self._form(node, terms, choices, original=False)
                 other.alternative = alternative
                 found.append(other)
+        if node.id not in self.barred:
+            found += [inside for form in found if (inside := self._in_passing(node, form)) is not None]
         return self._pruned(found)
 
+    def _in_passing(self, node: Node, form: Form) -> Form | None:
+        """A map of a norm, for which alone the norm is there, as the norm with another weight and bias."""
+        if len(form.terms) != 1:
+            return None
+        ((source, structure),) = form.terms
+        norm = self.nodes[source]
+        if structure is None or not isinstance(norm.meaning, Opaque) or norm.meaning.takes is None:
+            return None
+        if not norm.meaning.takes.fits(structure) or form.is_identity or not self.only_for(node.id, source):
+            return None
+        terms = ((norm.meaning.value.id, None),)
+        return Form(node.id, terms, (form,), False, cost.in_passing(node.value), norm=source)
+
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
-        options = [list(self._through(node, part)) for part in meaning.parts]
-        for chosen in itertools.product(*options):
-            choices = tuple([choice for choice, _ in chosen])
-            cuts = choices == (None,) * len(choices)
-            try:
-                terms = _merged([term for _, terms in chosen for term in terms])
-            except Inexact as reason:
-                self._note(node, choices, str(reason))
-                continue
-            if len(terms) > MOST_TERMS and not cuts:
-                continue
+        for terms, choices in self._combined(node, meaning):
+            read = {part.value.id for part in meaning.parts}
+            cuts = choices == (None,) * len(choices) and {source for source, _ in terms} == read
             replaces = not cuts or node.upkeep or node.covers or node.is_map_alone or _is_identity(terms)
             if node.id not in self.barred and replaces:
                 yield self._form(node, terms, choices, original=False)
             if cuts and not node.is_map_alone:
                 yield self._form(node, terms, choices, original=True)
 
+    def _combined(self, node: Node, meaning: Affine) -> Iterator[tuple[Maps, tuple[Form | None, ...]]]:
+        """The maps composed with every choice of forms of their operands, and added up.
+
+        Sources that lie in others are also taken from these.
+        """
+        options = [list(self._through(node, part)) for part in meaning.parts]
+        for chosen in itertools.product(*options):
+            choices = tuple([choice for choice, _ in chosen])
+            try:
+                terms = _merged([term for _, terms in chosen for term in terms])
+            except Inexact as reason:
+                self._note(node, choices, str(reason))
+                continue
+            if len(terms) <= MOST_TERMS or choices == (None,) * len(choices):
+                yield terms, choices
+            if len(terms) > 1 and any(source in self._pads for source, _ in terms):
+                left, steps = crops.joined(self.nodes, dict(terms))
+                if steps:
+                    yield tuple(sorted(left.items())), choices
+
     def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
         mixes = _mixes(part.structure)
-        for form in self._of[part.value.id]:
+        for form in self._of[part.value.id] if (node.id, part.value.id) not in self.apart else ():
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
-            if form.alternative is not None and form.is_identity:
+            if not form.terms and part.structure.has_bias:
+                continue
+            if form.alternative is not None and form.is_identity and self.nodes[form.terms[0][0]].synthetic:
                 continue  # the cut says as much
             terms = []
             try:
@@ -168,11 +211,17 @@ class Forms:
         passing = cost.in_passing(node.value) if rescales else 0.0
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
 
+    def _zero(self, node: Node, meaning: Zero) -> Iterator[Form]:
+        kept: tuple[Term, ...] = tuple((value.id, None) for value in meaning.values)
+        yield Form(node.id, kept, (None,) * len(kept), True, cost.copy(node.value))
+        if node.id not in self.barred:  # the sum of nothing is only a summand of others
+            yield Form(node.id, (), (), False, math.inf)
+
     def _bordered(self, node: Node, meaning: Bordered) -> Iterator[Form]:
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, cost.copy(node.value))
         for form in self._of[meaning.value.id] if node.id not in self.barred else ():
-            source, structure = form.terms[0]
-            if len(form.terms) > 1 or not isinstance(structure, geometry.Geometry):
+            source, structure = form.terms[0] if len(form.terms) == 1 else (-1, None)
+            if not isinstance(structure, geometry.Geometry):
                 continue
             try:  # that the constant is the map's own shift is for the numbers to show
                 whole = geometry.compose(meaning.structure, replace(structure, has_bias=False))
@@ -211,8 +260,8 @@ class Forms:
             return found
         cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
         for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:
-            source, structure = terms[0]
-            if len(terms) > 1 or structure is None or source in found:
+            source, structure = terms[0] if len(terms) == 1 else (-1, None)
+            if structure is None or source in found:
                 continue
             if isinstance(structure, Scalar):
                 channels = value.shape[-dims - 1]
@@ -224,11 +273,13 @@ class Forms:
     def _form(
         self,
         node: Node,
-        terms: tuple[tuple[int, Map], ...],
+        terms: Maps,
         choices: tuple[Form | None, ...],
         *,
         original: bool,
     ) -> Form:
+        if not terms:  # a map of zeros, which is only a summand of others, too
+            return Form(node.id, terms, choices, original, math.inf)
         own = cost.total([(m, self.nodes[source].value) for source, m in terms], node.value)
         if original:
             own = _as_it_stands(node, terms, own)
@@ -294,7 +345,7 @@ class Forms:
             best.setdefault((form.sources, form.is_map), form)
         ranked = sorted(best.values(), key=_rank)
         kept = ranked[:BEAM]
-        furthest = min(ranked, key=lambda f: max(f.sources))
+        furthest = min(ranked, key=lambda f: max(f.sources, default=-1))
         meeting = [f for f in ranked if f.is_map and all(len(self.nodes[s].users) > 1 for s in f.sources)]
         kept += [f for f in (*meeting[:1], furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
@@ -307,11 +358,11 @@ def _rank(form: Form) -> tuple[float, bool, bool]:
 
 def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
     """The cost of the original operator; `layers` if it is arithmetic."""
-    moves = node.meaning.moves if isinstance(node.meaning, Affine) else ""
-    if moves == "a view":
+    assert isinstance(node.meaning, Affine)
+    if node.meaning.moves == "a view":
         return 0.0
-    arithmetic = moves == "" and not _is_identity(terms)
-    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep)
+    arithmetic = node.meaning.moves == "" and not _is_identity(terms)
+    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep - node.meaning.kept)
 
 
 def _mixes(structure: Map) -> bool:

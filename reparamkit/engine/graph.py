@@ -12,15 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value, Zero
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The value is `part`, a map of another one; `covers` are the values of the network it does without."""
+    """The value is `part`, a map of another one, and the sum of it and `others` where there are any.
+
+    `covers` are the values of the network it does without.
+    """
 
     part: Part
     covers: tuple[int, ...]
+    others: tuple[Part, ...] = ()
+
+    @property
+    def meaning(self) -> Affine:
+        """The sum."""
+        return Affine((self.part, *self.others))
 
 
 @dataclass(slots=True)
@@ -72,7 +81,7 @@ class Node:
             return tuple(p.value for p in self.meaning.parts)
         if isinstance(self.meaning, Move | Opaque | Bordered):
             return (self.meaning.value,)
-        return self.meaning.values if isinstance(self.meaning, Concat) else ()
+        return self.meaning.values if isinstance(self.meaning, Concat | Zero) else ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,8 @@ from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.unrolled import convolve
+from reparamkit.operators import InPassing
+from reparamkit.operators.normalisation import GroupNorm, InstanceNorm
 
 aten = torch.ops.aten
 
@@ -94,9 +96,7 @@ class Realisation:
         def layer(i: int, x: Tensor) -> Tensor:
             module = self.layers[i].module
             assert module is not None
-            if isinstance(module, _CONVS):
-                padding = module.padding
-                assert not isinstance(padding, str)
+            if isinstance(module, _CONVS) and not isinstance(padding := module.padding, str):
                 done = convolve(
                     x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups
                 )
@@ -131,10 +131,8 @@ class Realisation:
 
         def layer(i: int, _: Any) -> None:
             module = self.layers[i].module
-            if isinstance(module, ChannelScale):
-                found.extend(["mul"] if module.bias is None else ["mul", "add"])
-            else:
-                found.append("linear" if isinstance(module, nn.Linear) else _convolution(module))
+            if module is not None:
+                found.extend(operators_of(module))
 
         self.build(lambda s: None, function, layer)
         return Counter(found)
@@ -178,15 +176,44 @@ def _is_depthwise_1x1(module: nn.Module | None) -> bool:
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NAMES: dict[type[nn.Module], str] = {
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+    nn.Linear: "linear",
+    nn.Embedding: "embedding",
+    nn.LayerNorm: "layer_norm",
+    nn.RMSNorm: "rms_norm",
+    GroupNorm: "group_norm",
+    InstanceNorm: "instance_norm",
+}
 
 
-def _convolution(module: nn.Module | None) -> str:
-    kind, kinds = ("conv_transpose", _TRANSPOSED) if isinstance(module, _TRANSPOSED) else ("conv", _CONVS)
-    return f"{kind}{next(d for d, k in enumerate(kinds, 1) if isinstance(module, k))}d"
+def operators_of(module: nn.Module) -> list[str]:
+    """The operators that a layer comes to, by ATen's names."""
+    if isinstance(module, ChannelScale):
+        return ["mul"] if module.bias is None else ["mul", "add"]
+    return [_NAMES.get(type(module), type(module).__name__)]
 
 
-def realise(terms: Terms) -> Realisation:
-    """The layers for these numbers, in float64."""
+def realise(
+    terms: Terms,
+    norm: InPassing | None = None,
+    integers: Collection[int] = frozenset(),
+    *,
+    named_padding: bool = False,
+) -> Realisation:
+    """The layers for these numbers, in float64.
+
+    `norm` is what takes them into its own weight and bias; of the sources, `integers` look up in tables.
+    `named_padding` allows padding="same" for uneven sides, at whose first use torch warns of a copy.
+    """
+    if norm is not None:
+        ((source, behind),) = terms.items()
+        return Realisation((Layer(source, norm.layer(behind), None),), (), 0.0)
     maps = [(s, m) for s, m in terms.items() if isinstance(m, AffineMap)]
     scalars = [(s, m) for s, m in terms.items() if isinstance(m, ScalarMap)]
     shift = sum(m.beta for _, m in scalars)
@@ -195,6 +222,11 @@ def realise(terms: Terms) -> Realisation:
     for i, ((source, m), bias) in enumerate(zip(maps, biases, strict=True)):
         if bias.any() or i == len(maps) - 1:
             bias, shift = bias + shift, 0.0
+        if source in integers:
+            table = _made(nn.Embedding, m.structure.inputs, m.structure.outputs)
+            table.weight = nn.Parameter((m.kernel.t() + bias).contiguous())
+            layers.append(Layer(source, table, None))
+            continue
         if isinstance(m.structure, Transposed):
             layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))
             continue
@@ -204,7 +236,9 @@ def realise(terms: Terms) -> Realisation:
             else:
                 factors.append((source, 1.0))
         else:
-            layers.append(Layer(source, _module(m.structure, m.kernel, bias), _padding(m.structure)))
+            same = named_padding and _is_same(m.structure)
+            pad = None if same else _padding(m.structure)
+            layers.append(Layer(source, _module(m.structure, m.kernel, bias, same=same), pad))
     return Realisation(tuple(layers), tuple(factors), shift)
 
 
@@ -223,7 +257,7 @@ def _gathered(maps: list[AffineMap]) -> list[Tensor]:
     return [total if i == carrier else torch.zeros_like(b) for i, b in enumerate(biases)]
 
 
-def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
+def _module(g: Geometry, kernel: Tensor, bias: Tensor, *, same: bool) -> nn.Module:
     if g.per_channel and g.inputs > 1 and (g.dims == 0 or not bias.any()):
         shape = (-1, *(1,) * g.dims)
         return ChannelScale(kernel.reshape(shape), bias.reshape(shape) if bias.any() else None)
@@ -236,7 +270,7 @@ def _module(g: Geometry, kernel: Tensor, bias: Tensor) -> nn.Module:
         g.outputs,
         g.window,
         stride=g.stride,
-        padding=(0,) * g.dims if _padding(g) else g.near,
+        padding="same" if same else (0,) * g.dims if _padding(g) else g.near,
         dilation=g.dilation,
         groups=g.groups,
     )
@@ -283,6 +317,12 @@ def with_numbers(layer: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:
 def _padding(g: Geometry) -> tuple[int, ...] | None:
     """What a padding of its own has to add; None where the convolution's own padding does."""
     return None if g.near == g.far and all(p >= 0 for p in g.near) else _sides(g)
+
+
+def _is_same(g: Geometry) -> bool:
+    """Whether it is uneven padding as torch has it for padding="same", the odd one on the far side."""
+    uneven = [f - n for n, f in zip(g.near, g.far, strict=True)]
+    return set(uneven) <= {0, 1} and any(uneven) and not any(g.extent) and all(s == 1 for s in g.stride)
 
 
 def _sides(g: Geometry) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, Scalar, ScalarMap, affine
+from reparamkit.engine import crops
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Affine, Bordered, Concat
+from reparamkit.operators import Affine, Bordered, Concat, Zero
 
 Terms = dict[int, Numbers]
 _SAME = 1e-6  # the network computes its border in its own precision
@@ -20,15 +21,20 @@ def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     done: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]
-        if current.alternative is not None:
-            done[id(current)] = _summed(current, Affine((current.alternative.part,)), done)
+        if current.norm is not None:
+            ((read, _),), (choice,) = current.terms, current.choices
+            done[id(current)] = {read: done[id(choice)][current.norm]}
+        elif current.alternative is not None:
+            done[id(current)] = _summed(nodes, current, current.alternative.meaning, done)
+        elif isinstance(node.meaning, Zero):
+            done[id(current)] = {}
         elif isinstance(node.meaning, Concat):
             done[id(current)] = _stacked(current, node, node.meaning, done)
         elif isinstance(node.meaning, Bordered):
             done[id(current)] = _bordered(current, node.meaning, done)
         else:
             assert isinstance(node.meaning, Affine)
-            done[id(current)] = _summed(current, node.meaning, done)
+            done[id(current)] = _summed(nodes, current, node.meaning, done)
     return done[id(form)]
 
 
@@ -48,7 +54,7 @@ def _bottom_up(form: Form) -> list[Form]:
     return order
 
 
-def _summed(form: Form, meaning: Affine, done: dict[int, Terms]) -> Terms:
+def _summed(nodes: Sequence[Node], form: Form, meaning: Affine, done: dict[int, Terms]) -> Terms:
     terms: Terms = {}
     for part, choice in zip(meaning.parts, form.choices, strict=True):
         own = part.load()
@@ -58,7 +64,7 @@ def _summed(form: Form, meaning: Affine, done: dict[int, Terms]) -> Terms:
             composed = affine.compose(_without_bias(own) if bias_spent else own, existing)
             bias_spent = True
             terms[source] = affine.add(terms[source], composed) if source in terms else composed
-    return terms
+    return terms if terms.keys() == form.sources else crops.joined_numbers(nodes, terms)
 
 
 def _without_bias(numbers: Numbers) -> Numbers:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
+from reparamkit.operators import properties
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Plan:
 
 def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
     """Choose; `barred` nodes keep their operator as it is."""
+    apart: frozenset[tuple[int, int]] = frozenset()
     while True:
-        forms = Forms(nodes, barred)
+        forms = Forms(nodes, barred, apart)
         needed = {n.id for n in nodes if n.forced}
         chosen: dict[int, Form] = {}
         for node in reversed(nodes):
@@ -41,9 +43,11 @@ def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
             needed |= form.sources
         twice = _twice(nodes, chosen)
         barring = (twice - barred) or _passing_by(chosen, twice) - barred
-        if not barring:
+        copying = _copied(nodes, chosen) - apart
+        if not barring and not copying:
             return Plan(nodes, forms, dict(sorted(chosen.items())))
         barred |= barring
+        apart |= copying
 
 
 def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
@@ -53,6 +57,19 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
         for index, form in chosen.items()
         if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
     }
+
+
+def _copied(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[tuple[int, int]]:
+    """Readers of layers that would run as they are and again inside a fold, which takes in no other layer."""
+    pairs: set[tuple[int, int]] = set()
+    for form in chosen.values():
+        if form.original or properties.has_weights(nodes[form.node].operator):
+            continue
+        inside = interior(nodes, form)
+        layers = {i for i in inside if properties.has_weights(nodes[i].operator)}
+        if layers and layers <= chosen.keys():
+            pairs |= {(i, v.id) for i in inside for v in nodes[i].operands if v.id in layers}
+    return pairs
 
 
 def _passing_by(chosen: dict[int, Form], twice: set[int]) -> set[int]:
@@ -85,6 +102,8 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
         inside: set[int] = set()
         for current in composed_of(form):
             inside.add(current.node)
+            if current.norm is not None and not nodes[current.norm].synthetic:
+                inside.add(current.norm)
             if current.alternative is not None:
                 inside.update(current.alternative.covers)
             if not current.original:

@@ -8,7 +8,7 @@ wrong are ten orders of magnitude apart here, so the bar of 1e-10 relative guess
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -26,7 +26,7 @@ from reparamkit.engine.plan import interior
 from reparamkit.engine.proof_sizes import Trial, resized, trials
 from reparamkit.engine.relative_error import BAR, relative_error
 from reparamkit.engine.rising import Rise
-from reparamkit.operators import Affine, properties
+from reparamkit.operators import Affine, Move, properties
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
@@ -55,6 +55,7 @@ class Normals:
 
 
 _SUPPLY, _PRIME = 1 << 18, 7919
+_MOST = 1 << 24  # numbers of a table that is tried row by row
 
 
 @cache
@@ -84,7 +85,12 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> Pro
     inside = interior(host.graph.nodes, form)
     worst, compared, others = 0.0, 0, 0
     axes = _channel_axes(host, form, terms)
-    inputs, synthetic = _made_of(host, [s for s in terms if s not in inside])
+    sources = [s for s in terms if s not in inside]
+    beside = _read_beside(host, inside, sources)
+    sources += sorted(beside)
+    derived = [s for s in sources if beside and _pads(host.graph.nodes[s])]
+    inputs, synthetic = _made_of(host, sources, derived)
+    steps = (*synthetic, *inside)
     env: Env = {}
     for trial in trials(host, form, inside, terms, inputs, synthetic):
         if trial.last_resort and compared:
@@ -92,15 +98,17 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> Pro
         with torch.no_grad():
             try:
                 constants: Env = {n: v for n, v in env.items() if host.is_constant(n)}
-                env = {i: normals(trial.shapes[i]) for i in inputs} | constants
-                _computed(host, (*synthetic, *inside), env, trial)
+                env = {i: normals(trial.shapes[i]) for i in inputs}
+                env |= _places(host, terms, env)
+                env |= constants
+                _computed(host, steps, env, trial)
                 expected = env[inside[-1]]
             except _DOES_NOT_RUN as error:
                 if trial.captured:
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
-                found = realisation.run({s: env[s] for s in terms})
+                found = realisation.run(env)
             except _DOES_NOT_RUN as error:
                 raise CheckFailed(
                     f"the folded layer does not run where the original does: {error}"
@@ -109,7 +117,7 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> Pro
             raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
-        off = relative_error(expected, found, axes, partial(_rough, host, inside, inputs, env, trial))
+        off = relative_error(expected, found, axes, partial(_rough, host, steps, inputs, env, trial))
         if not off <= BAR:  # so that NaN fails
             raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
@@ -176,32 +184,53 @@ def _channel_axes(host: Host, form: Form, terms: Terms) -> set[int]:
     return {ndim - 1 - m.structure.dims for m in terms.values() if isinstance(m, AffineMap)}
 
 
-def _rough(host: Host, inside: Sequence[int], given: Sequence[int], env: Env, trial: Trial) -> Tensor:
+def _rough(host: Host, steps: Sequence[int], given: Sequence[int], env: Env, trial: Trial) -> Tensor:
     """The original operators on the same inputs and constants in float32; NaN where they do not run."""
     kept = {key: v for key, v in env.items() if key in given or host.is_constant(key)}
     lower = {
         key: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for key, v in kept.items()
     }
     try:
-        _computed(host, inside, lower, trial)
+        _computed(host, steps, lower, trial)
     except _DOES_NOT_RUN:
-        return torch.full_like(env[inside[-1]], math.nan)
-    return lower[inside[-1]]
+        return torch.full_like(env[steps[-1]], math.nan)
+    return lower[steps[-1]]
 
 
-def _made_of(host: Host, sources: Iterable[int]) -> tuple[list[int], list[int]]:
-    """The values of the network that sources are, or are made of, and the synthetic ones made of those."""
+def _made_of(host: Host, sources: Iterable[int], derived: Collection[int]) -> tuple[list[int], list[int]]:
+    """The values of the network that sources are, or are made of, and those that are made of these.
+
+    The latter are the synthetic ones and the `derived`.
+    """
     values: set[int] = set()
     synthetic: set[int] = set()
     pending = list(sources)
     while pending:
         source = pending.pop()
-        if not host.graph.nodes[source].synthetic:
+        if not host.graph.nodes[source].synthetic and source not in derived:
             values.add(source)
         elif source not in synthetic:
             synthetic.add(source)
             pending.extend(host.reads(source))
     return sorted(values), sorted(synthetic)
+
+
+def _places(host: Host, terms: Terms, env: Env) -> Env:
+    """Integers that look up in tables, in place of normal numbers: each within its own tables."""
+    tables = [(s, m.structure.inputs) for s, m in terms.items() if isinstance(m, AffineMap)]
+    integers = [(s, rows) for s, rows in tables if not host.graph.nodes[s].value.dtype.is_floating_point]
+    return {s: torch.arange(env[s].numel()).view(env[s].shape) % rows for s, rows in integers if s in env}
+
+
+def _read_beside(host: Host, inside: Sequence[int], sources: Sequence[int]) -> set[int]:
+    """What the region reads beside its sources: a shape alone, or what a source holds in its middle."""
+    read = {value.id for i in inside for value in host.graph.nodes[i].operands}
+    return read.difference(inside, sources, _made_of(host, sources, ())[0])
+
+
+def _pads(node: Node) -> bool:
+    """Whether it holds what it pads in its middle, so that the two cannot be drawn apart."""
+    return isinstance(node.meaning, Move) and node.meaning.pads is not None
 
 
 def _computed(host: Host, steps: Iterable[int], env: Env, trial: Trial) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,9 @@ from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.resizing import Resizing
-from reparamkit.operators import Affine, Bordered, Move, Opaque
+from reparamkit.operators import Affine, Bordered, Move, Opaque, Zero
+
+_MOST = 1 << 24  # numbers of a table that is tried row by row
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,27 @@ def trials(
     steps = (*synthetic, *inside)
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     moves = any(
-        isinstance(nodes[i].meaning, Move | Bordered) or nodes[i].covers or host.ends_at_fixed_place(i)
+        isinstance(nodes[i].meaning, Move | Bordered | Zero) or nodes[i].covers or host.ends_at_fixed_place(i)
         for i in steps
     )
     if moves or not maps or any(isinstance(nodes[i].meaning, Opaque) for i in steps):
         yield from resized(host, inputs, steps, last_resort=not moves)
         return
     captured = {s: nodes[s].value.shape for s in inputs}
+    tables = [(s, g.inputs) for s, g in maps if not nodes[s].value.dtype.is_floating_point]
+    if tables:  # every row once, if the operators around them run on rows alone
+        rows = max(rows for _, rows in tables)
+        if len(tables) == len(inputs) and rows * nodes[form.node].value.shape[-1] <= _MOST:
+            yield Trial({s: (rows,) for s, _ in tables})
+        yield Trial(captured, captured=True, last_resort=True)
+        return
     dims = {g.dims for _, g in maps}
     ndim = len(nodes[form.node].value.shape)
     if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
         (d,) = dims
         looking = sum(not _same_everywhere(nodes[i]) for i in inside)
-        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d, looking), strict=False):
+        lengths = _lengths(tuple(g for _, g in maps), d, looking)
+        for batch, (outputs, slack) in zip((2, 1, 1), lengths, strict=False):
             shapes = {}
             for s in inputs:
                 own = [g for source, g in maps if source == s]
@@ -122,8 +133,9 @@ def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slac
     return length_out if g is None else g.length_in(axis, length_out) or 0
 
 
+@lru_cache(maxsize=4096)
 def _lengths(
-    maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking: int
+    maps: tuple[Geometry | Transposed, ...], d: int, looking: int
 ) -> list[tuple[tuple[int, ...], bool]]:
     """Output lengths per axis that all maps have in common, odd and even ones where there are both.
 
@@ -136,10 +148,10 @@ def _lengths(
     odd, even, one = [], [], []
     for axis in range(d):
         need, period = 1, 1
-        for _, g in maps:
+        for g in maps:
             need = max(need, _needed(g, axis))
             period = math.lcm(period, g.stride[axis] if isinstance(g, Transposed) else 1)
-        common = [n for n in range(1, need + 2 * period) if all(_gives(g, axis, n) for _, g in maps)]
+        common = [n for n in range(1, need + 2 * period) if all(_gives(g, axis, n) for g in maps)]
         large = sorted([n for n in common if n >= need][:2], key=lambda n: n % 2 == 0)
         if len(large) < 2:
             return []
@@ -149,7 +161,7 @@ def _lengths(
     mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
     if d == 1:
         return [(tuple(mixed), False), (tuple(even), True), (tuple(one), False)][: 3 if looking else 1]
-    if not looking or (looking == 1 and all(s == 1 for _, g in maps for s in g.stride)):
+    if not looking or (looking == 1 and all(s == 1 for g in maps for s in g.stride)):
         return [(tuple(mixed), False)]
     least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
     return [(tuple(mixed), False), (tuple(least), True)]

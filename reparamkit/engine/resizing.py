@@ -134,7 +134,7 @@ class Resizing:
 
     def _unite(self, one: Axis, other: Axis) -> None:
         """Two axes of one length meet in one operator."""
-        one_left, other_left = list(one), list(other)
+        one_left, other_left = self._longer_than_one(one), self._longer_than_one(other)
         while one_left and other_left:
             a, b = one_left.pop(), other_left.pop()
             if self._length[a] != self._length[b]:
@@ -150,6 +150,11 @@ class Resizing:
                 self._roots[self._same(a)] = self._same(b)
             elif a != b:
                 self._hold((a, b))
+
+    def _longer_than_one(self, digits: Sequence[int]) -> list[int]:
+        """The digits without those that an operator came to at the captured size: these stay."""
+        self._hold(digit for digit in digits if self._length[digit] == 1)
+        return [digit for digit in digits if self._length[digit] != 1]
 
     # operators
 
@@ -220,11 +225,8 @@ class Resizing:
             equal = [digits for digits, n in met if n == length]
             for other in equal[1:]:
                 self._unite(equal[0], other)
-            if length == 1 or equal:
-                axes.append(equal[0] if equal else ())
-            else:
-                behind = [self._behind[digit] for digits, _ in met for digit in digits]
-                axes.append((self._digit(length, (node.id, axis), _all(behind)),))
+            behind = [self._behind[digit] for digits, _ in met for digit in digits]
+            axes.append(equal[0] if equal else (self._digit(length, (node.id, axis), _all(behind)),))
         return tuple(axes)
 
     def _moved(self, node: Node, operand: int, move: Move) -> tuple[Axis, ...]:
@@ -245,7 +247,7 @@ class Resizing:
     def _regrouped(self, digits: list[int], node: Node) -> tuple[Axis, ...]:
         """The digits as the axes of a reshape have them."""
         axes: list[Axis] = []
-        left = digits[::-1]
+        left = self._longer_than_one(digits)[::-1]
         for length in node.value.shape:
             axis: list[int] = []
             missing = length

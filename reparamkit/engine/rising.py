@@ -24,7 +24,7 @@ from reparamkit.algebra import AffineMap, Geometry, Scalar, ScalarMap, Transpose
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Node
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Move, Part
+from reparamkit.operators import Affine, Move, Part, properties
 
 _LONGEST = 16  # maps in a row
 
@@ -72,11 +72,14 @@ def rises(nodes: Sequence[Node], barred: frozenset[int]) -> tuple[list[Rise], di
         nodes: the values of a network as they are.
         barred: values that take no map in.
     """
+    axes: list[int | None] = []
+    for node in nodes:
+        axes.append(_channel_axis(node, axes))
     reasons: dict[int, str] = {}
     granted: list[Rise] = []
     taken: set[int] = set()
     for root in reversed(nodes):
-        axis = _channel_axis(root)
+        axis = axes[root.id]
         if axis is None:
             continue
         demand = _Demand(nodes, root, axis)
@@ -94,11 +97,15 @@ def rises(nodes: Sequence[Node], barred: frozenset[int]) -> tuple[list[Rise], di
     return granted, reasons
 
 
-def _channel_axis(root: Node) -> int | None:
-    """The axis of a layer's channels; None for what takes no map in for nothing."""
-    if root.synthetic or not isinstance(root.meaning, Affine) or len(root.meaning.parts) != 1:
+def _channel_axis(root: Node, above: Sequence[int | None]) -> int | None:
+    """The channels' axis of a layer, or of a sum with one; None for what takes no map in for nothing."""
+    if root.synthetic or not isinstance(root.meaning, Affine):
         return None
-    structure = root.meaning.parts[0].structure
+    parts = root.meaning.parts
+    if len(parts) > 1:
+        of_layers = (above[part.value.id] for part in parts if isinstance(part.structure, Scalar))
+        return next((axis for axis in of_layers if axis is not None), None)
+    structure = parts[0].structure
     if not isinstance(structure, Geometry | Transposed) or structure.unit or root.meaning.averages:
         return None
     return root.value.ndim - 1 - structure.dims
@@ -126,6 +133,8 @@ class _Demand:
                 self._keep(index, layout, path)
             for user in self._nodes[index].users:
                 reader = self._nodes[user]
+                if properties.reads_only_the_shape(reader.operator):
+                    continue
                 if reader.covers:  # it may be spelt with other values than it means
                     self._keep(index, layout, path)
                     continue

@@ -19,7 +19,8 @@ _AT_ONCE = 1 << 18
 
 def numbers_of(modules: Sequence[nn.Module | None]) -> list[Tensor]:
     """The parameters of some layers as they are now; rounding does not change these tensors."""
-    return [p.detach() for m in modules if m is not None for p in m.parameters()]
+    held = (p for m in modules if m is not None for p in m._parameters.values())
+    return [p.detach() for p in held if p is not None]
 
 
 def require_rounded(exact: Sequence[Tensor], modules: Sequence[nn.Module | None], dtype: torch.dtype) -> None:

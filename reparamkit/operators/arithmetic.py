@@ -132,6 +132,8 @@ def _shifted(call: Call, value: Value, alpha: float, shift: Literal, beta: float
         offset = beta * shift
         structure = Scalar(has_bias=offset != 0.0, identity=alpha == 1.0 and offset == 0.0)
         return Affine((Part(value, structure, lambda: ScalarMap(alpha, offset)),))
+    if shift.zero and value.sizes == call.result.sizes:
+        return Affine((_term(value, alpha),))
 
     def per_channel(b: Tensor, dims: int) -> AffineMap:
         return affine.channelwise(torch.full_like(b, alpha), beta * b, dims)

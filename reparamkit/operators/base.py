@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reparamkit.algebra import Geometry, Map, Numbers, Scalar, ScalarMap
 from reparamkit.algebra.layout import Layout, Size
@@ -56,15 +56,23 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A tensor that does not depend on the input; `load()` gives it in float64."""
+    """A tensor that does not depend on the input; `load()` gives it in float64.
+
+    `zero` says that it was made of zeros, `shared` that something else needs it as well.
+    """
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
+    zero: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One operand and the map that the operator applies to it."""
+    """One operand and the map that the operator applies to it.
+
+    A map of integers acts on their one-hot vectors: a table of `inputs` rows, in which they look up.
+    """
 
     value: Value
     structure: Map
@@ -75,12 +83,14 @@ class Part:
 class Affine:
     """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
 
-    `averages` says that it treats every channel alike and keeps constants, as `Move` does.
+    `averages` says that it treats every channel alike and keeps constants, as `Move` does. `kept` are the
+    elements of weights that something else needs as well.
     """
 
     parts: tuple[Part, ...]
     moves: Literal["", "a copy", "a view"] = ""
     averages: bool = False
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,38 +107,64 @@ class Move:
 
     `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
     those. `cuts` says that it may leave some of the value out, `alone` that what is left out is not among
-    the other pieces of one operator. `reason` says why it is not affine itself, where that is worth telling.
+    the other pieces of one operator. `pads` says that it pads a feature map by what is there: the mode, and
+    how much on either side of every spatial axis. `reason` says why it is not affine itself, where that is
+    worth telling.
     """
 
     value: Value
     carry: Callable[[Layout], Layout | None]
     cuts: bool = False
     alone: bool = False
+    pads: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """The operator gives zeros, as many as there are elements in `values`, if there are any."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InPassing:
+    """The operator can apply a scale and shift in passing, before it writes its result.
+
+    `fits` says which maps behind it, `layer` makes the operator's module with such a map behind.
+    """
+
+    fits: Callable[[Map], bool]
+    layer: Callable[[Numbers], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
     """The operator is none of the others, and reads `value`.
 
-    `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`).
+    `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`), `takes`
+    that it can apply another one.
     """
 
     value: Value
     rescales: bool = False
+    takes: InPassing | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """The operator is `structure`, a map per channel, on what it gives without its arguments `without`.
+    """The operator is `behind`, a map per channel, on what it gives without its arguments `without`.
 
-    So a layer norm is the same norm without weight and bias, and a scale and shift behind it.
+    So a layer norm is the same norm without weight and bias, and a scale and shift behind it. `behind` is
+    None where there is none, or none per channel; its value is the operand. `takes` is for the operator as
+    it stands, `bare` for it without these arguments.
     """
 
     value: Value
-    structure: Geometry
-    load: Callable[[], Numbers]
+    behind: Part | None
     without: tuple[str, ...]
+    takes: InPassing
+    bare: InPassing
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +176,7 @@ class Bordered:
     fill: Constant
 
 
-Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled
+Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled | Zero
 
 
 @dataclass(frozen=True, slots=True)

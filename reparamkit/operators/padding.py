@@ -27,15 +27,21 @@ from reparamkit.operators.base import (
     identity,
     reader,
 )
+from reparamkit.operators.layout import spatial
 
 
 @reader("aten.constant_pad_nd.default", "aten.pad.default")
 def pad(call: Call) -> Meaning:
-    """`torch.nn.functional.pad` with zeros."""
+    """`torch.nn.functional.pad`: by zeros a map; by what is there, it moves values."""
     value = call.value("self")
     mode = call.get("mode", "constant")
     if mode != "constant":
-        raise NotAffine(f"it pads by mode {mode!r}, not with zeros")
+        amounts = list(call.get("pad"))
+        moved = spatial(value, len(amounts) // 2, call.result.sizes)
+        whole = [*amounts, *(0,) * (2 * (value.ndim - 2) - len(amounts))]
+        fixed = value.ndim <= 5 and all(isinstance(n, int) and n >= 0 for n in whole)
+        pads = (mode, tuple(whole[-2::-2]), tuple(whole[-1::-2])) if fixed else None
+        return replace(moved, pads=pads, reason=f"it pads by mode {mode!r}, not with zeros")
     if call.get("value") not in (None, 0, 0.0):
         raise NotAffine(f"it pads with {call.get('value')}, not with zeros")
     amounts = list(call.get("pad"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul")
+_WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.embedding")
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 _RESHAPES = frozenset(("aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int"))
 _ANEW = frozenset(
@@ -29,6 +29,16 @@ def has_weights(operator: str) -> bool:
 def should_merge(operator: str) -> bool:
     """Whether its user expects it to become one with its like."""
     return has_weights(operator) or operator.startswith("aten.cat")
+
+
+def names_padding(operator: str) -> bool:
+    """Whether its padding has a name, "same" or "valid"."""
+    return operator.endswith(".padding")
+
+
+def looks_up(operator: str) -> bool:
+    """Whether integers choose rows of a table."""
+    return operator == "aten.embedding.default"
 
 
 def is_reshape(operator: str) -> bool:

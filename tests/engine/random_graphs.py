@@ -129,7 +129,15 @@ class _Builder(Maps):
             q = self.line(f"{q} * {self.factor()}", q, dims=-1)
         if self.coin():
             k = self.line(f"{k} + {self.tensor(size)}", k, dims=-1)
-        scores = self.line(f"{q} @ {k}.transpose(-2, -1)", q, k, dims=-1)
+        product = self.pick(
+            [
+                f"{q} @ {k}.transpose(-2, -1)",
+                f"torch.bmm({q}, {k}.mT)",
+                f"torch.einsum('bic,bjc->bij', {q}, {k})",
+                f"torch.baddbmm({q}.new_zeros(1, 1, 1), {q}, {k}.mT, beta=0, alpha=0.5)",
+            ]
+        )
+        scores = self.line(product, q, k, dims=-1)
         if self.coin():
             scores = self.line(f"{scores} / {abs(self.factor())}", scores, dims=-1)
         return self.line(f"{scores}.softmax(-1) @ {w}", scores, w, dims=-1)
@@ -138,7 +146,7 @@ class _Builder(Maps):
         if self.int(0, 3) == 0:
             v = self.attention(v)
         for _ in range(self.int(1, 4)):
-            kind, channels = self.int(0, 6), self.shape(v)[-1]
+            kind, channels = self.int(0, 9), self.shape(v)[-1]
             if kind <= 1:
                 layer = nn.Linear(channels, self.int(1, 5), bias=self.coin())
                 v = self.line(f"{self.module(layer)}({v})", v, dims=-1)
@@ -157,10 +165,48 @@ class _Builder(Maps):
                 v = self.line(form.format(v=v, c=channels, norm=name), v, dims=-1)
             elif kind == 5:
                 v = self.line(f"{v} + {v} * {self.factor()}", v, dims=-1)
-            else:
+            elif kind == 6:
                 matrix = self.tensor(channels, self.int(1, 4))
                 v = self.line(f"{v} @ {matrix}", v, dims=-1)
+            elif kind == 7:
+                matrix = self.tensor(self.int(1, 4), channels)
+                v = self.line(f"torch.einsum('...c,oc->...o', {v}, {matrix})", v, dims=-1)
+            else:
+                v = self.beside_views(v)
         return v
+
+    def beside_views(self, v: str) -> str:
+        """Layers of all tokens in a row, or of axes in another order, beside one of the value itself."""
+        channels, outputs = self.shape(v)[-1], self.int(1, 4)
+        matrix, bias = self.tensor(channels, outputs), self.tensor(outputs)
+        layer = self.module(nn.Linear(channels, outputs, bias=self.coin()))
+        forms = [
+            f"torch.addmm({bias}, {v}.reshape(-1, {channels}), {matrix}).view(*{v}.shape[:-1], {outputs})",
+            f"({v}.flatten(0, -2) @ {matrix}).unflatten(0, {v}.shape[:-1])",
+            f"({v}.flatten(0, -2) @ {matrix} + {layer}({v}).flatten(0, -2)).view(*{v}.shape[:-1], {outputs})",
+            f"{layer}({v}.transpose(0, 1)).transpose(0, 1)",
+            f"{layer}({v}.transpose(0, 1)).transpose(1, 0) * {bias}",
+        ]
+        there = self.line(self.pick(forms), v, dims=-1)
+        beside = self.line(f"{layer}({v})", v, dims=-1)
+        if self.shape(there) != self.shape(beside) or there == v:
+            return there
+        return self.line(f"{there} + {beside} * {self.factor()}", there, beside, dims=-1)
+
+    def looked_up(self, v: str) -> str:
+        """Tables of embeddings, at places that the input gives."""
+        rows, size = self.int(1, 6), self.int(1, 4)
+        axis = "x.flatten(2)[:, 0]"
+        places = self.line(f"({axis} * 3).long().abs() % {rows}", "x", dims=-2)
+        tables = [self.module(nn.Embedding(rows, size)) for _ in range(2)]
+        lora = f"F.embedding({places}, {self.tensor(2, rows)}.t()) @ {self.tensor(2, size)}"
+        forms = [f"{tables[0]}({places})", f"{tables[0]}({places}) * 0.5 - {tables[1]}({places})"]
+        forms += [
+            f"{tables[0]}({places}) + {lora}",
+            f"torch.cat([{tables[0]}({places}), {tables[1]}({places})], -1)",
+        ]
+        found = self.line(self.pick(forms), places, dims=-1)
+        return self.last_axis(found) if found != places else v
 
 
 _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
@@ -189,6 +235,10 @@ _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (1, _Builder.computed),
     (1, _Builder.channels_last),
     (1, _Builder.tokens),
+    (2, _Builder.surrounded),
+    (1, _Builder.multiplied),
+    (1, _Builder.with_zeros),
+    (1, _Builder.looked_up),
     (1, _Builder.tail),
 ]
 

@@ -227,7 +227,59 @@ class Maps(Lines):
     def padded(self, v: str) -> str:
         dims = self.layout[v]
         amounts = [self.int(-1, 2) for _ in range(2 * self.int(1, dims))]
+        if self.int(0, 3) == 0:
+            mode = self.pick(["reflect", "replicate", "circular"])
+            return self.line(
+                f"F.pad({v}, {tuple(self.int(0, 2) for _ in range(2 * dims))}, '{mode}')", v, dims=dims
+            )
         return self.line(f"F.pad({v}, {tuple(amounts)})", v, dims=dims)
+
+    def surrounded(self, v: str) -> str:
+        """Layers of a value and of its paddings by what is there, of one mode or another, added up."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        mode = self.pick(["reflect", "replicate", "circular"])
+        found = []
+        for _ in range(self.int(1, 3)):
+            width = self.int(0, 2)
+            other = mode if self.int(0, 5) else "replicate"
+            layer = _CONVS[dims](channels, channels, 2 * width + 1, padding=width, padding_mode=other)
+            inner = self.norm(v) if self.int(0, 4) == 0 else v
+            branch = self.line(f"{self.module(layer)}({inner})", inner, dims=dims)
+            found.append(self.norm(branch) if self.coin() else branch)
+        if self.coin():
+            found.append(v)
+        total = found[0]
+        for branch in found[1:]:
+            total = self.line(f"{total} + {branch}", total, branch, dims=dims)
+        return total
+
+    def multiplied(self, v: str) -> str:
+        """A matrix over the channels, or a factor along them, by `einsum`."""
+        axes, channels = "hwd"[: self.layout[v]], self.shape(v)[1]
+        equation, shape = self.pick(
+            [
+                (f"bc{axes},kc->bk{axes}", (self.int(1, 4), channels)),
+                (f"bc{axes},ck->bk{axes}", (channels, self.int(1, 4))),
+                (f"bc{axes},c->bc{axes}", (channels,)),
+                ("bc...,kc->bk...", (self.int(1, 4), channels)),
+            ]
+        )
+        form = f"torch.einsum('{equation}', {v}, {self.tensor(*shape)})"
+        return self.line(form, v, dims=self.layout[v])
+
+    def with_zeros(self, v: str) -> str:
+        other = self.pick([o for o in self.values(self.layout[v]) if self.shape(o) == self.shape(v)])
+        form = self.pick(
+            [
+                "{v} + torch.zeros_like({o})",
+                "torch.zeros_like({v}) - {o}",
+                "{v} + {o}.new_zeros({v}.shape)",
+                "{v} - torch.full_like({o}, 0.0)",
+                "{o} + torch.zeros({v}.shape, dtype={v}.dtype) + {v}",
+                "{v} + torch.zeros_like({o}) * 2.0",
+            ]
+        )
+        return self.line(form.format(v=v, o=other), v, other, dims=self.layout[v])
 
     def cropped(self, v: str) -> str:
         cuts = [

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit.engine.findings import placed
-from tests.nets import Net, fold, noise, randomised
+from tests.nets import Net, fold, fold_and_compare, noise, randomised
 
 
 class _Separable(nn.Module):
@@ -100,3 +101,15 @@ def test_a_source_behind_a_dropout_is_told_of_by_its_own_module() -> None:
     done = fold(randomised(Net(forward, drop=drop, act=act, second=second)), noise(2, 4))
     assert "different sources ('act'" in done.reasons()
     assert "drop" not in done.reasons()
+
+
+def test_an_operator_whose_reader_is_there_for_a_fold_only() -> None:
+    """The norm of a piece has become part of the convolution, and speaks for no operator of its own."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        pooled = F.avg_pool2d(x, 3, 2, divisor_override=5)
+        piece, other = s.conv(pooled).split([1, 2], 1)
+        return torch.cat([s.norm(piece), other], 1), x + x
+
+    net = Net(forward, conv=nn.Conv2d(2, 3, 1, stride=2), norm=nn.BatchNorm2d(1))
+    fold_and_compare(randomised(net), noise(2, 2, 4, 4))

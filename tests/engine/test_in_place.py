@@ -115,7 +115,7 @@ def test_a_result_that_becomes_the_input_itself_is_refused(
     make = lambda: Net(read, conv=nn.Linear(3, 4))  # noqa: E731
     x = noise(5, 3)
     assert _fold(make(), x).in_place
-    monkeypatch.setattr(surgery, "_shows", lambda node: False)
+    monkeypatch.setattr(surgery, "shows", lambda node: False)
     with pytest.raises(NotEquivalent, match="shares memory"):
         _fold(make(), x)
 

@@ -112,9 +112,14 @@ def test_a_layer_that_is_off_in_one_place_is_not_proven(name: str, monkeypatch: 
         mistaken: list[bool] = []
 
         def wrong(
-            terms: Terms, change: Change = change, pad: Any = pad, into: list[bool] = mistaken
+            terms: Terms,
+            *options: Any,
+            change: Change = change,
+            pad: Any = pad,
+            into: list[bool] = mistaken,
+            **named: Any,
         ) -> Realisation:
-            made = realise(terms)
+            made = realise(terms, *options, **named)
             (layer,) = made.layers
             module = copy.deepcopy(layer.module)
             assert module is not None

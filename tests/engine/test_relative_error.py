@@ -40,8 +40,8 @@ CASES: dict[str, Callable[[float], tuple[nn.Module, Tensor]]] = {
 
 
 def _realising(change: Callable[[nn.Module], None]) -> Callable[[Terms], Realisation]:
-    def wrong(terms: Terms) -> Realisation:
-        made = realise(terms)
+    def wrong(terms: Terms, *options: Any, **named: Any) -> Realisation:
+        made = realise(terms, *options, **named)
         items = []
         for item in made.layers:
             module = copy.deepcopy(item.module)

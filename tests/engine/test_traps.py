@@ -50,7 +50,7 @@ def test_trap_02_one_convolution_before_two_norms(dynamic: Any) -> None:
         second=nn.BatchNorm2d(4),
     )
     done = fold_and_compare(randomised(net), noise(*X), dynamic=dynamic)
-    assert done.count(noise(*X))[:2] == (3, 0)
+    assert done.count(noise(*X))[:2] == (2, 1)  # conv(x) is one value, which the sum reads as it is
 
 
 def test_trap_02_one_parameter_in_two_modules() -> None:

@@ -21,6 +21,7 @@ Function = Callable[[Any, Tensor], Any]
 def _weights() -> dict[str, Tensor]:
     return {
         "matrix": noise(4, 4),
+        "table": noise(4, 3),
         "empty": torch.zeros(5, 0, 0, dtype=torch.float64),
         "wide": torch.zeros(5, 0, dtype=torch.float64),
         "tall": torch.zeros(0, 4, dtype=torch.float64),
@@ -63,6 +64,14 @@ _ANY: dict[str, Function] = {
     "mean kept": lambda s, x: x.mean((0,), keepdim=True),
     "permute": lambda s, x: x.permute(*reversed(range(x.ndim))) if x.ndim else x.permute(()),
     "transpose": lambda s, x: x.transpose(0, -1),
+    "einsum": lambda s, x: torch.einsum("...,->...", x, s.one.squeeze()),
+    "zeros_like": lambda s, x: x + torch.zeros_like(x),
+    "new_zeros": lambda s, x: x - x.new_zeros(x.shape),
+    "zeros": lambda s, x: x + torch.zeros(x.shape, dtype=x.dtype),
+    "full_like": lambda s, x: x + torch.full_like(x, 0.0),
+    "new_full": lambda s, x: x + x.new_full(x.shape, 0.0),
+    "full": lambda s, x: x + torch.full(x.shape, 0.0, dtype=x.dtype),
+    "embedding": lambda s, x: F.embedding(x.long() % 4, s.table) * 2.0,
 }
 _LISTS: dict[str, Function] = {
     "chunk": lambda s, x: [p * 2.0 for p in x.chunk(2, -1)],
@@ -82,6 +91,7 @@ _LISTS: dict[str, Function] = {
 _MAPS: dict[str, Function] = {
     "linear": lambda s, x: F.linear(x, s.matrix, s.four),
     "matmul": lambda s, x: x @ s.matrix,
+    "einsum": lambda s, x: torch.einsum("...c,co->...o", x, s.matrix),
     "layer norm": lambda s, x: F.layer_norm(x, (4,), s.four, s.four),
     "add per channel": lambda s, x: x + s.four,
 }
@@ -118,6 +128,8 @@ _ALONE: dict[str, tuple[Function, tuple[int, ...]]] = {
     "no outputs": (lambda s, x: F.linear(x, s.tall), (3, 4)),
     "addmm": (lambda s, x: torch.addmm(s.four, x, s.matrix), (0, 4)),
     "mm": (lambda s, x: torch.mm(x, s.matrix), (0, 4)),
+    "bmm": (lambda s, x: torch.bmm(x, s.matrix[None]), (1, 0, 4)),
+    "baddbmm": (lambda s, x: torch.baddbmm(x, x, s.matrix[None]), (1, 4, 4)),
 }
 
 

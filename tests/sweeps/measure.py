@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
@@ -53,6 +54,7 @@ _UNPROVEN = re.compile(
     "float64 check failed|do not run in float64|does not run where the original|output shape|"
     "no size was found|overflows or vanishes"
 )
+_ARITHMETIC = frozenset(("batch_norm", "mul", "div", "add", "sub", "rsub", "neg", "addcmul"))
 _TOLD_OF = ("conv", "linear", "batch_norm", "mul", "add")
 
 
@@ -89,6 +91,7 @@ class Row:
     kinds: dict[str, int] = field(default_factory=dict)
     """Kinds of operators that compute or copy, in the folded network."""
     kinds_theirs: dict[str, int] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     """Refusals that name what the folded network does not have."""
     pairs_left: list[str] = field(default_factory=list)
@@ -134,6 +137,8 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     row.stage = "capture"
     started = time.perf_counter()
     program = capture(model, args, dynamic=dynamic, seconds=attempt)
+    names = {node.name for node in program.graph.nodes}
+    names |= {owner_path(node) for node in program.graph.nodes}
     row.seconds["capture"] = time.perf_counter() - started
     exported = exported or program.exported
     row.before, row.costs["before"] = counts(exported), cost(exported)
@@ -144,7 +149,6 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
         row.notes.append("the batch size is not free")
         inputs, before, exact = inputs[:-1], before[:-1], exact[:-1]
     row.notes += program.notes
-    known = {name for node in program.graph.nodes for name in (node.name, owner_path(node))}
     row.stage = "fold"
     started = time.perf_counter()
     outcome = fold_program(program)
@@ -152,8 +156,8 @@ def _measure(row: Row, build: Callable[[], Network], dynamic: Any, attempt: floa
     free = sorted(program.axes.get(0, {}))
     spatial = [axis for axis in free if axis > 1]
     del program
-    _take_findings(row, outcome)
-    row.gone = _gone(outcome, known)
+    _take_findings(row, outcome, names)
+    row.gone = _gone(outcome, names)
     if _fingerprint(model) != state:
         row.alarms.append("the original was changed")
     row.stage = "export of the folded module"
@@ -309,12 +313,25 @@ def _compare_special(
     return f"{off:.1e}"
 
 
-def _take_findings(row: Row, outcome: Outcome) -> None:
+def _take_findings(row: Row, outcome: Outcome, names: set[str]) -> None:
+    """What the fold says of itself; `names` are those of the captured operators and of their modules."""
     row.folds = [str(fold) for fold in outcome.folds]
     row.worst_proof = max((f.error for f in outcome.folds), default=0.0)
     row.captured_only = sum(fold.captured_only for fold in outcome.folds)
     row.unproven = sum(bool(_UNPROVEN.search(r.reason)) for r in outcome.refusals)
     row.refusals = _grouped(outcome.refusals)
+    untold = names - {refusal.node for refusal in outcome.refusals if refusal.reason}
+    values: set[fx.Node] = set()
+    for node in outcome.module.graph.nodes:
+        if node.op == "placeholder" or values.intersection(node.all_input_nodes):
+            values.add(node)
+            if node.name in untold and _may_fold(node):
+                row.unexplained.append(f"{node.name} ({node.target})")
+
+
+def _may_fold(node: fx.Node) -> bool:
+    """Whether a user might expect an operator on values to go: arithmetic, and norms by constants."""
+    return isinstance(node.target, OpOverload) and short(str(node.target)) in _ARITHMETIC
 
 
 def _judge_in_float64(

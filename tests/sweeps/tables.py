@@ -172,6 +172,13 @@ def summary(rows: Sequence[Row]) -> str:
         f"- {folds - fewer} of {folds} folds proven at other sizes than the captured one; at that alone: "
         f"{', '.join(single) or 'none'}"
     )
+    unexplained = [f"{row.family} {', '.join(row.unexplained)}" for row in rows if row.unexplained]
+    count = sum(len(row.unexplained) for row in rows)
+    lines.append(f"- candidates without a reason: {count}" + "".join(f"; {each}" for each in unexplained))
+    gone = [f"{row.family} {name}" for row in rows for name in row.gone]
+    lines.append(
+        f"- refusals that name an operator that is gone: {len(gone)}" + "".join(f"; {g}" for g in gone)
+    )
     worse = [r.family for r in rows if r.theirs and any(r.after[c] > r.theirs[c] for c in COLUMNS[:-1])]
     lines.append(
         f"- some operator more often than after the library's own fold: {', '.join(worse) or 'none'}"

@@ -18,6 +18,7 @@ from reparamkit.engine.laws.constant_out_of_sum import constant_out_of_sum
 from reparamkit.engine.laws.cut_as_selection import cut_as_selection
 from reparamkit.engine.laws.map_down_through_move import map_down_through_move
 from reparamkit.engine.laws.map_up_through_move import map_up_through_move
+from reparamkit.engine.laws.maps_between_moves import maps_between_moves
 
 Law = Callable[[ValueGraph, Definition], tuple[Alternative, ...]]
 
@@ -27,6 +28,7 @@ LAWS: tuple[Law, ...] = (
     map_up_through_move,
     constant_out_of_sum,
     cut_as_selection,
+    maps_between_moves,
 )
 
 __all__ = ["LAWS", "Law"]

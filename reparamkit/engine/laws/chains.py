@@ -13,6 +13,8 @@ def per_channel(meaning: Meaning | None) -> Part | None:
     if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
         return None
     part = meaning.parts[0]
+    if not part.value.dtype.is_floating_point:
+        return None
     if not isinstance(part.structure, Scalar) and not part.structure.per_channel:
         return None
     return part

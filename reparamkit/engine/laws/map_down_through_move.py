@@ -5,13 +5,15 @@
     s ─▶ batch norm ─▶ mean over H, W ─▶ linear          s ─▶ mean over H, W ─▶ (scale and shift ∘ linear)
 
 For every such operator P below a chain of maps per channel on `s`, P is also written down on `s` itself, and
-P's own result is the chain's map of that, on the axis where the channels then lie. Whether it is used is for
-the cost to say.
+P's own result is the chain's map of that, on the axis where the channels then lie; repeated along it, where
+positions have been flattened with them. Behind an operator that splits the channels over several axes there
+is no such axis: then the next one may bring them together again, and all of them are written down. Whether it
+is used is for the cost to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, Scalar, ScalarMap, affine, geometry
@@ -21,6 +23,7 @@ from reparamkit.engine.laws.chains import composed_numbers, composed_structure, 
 from reparamkit.operators import Affine, Meaning, Move, Opaque, Part, Value
 
 _MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
+_SPLIT = 4  # operators in a row behind which the channels lie on several axes
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,37 @@ class _Chain:
 
 
 def map_down_through_move(graph: ValueGraph, definition: Definition) -> tuple[Alternative, ...]:
-    """The operator on what lies above the maps per channel on its operand, and these behind it."""
+    """The operators on what lies above the maps per channel on the first one's operand, and these behind."""
     meaning = definition.meaning
-    move = _as_move(meaning)
-    chain = None if move is None else _chain_above(graph, move)
-    if move is None or chain is None or move.alone:  # who reads the rest needs the map above as well
+    last = _as_move(meaning)
+    if last is None or last.alone:  # who reads the rest needs the map above as well
         return ()
-    behind = _behind(chain, move, definition.value)
+    moves, path = [last], list[int]()
+    while (chain := _chain_above(graph, moves[0])) is None:
+        above = graph[moves[0].value.id]
+        move = _as_move(above.meaning)
+        if move is None or move.cuts or len(path) == _SPLIT or graph.readers(above.id) > 1:
+            return ()
+        moves.insert(0, move)
+        path.insert(0, above.id)
+    behind = _behind(chain, moves, definition.value)
     if behind is None:
         return ()
-    if isinstance(meaning, Affine):
-        moved: Meaning = replace(meaning, parts=(replace(meaning.parts[0], value=chain.root),))
-    else:
-        moved = replace(move, value=chain.root)
-    again = graph.once_more(definition, moved, {move.value.id: chain.root.id})
+    now = {moves[0].value.id: chain.root}
+    for step in path:
+        again = graph.once_more(graph[step], _on(graph[step].meaning, now), {i: v.id for i, v in now.items()})
+        now = {step: again.value}
+    bare = graph.once_more(definition, _on(meaning, now), {i: v.id for i, v in now.items()})
     structure, load = behind
-    return (Alternative(Part(again.value, structure, load), chain.covers),)
+    return (Alternative(Part(bare.value, structure, load), (*chain.covers, *path)),)
+
+
+def _on(meaning: Meaning | None, now: dict[int, Value]) -> Meaning:
+    """What an operator means on the newer version of its operand."""
+    if isinstance(meaning, Affine):
+        return replace(meaning, parts=(replace(meaning.parts[0], value=now[meaning.parts[0].value.id]),))
+    assert isinstance(meaning, Move)
+    return replace(meaning, value=now[meaning.value.id])
 
 
 def _chain_above(graph: ValueGraph, move: Move) -> _Chain | None:
@@ -83,7 +101,7 @@ def _moved_or_per_channel(node: Node) -> tuple[Part | None, tuple[int, ...]]:
     return None, ()
 
 
-def _as_move(meaning: Meaning) -> Move | None:
+def _as_move(meaning: Meaning | None) -> Move | None:
     """The meaning of an operator that lets maps per channel pass; None for any other."""
     if isinstance(meaning, Affine) and meaning.averages:
         (part,) = meaning.parts
@@ -93,18 +111,22 @@ def _as_move(meaning: Meaning) -> Move | None:
     return meaning if isinstance(meaning, Move) else None
 
 
-def _behind(chain: _Chain, move: Move, result: Value) -> tuple[Map, Callable[[], Numbers]] | None:
-    """The chain's map behind the operator."""
+def _behind(chain: _Chain, moves: Sequence[Move], result: Value) -> tuple[Map, Callable[[], Numbers]] | None:
+    """The chain's map behind the operators."""
     if isinstance(chain.structure, Scalar):
         return chain.structure, chain.load
     if chain.structure.outputs == 1:
         return Scalar(chain.structure.has_bias), lambda: _one_channel(chain.load())
-    above = Layout.of(move.value.sizes, move.value.ndim - 1 - chain.structure.dims)
-    layout = None if above is None else move.carry(above)
-    axis = None if layout is None else layout.channel_axis
+    first = moves[0].value
+    layout = Layout.of(first.sizes, first.ndim - 1 - chain.structure.dims)
+    for move in moves:
+        layout = None if layout is None else move.carry(layout)
+    axis = None if layout is None else layout.telling_axis
     if layout is None or axis is None or result.ndim - 1 - axis > 3:
         return None
     dims = result.ndim - 1 - axis
+    if dims and chain.structure.has_bias and result.ndim != dims + 2:
+        return None  # no layer shifts those
     structure = geometry.channelwise(result.shape[axis], dims, has_bias=chain.structure.has_bias)
 
     def load() -> Numbers:

@@ -19,7 +19,7 @@ from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Numbers, Scalar, a
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Concat, Meaning, Move, Part, Value
+from reparamkit.operators import Affine, Concat, Meaning, Move, Opaque, Part, Value
 
 _LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
 
@@ -89,7 +89,7 @@ def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
     if isinstance(above, Concat) and above.axis == axis:
         path.append(value.id)
         roots = above.values
-    if not path or not all(isinstance(graph[root.id].meaning, Affine) for root in roots):
+    if not path or not all(_takes_in(graph[root.id].meaning) for root in roots):
         return None
     if len({root.id for root in roots}) < len(roots):
         return None
@@ -102,6 +102,11 @@ def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
         first += channels
     skipped = tuple(part.value.id for part in reversed(parts[:-1]))
     return _Rise(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
+
+
+def _takes_in(meaning: Meaning | None) -> bool:
+    """Whether a map per channel behind it may become part of it: a layer, another map, or a norm."""
+    return isinstance(meaning, Affine) or (isinstance(meaning, Opaque) and meaning.takes is not None)
 
 
 def _axis_above(root: Value, moves: Sequence[Move], below: Value, axis: int) -> int | None:

@@ -9,17 +9,7 @@ from torch import Tensor, fx, nn
 from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.settled import SettledArguments
 from reparamkit.capture.sizes import SizeGuards
-from reparamkit.engine.layers import ChannelScale
-
-_LAYERS: dict[type[nn.Module], str] = {
-    nn.Conv1d: "conv1d",
-    nn.Conv2d: "conv2d",
-    nn.Conv3d: "conv3d",
-    nn.ConvTranspose1d: "conv_transpose1d",
-    nn.ConvTranspose2d: "conv_transpose2d",
-    nn.ConvTranspose3d: "conv_transpose3d",
-    nn.Linear: "linear",
-}
+from reparamkit.engine.layers import operators_of
 
 
 def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict[str, int]:
@@ -39,9 +29,7 @@ def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict
 def _operators(layer: nn.Module) -> list[str]:
     if isinstance(layer, SizeGuards | SettledArguments | LayoutGuard):
         return []  # they look at the inputs and compute nothing
-    if isinstance(layer, ChannelScale):
-        return ["mul"] if layer.bias is None else ["mul", "add"]
-    return [_LAYERS.get(type(layer), type(layer).__name__)]
+    return operators_of(layer)
 
 
 def layer_name(layer: nn.Module) -> str:

@@ -25,7 +25,7 @@ class Constants:
         self._remembered: dict[fx.Node, Tensor] | None = None
         for node in program.graph.nodes:
             if program.is_constant(node) or (
-                _pure(node) and all(n in self._nodes for n in node.all_input_nodes)
+                is_pure(node) and all(n in self._nodes for n in node.all_input_nodes)
             ):
                 self._nodes.add(node)
 
@@ -64,6 +64,12 @@ class Constants:
             stack.extend(current.all_input_nodes)
         return count
 
+    def is_shared(self, node: fx.Node) -> bool:
+        """Whether something else is made of the stored tensors behind a constant."""
+        while len(node.users) == 1 and len(node.all_input_nodes) == 1:
+            (node,) = node.all_input_nodes
+        return len(node.users) > 1
+
     def _value(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return self._program.state[str(node.target)].detach()
@@ -88,7 +94,8 @@ def _is_view(node: fx.Node) -> bool:
     )
 
 
-def _pure(node: fx.Node) -> bool:
+def is_pure(node: fx.Node) -> bool:
+    """Whether a call gives the same for the same arguments, and does nothing else."""
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return node.op == "call_function" and getattr(node.target, "__module__", "") == "_operator"
     return _gives_the_same(node.target)

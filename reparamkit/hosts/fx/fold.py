@@ -18,7 +18,7 @@ from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
-from reparamkit.engine.layers import Realisation, realise
+from reparamkit.engine.layers import ChannelScale, Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
 from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
@@ -27,10 +27,11 @@ from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx import siblings
 from reparamkit.hosts.fx.captured import Captured, Changes
 from reparamkit.hosts.fx.census import layer_name
+from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
-from reparamkit.operators import Affine
+from reparamkit.operators import Affine, Opaque, properties
 from reparamkit.undivided import on_one_thread
 
 
@@ -63,6 +64,8 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     """
     with on_one_thread():
         captured = Captured(program)
+        if not program.writes:
+            share_equal_calls(program.graph)
         outcome, changes, ranks = _folded(program, captured)
         if merge_siblings:
             merged = tuple(siblings.merge(outcome.module, ranks))
@@ -287,7 +290,11 @@ def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool
 def _make(host: FxHost, form: Form) -> _Proven:
     with host.constants.remembered():
         terms = numbers(host.nodes, form)
-        realisation = realise(terms)
+        norm = None if form.norm is None else host.nodes[form.norm].meaning
+        integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
+        named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
+        takes = norm.takes if isinstance(norm, Opaque) else None
+        realisation = realise(terms, takes, integers, named_padding=named)
         proof = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
@@ -312,4 +319,8 @@ def _described(module: nn.Module) -> str:
         stride = f", stride {module.stride[0]}" if any(s > 1 for s in module.stride) else ""
         name = type(module).__name__
         return f"{name} {module.in_channels} -> {module.out_channels}, {window}{stride}{groups}"
+    if isinstance(module, nn.Embedding):
+        return f"Embedding {module.num_embeddings} -> {module.embedding_dim}"
+    if not isinstance(module, ChannelScale):
+        return type(module).__name__
     return "per-channel scale" if getattr(module, "bias", None) is None else "per-channel scale and shift"

@@ -38,6 +38,7 @@ from reparamkit.operators import (
     products,
     properties,
     read,
+    zeros,
 )
 
 aten = torch.ops.aten
@@ -222,7 +223,7 @@ class FxHost:
         definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
         alternatives = self._alternatives(definition)
         if isinstance(meaning, Rescaled):
-            meaning = Opaque(meaning.value, rescales=True)
+            meaning = Opaque(meaning.value, meaning.behind is not None, meaning.takes)
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
         defined.upkeep = self._upkeep(node)
@@ -243,9 +244,11 @@ class FxHost:
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
         added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
         self._ids[node] = added.id
-        names = products.OPERANDS.get(added.operator)
-        if names is not None and isinstance(node.target, OpOverload):
-            left, right = (self._ids.get(n) for n in node.args[:2])  # type: ignore[arg-type]
+        places = products.OPERANDS.get(added.operator)
+        if places is not None and not products.adds(added.operator, node.kwargs):
+            given = [a for each in node.args for a in (each if isinstance(each, list | tuple) else [each])]
+            factors = [self._ids.get(n) for n in given[places[0] :]]  # type: ignore[arg-type]
+            left, right = factors if len(factors) == 2 else (None, None)
             added.product = None if left is None or right is None else (left, right)
         return added
 
@@ -344,7 +347,7 @@ class FxHost:
         for operand in operands:
             if not call.result.dtype.is_floating_point:
                 raise NotAffine(f"it computes {_name(call.result.dtype)}", notable=False)
-            if operand.dtype != call.result.dtype:
+            if operand.dtype != call.result.dtype and not properties.looks_up(call.target):
                 raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(call.result.dtype)}")
         return meaning, covers
 
@@ -356,7 +359,9 @@ class FxHost:
                     return argument
                 if not all(isinstance(s, int) for s in value.shape):
                     return argument  # its size depends on values
-                return Constant(tuple(value.shape), partial(self.constants.float64, argument))
+                load = partial(self.constants.float64, argument)
+                shared = self.constants.is_shared(argument)
+                return Constant(tuple(value.shape), load, _is_zero(argument), shared)
             known = self._ids.get(argument)
             return argument if known is None else self.nodes[known].value
         if isinstance(argument, list | tuple):
@@ -379,10 +384,8 @@ class FxHost:
                     node.users.append(known)
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
-        shown: dict[fx.Node, bool] = {}
-        for made in reversed(self.program.graph.nodes):
-            shown[made] = any(u.op == "output" or (shown[u] and _may_be_view(u)) for u in made.users)
-            if shown[made] and made in self._ids:
+        for made in shown_nodes(self.program.graph):
+            if made in self._ids:
                 self.nodes[self._ids[made]].shown = True
         passed = self._passed_over()
         for node in self.nodes:
@@ -401,6 +404,15 @@ class FxHost:
         return passed
 
 
+def shown_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """What the network's caller gets, or a view of it."""
+    shown: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if any(u.op == "output" or (u in shown and _may_be_view(u)) for u in node.users):
+            shown.add(node)
+    return shown
+
+
 def _may_be_view(node: fx.Node) -> bool:
     if not isinstance(node.target, OpOverload):
         return True
@@ -415,6 +427,14 @@ def bundle_of(node: fx.Node) -> fx.Node | None:
     if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
         return None
     return node.args[0] if isinstance(node.args[0].target, OpOverload) else None
+
+
+def _is_zero(node: fx.Node) -> bool:
+    """Whether a constant was made of zeros."""
+    operator = str(node.target)
+    if operator not in zeros.FILLED:
+        return operator in zeros.ZEROS
+    return isinstance(node.args[1], int | float) and node.args[1] == 0
 
 
 def _place(item: fx.Node) -> int:

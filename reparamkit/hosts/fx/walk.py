@@ -211,7 +211,7 @@ class Walk:
     def layer(self, node: fx.Node, x: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
         """The layer that a node calls, on `x`, with every number of it changed by `change`."""
         layer = self._called(node)
-        numbers = {name: change(self.cast(number)) for name, number in layer.named_parameters()}
+        numbers = {k: change(self.cast(p)) for k, p in layer._parameters.items() if p is not None}
         return with_numbers(layer, numbers)(x)
 
     def _reads_the_same(self, node: fx.Node) -> bool:

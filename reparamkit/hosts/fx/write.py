@@ -22,13 +22,13 @@ from reparamkit.capture.program import Program
 from reparamkit.capture.settled import settled_nodes
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
-from reparamkit.engine.layers import Realisation
+from reparamkit.engine.layers import ChannelScale, Realisation
 from reparamkit.engine.plan import interior
 from reparamkit.hosts.fx.computed_once import Computed, computed_constants
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost, bundle_of
 from reparamkit.hosts.fx.tidy import undo_round_trips
-from reparamkit.operators import properties
+from reparamkit.operators import Opaque, properties
 
 
 class Surgery:
@@ -247,6 +247,7 @@ class Surgery:
             owner
             for i, owner in zip(inside, owners, strict=True)
             if properties.has_weights(self.host.nodes[i].operator)
+            or isinstance(self.host.nodes[i].meaning, Opaque)
         ]
         if len(weighted) == 1 and weighted[0] and not branches:
             return weighted[0]
@@ -255,6 +256,8 @@ class Surgery:
             kind = "linear"
         elif isinstance(module, nn.modules.conv._ConvNd):
             kind = "conv"
+        elif not isinstance(module, ChannelScale):
+            kind = "embedding" if isinstance(module, nn.Embedding) else "norm"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 

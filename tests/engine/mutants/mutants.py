@@ -69,6 +69,18 @@ _NORMS, _LAYOUT, _SPLIT, _POOL = (
 _LINEAR, _TRANSPOSED, _IDENTITY = "operators/linear.py", "operators/transposed.py", "operators/identity.py"
 _PICTURES, _TIDY, _CONSTANTS = "operators/pictures.py", "hosts/fx/tidy.py", "hosts/fx/constants.py"
 
+_BETWEEN, _CROPS, _EQUAL = (
+    "engine/laws/maps_between_moves.py",
+    "engine/crops.py",
+    "hosts/fx/equal_calls.py",
+)
+_TABLE, _ZEROS, _PRODUCTS, _PLAN = (
+    "operators/embedding.py",
+    "operators/zeros.py",
+    "operators/products.py",
+    "engine/plan.py",
+)
+
 MUTANTS = [
     # algebra/affine: numbers
     Mutant(
@@ -463,8 +475,8 @@ MUTANTS = [
     Mutant(
         "module: padded twice",
         _LAYERS,
-        "padding=(0,) * g.dims if _padding(g) else g.near,",
-        "padding=tuple(abs(p) for p in g.near),",
+        "(0,) * g.dims if _padding(g) else g.near,",
+        "tuple(abs(p) for p in g.near),",
     ),
     Mutant(
         "padding: axes in the wrong order",
@@ -514,7 +526,7 @@ MUTANTS = [
     Mutant(
         "constants: any type is one",
         _HOST,
-        "            if operand.dtype != call.result.dtype:\n",
+        "            if operand.dtype != call.result.dtype and not properties.looks_up(call.target):\n",
         "            if False:\n",
         passes="every subject keeps one number type: tests/engine/test_traps.py has those that do not",
     ),
@@ -527,8 +539,8 @@ MUTANTS = [
     Mutant(
         "copied: on the old operand",
         _SURGERY,
-        "copied = self.graph.node_copy(call, lambda n: newer.get(n, n))",
-        "copied = self.graph.node_copy(call, lambda n: n)",
+        "return newer.get(read) or self._now.get(-1 if index is None else index, read)",
+        "return self._now.get(-1 if index is None else index, read)",
     ),
     Mutant(
         "lifted: readers not asked",
@@ -649,7 +661,7 @@ MUTANTS = [
     Mutant(
         "surgery: a copy that shows goes",
         _SURGERY,
-        "        if copies and (self.host.program.writes or _shows(old)):\n",
+        "        if copies and (self.host.program.writes or shows(old)):\n",
         "        if False:\n",
     ),
     Mutant("surgery: guards forgotten", _SURGERY, "        self._guard(root)\n", ""),
@@ -837,8 +849,8 @@ MUTANTS = [
     Mutant(
         "linear: not transposed",
         _LINEAR,
-        "_map(value, weight, lambda: weight.load().t().contiguous(), None, transposed=True)",
-        "_map(value, weight, lambda: weight.load().contiguous(), None, transposed=True)",
+        "_map(left, weight, lambda: rows().t().contiguous(), None, transposed=True)",
+        "_map(left, weight, lambda: rows().contiguous(), None, transposed=True)",
     ),
     Mutant(
         "addmm: bias forgotten",
@@ -936,5 +948,119 @@ MUTANTS = [
         _TRANSPOSED,
         "return affine.gathered(numbers) if ordinary else numbers",
         "return AffineMap(geometry.gathered(scattering), kernel, numbers.bias) if ordinary else numbers",
+    ),
+    # engine/laws/maps_between_moves
+    Mutant("between: places not compared", _BETWEEN, "return layouts == wanted", "return True"),
+    Mutant(
+        "between: the shift behind a sum for every summand",
+        _BETWEEN,
+        "behind = steps if number == 0 else tuple(_without_shift(step) for step in steps)",
+        "behind = steps",
+    ),
+    Mutant(
+        "between: the last map first", _BETWEEN, "isinstance(step, Part)][::-1]", "isinstance(step, Part)]"
+    ),
+    Mutant(
+        "between: the last summand alone",
+        _BETWEEN,
+        "total = _Sum(total.parts + above.parts, total.covers | above.covers)",
+        "total = _Sum(above.parts, total.covers | above.covers)",
+    ),
+    Mutant(
+        "between: windows are points",
+        _BETWEEN,
+        "isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up",
+        "isinstance(part.structure, Geometry) and not looks_up",
+        passes="a window acts on axes that no layout leaves closed",
+    ),
+    # engine/crops
+    Mutant(
+        "crops: from the near side", _CROPS, "replace(plain, lo=near,", "replace(plain, lo=(0,) * len(near),"
+    ),
+    Mutant("crops: any mode", _CROPS, "held.pads is None or held.pads[0] != mode:", "held.pads is None:"),
+    Mutant(
+        "crops: of any value",
+        _CROPS,
+        "        if held.value.id != around.value.id:\n            return None\n",
+        "",
+    ),
+    Mutant(
+        "crops: the wider one as well",
+        _CROPS,
+        "    if min(near + far) < 0 or not isinstance(channels, int):\n",
+        "    if not isinstance(channels, int):\n",
+    ),
+    # hosts/fx/equal_calls
+    Mutant(
+        "equal calls: arguments not compared",
+        _EQUAL,
+        "key = (node.target, repr(node.args), repr(node.kwargs))",
+        'key = (node.target, str(node.args[:1]), "")',
+    ),
+    Mutant(
+        "equal calls: what is handed out as well",
+        _EQUAL,
+        "if first is not node and not shows(node):",
+        "if first is not node:",
+        passes="no subject hands out one value twice",
+    ),
+    # a norm's own weight and bias
+    Mutant(
+        "norm: its bias is not scaled",
+        _NORMS,
+        "(zeros if bias is None else bias.load()) * scale + shift",
+        "(zeros if bias is None else bias.load()) + shift",
+    ),
+    Mutant(
+        "norm: its weight is forgotten",
+        _NORMS,
+        "(ones if weight is None else weight.load()) * scale",
+        "ones * scale",
+    ),
+    Mutant(
+        "norm: along another axis",
+        _NORMS,
+        "sides = (-1, *(1,) * (numbers.structure.dims - dims))",
+        "sides = (-1, *(1,) * (len(shape) - 1))",
+    ),
+    Mutant(
+        "norm: other readers not asked",
+        _FORMS,
+        "or form.is_identity or not self.only_for(node.id, source):",
+        "or form.is_identity:",
+    ),
+    # tables, products, zeros
+    Mutant(
+        "table: without the shift", _LAYERS, "(m.kernel.t() + bias).contiguous()", "m.kernel.t().contiguous()"
+    ),
+    Mutant(
+        "table: not turned", _LAYERS, "(m.kernel.t() + bias).contiguous()", "(m.kernel + bias).contiguous()"
+    ),
+    Mutant("table: read by columns", _TABLE, "table.load().t().contiguous()", "table.load().contiguous()"),
+    Mutant("einsum: not turned", _LINEAR, "return constant.load() if other[0] == new[0] else", "return"),
+    Mutant(
+        "matmul in front: turned",
+        _LINEAR,
+        "return _along(right, right.ndim - 2, weight.shape[1], weight.shape[0], rows)",
+        "return _along(right, right.ndim - 2, *weight.shape, lambda: rows().t())",
+    ),
+    Mutant("zeros: ones as well", _ZEROS, "or fill != 0:", "or fill > 1:"),
+    Mutant(
+        "product: something is added",
+        _PRODUCTS,
+        'return operator == "aten.baddbmm.default" and options.get("beta", 1) != 0',
+        "return False",
+    ),
+    Mutant(
+        "sink: the last of several moves alone",
+        _SINK,
+        "    for move in moves:\n",
+        "    for move in moves[-1:]:\n",
+    ),
+    Mutant(
+        "plan: layers are copied",
+        _PLAN,
+        "        if layers and layers <= chosen.keys():\n",
+        "        if False:\n",
     ),
 ]

@@ -916,3 +916,171 @@ _net(
     round_trips,
     parts=lambda: {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "linear": nn.Linear(4, 3)},
 )
+
+
+def between_views(s: Any, x: Tensor) -> Tensor:
+    flat = x.reshape(-1, 6)
+    y = s.linear(x) + torch.addmm(s.bias, flat, s.matrix).view(4, 4, 6)
+    z = s.last(flat @ s.matrix + s.linear(x).view(-1, 6)).view(4, 4, 6) + s.other(x)
+    turned = (x.transpose(0, 1).reshape(-1, 6) @ s.matrix).view(4, 4, 6) + s.other(x)
+    return y.tanh() + z.relu() * turned.tanh()
+
+
+_net(
+    between_views,
+    (4, 4, 6),
+    parts=lambda: {
+        "linear": nn.Linear(6, 6),
+        "other": nn.Linear(6, 6),
+        "last": nn.Linear(6, 6),
+        "matrix": _weight(6, 6),
+        "bias": _weight(6),
+    },
+)
+
+
+def surrounded(s: Any, x: Tensor) -> Tensor:
+    y = s.three(x) + s.norm(s.one(x)) + s.five(x) + x
+    z = s.small(x) + s.other(x)
+    w = s.flat(F.pad(x, (2, 1, 0, 0), "circular")) + x
+    v = s.small(x.tanh()) + s.large(x)
+    return y.tanh() + z.relu() + w.relu() + v.relu()
+
+
+_net(
+    surrounded,
+    (2, 4, 7, 7),
+    parts=lambda: {
+        "one": nn.Conv2d(4, 4, 1),
+        "norm": nn.BatchNorm2d(4),
+        "three": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        "five": nn.Conv2d(4, 4, 5, padding=2, padding_mode="reflect", bias=False),
+        "small": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        "large": nn.Conv2d(4, 4, 5, padding=2, padding_mode="reflect"),
+        "other": nn.Conv2d(4, 4, 5, padding=2, padding_mode="replicate", bias=False),
+        "flat": nn.Conv2d(4, 4, (1, 4)),
+    },
+)
+
+
+def begins_alike(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x.clamp(-1, 1)) + s.b(x.clamp(-1, 1)) + s.b(x.clamp(-2, 2))
+    return y * F.dropout(x, 0.0, True)
+
+
+_net(
+    begins_alike,
+    (2, 4, 7, 6),
+    parts=lambda: {"a": nn.Conv2d(4, 4, 3, padding=1), "b": nn.Conv2d(4, 4, 1)},
+)
+
+
+def rescaled_norms(s: Any, x: Tensor) -> Tensor:
+    y = (s.groups(x) * s.gamma + s.beta).relu() + (s.each(x) * s.gamma + s.beta).tanh()
+    z = s.last(y) * s.vector + s.vector
+    again = s.groups(y)
+    z = z + (again * s.gamma).relu() + again.exp()
+    return z.relu() * (s.bare(y) * 0.5 - 2.0).tanh()
+
+
+_net(
+    rescaled_norms,
+    (2, 4, 7, 6),
+    parts=lambda: {
+        "groups": nn.GroupNorm(2, 4),
+        "each": nn.InstanceNorm2d(4, affine=True),
+        "last": nn.LayerNorm((7, 6)),
+        "bare": nn.GroupNorm(4, 4, affine=False),
+        "gamma": _weight(4, 1, 1),
+        "beta": _weight(4, 1, 1),
+        "vector": _weight(6),
+    },
+)
+
+
+def tables(s: Any, x: Tensor) -> Tensor:
+    places = (x.abs() * 4).long() % 9
+    y = s.words(places) * s.gamma + s.gamma - F.embedding(places, s.down.t()) @ s.up
+    return y.relu() + s.square(places) * 2.0
+
+
+_net(
+    tables,
+    (4, 7),
+    parts=lambda: {
+        "words": nn.Embedding(9, 9),
+        "square": nn.Embedding(9, 9),
+        "gamma": _weight(9),
+        "down": _weight(2, 9),
+        "up": _weight(2, 9),
+    },
+)
+
+
+def multiplied(s: Any, x: Tensor) -> Tensor:
+    y = torch.einsum("bnc,oc->bno", x, s.matrix) + torch.einsum("co,bnc->bno", s.matrix, x) + s.linear(x)
+    z = torch.baddbmm(s.shift, s.linear(y.tanh()), x.mT) * 0.5
+    w = torch.bmm(s.linear(y.relu()), x.mT) * 0.25
+    return z.softmax(-1) + w.softmax(-1) + (s.mix @ y.sigmoid() * 2.0).mean()
+
+
+_net(
+    multiplied,
+    (2, 5, 6),
+    parts=lambda: {
+        "matrix": _weight(6, 6),
+        "linear": nn.Linear(6, 6),
+        "shift": _weight(5, 5),
+        "mix": _weight(5, 5),
+    },
+)
+
+
+def copied(s: Any, x: Tensor) -> Tensor:
+    y = s.conv(x)
+    return y + (y * s.alpha).sin() ** 2
+
+
+_net(copied, (2, 1, 40), parts=lambda: {"conv": nn.Conv1d(1, 8, 7, padding=3), "alpha": _weight(1, 8, 1)})
+
+
+def bypassed(s: Any, x: Tensor) -> Tensor:
+    """A norm that one reader needs, and that goes behind the padding for another one."""
+    y = s.norm(s.conv(x))
+    z = s.one(s.again(y))
+    return (s.padded(y) + s.far(z)).tanh() * s.wide(z)
+
+
+_net(
+    bypassed,
+    (2, 2, 6, 5),
+    parts=lambda: {
+        "conv": nn.Conv2d(2, 1, 3, padding=1),
+        "norm": nn.BatchNorm2d(1),
+        "again": nn.BatchNorm2d(1),
+        "one": nn.Conv2d(1, 1, 1),
+        "padded": nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
+        "far": nn.Conv2d(1, 1, 1),
+        "wide": nn.Conv2d(1, 1, (1, 3), padding=(0, 1)),
+    },
+)
+
+
+def with_zeros(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x) + torch.zeros_like(x.tanh()) - s.b(x) + x.new_full(x.shape, 1.0)
+    return y.relu() + s.a(torch.ones_like(x) - x)
+
+
+_net(with_zeros, (2, 5, 6), parts=lambda: {"a": nn.Linear(6, 6), "b": nn.Linear(6, 6)})
+
+
+def shuffled(s: Any, x: Tensor) -> Tensor:
+    y = s.norm(x.relu()).view(2, 2, 2, 5, 5).transpose(1, 2).reshape(2, 4, 5, 5)
+    return s.conv(y).flatten(1) + s.linear(s.norm(x.tanh()).flatten(1))
+
+
+_net(
+    shuffled,
+    (2, 4, 5, 5),
+    parts=lambda: {"norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(4, 4, 1), "linear": nn.Linear(100, 100)},
+)
