@@ -54,7 +54,6 @@ _UNPROVEN = re.compile(
     "float64 check failed|do not run in float64|does not run where the original|output shape|"
     "no size was found|overflows or vanishes"
 )
-_QUOTED = re.compile("'([^']*)'")
 _ARITHMETIC = frozenset(("batch_norm", "mul", "div", "add", "sub", "rsub", "neg", "addcmul"))
 _TOLD_OF = ("conv", "linear", "batch_norm", "mul", "add")
 
