@@ -311,14 +311,14 @@ class Forms:
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
-        pending = list(sources)
+        pending = [(s, False) for s in sources]
         while pending:
-            s = pending.pop()
+            s, shown = pending.pop()
             if self._of[s] and not self.nodes[s].forced:
-                if len(self.nodes[s].users) < 2 or self._ends_in(node.id, s):
+                if (len(self.nodes[s].users) < 2 and not shown) or self._ends_in(node.id, s):
                     needed.add(s)
-                elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
-                    pending.extend(self._of[s][0].sources)
+                elif self._of[s][0].own == 0.0:  # a view that others read: what matters is what it shows
+                    pending.extend((source, True) for source in self._of[s][0].sources)
                 else:
                     shared.add(s)
 
