@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reparamkit import models
+    from reparamkit import models, training
     from reparamkit.api import fold, inspect
     from reparamkit.capture.source import Source, load
     from reparamkit.engine.findings import Fold, Refusal
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CannotCapture,
         MissingExtra,
         NotEquivalent,
+        NothingExpanded,
         ReparamkitError,
         UntrustedPickle,
         UnusableInput,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from reparamkit.folded import Folded, Inspection
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.parts import Part
+    from reparamkit.training.expand import ExpansionReport, expand, expansion_report
     from reparamkit.verify import Equivalence, assert_equivalent, check
 
 __version__ = "0.1.0"
@@ -45,12 +47,16 @@ _HOMES = {
     "Fold": "reparamkit.engine.findings",
     "Refusal": "reparamkit.engine.findings",
     "Part": "reparamkit.parts",
+    "ExpansionReport": "reparamkit.training.expand",
+    "expand": "reparamkit.training.expand",
+    "expansion_report": "reparamkit.training.expand",
     "Equivalence": "reparamkit.verify",
     "assert_equivalent": "reparamkit.verify",
     "check": "reparamkit.verify",
     "CannotCapture": "reparamkit.errors",
     "MissingExtra": "reparamkit.errors",
     "NotEquivalent": "reparamkit.errors",
+    "NothingExpanded": "reparamkit.errors",
     "ReparamkitError": "reparamkit.errors",
     "UntrustedPickle": "reparamkit.errors",
     "UnusableInput": "reparamkit.errors",
@@ -60,12 +66,14 @@ __all__ = [
     "CannotCapture",
     "CoreMlOptions",
     "Equivalence",
+    "ExpansionReport",
     "Fold",
     "Folded",
     "ImageInput",
     "Inspection",
     "MissingExtra",
     "NotEquivalent",
+    "NothingExpanded",
     "Part",
     "Refusal",
     "ReparamkitError",
@@ -75,16 +83,19 @@ __all__ = [
     "__version__",
     "assert_equivalent",
     "check",
+    "expand",
+    "expansion_report",
     "fold",
     "inspect",
     "load",
     "models",
+    "training",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module("reparamkit.models")
+    if name in ("models", "training"):
+        return importlib.import_module(f"reparamkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

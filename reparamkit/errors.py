@@ -28,6 +28,10 @@ class CannotCapture(UnusableInput):
         self.reason = reason or message
 
 
+class NothingExpanded(UnusableInput, ValueError):
+    """No convolution of the network can become branches; the message says why not."""
+
+
 class CannotWrite(UnusableInput):
     """A file format, or torch's writer of it, has no way to express the network."""
 

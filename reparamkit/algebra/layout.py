@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,12 +89,12 @@ class Layout:
     @classmethod
     def of(cls, sizes: Sequence[Size], axis: int) -> Layout | None:
         """The layout of a value itself, whose channels lie along `axis`; None if their number varies."""
-        return cls.along(sizes, axis) if isinstance(sizes[axis], int) else None
+        return _of(tuple(sizes), axis) if isinstance(sizes[axis], int) else None
 
     @classmethod
     def along(cls, sizes: Sequence[Size], axis: int) -> Layout:
         """The same for any axis: its positions, as many as there may be, are the channels."""
-        return cls(tuple(_axis([Digit(size, int(a == axis))]) for a, size in enumerate(sizes)))
+        return _of(tuple(sizes), axis)
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -243,6 +244,11 @@ class Layout:
             first += digit.stride * (start // below)
             start %= below
         return replace(self._with(axis, _axis(kept)), first=first)
+
+
+@lru_cache(maxsize=4096)
+def _of(sizes: tuple[Size, ...], axis: int) -> Layout:
+    return Layout(tuple(_axis([Digit(size, int(a == axis))]) for a, size in enumerate(sizes)))
 
 
 def _axis(digits: Sequence[Digit]) -> Axis:

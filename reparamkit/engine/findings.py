@@ -13,6 +13,7 @@ from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Zero, properties
 
+CAPTURED_ONLY = "proven at the captured size only"
 ALONE = "nothing beside it can take it in"
 
 
@@ -22,18 +23,20 @@ class Fold:
 
     `where` is the path of the owning module, `layers` the paths of the new layers with their
     descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
-    region's check.
+    region's check. `captured_only` says that this was made at the captured size and at no other.
     """
 
     where: str
     operators: dict[str, int]
     layers: dict[str, str]
     error: float
+    captured_only: bool = False
 
     def __str__(self) -> str:
         before = " + ".join(f"{n} {short(op)}" for op, n in self.operators.items())
         after = " + ".join(self.layers.values()) or "nothing"
-        return f"{self.where or '(the network)'}: {before} -> {after} (float64 error {self.error:.0e})"
+        at = f", {CAPTURED_ONLY}" if self.captured_only else ""
+        return f"{self.where or '(the network)'}: {before} -> {after} (float64 error {self.error:.0e}{at})"
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,22 @@ def named(node: Node) -> str:
     return f"weight and bias of {short(node.operator)}" if rescales else node.operator
 
 
-def placed(reason: str, places: Mapping[str, str]) -> str:
-    """The reason, with the modules that nodes of the captured graph are made in for their names."""
-    return re.sub(r"'([^']*)'", lambda name: repr(places.get(name[1]) or name[1]), reason)
+def placed(reason: str, standing: Mapping[str, tuple[str, str, str]]) -> str:
+    """The reason, told with what the finished network has in place of captured operators.
+
+    `standing` says of a captured node its operator, the operator that has taken its place, and the module
+    that this belongs to ("" for the network itself, where its name stays).
+    """
+
+    def told(match: re.Match[str]) -> str:
+        word, name = match.groups()
+        if name not in standing:
+            return match[0]
+        captured, operator, place = standing[name]
+        start = "" if word is None else f"{operator if word == captured else word} "
+        return f"{start}{place or name!r}"
+
+    return re.sub(r"(?:(\w+) )?'([^']*)'", told, reason)
 
 
 def counted(operators: list[str]) -> dict[str, int]:

@@ -4,8 +4,9 @@
 
 For every node, in order, the operator's own map is composed with each form that its operands can take, and
 also with the operands as they stand (a *cut*: the operand is then a source). All forms are exact; they differ
-in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and the
-one that reaches furthest back, because only that one can meet a parallel branch at their common source.
+in what they cost. A few are kept per node: the cheapest for each set of sources, up to `BEAM`, and two that
+can meet a parallel branch at their common source: the cheapest whose sources all have other readers, and the
+one that reaches furthest back.
 
 This file knows no numbers: nodes are plain objects, maps are structures.
 """
@@ -54,6 +55,8 @@ class Form:
     """The norm that takes its map, that of `choices`, into its own weight and bias."""
     sources: frozenset[int] = field(init=False)
     """The values that have to exist for this form."""
+    interior: list[int] | None = None
+    """What it replaces (`reparamkit.engine.plan`), once that was asked for."""
 
     def __post_init__(self) -> None:
         self.sources = frozenset([source for source, _ in self.terms])
@@ -311,14 +314,14 @@ class Forms:
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
-        pending = [(s, False) for s in sources]
+        pending = [(s, True) for s in sources]
         while pending:
-            s, shown = pending.pop()
+            s, alone = pending.pop()
             if self._of[s] and not self.nodes[s].forced:
-                if (len(self.nodes[s].users) < 2 and not shown) or self._ends_in(node.id, s):
+                if (alone and len(self.nodes[s].users) < 2) or self._ends_in(node.id, s):
                     needed.add(s)
-                elif self._of[s][0].own == 0.0:  # a view that others read: what matters is what it shows
-                    pending.extend((source, True) for source in self._of[s][0].sources)
+                elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
+                    pending.extend((above, False) for above in self._of[s][0].sources)
                 else:
                     shared.add(s)
 
@@ -336,15 +339,21 @@ class Forms:
         if len(found) == 1:
             return found
         self._count_upstream(self.nodes[found[0].node], found)
-        found.sort(key=lambda f: (f.cost, not f.original))
+        found.sort(key=_rank)
         best: dict[tuple[frozenset[int], bool], Form] = {}
         for form in found:
             best.setdefault((form.sources, form.is_map), form)
-        ranked = sorted(best.values(), key=lambda f: (f.cost, not f.original))
+        ranked = sorted(best.values(), key=_rank)
         kept = ranked[:BEAM]
         furthest = min(ranked, key=lambda f: max(f.sources, default=-1))
-        kept += [f for f in (furthest, *(f for f in found if f.original)) if f not in kept]
+        meeting = [f for f in ranked if f.is_map and all(len(self.nodes[s].users) > 1 for s in f.sources)]
+        kept += [f for f in (*meeting[:1], furthest, *(f for f in found if f.original)) if f not in kept]
         return kept
+
+
+def _rank(form: Form) -> tuple[float, bool, bool]:
+    """The cheapest first; of equals what leaves an operator as it is, then what only names it anew."""
+    return form.cost, not form.original, not form.is_identity
 
 
 def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:

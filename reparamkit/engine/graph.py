@@ -52,6 +52,8 @@ class Node:
     forced: bool = False
     escapes: bool = False
     """Something reads it that is no value: it is a result of the network, or its size is asked for."""
+    shown: bool = False
+    """The network's caller gets it, or a view of it."""
     product: tuple[int, int] | None = None
     """The operands of a product of two values (`reparamkit.operators.products`)."""
     upkeep: int = 0

@@ -7,7 +7,7 @@ algebra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -20,13 +20,21 @@ class Host(Protocol):
 
     graph: ValueGraph
 
-    def run(self, index: int, value: Callable[[int], Tensor], constant: Callable[[Any], Any]) -> Tensor:
+    def run(
+        self,
+        index: int,
+        value: Callable[[int], Tensor],
+        constant: Callable[[Any], Any],
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
         """The operator of a value of `graph`, the original one, on other numbers.
 
         Args:
             index: the value; no map alone.
             value: gives the operands.
             constant: gives the constants, by the host's own names for them.
+            shape: where the operands have other sizes than captured, the shape of the result then, which
+                sizes among the arguments have to be replaced for.
         """
 
     def constant(self, name: Any) -> Any:
@@ -36,7 +44,7 @@ class Host(Protocol):
         """Whether it is one of the host's names for constants."""
 
     def reads(self, index: int) -> list[int]:
-        """The values that a synthetic value is made of."""
+        """The values that a value is made of."""
 
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -291,20 +292,25 @@ def _scattering(m: AffineMap, t: Transposed, bias: Tensor) -> nn.Module:
     return _filled(conv, exchanged(placed(m, t), t.groups), bias)
 
 
+@lru_cache(maxsize=1024)
 def _made(kind: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    """A layer without numbers. Its usual random start takes longer than the fold of a small one."""
-    if kind not in _WITHOUT_START:
-        _WITHOUT_START[kind] = type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
-    module = _WITHOUT_START[kind](*args, **kwargs, device="meta")
+    """A layer without numbers, to be copied. Its usual start takes longer than the fold of a small one."""
+    without_start = type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
+    module: nn.Module = without_start(*args, **kwargs, device="meta")
     module.__class__ = kind
     return module
 
 
-_WITHOUT_START: dict[type[nn.Module], Callable[..., nn.Module]] = {}
-
-
 def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
-    module.weight, module.bias = nn.Parameter(kernel.contiguous()), nn.Parameter(bias.contiguous())
+    weight, shift = nn.Parameter(kernel.contiguous()), nn.Parameter(bias.contiguous())
+    return with_numbers(module, {"weight": weight, "bias": shift})
+
+
+def with_numbers(layer: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:
+    """The same layer with other parameters."""
+    module = layer.__class__.__new__(layer.__class__)
+    module.__dict__.update({k: v.copy() if isinstance(v, dict | set) else v for k, v in vars(layer).items()})
+    module._parameters.update(numbers)
     return module
 
 

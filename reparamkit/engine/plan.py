@@ -98,13 +98,15 @@ def composed_of(form: Form) -> list[Form]:
 
 def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     """All nodes that a form replaces, its own last, in the order of the graph."""
-    inside: set[int] = set()
-    for current in composed_of(form):
-        inside.add(current.node)
-        if current.norm is not None and not nodes[current.norm].synthetic:
-            inside.add(current.norm)
-        if current.alternative is not None:
-            inside.update(current.alternative.covers)
-        if not current.original:
-            inside.update(nodes[current.node].covers)
-    return sorted(inside)
+    if form.interior is None:
+        inside: set[int] = set()
+        for current in composed_of(form):
+            inside.add(current.node)
+            if current.norm is not None and not nodes[current.norm].synthetic:
+                inside.add(current.norm)
+            if current.alternative is not None:
+                inside.update(current.alternative.covers)
+            if not current.original:
+                inside.update(nodes[current.node].covers)
+        form.interior = sorted(inside)
+    return form.interior

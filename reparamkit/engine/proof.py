@@ -8,23 +8,25 @@ wrong are ten orders of magnitude apart here, so the bar of 1e-10 relative guess
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
+from reparamkit.algebra import AffineMap
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.layers import Realisation, largest
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.plan import interior
+from reparamkit.engine.proof_sizes import Trial, resized, trials
 from reparamkit.engine.relative_error import BAR, relative_error
 from reparamkit.engine.rising import Rise
-from reparamkit.operators import Affine, Bordered, Move, Zero, properties
+from reparamkit.operators import Affine, Move, properties
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
@@ -69,32 +71,40 @@ class CheckFailed(Unproven):
     """The two were compared and differ: the fold was thought exact and is wrong."""
 
 
-def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> float:
-    """The largest error relative to the output's scale; raises `Unproven` where it is above the bar."""
+@dataclass(frozen=True)
+class Proof:
+    """`error` is the largest one relative to the output's scale; `captured_only`: no other size was tried."""
+
+    error: float
+    captured_only: bool
+
+
+def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> Proof:
+    """Hold the layers against the original; raises `Unproven` where they differ by more than the bar."""
     normals = Normals(form.node)
     inside = interior(host.graph.nodes, form)
-    worst, compared = 0.0, 0
+    worst, compared, others = 0.0, 0, 0
     axes = _channel_axes(host, form, terms)
     sources = [s for s in terms if s not in inside]
     beside = _read_beside(host, inside, sources)
     sources += sorted(beside)
     derived = [s for s in sources if beside and _pads(host.graph.nodes[s])]
-    given = _drawn(host, sources, derived)
-    captured = {s: host.graph.nodes[s].value.shape for s in terms}
+    inputs, synthetic = _made_of(host, sources, derived)
+    steps = (*synthetic, *inside)
     env: Env = {}
-    for exact, shapes in _shapes(host, form, inside, terms) if not derived else [(True, captured)]:
-        if exact and compared:
+    for trial in trials(host, form, inside, terms, inputs, synthetic):
+        if trial.last_resort and compared:
             break
         with torch.no_grad():
             try:
                 constants: Env = {n: v for n, v in env.items() if host.is_constant(n)}
-                env = _inputs(host, given, shapes, normals)
+                env = {i: normals(trial.shapes[i]) for i in inputs}
                 env |= _places(host, terms, env)
                 env |= constants
-                _with_synthetic(host, sources, derived, env)
-                expected = _original(host, inside, env)
+                _computed(host, steps, env, trial)
+                expected = env[inside[-1]]
             except _DOES_NOT_RUN as error:
-                if exact:
+                if trial.captured:
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
@@ -107,45 +117,63 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> flo
             raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
-        off = relative_error(expected, found, axes, partial(_rough, host, inside, given, env))
+        off = relative_error(expected, found, axes, partial(_rough, host, steps, inputs, env, trial))
         if not off <= BAR:  # so that NaN fails
             raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
         compared += 1
+        others += not trial.captured
     if compared == 0:
         raise Unproven("no size was found at which the original operators run")
-    return worst
+    return Proof(worst, others == 0)
 
 
-def prove_rise(host: Host, rise: Rise) -> None:
-    """Maps behind a cut against the same maps above it, at the captured size; raises `Unproven`.
+def prove_rise(host: Host, rise: Rise) -> bool:
+    """Maps behind a cut against the same maps above it; raises `Unproven`.
 
-    What else reads the pieces has to get the same as before.
+    What else reads the pieces has to get the same as before. Returns whether that was shown at the captured
+    size only.
     """
-    value = host.graph.nodes[rise.root].value
-    drawn = Normals(rise.root)(value.shape)
-    sides = (-1, *(1,) * rise.structure.dims)
-    before: Env = {rise.root: drawn}
-    after: Env = {rise.root: drawn * rise.scale.view(sides) + rise.shift.view(sides)}
-    pairs: list[tuple[Tensor, Tensor]] = []
-    with torch.no_grad():
-        try:
-            for claim in rise.claims:
-                way = claim.path[: claim.path.index(claim.piece) + 1] if claim.piece in claim.path else ()
-                expected, moved = (_original(host, (rise.root, *way), env) for env in (before, after))
-                for index in claim.maps:
-                    expected = host.run(index, lambda _, x=expected: x, host.constant)  # type: ignore[misc]
-                pairs.append((expected, moved))
-            for leaf in rise.leaves:
-                expected, moved = (_original(host, (rise.root, *leaf), env) for env in (before, after))
-                pairs.append((expected, moved))
-        except _DOES_NOT_RUN as error:
-            raise Unproven(f"the original operators do not run in float64: {error}") from error
-    for expected, moved in pairs:
-        if expected.shape != moved.shape or not float((expected - moved).abs().max()) <= BAR * largest(
-            expected
-        ):
+    nodes = host.graph.nodes
+    steps = sorted({i for path in (*(c.path for c in rise.claims), *rise.leaves) for i in path})
+    factors = {product[1] for i in steps if (product := nodes[i].product) is not None}
+    inputs = sorted({rise.root, *(factors - {*steps})})
+    channels = nodes[rise.root].value.ndim - 1 - rise.structure.dims
+    normals, others = Normals(rise.root), 0
+    for trial in resized(host, inputs, steps, [(rise.root, channels)]):
+        before: Env = {i: normals(trial.shapes[i]) for i in inputs}
+        with torch.no_grad():
+            try:
+                differing = _differing(host, rise, before, steps, trial)
+            except _DOES_NOT_RUN as error:
+                if trial.captured:
+                    raise Unproven(f"the original operators do not run in float64: {error}") from error
+                continue
+        if differing:
             raise CheckFailed("the float64 check failed: the map does not pass the operators above it")
+        others += not trial.captured
+    return others == 0
+
+
+def _differing(host: Host, rise: Rise, before: Env, steps: Sequence[int], trial: Trial) -> bool:
+    """Whether a reader of the root, or of what is made of it, gets something else than before."""
+    sides = (-1, *(1,) * rise.structure.dims)
+    after = before | {rise.root: before[rise.root] * rise.scale.view(sides) + rise.shift.view(sides)}
+    for env in (before, after):
+        _computed(host, steps, env, trial)
+    for claim in rise.claims:
+        expected = before[claim.value]
+        for index in claim.maps:
+            expected = _run(host, index, {host.reads(index)[0]: expected}, None)
+        if not _close(expected, after[claim.value]):
+            return True
+    return not all(_close(before[i], after[i]) for i in ((rise.root, *leaf)[-1] for leaf in rise.leaves))
+
+
+def _close(expected: Tensor, moved: Tensor) -> bool:
+    if expected.shape != moved.shape:
+        return False
+    return not expected.numel() or float((expected - moved).abs().max()) <= BAR * largest(expected)
 
 
 def _channel_axes(host: Host, form: Form, terms: Terms) -> set[int]:
@@ -156,47 +184,48 @@ def _channel_axes(host: Host, form: Form, terms: Terms) -> set[int]:
     return {ndim - 1 - m.structure.dims for m in terms.values() if isinstance(m, AffineMap)}
 
 
-def _rough(host: Host, inside: Sequence[int], given: Sequence[int], env: Env) -> Tensor:
+def _rough(host: Host, steps: Sequence[int], given: Sequence[int], env: Env, trial: Trial) -> Tensor:
     """The original operators on the same inputs and constants in float32; NaN where they do not run."""
     kept = {key: v for key, v in env.items() if key in given or host.is_constant(key)}
     lower = {
         key: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for key, v in kept.items()
     }
     try:
-        return _original(host, inside, lower)
+        _computed(host, steps, lower, trial)
     except _DOES_NOT_RUN:
-        return torch.full_like(env[inside[-1]], math.nan)
+        return torch.full_like(env[steps[-1]], math.nan)
+    return lower[steps[-1]]
 
 
-def _drawn(host: Host, sources: Iterable[int], derived: Collection[int]) -> list[int]:
-    """The values that the sources are, or are made of: an operator written down again reads others."""
-    drawn: list[int] = []
+def _made_of(host: Host, sources: Iterable[int], derived: Collection[int]) -> tuple[list[int], list[int]]:
+    """The values of the network that sources are, or are made of, and those that are made of these.
+
+    The latter are the synthetic ones and the `derived`.
+    """
+    values: set[int] = set()
+    synthetic: set[int] = set()
     pending = list(sources)
     while pending:
         source = pending.pop()
-        if host.graph.nodes[source].synthetic or source in derived:
+        if not host.graph.nodes[source].synthetic and source not in derived:
+            values.add(source)
+        elif source not in synthetic:
+            synthetic.add(source)
             pending.extend(host.reads(source))
-        elif source not in drawn:
-            drawn.append(source)
-    return sorted(drawn)
-
-
-def _inputs(host: Host, drawn: Sequence[int], shapes: dict[int, tuple[int, ...]], normals: Normals) -> Env:
-    """Random values for what the sources are, or are made of."""
-    return {index: normals(shapes.get(index, host.graph.nodes[index].value.shape)) for index in drawn}
+    return sorted(values), sorted(synthetic)
 
 
 def _places(host: Host, terms: Terms, env: Env) -> Env:
     """Integers that look up in tables, in place of normal numbers: each within its own tables."""
     tables = [(s, m.structure.inputs) for s, m in terms.items() if isinstance(m, AffineMap)]
     integers = [(s, rows) for s, rows in tables if not host.graph.nodes[s].value.dtype.is_floating_point]
-    return {s: torch.arange(env[s].numel()).view(env[s].shape) % rows for s, rows in integers}
+    return {s: torch.arange(env[s].numel()).view(env[s].shape) % rows for s, rows in integers if s in env}
 
 
 def _read_beside(host: Host, inside: Sequence[int], sources: Sequence[int]) -> set[int]:
     """What the region reads beside its sources: a shape alone, or what a source holds in its middle."""
     read = {value.id for i in inside for value in host.graph.nodes[i].operands}
-    return read.difference(inside, sources, _drawn(host, sources, ()))
+    return read.difference(inside, sources, _made_of(host, sources, ())[0])
 
 
 def _pads(node: Node) -> bool:
@@ -204,32 +233,18 @@ def _pads(node: Node) -> bool:
     return isinstance(node.meaning, Move) and node.meaning.pads is not None
 
 
-def _with_synthetic(host: Host, sources: Iterable[int], derived: Collection[int], env: Env) -> None:
-    """Compute the synthetic ones among the sources, and those that they are made of."""
-
-    def made(index: int) -> bool:
-        return host.graph.nodes[index].synthetic or index in derived
-
-    pending = [index for index in sources if made(index)]
-    needed: set[int] = set()
-    while pending:
-        index = pending.pop()
-        if index not in needed:
-            needed.add(index)
-            pending.extend(i for i in host.reads(index) if made(i))
-    for index in sorted(needed):
-        env[index] = _run(host, index, env)
+def _computed(host: Host, steps: Iterable[int], env: Env, trial: Trial) -> None:
+    """Run operators on what is in `env`, and leave their results there."""
+    for index in steps:
+        if index in env:
+            continue
+        env[index] = _run(host, index, env, trial.shape(index, env))
+        expected = trial.shape(index, env)
+        if expected is not None and env[index].shape != expected:
+            raise ValueError(f"it gives {list(env[index].shape)} where {list(expected)} were to be")
 
 
-def _original(host: Host, inside: Sequence[int], env: Env) -> Tensor:
-    """Run the original operators on what is in `env`, and leave their results there."""
-    for index in inside:
-        if index not in env:
-            env[index] = _run(host, index, env)
-    return env[inside[-1]]
-
-
-def _run(host: Host, index: int, env: Env) -> Tensor:
+def _run(host: Host, index: int, env: Env, shape: Sequence[int] | None) -> Tensor:
     node = host.graph.nodes[index]
     if node.is_map_alone:
         return _applied(node, env[node.operands[0].id])
@@ -246,7 +261,7 @@ def _run(host: Host, index: int, env: Env) -> Tensor:
             return torch.zeros(host.graph.nodes[operand].value.shape, dtype=torch.float64)
         return env[operand]
 
-    return host.run(index, value, constant)
+    return host.run(index, value, constant, shape)
 
 
 def _changes_no_shape(node: Node) -> bool:
@@ -263,107 +278,3 @@ def _applied(node: Node, x: Tensor) -> Tensor:
     per_channel = (-1, *(1,) * numbers.structure.dims)
     x = x * numbers.kernel.reshape(per_channel).to(x.dtype)
     return x if numbers.bias is None else x + numbers.bias.reshape(per_channel).to(x.dtype)
-
-
-def _shapes(
-    host: Host, form: Form, inside: Sequence[int], terms: Terms
-) -> Iterator[tuple[bool, dict[int, tuple[int, ...]]]]:
-    """Input shapes to try, the last one (marked) as captured, for regions that run at no other size."""
-    captured = {s: host.graph.nodes[s].value.shape for s in terms}
-    maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
-    dims = {g.dims for _, g in maps}
-    ndim = len(host.graph.nodes[form.node].value.shape)
-    if any(
-        isinstance(host.graph.nodes[i].meaning, Move | Bordered | Zero)
-        or host.graph.nodes[i].covers
-        or host.ends_at_fixed_place(i)
-        for i in inside
-    ):
-        yield True, captured  # its sizes may be written into its reshapes
-        return
-    tables = [(s, g.inputs) for s, g in maps if not host.graph.nodes[s].value.dtype.is_floating_point]
-    if tables:  # every row once, if the operators around them run on rows alone
-        rows = max(rows for _, rows in tables)
-        if len(tables) == len(captured) and rows * host.graph.nodes[form.node].value.shape[-1] <= _MOST:
-            yield False, {s: (rows,) for s, _ in tables}
-        yield True, captured
-        return
-    if len(dims) == 1 and len({len(shape) for shape in captured.values()}) == 1:
-        (d,) = dims
-        looking = sum(not _same_everywhere(host.graph.nodes[i]) for i in inside)
-        for batch, (outputs, slack) in zip((2, 1, 1), _lengths(maps, d, looking), strict=False):
-            shapes = {}
-            for s in terms:
-                own = [g for source, g in maps if source == s]
-                shape = [min(n, 2 + axis % 2) for axis, n in enumerate(captured[s])]
-                shape[ndim - d - 1] = captured[s][ndim - d - 1]
-                if ndim > d + 1:
-                    shape[0] = batch
-                for axis in range(d):
-                    shape[ndim - d + axis] = _length_in(own[0] if own else None, axis, outputs[axis], slack)
-                shapes[s] = tuple(shape)
-            if all(n > 0 for shape in shapes.values() for n in shape):
-                yield False, shapes
-    elif not dims:
-        yield False, {s: (*(min(n, 3) for n in shape[:1]), *shape[1:]) for s, shape in captured.items()}
-    yield True, captured
-
-
-def _same_everywhere(node: Node) -> bool:
-    """Whether it does the same at every position, whatever lies around it: one size says all."""
-    return isinstance(node.meaning, Affine) and all(
-        isinstance(p.structure, Scalar) or (isinstance(p.structure, Geometry) and p.structure.pointwise)
-        for p in node.meaning.parts
-    )
-
-
-def _length_in(g: Geometry | Transposed | None, axis: int, length_out: int, slack: bool) -> int:
-    if isinstance(g, Geometry):
-        return g.length_in(axis, length_out, slack * (g.stride[axis] - 1))
-    return length_out if g is None else g.length_in(axis, length_out) or 0
-
-
-def _lengths(
-    maps: Sequence[tuple[int, Geometry | Transposed]], d: int, looking: int
-) -> list[tuple[tuple[int, ...], bool]]:
-    """Output lengths per axis that all maps have in common, odd and even ones where there are both.
-
-    Where there are two axes or more, odd and even lie on different axes of one size. `looking` operators see
-    more than the position that they write. Where none does, that size says all, and where one does that
-    skips nothing: what is folded into it does not move its window. Otherwise there is a second size, as
-    small as can be. With each size, whether inputs are the shortest or the longest that give it. Transposed
-    convolutions of different strides may have no length in common.
-    """
-    odd, even, one = [], [], []
-    for axis in range(d):
-        need, period = 1, 1
-        for _, g in maps:
-            need = max(need, _needed(g, axis))
-            period = math.lcm(period, g.stride[axis] if isinstance(g, Transposed) else 1)
-        common = [n for n in range(1, need + 2 * period) if all(_gives(g, axis, n) for _, g in maps)]
-        large = sorted([n for n in common if n >= need][:2], key=lambda n: n % 2 == 0)
-        if len(large) < 2:
-            return []
-        odd.append(large[0])
-        even.append(large[1])
-        one.append(common[0])
-    mixed = [o if i % 2 == 0 else e for i, (o, e) in enumerate(zip(odd, even, strict=True))]
-    if d == 1:
-        return [(tuple(mixed), False), (tuple(even), True), (tuple(one), False)][: 3 if looking else 1]
-    if not looking or (looking == 1 and all(s == 1 for _, g in maps for s in g.stride)):
-        return [(tuple(mixed), False)]
-    least = [n if i % 2 == 0 else o for i, (n, o) in enumerate(zip(one, odd, strict=True))]
-    return [(tuple(mixed), False), (tuple(least), True)]
-
-
-def _needed(g: Geometry | Transposed, axis: int) -> int:
-    """The shortest output at which every tap meets data."""
-    lo, span, extent, stride = g.lo[axis], g.span[axis], g.extent[axis], g.stride[axis]
-    if isinstance(g, Transposed):
-        inputs = math.ceil((span + max(-lo, 0) + max(lo + span - 1 - extent, 0)) / stride) + 1
-        return stride * (inputs - 1) + 1 + extent
-    return math.ceil((max(-lo, lo + span - 1, 1) + extent) / stride) + 1
-
-
-def _gives(g: Geometry | Transposed, axis: int, length: int) -> bool:
-    return isinstance(g, Geometry) or g.length_in(axis, length) is not None

@@ -219,6 +219,8 @@ class _Demand:
         if not cut and whole:  # it rises or sinks by itself, if that pays
             return None
         chain = self._chain(reader)
+        if chain[-1].shown:  # it would become a view of the layer's output, as other results may be
+            return None
         parts = [part for node in chain if (part := per_channel(node.meaning)) is not None][::-1]
         structure = composed_structure(parts)
         if structure is None or isinstance(structure, Transposed):

@@ -106,8 +106,11 @@ def picture(call: Call, known: Mapping[int, Picture]) -> Picture | None:
         painted = painter(call, _Known(known))
     except _Unclear:
         return None
-    if len(painted.cells) > _MOST or painted.sizes != call.result.sizes:
+    contents = painted.cells.values()
+    if len(contents) > _MOST or painted.sizes != call.result.sizes:
         return None
+    if any(isinstance(c, Value) and c.dtype != call.result.dtype for c in contents):
+        return None  # writing into a tensor of another type rounds
     return painted
 
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 _WEIGHTED = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.embedding")
 _RAW_STRIDES = ("aten.as_strided", "aten.sym_stride", "aten.sym_storage_offset", "aten.set_")
 _RESHAPES = frozenset(("aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int"))
+_ANEW = frozenset(
+    (
+        *("matmul", "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"),
+        *("softmax", "log_softmax", "scaled_dot_product_attention"),
+        *("batch_norm", "layer_norm", "group_norm", "instance_norm"),
+    )
+)
 _LIKE = frozenset(("zeros_like", "ones_like", "full_like", "empty_like"))
 _SIZED = frozenset(
     (
@@ -53,3 +60,13 @@ def reads_only_the_shape(operator: str) -> bool:
     """Whether the numbers of its operand make no difference."""
     name = operator.split(".")[1]
     return name in _LIKE or name.startswith("new_")
+
+
+def is_uninitialised(operator: str) -> bool:
+    """Whether its result holds whatever lay in memory."""
+    return operator.startswith(("aten.empty", "aten.new_empty"))
+
+
+def computes_anew(operator: str) -> bool:
+    """Whether its result is a tensor of its own, though torch makes it up of operators that may be views."""
+    return operator.split(".")[1] in _ANEW

@@ -61,6 +61,10 @@ class Folding(Protocol):
     def error(self) -> float:
         """Relative float64 error."""
 
+    @property
+    def captured_only(self) -> bool:
+        """Whether that was seen at the captured size only."""
+
 
 class Refusing(Protocol):
     """One operator that stays."""

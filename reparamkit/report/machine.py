@@ -18,7 +18,13 @@ def as_dict(report: Report) -> dict[str, Any]:
         "before": report.before,
         "after": report.after,
         "folds": [
-            {"where": f.where, "operators": f.operators, "layers": f.layers, "float64_error": f.error}
+            {
+                "where": f.where,
+                "operators": f.operators,
+                "layers": f.layers,
+                "float64_error": f.error,
+                "proven_at_the_captured_size_only": f.captured_only,
+            }
             for f in report.folds
         ],
         "refusals": [

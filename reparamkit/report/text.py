@@ -67,6 +67,8 @@ def _folds(report: Report) -> list[RenderableType]:
     for fold in report.folds:
         before = " + ".join(f"{n} {_short(op)}" for op, n in fold.operators.items())
         after = "\n".join(f"{path}: {what}" for path, what in fold.layers.items()) or "(nothing)"
+        if fold.captured_only:
+            after += "\n(proven at the captured size only)"
         table.add_row(fold.where or "(the network)", before, after)
     return [Text(title, "bold"), table]
 

@@ -42,6 +42,26 @@ class _Builder(Maps):
         )
         return self.line(form.format(v=v, k=self.int(2, 9)), v, dims=dims)
 
+    def bordered(self, v: str) -> str:
+        """A border of zeros, of anything, or of what a norm made of zero, and a window that meets it."""
+        dims, channels = self.layout[v], self.shape(v)[1]
+        near, far = ([self.int(0, 2) for _ in range(dims)] for _ in range(2))
+        ones = ", ".join("1" * dims)
+        shift, kind = self.tensor(channels), self.int(0, 4)
+        if kind > 1:
+            v = self.line(f"{v} * {self.factor()} + {shift}.view(-1, {ones})", v, dims=dims)
+        fill = f"torch.zeros(1, {channels}, {ones})" if kind == 0 else f"{shift}.view(1, -1, {ones})"
+        how = self.pick(["side_by_side", "row_by_row", "canvas", "empty_canvas", "concatenated"])
+        z = self.line(f"spelt.{how}({v}, {fill}, {near}, {far})", v, dims=dims)
+        if self.int(0, 4) == 0:
+            z = self.line(f"F.pad({v}, {(1, 1) * dims}, value={self.factor()})", v, dims=dims)
+        return self.conv(z, padding=0) if self.coin() else z
+
+    def buffered(self, v: str) -> str:
+        """Two values written into one tensor."""
+        others = [o for o in self.values(self.layout[v]) if self.shape(o)[2:] == self.shape(v)[2:]]
+        return self.line(f"spelt.buffer({v}, {self.pick(others)})", v, dims=self.layout[v])
+
     def tail(self, v: str) -> str:
         dims = self.layout[v]
         form = self.pick(
@@ -199,6 +219,8 @@ _STEPS: list[tuple[int, Callable[[_Builder, str], str]]] = [
     (4, _Builder.pair),
     (2, _Builder.padded),
     (2, _Builder.cropped),
+    (3, _Builder.bordered),
+    (1, _Builder.buffered),
     (2, _Builder.pooled),
     (2, _Builder.nothing),
     (2, _Builder.gate),

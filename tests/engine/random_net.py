@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.engine import spellings
 from tests.nets import noise, randomised
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-_NAMES = {"torch": torch, "F": F, "math": math}
+_NAMES = {"torch": torch, "F": F, "math": math, "spelt": spellings}
 _MOST_ELEMENTS = 20_000
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from reparamkit.algebra import Geometry, Scalar, geometry
 from reparamkit.algebra.transposed import transposed
@@ -158,3 +160,25 @@ def test_more_channels_cost_more(a: int, b: int) -> None:
         return cost.layer(g, _value(1, channels, 7, 7), _value(1, channels, 7, 7))
 
     assert price(a) < price(b)
+
+
+@pytest.mark.parametrize(
+    "nothing", [lambda y: F.dropout(y, training=False), lambda y: y[..., : y.shape[-1]], lambda y: y + 0]
+)
+def test_a_pool_does_not_become_a_layer_for_what_does_nothing_behind_it(nothing: Any) -> None:
+    done = fold_and_compare(Net(lambda s, x: nothing(F.avg_pool1d(x.tanh(), 2)).exp()), noise(2, 32, 20))
+    assert done.folds == ()
+    assert any("avg_pool1d" in str(n.target) for n in done.module.graph.nodes)
+
+
+def test_a_layer_that_several_read_by_way_of_a_view_does_not_run_again_for_a_product() -> None:
+    """DAC's Snake activation reshapes what it is given, and reads that twice."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.conv(x.tanh())
+        seen = y.reshape(y.shape[0], y.shape[1], -1)
+        return (seen + (s.alpha * seen).sin().square()).reshape(y.shape)
+
+    conv, alpha = nn.Conv1d(8, 8, 7, padding=3), nn.Parameter(torch.ones(1, 8, 1))
+    done = fold_and_compare(randomised(Net(forward, conv=conv, alpha=alpha)), noise(2, 8, 40))
+    assert done.count(noise(2, 8, 40))[0] == 1

@@ -52,13 +52,55 @@ def test_no_norm_of_a_reference_model_is_told_to_stay(name: str) -> None:
     ("reason", "said"),
     [
         ("it comes from conv2d 'conv2d_7'", "it comes from conv2d 'stage.3'"),
+        ("not exact with batch_norm 'norm_2'", "not exact with conv2d 'stage.reparam_conv'"),
+        ("not exact with the sum 'norm_2'", "not exact with the sum 'stage.reparam_conv'"),
         ("two sources ('add_9', 'mul_1')", "two sources ('stage', 'mul_1')"),
         ("it pads by mode 'reflect'", "it pads by mode 'reflect'"),
         ("not exact with relu 'relu'", "not exact with relu 'relu'"),
     ],
 )
 def test_names_of_nodes_become_the_paths_of_their_modules(reason: str, said: str) -> None:
-    assert placed(reason, {"conv2d_7": "stage.3", "add_9": "stage", "mul_1": "", "relu": ""}) == said
+    standing = {
+        "conv2d_7": ("conv2d", "conv2d", "stage.3"),
+        "norm_2": ("batch_norm", "conv2d", "stage.reparam_conv"),
+        "add_9": ("add", "add", "stage"),
+        "mul_1": ("mul", "mul", ""),
+        "relu": ("relu", "relu", ""),
+    }
+    assert placed(reason, standing) == said
+
+
+class _Branches(nn.Module):
+    """Parallel convolutions that become one, behind a shift that their padding keeps out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.BatchNorm2d(4)
+        self.branches = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shift(x.relu())
+        total: Tensor = sum(branch(x) for branch in self.branches)  # type: ignore[assignment]
+        return total.relu()
+
+
+def test_branches_that_became_one_layer_are_told_of_as_that_layer() -> None:
+    done = fold(randomised(_Branches()), noise(1, 4, 6, 6))
+    told = [str(refusal) for refusal in done.refusals if "conv2d stays" in str(refusal)]
+    assert len(told) == 1
+    assert told[0].startswith("reparam_conv: conv2d stays: not exact with batch_norm 'shift'")
+
+
+def test_a_source_behind_a_dropout_is_told_of_by_its_own_module() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.drop(s.act(x))
+        total: Tensor = s.act(s.second(y)) + y
+        return total
+
+    drop, act, second = nn.Dropout(), nn.Tanh(), nn.Linear(4, 4)
+    done = fold(randomised(Net(forward, drop=drop, act=act, second=second)), noise(2, 4))
+    assert "different sources ('act'" in done.reasons()
+    assert "drop" not in done.reasons()
 
 
 def test_an_operator_whose_reader_is_there_for_a_fold_only() -> None:

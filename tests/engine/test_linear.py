@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.nets import Net, fold_and_compare, noise, randomised
 
@@ -42,3 +45,23 @@ def test_linear_layers_on_the_last_axis_of_a_feature_map_chain() -> None:
     done = fold_and_compare(randomised(net), noise(2, 3, 5, 4))
     assert len(done.folds) == 1
     assert torch.nn.Linear in {type(m) for m in done.module.modules()}
+
+
+@pytest.mark.parametrize("source", [nn.Linear(256, 32), nn.Sequential(nn.Linear(256, 32), nn.LayerNorm(32))])
+def test_a_branch_of_many_steps_meets_the_other_at_their_nearest_common_source(source: nn.Module) -> None:
+    """AdaLoRA, DoRA, VeRA: a low-rank branch of four and more operators beside the layer that it adapts."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.source(x)
+        adapted: Tensor = s.base(y) + y @ s.down.t() @ s.up.t() * 0.25 / 3.0
+        return adapted.tanh() + y.sigmoid() + s.other(y).exp()
+
+    parts = {"base": nn.Linear(32, 32), "other": nn.Linear(32, 32), "source": copy.deepcopy(source)}
+    low_rank = {"down": nn.Parameter(torch.ones(4, 32)), "up": nn.Parameter(torch.ones(32, 4))}
+    done = fold_and_compare(randomised(Net(forward, **parts, **low_rank)), noise(2, 7, 256))
+    (adapted,) = [fold for fold in done.folds if "add" in str(fold)]
+    assert list(adapted.layers.values()) == ["Linear 32 -> 32"]
+    layers = [m for m in done.module.modules() if isinstance(m, nn.Linear)]
+    kept = sum("aten.linear" in str(node.target) for node in done.module.graph.nodes)
+    assert len(layers) + kept == 3
+    assert not any("matmul" in str(node.target) for node in done.module.graph.nodes)

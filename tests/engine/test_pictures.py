@@ -272,3 +272,25 @@ def test_a_layer_whose_output_is_written_into_keeps_its_channels() -> None:
 
     parts = {"one": nn.Conv2d(3, 4, 3), "two": nn.Conv2d(3, 2, 3), "norm": nn.BatchNorm2d(2)}
     _left(Net(forward, **parts), (2, 3, 8, 9), (1, 3, 5, 4), dynamic="auto")
+
+
+def test_a_canvas_of_another_type_rounds_what_is_written_into_it() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.first(x)
+        z = torch.zeros(_whole(y), dtype=torch.float32)
+        z[_MIDDLE] = y
+        return s.last(z.double())  # type: ignore[no-any-return]
+
+    layers = _left(Net(forward, first=nn.Conv2d(4, 4, 3), last=nn.Conv2d(4, 4, 3)), (2, 4, 9, 7))
+    assert (layers["conv2d"], layers["_to_copy"]) == (2, 1)
+
+
+def test_a_result_that_was_no_view_of_another_stays_none() -> None:
+    """Without its norm the one piece would be a view of what the other one is a view of."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        first, second = s.conv(x).chunk(2, 1)
+        return s.norm(first)[:, :, 1:], second
+
+    layers = _left(Net(forward, conv=nn.Conv2d(3, 8, 3), norm=nn.BatchNorm2d(4)), (2, 3, 8, 9))
+    assert layers.get("batch_norm", 0) + layers.get("mul", 0) + layers["conv2d"] >= 2

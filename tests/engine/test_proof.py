@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.engine.layers import Realisation
-from tests.nets import Net, fold, noise, randomised
+from reparamkit.hosts.fx.read import call_grouped
+from tests.nets import Net, assert_same, fold, noise, randomised
 
 
 def _block() -> nn.Module:
@@ -82,3 +83,17 @@ def test_trap_11_factors_that_only_together_leave_the_number_type_stay_apart(
     x = noise(2, 3, 6, 6).to(dtype)
     done = fold(net, x, dtype=dtype)
     done.compare(x, bar=16 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(
+    "attributes", [((1, 1), (1,), (1, 1)), ((2, 1), (0, 2), (1, 2)), ((1,), (1, 1), (2,))]
+)
+@pytest.mark.parametrize("groups", [2, 3, 6])
+@pytest.mark.parametrize("window", [(1, 1), (3, 2)])
+def test_a_small_convolution_in_groups_is_the_same_by_another_way(
+    attributes: tuple[tuple[int, ...], ...], groups: int, window: tuple[int, int]
+) -> None:
+    x, weight, bias = noise(2, 6, 5, 4), noise(12, 6 // groups, *window), noise(12)
+    arguments = (x, weight, bias, *map(list, attributes), groups)
+    expected = torch.ops.aten.conv2d.default(*arguments)
+    assert_same(expected, call_grouped(torch.ops.aten.conv2d.default, arguments, {}), 1e-13)

@@ -148,8 +148,9 @@ def test_every_folded_layer_is_a_layer_with_a_bias_where_its_region_was(done: Fo
 
 def test_what_did_not_fold_keeps_its_name_in_the_state_dict(done: Folded) -> None:
     state, before = done.module.state_dict(), done.original.state_dict()
-    for name in ("kept.weight", "kept.bias", "position"):
+    for name in ("kept.weight", "kept.bias"):
         assert torch.equal(state[name], before[name])
+    assert torch.equal(state["constant"], before["position"].sigmoid())
     assert not any("norms" in name for name in state)
 
 

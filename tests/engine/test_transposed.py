@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reparamkit.algebra.transposed import transposed
-from reparamkit.engine import cost, proof
+from reparamkit.engine import cost, proof_sizes
 from reparamkit.engine.proof import BAR
 from tests.fixtures.table import operators
 from tests.nets import Folded, Net, PairNet, fold, fold_and_compare, noise, randomised
@@ -252,14 +252,14 @@ def test_the_proof_finds_sizes_that_different_strides_have_in_common(given: tupl
     done.compare(x, y)
     assert operators(done.module, (x, y)) == {"conv_transpose": 2, "add": 1}
     structures = [transposed(4, 5, 1, (s,), (s,), (1,), (0,), (0,), has_bias=True) for s in given]
-    lengths = proof._lengths(list(enumerate(structures)), 1, 2)
+    lengths = proof_sizes._lengths(tuple(structures), 1, 2)
     assert all(n % 6 == 0 for (n,), _ in lengths)
     assert len({n for (n,), _ in lengths}) == 2
 
 
 def test_without_a_size_in_common_the_captured_one_is_left() -> None:
     even, odd = (transposed(4, 5, 1, (k,), (2,), (1,), (0,), (0,), has_bias=True) for k in (2, 3))
-    assert proof._lengths([(0, even), (1, odd)], 1, 2) == []
+    assert proof_sizes._lengths((even, odd), 1, 2) == []
 
 
 def test_concatenated_branches_become_one(monkeypatch: pytest.MonkeyPatch) -> None:

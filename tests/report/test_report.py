@@ -23,6 +23,7 @@ class Fold:
     operators: dict[str, int]
     layers: dict[str, str]
     error: float
+    captured_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,15 @@ def test_nothing_folds() -> None:
 def test_a_title_is_one_line_however_narrow_its_table() -> None:
     report = dataclasses.replace(REPORT, folds=(dataclasses.replace(FOLDS[0], layers={"a": "b"}),))
     assert "1 fold, each proven in float64 (largest relative error 2e-16)" in text(report)
+
+
+def test_a_fold_that_was_proven_at_one_size_only_says_so() -> None:
+    report = dataclasses.replace(REPORT, folds=(dataclasses.replace(FOLDS[0], captured_only=True), FOLDS[1]))
+    lines = text(report)
+    place = next(i for i, line in enumerate(lines) if line.startswith("stem"))
+    assert lines[place + 1].strip() == "(proven at the captured size only)"
+    folds = as_dict(report)["folds"]
+    assert [fold["proven_at_the_captured_size_only"] for fold in folds] == [True, False]
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -227,8 +237,15 @@ def test_json_round_trip() -> None:
                 "operators": {"aten.conv2d.default": 2, "aten.add.Tensor": 1},
                 "layers": {"stem.conv": "Conv2d 3 -> 4, 3x3"},
                 "float64_error": 2e-16,
+                "proven_at_the_captured_size_only": False,
             },
-            {"where": "", "operators": {"aten.batch_norm.default": 1}, "layers": {}, "float64_error": 3e-15},
+            {
+                "where": "",
+                "operators": {"aten.batch_norm.default": 1},
+                "layers": {},
+                "float64_error": 3e-15,
+                "proven_at_the_captured_size_only": False,
+            },
         ],
         "refusals": [
             {"where": "a", "node": "mul_1", "operator": "aten.mul.Tensor", "reason": "it ‘stays’"},

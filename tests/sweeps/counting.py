@@ -28,6 +28,7 @@ _KINDS = {
     "matmul": "matmul", "mm": "matmul", "bmm": "matmul", "baddbmm": "matmul", "einsum": "matmul",
     "add": "add", "add_": "add", "sub": "add", "sub_": "add", "rsub": "add",
     "mul": "mul", "mul_": "mul", "div": "mul", "div_": "mul",
+    "_to_copy": "to", "contiguous": "clone", "copy_": "copy", "lift_fresh": "", "lift_fresh_copy": "",
 }  # fmt: skip
 _FREE = {
     "view", "view_as", "reshape", "_unsafe_view", "permute", "transpose", "t", "flatten", "unflatten",
@@ -52,12 +53,33 @@ def counts(program: torch.export.ExportedProgram) -> dict[str, int]:
     return {column: found[column] for column in COLUMNS}
 
 
+def kinds(program: torch.export.ExportedProgram) -> dict[str, int]:
+    """How many of each kind of operator that computes or copies; views are left out.
+
+    A product with a matrix is of one kind however it is spelt.
+    """
+    found: Counter[str] = Counter()
+    for node in _calls(program):
+        name = _name(node)
+        kind = _KINDS.get(name, name.removesuffix("_"))
+        if name not in _FREE and kind:
+            found["linear" if kind == "matmul" else kind] += 1
+    return dict(found)
+
+
+def more(after: dict[str, int], before: dict[str, int]) -> dict[str, str]:
+    """The kinds of which there are more than before: "before→after"."""
+    return {
+        kind: f"{before.get(kind, 0)}→{n}" for kind, n in sorted(after.items()) if n > before.get(kind, 0)
+    }
+
+
 def cost(program: torch.export.ExportedProgram) -> int:
     """Multiply-accumulates plus elements written by operators that compute."""
     total = 0
     for node in _calls(program):
         if _name(node) not in _FREE:
-            total += _macs(node) + sum(t.numel() for t in _tensors(node.meta.get("val")))
+            total += _macs(node) + sum(_elements(t) for t in _tensors(node.meta.get("val")))
     return total
 
 
@@ -100,6 +122,12 @@ def _name(node: fx.Node) -> str:
 def _tensors(value: Any) -> list[Tensor]:
     values = value if isinstance(value, list | tuple) else (value,)
     return [v for v in values if isinstance(v, Tensor)]
+
+
+def _elements(tensor: Tensor) -> int:
+    """One where the size depends on values."""
+    sizes = (s if isinstance(s, int) else s.node.hint for s in tensor.shape)
+    return math.prod(1 if size is None else int(size) for size in sizes)
 
 
 def _is_frozen(norm: fx.Node) -> bool:

@@ -23,11 +23,18 @@ from typing import Any
 import torch
 
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT
+from tests.sweeps import peers_peft, peers_transformers, peers_ultralytics
 from tests.sweeps.measure import Row, measure
 from tests.sweeps.networks import Job, Network, build_timm
 from tests.sweeps.torchvision_networks import build_torchvision
 
 GIGABYTE = 2**30
+BUILDERS: dict[str, Callable[[str], Network]] = {
+    "peft": peers_peft.build,
+    "transformers": peers_transformers.build,
+    "ultralytics": peers_ultralytics.build,
+}
+"""Libraries whose networks have one size each."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ class Stages(Row):
 
 def build(job: Job, side: str) -> Network:
     """The network of a job."""
+    if job.library in BUILDERS:
+        return BUILDERS[job.library](job.name)
     return (build_timm if job.library == "timm" else build_torchvision)(job.name, side)
 
 

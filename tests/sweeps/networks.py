@@ -7,6 +7,7 @@ on the meta device (timm's `test_*` models are stubs and stand for nothing). The
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import reparamkit as rk
@@ -23,6 +24,8 @@ from tests.timm_import import import_timm
 
 SIDES = (96, 112, 128, 160, 192, 224, 256)
 BATCH = 2
+VOCABULARY = 32
+"""Integer inputs are drawn below it; every network that takes tokens knows more of them."""
 _CHOICE = Path(__file__).with_name("smallest.json")
 
 
@@ -33,6 +36,10 @@ class Network:
     module: nn.Module
     args: tuple[Any, ...]
     size: str
+    own_fold: Callable[[], nn.Module] | None = None
+    """The library's own fold of a copy of the module, where it has one."""
+    in_float64: bool = False
+    """Judged by a fold in float64 in any case, not only where rounding is amplified."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,19 @@ class Job:
 
 
 def noise_like(args: Any, seed: int) -> Any:
-    """Zero-mean normal inputs of the same shapes."""
+    """Zero-mean normal inputs of the same shapes; integers below `VOCABULARY`, masks of ones."""
     generator = torch.Generator().manual_seed(seed)
-    return pytree.tree_map(lambda t: torch.randn(t.shape, generator=generator).to(t.dtype), args)
+
+    def drawn(like: Any) -> Any:
+        if not isinstance(like, Tensor):
+            return like
+        if like.dtype == torch.bool:
+            return torch.ones(like.shape, dtype=torch.bool)
+        if not like.is_floating_point():
+            return torch.randint(VOCABULARY, like.shape, generator=generator, dtype=like.dtype)
+        return torch.randn(like.shape, generator=generator).to(like.dtype)
+
+    return pytree.tree_map(drawn, args)
 
 
 def chosen(library: str) -> dict[str, str]:
@@ -110,11 +127,26 @@ def build_timm(name: str, side: str) -> Network:
         with suppress(Exception):
             with torch.device("meta"):
                 _timm_at(timm, name, shape, fixed=True)(torch.empty(shape))
-            model = _timm_at(timm, name, shape, fixed=True)
-            return filled(model, (torch.empty(shape),), "x".join(map(str, shape)))
+            return _with_timm_s_fold(_timm_at(timm, name, shape, fixed=True), shape)
     shape = (BATCH, *config.input_size)
-    model = _timm_at(timm, name, shape, fixed=False)
-    return filled(model, (torch.empty(shape),), "x".join(map(str, shape)))
+    return _with_timm_s_fold(_timm_at(timm, name, shape, fixed=False), shape)
+
+
+def _with_timm_s_fold(model: nn.Module, shape: tuple[int, ...]) -> Network:
+    """The network, and timm's own fold of it where one of its modules has one."""
+    network = filled(model, (torch.empty(shape),), "x".join(map(str, shape)))
+    hooks = ("fuse", "reparameterize", "switch_to_deploy")
+    if any(hasattr(module, hook) for module in model.modules() for hook in hooks):
+        network.own_fold = lambda: _folded_by_timm(model)
+    return network
+
+
+def _folded_by_timm(model: nn.Module) -> nn.Module:
+    import_timm()
+    from timm.utils.model import reparameterize_model
+
+    folded: nn.Module = reparameterize_model(copy.deepcopy(model), inplace=True)
+    return folded
 
 
 def sides_below(side: str, full: int) -> Iterator[int]:

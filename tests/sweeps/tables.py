@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from tests.sweeps.counting import COLUMNS
-from tests.sweeps.measure import FACTOR, PROBES, Row
+from tests.sweeps.measure import FACTOR, PROBES, Row, last_line
 from tests.sweeps.networks import Job
 
 _READING = """\
@@ -165,6 +166,19 @@ def summary(rows: Sequence[Row]) -> str:
     lines.append(f"- conv-BN left: {', '.join(pairs) or 'none'}")
     more = [row.family for row in rows if row.after and row.after["conv"] > row.before["conv"]]
     lines.append(f"- more convolutions than before: {', '.join(more) or 'none'}")
+    single = [f"{row.family} {row.captured_only}" for row in rows if row.captured_only]
+    folds, fewer = sum(len(row.folds) for row in rows), sum(row.captured_only for row in rows)
+    lines.append(
+        f"- {folds - fewer} of {folds} folds proven at other sizes than the captured one; at that alone: "
+        f"{', '.join(single) or 'none'}"
+    )
+    unexplained = [f"{row.family} {', '.join(row.unexplained)}" for row in rows if row.unexplained]
+    count = sum(len(row.unexplained) for row in rows)
+    lines.append(f"- candidates without a reason: {count}" + "".join(f"; {each}" for each in unexplained))
+    gone = [f"{row.family} {name}" for row in rows for name in row.gone]
+    lines.append(
+        f"- refusals that name an operator that is gone: {len(gone)}" + "".join(f"; {g}" for g in gone)
+    )
     worse = [r.family for r in rows if r.theirs and any(r.after[c] > r.theirs[c] for c in COLUMNS[:-1])]
     lines.append(
         f"- some operator more often than after the library's own fold: {', '.join(worse) or 'none'}"
@@ -193,7 +207,7 @@ def left(row: Row) -> list[str]:
     return [f"**{row.family}** ({row.name}), BN {row.after['batch_norm']}: " + "; ".join(parts)]
 
 
-def last_line(text: str) -> str:
-    """Of a traceback: the exception."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def say(text: str) -> None:
+    """At once, also into a log file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

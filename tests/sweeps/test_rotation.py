@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.jobs import Limits, build, run_all
-from tests.sweeps.measure import Row, measure
+from tests.sweeps.measure import Row, last_line, measure
 from tests.sweeps.networks import Job, Network, chosen
-from tests.sweeps.tables import last_line
 
 HANDFUL = 4
 SECONDS = 60

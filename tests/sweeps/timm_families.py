@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import sys
 from pathlib import Path
 
 import torch
@@ -19,8 +18,9 @@ import torch
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT
 from tests.sweeps import hand_written
 from tests.sweeps.jobs import Limits, default_results, kept_rows, run_all
+from tests.sweeps.measure import last_line
 from tests.sweeps.networks import Job, timm_jobs
-from tests.sweeps.tables import cells, header, last_line, page, plain
+from tests.sweeps.tables import cells, header, page, plain, say
 from tests.sweeps.torchvision_networks import torchvision_jobs
 
 PAGES = {"timm": "timm_families.md", "torchvision": "torchvision_models.md"}
@@ -97,12 +97,6 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.size = options.size or ("full" if options.hand_written else "auto")
     return options
-
-
-def say(text: str) -> None:
-    """At once, also into a log file."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

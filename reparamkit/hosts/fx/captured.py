@@ -48,10 +48,14 @@ class Captured:
 
 @dataclass
 class Changes:
-    """`twins`: new values, with the captured ones that they equal. `moved`: nodes that compute others."""
+    """`twins`: new values, with the captured ones that they equal. `moved`: nodes that compute others.
+
+    `computed` are new values that hold what captured constants are, to the last bit.
+    """
 
     twins: dict[fx.Node, fx.Node] = field(default_factory=dict)
     moved: set[fx.Node] = field(default_factory=set)
+    computed: set[fx.Node] = field(default_factory=set)
 
     def moves(self, nodes: Iterable[fx.Node]) -> None:
         """These compute something else than captured, and than before if they stood for another value."""
@@ -67,6 +71,11 @@ class Changes:
             self.twins[new] = self.twins[old]
         elif old not in self.moved:
             self.twins[new] = old
+
+    def holds(self, new: fx.Node, old: fx.Node) -> None:
+        """`new` is a stored tensor with the value of the constant `old`."""
+        self.computed.add(new)
+        self.twins[new] = old
 
 
 def writes(target: Any) -> bool:

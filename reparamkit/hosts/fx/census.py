@@ -30,3 +30,8 @@ def _operators(layer: nn.Module) -> list[str]:
     if isinstance(layer, SizeGuards | SettledArguments | LayoutGuard):
         return []  # they look at the inputs and compute nothing
     return operators_of(layer)
+
+
+def layer_name(layer: nn.Module) -> str:
+    """The name of the operator that a layer is."""
+    return _operators(layer)[0]

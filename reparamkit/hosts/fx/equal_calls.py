@@ -14,18 +14,19 @@ from torch import fx
 from torch._ops import OpOverload
 
 from reparamkit.hosts.fx.constants import is_pure
-from reparamkit.hosts.fx.write import shows
+from reparamkit.hosts.fx.read import shown_nodes
 
 
 def share_equal_calls(graph: fx.Graph) -> None:
     """Let all readers of equal calls read the first one."""
+    shown = shown_nodes(graph)
     first_of: dict[tuple[object, str, str], fx.Node] = {}
     for node in list(graph.nodes):
         if not is_pure(node) or (isinstance(node.target, OpOverload) and not _is_torchs_own(node.target)):
             continue
         key = (node.target, repr(node.args), repr(node.kwargs))  # a node's repr is its name, 1 is not 1.0
         first = first_of.setdefault(key, node)
-        if first is not node and not shows(node):
+        if first is not node and node not in shown:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
 

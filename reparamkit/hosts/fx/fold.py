@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, fx, nn
@@ -16,14 +17,16 @@ from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
 from reparamkit.engine.forms import Form
+from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
-from reparamkit.engine.proof import CheckFailed, Unproven, prove, prove_rise
+from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
 from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx import siblings
 from reparamkit.hosts.fx.captured import Captured, Changes
+from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
@@ -51,7 +54,7 @@ class Outcome:
 @dataclass(frozen=True)
 class _Proven:
     realisation: Realisation
-    error: float
+    proof: Proof
 
 
 def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
@@ -91,7 +94,10 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
             changes.equals(new, host.fx_node(form.node))
     ranks = _ranks(program.graph)
     module = surgery.module()
+    for stored, constant in surgery.computed.items():
+        changes.holds(stored, constant)
     folds = []
+    bound = {host.id_of(risen.root) for risen in host.risen if risen.captured_only}
     for form, done, calls in made:
         if calls and not any(surgery.is_used(call) for call in calls):
             continue  # made for a reader that another fold replaced
@@ -101,29 +107,64 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
                 where=common_path(owner_path(host.spoken_of(i)) for i in inside),
                 operators=counted([_spoken(host, i) for i in inside]),
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
-                error=done.error,
+                error=done.proof.error,
+                captured_only=done.proof.captured_only or not bound.isdisjoint(inside),
             )
         )
-    places = {node.name: owner_path(host.spoken_of(node.id)) for node in host.nodes}
-    kept = tuple(
-        Refusal(
-            owner_path(host.fx_node(node.id)),
-            node.name,
-            node.operator,
-            placed(
-                host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason, places
-            ),
+    standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in made])
+    kept = [
+        standing.refusal(
+            node, host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason
         )
         for node, reason, part_of in refusals(chosen, unproven)
         if surgery.is_left(part_of)
-    )
-    undone = tuple(
-        Refusal(
-            owner_path(host.fx_node(i)), host.nodes[i].name, host.nodes[i].operator, placed(reason, places)
-        )
-        for i, reason in sorted(failed.items())
-    )
-    return Outcome(module, tuple(folds), kept, undone), changes, ranks
+    ]
+    undone = [standing.refusal(host.nodes[i], reason) for i, reason in sorted(failed.items())]
+    return Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone)), changes, ranks
+
+
+class _Standing:
+    """What of the finished network has taken the place of a captured operator, to tell of it."""
+
+    def __init__(
+        self,
+        host: FxHost,
+        surgery: Surgery,
+        module: fx.GraphModule,
+        made: Sequence[tuple[Form, list[fx.Node]]],
+    ) -> None:
+        self._host, self._surgery, self._module = host, surgery, module
+        self._layer: dict[int, fx.Node] = {}
+        for form, calls in made:
+            used = [call for call in calls if surgery.is_used(call)]
+            for index in interior(host.nodes, form) if used else ():
+                self._layer.setdefault(index, used[-1])
+        self._names = {node.name: self._told(node) for node in host.nodes}
+
+    def refusal(self, node: Node, reason: str) -> Refusal:
+        """Why an operator, or the layer that it has become part of, stays as it is."""
+        _, operator, place = self._told(node)
+        call = self._call(node.id)
+        if call is None:
+            return Refusal(place, node.name, node.operator, placed(reason, self._names))
+        return Refusal(place, call.name, f"aten.{operator}.default", placed(reason, self._names))
+
+    def _told(self, node: Node) -> tuple[str, str, str]:
+        captured, call = short(node.operator), self._call(node.id)
+        if call is not None:
+            layer = self._module.get_submodule(str(call.target))
+            return captured, layer_name(layer), str(call.target)
+        now = self._surgery.stands_now(node.id)
+        if now is None or now.op != "call_function":
+            return captured, captured, owner_path(self._host.spoken_of(node.id))
+        return captured, short(str(now.target)), owner_path(now)
+
+    def _call(self, index: int) -> fx.Node | None:
+        """The layer that an operator which is gone has become part of."""
+        if self._surgery.is_alive(index):
+            return None
+        now = self._surgery.stands_now(index)
+        return now if now is not None and now.op == "call_module" else self._layer.get(index)
 
 
 _Planned = tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]
@@ -161,14 +202,16 @@ def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
     while True:
         known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
         granted, reasons = rises(plain.nodes, known)
+        captured_only: list[bool] = []
         try:
             with plain.constants.remembered():
                 for rise in granted:
-                    prove_rise(plain, rise)
+                    captured_only.append(prove_rise(plain, rise))
         except Unproven as reason:
-            barred[plain.fx_node(rise.root)] = str(reason) if isinstance(reason, CheckFailed) else ""
+            failing = plain.fx_node(granted[len(captured_only)].root)
+            barred[failing] = str(reason) if isinstance(reason, CheckFailed) else ""
             continue
-        risen = [plain.in_terms_of_nodes(rise) for rise in granted]
+        risen = list(map(plain.in_terms_of_nodes, granted, captured_only))
         host = FxHost(plain.program, risen) if risen else plain
         host.kept = {plain.fx_node(index): reason for index, reason in reasons.items()}
         return host
@@ -252,14 +295,14 @@ def _make(host: FxHost, form: Form) -> _Proven:
         named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
         takes = norm.takes if isinstance(norm, Opaque) else None
         realisation = realise(terms, takes, integers, named_padding=named)
-        error = prove(host, form, terms, realisation)
+        proof = prove(host, form, terms, realisation)
     like = host.spoken_of(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
     exact = numbers_of(layers)
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
     require_rounded(exact, layers, like.dtype)
-    return _Proven(realisation, error)
+    return _Proven(realisation, proof)
 
 
 def _spoken(host: FxHost, index: int) -> str:

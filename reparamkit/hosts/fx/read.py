@@ -41,9 +41,9 @@ from reparamkit.operators import (
     zeros,
 )
 
-_CONVOLUTIONS = frozenset(
-    (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
-)
+aten = torch.ops.aten
+_SMALL = 64  # positions of all samples
+_CONVOLUTIONS = frozenset((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default))
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Risen:
     root: fx.Node
     rise: Rise
     claims: tuple[RisenClaim, ...]
+    captured_only: bool
+    """It was shown at the captured size only."""
 
 
 class FxHost:
@@ -91,7 +93,7 @@ class FxHost:
         """The value that an fx node makes."""
         return self._ids.get(node)
 
-    def in_terms_of_nodes(self, rise: Rise) -> Risen:
+    def in_terms_of_nodes(self, rise: Rise, captured_only: bool) -> Risen:
         """A rise that was found here, for the next reading of the same program."""
         claims = tuple(
             RisenClaim(
@@ -101,7 +103,7 @@ class FxHost:
             )
             for claim in rise.claims
         )
-        return Risen(self.fx_node(rise.root), rise, claims)
+        return Risen(self.fx_node(rise.root), rise, claims, captured_only)
 
     def fx_node(self, index: int) -> fx.Node:
         """The fx node of a value of the network, or of the one that a synthetic value is there for."""
@@ -116,15 +118,21 @@ class FxHost:
         return call if isinstance(call, fx.Node) else self.fx_node(index)
 
     def reads(self, index: int) -> list[int]:
-        """The values that a synthetic value is made of."""
+        """The values that a value is made of."""
         node = self.nodes[index]
         if node.is_map_alone:
             return [value.id for value in node.operands]
         own = (self._ids[n] for n in operands(node.call) if n in self._ids)
         return [node.operand_for.get(index, index) for index in own]
 
-    def run(self, index: int, value: Callable[[int], Tensor], constant: Callable[[fx.Node], Any]) -> Tensor:
-        """The operator of a value, on its operands and the constants."""
+    def run(
+        self,
+        index: int,
+        value: Callable[[int], Tensor],
+        constant: Callable[[fx.Node], Any],
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The operator of a value, on its operands and the constants; with a `shape`, at another size."""
         node = self.nodes[index]
         call = node.call
         assert isinstance(call, fx.Node)
@@ -137,7 +145,8 @@ class FxHost:
 
         items = bundle_of(call)
         done = call if items is None else items
-        args, kwargs = fx.map_arg(self.arguments(node, done), argument)
+        given = self.arguments(node, done)
+        args, kwargs = fx.map_arg(given if shape is None else self._resized(done, *given, shape), argument)
         result: Any = call_grouped(done.target, args, kwargs)
         return result if items is None else result[_place(call)]  # type: ignore[no-any-return]
 
@@ -152,7 +161,9 @@ class FxHost:
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""
         call = self.spoken_of(index)
-        if call.target is not torch.ops.aten.slice.Tensor:
+        if call.target is aten.narrow.default:
+            return True
+        if call.target is not aten.slice.Tensor:
             return False
         end = call.kwargs.get("end", call.args[3] if len(call.args) > 3 else None)
         return isinstance(end, int) and 0 <= end < sys.maxsize
@@ -165,6 +176,26 @@ class FxHost:
         names = [a.name for a in call.target._schema.arguments]
         args = tuple(None if n in node.without else a for n, a in zip(names, call.args, strict=False))
         return args, {n: None if n in node.without else a for n, a in call.kwargs.items()}
+
+    def _resized(
+        self, call: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Sequence[int]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for a result of this shape: what is written for the captured sizes is replaced."""
+        assert isinstance(call.target, OpOverload)
+        given = dict(zip(_signature(call.target)[0], args, strict=False)) | kwargs
+        name = next((name for name in ("size", "shape", "sizes", "src") if name in given), None)
+        if name is None:
+            return args, kwargs
+        new: Any = list(shape)
+        if name == "sizes":
+            first = given["dim"] % (len(shape) - len(given["sizes"]) + 1)
+            new = new[first : first + len(given["sizes"])]
+        elif name == "src":
+            new = given["src"]
+            while call.target is aten.copy.default and new.target is aten.expand.default:
+                new = new.args[0]  # a copy repeats by itself
+        given[name] = new
+        return tuple(given.values())[: len(args)], {k: given[k] for k in kwargs}
 
     def _add(self, node: fx.Node, *, raw_strides: bool) -> None:
         value = node.meta.get("val")
@@ -353,6 +384,9 @@ class FxHost:
                     node.users.append(known)
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
+        for made in shown_nodes(self.program.graph):
+            if made in self._ids:
+                self.nodes[self._ids[made]].shown = True
         passed = self._passed_over()
         for node in self.nodes:
             node.forced = node.escapes or any(
@@ -368,6 +402,24 @@ class FxHost:
                 if not self.nodes[index].escapes and within.issuperset(self.nodes[index].users):
                     passed.add(index)
         return passed
+
+
+def shown_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """What the network's caller gets, or a view of it."""
+    shown: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if any(u.op == "output" or (u in shown and _may_be_view(u)) for u in node.users):
+            shown.add(node)
+    return shown
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return True
+    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    if composite:
+        return not properties.computes_anew(str(node.target))
+    return any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 def bundle_of(node: fx.Node) -> fx.Node | None:
@@ -417,16 +469,38 @@ def operands(call: Any) -> list[fx.Node]:
 
 
 def call_grouped(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operator on these arguments; a convolution in groups sample by sample.
+    """The operator on these arguments; a convolution in groups by another way than torch's own.
 
     torch lays out all groups of all samples at once otherwise, which takes gigabytes, and 16 times as long as
-    one sample after the other.
+    one sample after the other. That goes through the groups one by one; all at once is faster for small maps.
     """
     if target in _CONVOLUTIONS:
         x, weight = args[0], args[1]
-        if x.ndim == weight.ndim and len(x) > 1 and weight.shape[1] < x.shape[1]:
-            return torch.cat([target(one, *args[1:], **kwargs) for one in x.split(1)])
+        if x.ndim == weight.ndim and weight.shape[1] < x.shape[1]:
+            if target is aten.conv2d.default and not kwargs and x.numel() <= _SMALL * x.shape[1]:
+                return _in_groups(*args)
+            if len(x) > 1:
+                return torch.cat([target(one, *args[1:], **kwargs) for one in x.split(1)])
     return target(*args, **kwargs)
+
+
+def _in_groups(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """As torch does it for one group: what lies under the window in columns, and one product."""
+    stride, padding, dilation = (tuple(n) * (2 // len(n)) for n in (stride, padding, dilation))
+    columns = aten.im2col.default(x, weight.shape[2:], dilation, padding, stride)
+    kernel = weight.reshape(groups, len(weight) // groups, -1)
+    result: Tensor = kernel @ columns.view(len(x), groups, kernel.shape[2], -1)
+    height = aten.conv2d.default(x[:1, :1], weight[:1, :1], None, stride, padding, dilation).shape[2]
+    result = result.reshape(len(x), len(weight), height, -1)
+    return result if bias is None else result + bias[:, None, None]
 
 
 def _operator(node: fx.Node) -> str:

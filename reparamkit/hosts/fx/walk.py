@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from reparamkit.engine.layers import with_numbers
 from reparamkit.engine.relative_error import per_channel
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx.captured import Captured, Changes, Step, writes
 from reparamkit.hosts.fx.write import owner_path
+from reparamkit.operators import properties
 
 aten = torch.ops.aten
 _SLACK = 4.0  # roundings of a number type, in its ε, of what a layer adds up
@@ -124,14 +127,14 @@ class Walk:
     def call(self, target: Any, args: Any, kwargs: Any, values: Mapping[fx.Node, Any]) -> Any:
         """One operator, with the walk's number type and the CPU for those that are written into it."""
 
-        def value(
-            node: fx.Node,
-        ) -> Any:  # weights come first in the graph: all of them in float64 are too many
-            return self.cast(values[node]) if node.op == "get_attr" else values[node]
+        def argument(given: Any) -> Any:
+            if isinstance(given, fx.Node):  # weights come first in the graph: all in float64 are too many
+                return self.cast(values[given]) if given.op == "get_attr" else values[given]
+            return self._wide(given)
 
-        args, kwargs = fx.map_arg((args, kwargs), value)
-        args, kwargs = fx.node.map_aggregate((args, kwargs), self._wide)
-        return target(*args, **kwargs)
+        args, kwargs = fx.node.map_aggregate((args, kwargs), argument)
+        result = target(*args, **kwargs)
+        return result.zero_() if properties.is_uninitialised(str(target)) else result
 
     def _wide(self, argument: Any) -> Any:
         if isinstance(argument, torch.device):
@@ -163,6 +166,9 @@ class Walk:
         self.memory[node] = node
         if node.op == "call_module" and self._called(node) in self.captured.guards:
             self.new[node] = None
+            return
+        if node in self.changes.computed:  # `in_place` has held it against the captured operators
+            self._stand(node, twin[0])
             return
         if twin == [node] and self._reads_the_same(node):
             self._stand(node, node)
@@ -205,8 +211,8 @@ class Walk:
     def layer(self, node: fx.Node, x: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
         """The layer that a node calls, on `x`, with every number of it changed by `change`."""
         layer = self._called(node)
-        numbers = {name: change(self.cast(number)) for name, number in layer.named_parameters()}
-        return torch.func.functional_call(layer, numbers, (x,))
+        numbers = {k: change(self.cast(p)) for k, p in layer._parameters.items() if p is not None}
+        return with_numbers(layer, numbers)(x)
 
     def _reads_the_same(self, node: fx.Node) -> bool:
         step = self.captured.steps[self.captured.index[node]]
@@ -261,36 +267,31 @@ class Walk:
 
     def _error(self, node: fx.Node, value: Tensor, expected: Tensor, step: Step, *, exact: bool) -> str:
         """Empty, or by how much a value is off."""
-        finite = expected.isfinite() & value.isfinite()
-        if not bool(finite.all()):
+        if not expected.numel():
+            return ""
+        difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
+        if not math.isfinite(difference.largest):
+            finite = expected.isfinite() & value.isfinite()
             rest = ~finite & ~((expected == value) | (expected.isnan() & value.isnan()))
             if bool(rest.any()):
                 return "in which values are finite"
             expected, value = expected.where(finite, 0.0), value.where(finite, 0.0)
-        if not expected.numel():
-            return ""
+            difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
         eps = torch.finfo(step.dtype or torch.float32).eps
         bar = max(self.slack * eps, 1e-10) if node is not step.node or not exact else 1e-10 * self.slack
-        difference, size = (value - expected).abs(), expected.abs()
-        if float(difference.max()) <= bar * float(size.max()) and self._channels_right(difference, size, bar):
+        if difference.within(size, bar):
             return ""
         try:
-            terms = self._magnitude(node)
+            terms = _Magnitudes(self._magnitude(node))
         except (KeyError, RuntimeError, ValueError, TypeError):
             terms = size
-        worst = float(difference.max() / terms.max().clamp(min=1e-300))
-        inside = worst <= bar and self._channels_right(difference, terms, bar)
+        worst = difference.largest / max(terms.largest, 1e-300)
+        inside = difference.within(terms, bar)
         if not inside and not exact:  # where large terms cancel, the captured value itself is not exact
             rough = _ROUGH if node is step.node else _CANCELLED
-            allowed = rough * float(size.max()) + _NOISE * max(
-                float(size.max()), self.read.get(step.node, 0.0)
-            )
-            inside = float(difference.max()) <= allowed
+            noise = _NOISE * max(size.largest, self.read.get(step.node, 0.0))
+            inside = difference.largest <= rough * size.largest + noise
         return "" if inside else f"by {worst:.1e} of its terms, where {bar:.0e} is allowed"
-
-    def _channels_right(self, difference: Tensor, size: Tensor, bar: float) -> bool:
-        axes = {axis for axis in (1, difference.ndim - 1) if 0 < axis < difference.ndim}
-        return all(bool((per_channel(difference, a) <= bar * per_channel(size, a)).all()) for a in axes)
 
     def _magnitude(self, node: fx.Node) -> Any:
         """The sum of the magnitudes of all terms that a new value is the sum of."""
@@ -375,10 +376,26 @@ def stored(module: fx.GraphModule, name: str) -> Tensor:
     return found
 
 
+class _Magnitudes:
+    """Numbers of which none is negative: the largest, in all and of every channel along the likely axes."""
+
+    def __init__(self, values: Tensor) -> None:
+        axes = [axis for axis in dict.fromkeys((1, values.ndim - 1)) if 0 < axis < values.ndim]
+        self._channels = [per_channel(values, axis) for axis in axes]
+        self.largest = float((self._channels[0] if axes else values).max())
+
+    def within(self, size: _Magnitudes, bar: float) -> bool:
+        """Whether they are at most this part of `size`, every channel by itself."""
+        channels = zip(self._channels, size._channels, strict=True)
+        return self.largest <= bar * size.largest and all(bool((a <= bar * b).all()) for a, b in channels)
+
+
 def _largest(value: Any) -> float:
     if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
         return 0.0
-    return float(value.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    size = value.abs()
+    largest = float(size.amax())
+    return largest if math.isfinite(largest) else float(size.nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def _identical(a: Any, b: Any) -> bool:

@@ -8,7 +8,7 @@ innermost module that holds them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -24,6 +24,7 @@ from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation
 from reparamkit.engine.plan import interior
+from reparamkit.hosts.fx.computed_once import Computed, computed_constants
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost, bundle_of
 from reparamkit.hosts.fx.tidy import undo_round_trips
@@ -40,19 +41,14 @@ class Surgery:
         self._bundles: dict[object, fx.Node] = {}
         self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
+        self.computed: dict[fx.Node, fx.Node] = {}
+        """Stored tensors, with the constants that they take the place of; known once the module is made."""
         for risen in host.risen:
             for claim in risen.claims:
                 claim.maps[-1].replace_all_uses_with(claim.value)
                 for gone in reversed(claim.maps):
                     self.graph.erase_node(gone)
-        self._read = {
-            call: (call.args, call.kwargs)
-            for node in host.nodes
-            if node.synthetic
-            for call in (host.spoken_of(node.id), bundle_of(host.spoken_of(node.id)))
-            if call is not None
-        }
-        """What the operators that are written down again read before anything was replaced."""
+        self._as_read = {node: (node.args, node.kwargs) for node in self.graph.nodes}
 
     def replace(self, form: Form, realisation: Realisation) -> list[fx.Node]:
         """Replace the value at `form.node`; returns the calls of the new layers. Call in graph order."""
@@ -88,7 +84,7 @@ class Surgery:
         """The value is its source under another name."""
         old, source = self.host.fx_node(form.node), form.terms[0][0]
         copies = not self.host.nodes[source].synthetic
-        if copies and (self.host.program.writes or shows(old)):
+        if copies and (self.host.program.writes or self.host.nodes[form.node].shown):
             return  # a copy that someone can tell from its original stays
         self._now[form.node] = self._node(source)
         if not self.host.nodes[form.node].synthetic:
@@ -108,22 +104,28 @@ class Surgery:
     def _written(self, node: Node) -> fx.Node:
         call = self.host.spoken_of(node.id)
         newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
-        with self.graph.inserting_before(self.host.fx_node(node.id)):
-            items = bundle_of(call)
-            if items is None:
+        items = bundle_of(call)
+        if items is None:
+            with self.graph.inserting_before(self.host.fx_node(node.id)):
                 return self._copied(call, newer, node)
-            bundle = (items, *sorted(node.operand_for.items()))
-            if bundle not in self._bundles:
+        bundle = (items, *sorted(node.operand_for.items()))
+        if bundle not in self._bundles:
+            with self.graph.inserting_before(items):  # whichever item is asked for first
                 self._bundles[bundle] = self._copied(items, newer, node)
+        with self.graph.inserting_before(self.host.fx_node(node.id)):
             return self._copied(call, {items: self._bundles[bundle]}, None)
 
     def _copied(self, call: fx.Node, newer: Mapping[fx.Node, fx.Node], node: Node | None) -> fx.Node:
-        def now(read: fx.Node) -> fx.Node:
-            index = self.host.id_of(read)
-            return newer.get(read) or self._now.get(-1 if index is None else index, read)
+        """A call once more. It is copied as it was read: folds put in since have changed its operands."""
 
-        copied = self.graph.node_copy(call, lambda n: n)
-        copied.args, copied.kwargs = fx.map_arg(self._read[call], now)
+        def current(operand: fx.Node) -> fx.Node:
+            if operand in newer:
+                return newer[operand]
+            index = self.host.id_of(operand)
+            return operand if index is None else self._now.get(index, operand)
+
+        args, kwargs = fx.map_arg(self._as_read[call], current)
+        copied = self.graph.create_node(call.op, call.target, args, kwargs)
         if node is not None:
             copied.args, copied.kwargs = self.host.arguments(node, copied)
         copied.meta = dict(call.meta)
@@ -137,12 +139,22 @@ class Surgery:
         """Whether the value, or what took its place, is still computed; known once the module is made."""
         return any(n in self._alive for n in (self.host.fx_node(node), self._now.get(node)))
 
+    def is_alive(self, node: int) -> bool:
+        """Whether the operator itself is still there; known once the module is made."""
+        return self.host.fx_node(node) in self._alive
+
+    def stands_now(self, node: int) -> fx.Node | None:
+        """What has taken the place of a value, if it is still there; known once the module is made."""
+        now = self._now.get(node)
+        return now if now in self._alive else None
+
     def module(self) -> fx.GraphModule:
         """The finished module, with parameters of its own; afterwards every call knows its path."""
         undo_round_trips(self.graph)
         differentiable_copies(self.graph)
         self.graph.eliminate_dead_code(is_impure_node=_impure)
-        root = _root(self.host.program, self.graph)
+        computed = self._constants_computed_once()
+        root = _root(self.host.program, self.graph, computed)
         self._alive = set(self.graph.nodes)
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
         tried: dict[str, int] = {}
@@ -150,16 +162,52 @@ class Surgery:
             call.target = free_path(root, wanted, tried)
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
+        self._store(root, computed)
         self._guard(root)
         self._keep_gradients_out_of_buffers()
         module = FoldedGraph(root, self.graph, class_name="Folded")
-        for name in self.host.program.non_persistent:
+        passing = [str(node.target) for node, constant in computed.items() if not constant.persistent]
+        for name in (*self.host.program.non_persistent, *passing):
             *path, last = name.split(".")
             with suppress(AttributeError):  # no longer used
                 module.get_submodule(".".join(path))._non_persistent_buffers_set.add(last)
         for node in module.graph.nodes:
             node.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
         return module.eval()
+
+    def _constants_computed_once(self) -> dict[fx.Node, Computed]:
+        """Read stored tensors in place of what is computed from the network's own alone."""
+        program = self.host.program
+        computed: dict[fx.Node, Computed] = {}
+        for constant in computed_constants(
+            self.graph, self.host.constants, program.state, program.non_persistent
+        ):
+            old = constant.node
+            with self.graph.inserting_before(old):
+                new = self.graph.create_node("get_attr", "", name=old.name)  # its path comes later
+            new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
+            old.replace_all_uses_with(new)
+            computed[new], self.computed[new] = constant, old
+        self.graph.eliminate_dead_code(is_impure_node=_impure)
+        return computed
+
+    def _store(self, root: nn.Module, computed: dict[fx.Node, Computed]) -> None:
+        """Give the computed constants their places: at the module that computed them."""
+        tried: dict[str, int] = {}
+        for node, constant in computed.items():
+            path = owner_path(constant.node)
+            wanted = f"{path}.constant" if path else "constant"
+            name = free_path(root, wanted, tried)
+            while name in self.host.program.state:
+                name = f"{name}_"
+            node.target = name
+            *parts, last = name.split(".")
+            owner = _ensure(root, parts)
+            value = constant.value.to(node.meta["val"].device)
+            if constant.trained:
+                owner.register_parameter(last, nn.Parameter(value))
+            else:
+                owner.register_buffer(last, value, persistent=constant.persistent)
 
     def _keep_gradients_out_of_buffers(self) -> None:
         """What is written into a buffer is a value: with its history, a second training step would fail.
@@ -211,26 +259,6 @@ class Surgery:
         elif not isinstance(module, ChannelScale):
             kind = "embedding" if isinstance(module, nn.Embedding) else "norm"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
-
-
-def shows(node: fx.Node) -> bool:
-    """Whether the network's caller gets the value, or a view of it."""
-    seen, stack = {node}, [node]
-    while stack:
-        for user in stack.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and _may_be_view(user):
-                seen.add(user)
-                stack.append(user)
-    return False
-
-
-def _may_be_view(node: fx.Node) -> bool:
-    if not isinstance(node.target, OpOverload):
-        return True
-    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 _GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
@@ -290,10 +318,10 @@ def common_path(paths: Iterable[str]) -> str:
     return ".".join(common)
 
 
-def _root(program: Program, graph: fx.Graph) -> nn.Module:
+def _root(program: Program, graph: fx.Graph, without: Container[fx.Node]) -> nn.Module:
     root = nn.Module()
     owned: dict[int, nn.Parameter] = {}
-    used = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+    used = [str(n.target) for n in graph.nodes if n.op == "get_attr" and n not in without]
     for name in dict.fromkeys(used):
         *path, last = name.split(".")
         parent = _ensure(root, path)

@@ -698,8 +698,8 @@ MUTANTS = [
     Mutant(
         "rewrite: no proof",
         _REWRITE,
-        "        error = prove(host, form, terms, realisation)\n",
-        "        error = 0.0\n        realisation.layers and realisation.layers[0].module and realisation.layers[0].module.weight.data.mul_(1.01)\n",
+        "        proof = prove(host, form, terms, realisation)\n",
+        "        proof = Proof(0.0, False)\n        realisation.layers and realisation.layers[0].module and realisation.layers[0].module.weight.data.mul_(1.01)\n",
     ),
     Mutant(
         "tidy: sizes not compared",

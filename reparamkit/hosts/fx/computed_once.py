@@ -1,0 +1,151 @@
+"""Constants that a network computes on every call are computed once, and stored.
+
+    bias = table[index].permute(2, 0, 1)          bias: a parameter of the folded network
+    attention + bias                      ──▶     attention + bias
+
+A value that depends on parameters and buffers alone is the same on every call (OFT's Cayley rotation, a
+relative position bias that is gathered from a table, a mask, normalised embeddings of classes). Stored are
+the numbers that the captured operators give in their own number type, to the last bit. A value that a
+gradient reaches becomes a parameter: it is trained as it is, no longer by way of what it was computed from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from reparamkit.hosts.fx.constants import Constants
+
+_MOST = 2**20  # elements of a value that is stored, unless it is hardly larger than what it is computed from
+_GROWTH = 4
+_CANNOT = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A constant of the captured graph with its value; `trained` says that a gradient reaches it."""
+
+    node: fx.Node
+    value: Tensor
+    trained: bool
+    persistent: bool
+
+
+def computed_constants(
+    graph: fx.Graph, constants: Constants, state: Mapping[str, Tensor], passing: Iterable[str]
+) -> list[Computed]:
+    """The constants of a graph that are worth storing, as late in their computation as they are constant.
+
+    `passing` names the tensors that are no part of the state dict. Constants that the network returns are
+    left alone: its caller may write into what it gets.
+    """
+    values = _Values(state)
+    wanted: dict[fx.Node, Computed] = {}
+    passing = frozenset(passing)
+    for node in graph.nodes:
+        if node.op != "call_function" or node not in constants or all(u in constants for u in node.users):
+            continue
+        try:
+            node = values.last_computed(node)
+            value = values.of(node)
+        except _CANNOT:
+            continue
+        if node in wanted or not isinstance(value, Tensor) or _is_returned(node):
+            continue
+        sources = [n for n in _above(node) if n.op == "get_attr"]
+        if any(_one_memory(values.of(n), value) for n in sources):
+            continue  # nothing but a view of what is stored already
+        if value.numel() > max(_MOST, _GROWTH * sum(math.prod(state[str(n.target)].shape) for n in sources)):
+            continue
+        persistent = any(str(n.target) not in passing for n in sources)
+        wanted[node] = Computed(node, value.detach().clone(), value.requires_grad, persistent)
+    return list(wanted.values())
+
+
+class _Values:
+    """The values of constants, by the captured operators, in their own number types, on the CPU."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+        self._known: dict[fx.Node, Any] = {}
+
+    def of(self, node: fx.Node) -> Any:
+        if node not in self._known:
+            for above in reversed(_above(node)):
+                if above not in self._known:
+                    self._known[above] = self._run(above)
+        return self._known[node]
+
+    def _run(self, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            tensor = self._state[str(node.target)]
+            return tensor.detach().cpu().requires_grad_(tensor.requires_grad)
+        with torch.enable_grad():
+            return run(node.target, node.args, node.kwargs, self._known.__getitem__)
+
+    def last_computed(self, node: fx.Node) -> fx.Node:
+        """The node, or what it is an expanded or cut view of."""
+        while isinstance(node.target, OpOverload) and node.all_input_nodes:
+            base = node.all_input_nodes[0]
+            mine, its = self.of(node), self.of(base)
+            if not _one_memory(mine, its) or (isinstance(its, Tensor) and mine.numel() == its.numel()):
+                break
+            node = base
+        return node
+
+
+def run(target: Any, args: Any, kwargs: Any, value: Callable[[fx.Node], Any]) -> Any:
+    """One operator on the CPU, wherever the network has it run."""
+    args, kwargs = fx.map_arg((args, kwargs), value)
+    args, kwargs = fx.node.map_aggregate(
+        (args, kwargs), lambda a: torch.device("cpu") if isinstance(a, torch.device) else a
+    )
+    return target(*args, **kwargs)
+
+
+def _above(node: fx.Node) -> list[fx.Node]:
+    """The node and all that it is computed from, each before what that is computed from."""
+    order: dict[fx.Node, None] = {}
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        order.pop(current, None)
+        order[current] = None
+        stack.extend(current.all_input_nodes)
+    return list(order)
+
+
+def _is_returned(node: fx.Node) -> bool:
+    """Whether the network's caller gets the constant, or a view of it."""
+    seen, stack = {node}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and _may_be_view(user):
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return True
+    if any(result.alias_info is not None for result in node.target._schema.returns):
+        return True
+    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return composite and len(node.all_input_nodes) == 1
+
+
+def _one_memory(a: Any, b: Any) -> bool:
+    if isinstance(b, list | tuple):
+        return any(_one_memory(a, item) for item in b)
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.numel():
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
