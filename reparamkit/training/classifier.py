@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from reparamkit.training.augment import Augmentation, normalised
+from reparamkit.training.augment import Augmentation
 from reparamkit.training.config import Config
-from reparamkit.training.data import Data, validation_batches
-from reparamkit.training.data.loader import Place
+from reparamkit.training.data import Data
 from reparamkit.training.losses import base_loss, distilled
 from reparamkit.training.metrics import evaluate
 from reparamkit.training.networks import logits_of
 from reparamkit.training.task import Best, Call
+from reparamkit.training.validation_images import check_labels, validation_images
 
 
 class Classifier:
@@ -40,6 +38,7 @@ class Classifier:
 
     def loss(self, call: Call, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         config = self._config
+        check_labels(labels, self._data)
         x, target = self._augment(images, labels)
         if config.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -57,9 +56,8 @@ class Classifier:
         module.eval()
         try:
             with torch.no_grad():
-                scores = evaluate(
-                    lambda x: logits_of(module(x)).float(), self._validation(), self._over_processes
-                )
+                images = validation_images(self._data, self._config, self._size, self._accelerator)
+                scores = evaluate(lambda x: logits_of(module(x)).float(), images, self._over_processes)
         finally:
             module.train(was_training)
         return {
@@ -68,25 +66,6 @@ class Classifier:
             "top5": scores.top5,
             "calibration_error": scores.calibration_error,
         }
-
-    def _validation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        accelerator, config = self._accelerator, self._config
-        batches = validation_batches(
-            self._data.valid,
-            self._data.columns,
-            self._size,
-            max(1, config.batch_size // accelerator.num_processes),
-            crop=config.crop,
-            corrupt=config.corrupt,
-            workers=config.workers,
-            place=Place(accelerator.process_index, accelerator.num_processes),
-        )
-        for batch in batches:
-            images = batch.images.to(accelerator.device, non_blocking=True).float() / 255
-            x = normalised(images, self._data.mean, self._data.std)
-            if config.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            yield x, batch.labels
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self._accelerator.num_processes == 1:

@@ -11,7 +11,6 @@ is the encoder: ``reparamkit train convnextv2_atto --finetune DIR --layer-decay 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,12 @@ from reparamkit.errors import UnusableInput
 from reparamkit.models.fcmae import PATCH, random_mask
 from reparamkit.training.augment import flipped, normalised
 from reparamkit.training.config import PretrainConfig
-from reparamkit.training.data import Data, validation_batches
-from reparamkit.training.data.loader import Place
+from reparamkit.training.data import Data
 from reparamkit.training.groups import parameter_groups
 from reparamkit.training.loop import Say
 from reparamkit.training.run import Trained, begin, finish
 from reparamkit.training.task import Best, Call
+from reparamkit.training.validation_images import validation_images
 
 _VALIDATION_SEED = 0
 
@@ -58,8 +57,9 @@ class Autoencoder:
         sums = torch.zeros(2, dtype=torch.float64)
         was_training = module.training
         module.eval()
+        images = validation_images(self._data, self._config, self._size, self._accelerator)
         with torch.no_grad():
-            for x in self._images():
+            for x, _ in images:
                 mask = random_mask(len(x), self._patches, self._config.mask_ratio, generator).to(x.device)
                 loss, _, _ = module(x, mask)
                 sums += torch.tensor([float(loss) * len(x), len(x)], dtype=torch.float64)
@@ -67,22 +67,6 @@ class Autoencoder:
         if self._accelerator.num_processes > 1:
             sums = self._accelerator.reduce(sums.to(self._accelerator.device), reduction="sum").cpu()
         return {"loss": float(sums[0] / sums[1])}
-
-    def _images(self) -> Iterator[Tensor]:
-        accelerator, config = self._accelerator, self._config
-        for batch in validation_batches(
-            self._data.valid,
-            self._data.columns,
-            self._size,
-            max(1, config.batch_size // accelerator.num_processes),
-            crop=config.crop,
-            corrupt=config.corrupt,
-            workers=config.workers,
-            place=Place(accelerator.process_index, accelerator.num_processes),
-        ):
-            if len(batch.images):
-                images = batch.images.to(accelerator.device).float() / 255
-                yield normalised(images, self._data.mean, self._data.std)
 
 
 def pretrain(

@@ -22,6 +22,7 @@ from reparamkit.training.config import DataSettings
 from reparamkit.training.data import Data, open_data, validation_batches
 from reparamkit.training.metrics import Counts
 from reparamkit.training.subjects import Validated, open_validated, try_folded
+from reparamkit.training.validation_images import check_labels
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def validate(
     ):
         skipped |= dict.fromkeys(batch.corrupt)
         if len(batch.labels):
+            check_labels(batch.labels, images)
             _one_batch(tallies, batch.images, batch.labels, batch.indices, images, mean, std, classes, real)
     notes = [note for entry in beside for note in entry.notes]
     notes += [f"skipped: {reason}" for reason in skipped]

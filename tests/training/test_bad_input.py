@@ -20,7 +20,7 @@ from reparamkit import cli
 from reparamkit.errors import UnusableInput
 from reparamkit.training import disk, train, validate
 from reparamkit.training.checkpoint import open_checkpoint
-from tests.training.small import FAST, NET, ROOT, command, flags
+from tests.training.small import FAST, NET, ROOT, command, data, flags
 
 SMALL = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
 
@@ -118,6 +118,17 @@ def test_a_corrupt_image_is_skipped_where_asked_for(tmp_path: Path, pictures: Pa
 def test_a_data_set_smaller_than_the_batch(tmp_path: Path) -> None:
     said = refused(batch_size=500, out=tmp_path / "run")
     assert "has 120 training images, fewer than one batch of 500; give --batch-size 120 or less" in said
+
+
+def test_labels_that_are_no_classes(tmp_path: Path) -> None:
+    digits = data()
+    digits.classes = digits.classes[:7]
+    (tmp_path / "seven.txt").write_text("\n".join(map(str, range(7))))
+    said = r"has the label [789], and its 7 classes are numbered from 0 to 6"
+    with pytest.raises(UnusableInput, match=said):
+        train("repnets_toy", out=tmp_path / "run", **(FAST | {"data": digits, "input_size": 16}))
+    with pytest.raises(UnusableInput, match=said):
+        validate("repnets_toy", digits, input_size=16, fold=False, valid=tmp_path / "seven.txt")
 
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
