@@ -69,7 +69,7 @@ def test_the_example_prints_accuracy_and_latency(tmp_path: Path) -> None:
     finished = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "repnets.py"), str(tmp_path / "run")],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
