@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint clean
+.PHONY: demo train-demo test slow lint clean
 
 # Each installation leaves a stamp, so that a second call starts at once.
 $(VENV)/bin/python:
@@ -13,9 +13,17 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[onnx]"
 	touch $@
 
+$(VENV)/installed-train: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[train]"
+	touch $@
+
 $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
 	touch $@
+
+train-demo: $(VENV)/installed-train  ## train RepNets' example, fold it, print accuracy and latency
+	rm -rf build/train-demo
+	$(BIN)/reparamkit train repnets_toy --data digits --epochs 10 --out build/train-demo
 
 demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
 	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reparamkit import models
+    from reparamkit import models, training
     from reparamkit.api import fold, inspect
     from reparamkit.capture.source import Source, load
     from reparamkit.engine.findings import Fold, Refusal
@@ -89,12 +89,13 @@ __all__ = [
     "inspect",
     "load",
     "models",
+    "training",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module("reparamkit.models")
+    if name in ("models", "training"):
+        return importlib.import_module(f"reparamkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

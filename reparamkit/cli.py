@@ -20,6 +20,8 @@ import typer
 from reparamkit import cli_console, cli_coreml
 from reparamkit.cli_check import check
 from reparamkit.cli_expand import expand
+from reparamkit.cli_train import pretrain, train
+from reparamkit.cli_validate import validate
 
 if TYPE_CHECKING:
     from reparamkit.capture.source import Source
@@ -243,6 +245,9 @@ def models(
 
 app.command()(check)
 app.command()(expand)
+app.command()(train)
+app.command()(pretrain)
+app.command()(validate)
 
 
 def _version(asked: bool) -> None:

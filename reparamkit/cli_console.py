@@ -56,6 +56,11 @@ def _abandon(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def say(text: str) -> None:
+    """A line of what is going on, on stderr."""
+    _aside(_console(sys.stderr), text)
+
+
 def complain(text: str) -> None:
     _aside(_console(sys.stderr), f"reparamkit: {text}")
 

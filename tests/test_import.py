@@ -8,7 +8,11 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "coremltools", "rich", "jinja2")
+TRAINING = ("accelerate", "datasets", "kornia", "matplotlib", "safetensors", "sklearn", "tensorboard", "yaml")
+HEAVY = (
+    *("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "coremltools", "rich", "jinja2"),
+    *TRAINING,
+)
 
 
 def modules_after(statements: str) -> set[str]:
@@ -41,6 +45,16 @@ def test_the_api_imports_torch_and_what_torch_imports() -> None:
 def test_the_command_line_starts_without_torch() -> None:
     found = modules_after("import reparamkit.cli")
     assert found & (set(HEAVY) - {"rich"}) == set()
+
+
+def test_the_names_of_training_and_its_settings_import_nothing() -> None:
+    found = modules_after("import reparamkit as rk\nrk.training.Config(epochs=3)\ndir(rk.training)")
+    assert found & set(HEAVY) == set()
+
+
+def test_opening_a_network_imports_no_package_of_training() -> None:
+    found = modules_after("import reparamkit as rk\nrk.load('repnets_toy')")
+    assert found & (set(TRAINING) - modules_after("import torch._export.converter")) == set()
 
 
 def test_every_public_name_is_there() -> None:

@@ -39,6 +39,26 @@ def test_a_room_imports_only_those_before_it(room: str) -> None:
             assert not name.startswith(("torch.fx", "onnx")), f"{file.name} imports {name}"
 
 
+def test_training_stands_on_the_public_calls_the_models_and_the_runners() -> None:
+    allowed = ("training", "models", "errors", "weights", "capture.source", "door.run_folders")
+    runners = ("verify.subjects",)  # what `check` opens networks and files with
+    for file in sorted((ROOT / "training").rglob("*.py")):
+        if file.name.startswith("expand"):
+            continue
+        for name in _imported(file):
+            top, _, rest = name.partition(".")
+            if top == "reparamkit" and rest:
+                assert rest.startswith((*allowed, *runners)), f"{file.name} imports {name}"
+
+
+def test_only_the_command_line_and_the_package_itself_know_training() -> None:
+    for file in sorted(ROOT.rglob("*.py")):
+        place = file.relative_to(ROOT)
+        if place.parts[0] == "training" or place.name.startswith(("cli", "__init__")):
+            continue
+        assert not any(name.startswith("reparamkit.training") for name in _imported(file)), place
+
+
 def test_each_law_has_a_file_and_an_equation() -> None:
     from reparamkit.engine.laws import LAWS
 

@@ -1,4 +1,4 @@
-"""Opening whatever the user has: a file, the name of a reference model, or the address of a callable.
+"""Opening whatever the user has: a file, a checkpoint's folder, a reference model's name, a callable.
 
 A file is recognised by its content. Nothing of it is handed to a loader that could run code before it was
 looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for ``torch.save``.
@@ -6,6 +6,7 @@ looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for 
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from reparamkit.capture.formats import Format, recognise
 from reparamkit.capture.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.capture.scripted import is_scripted, load_scripted
 from reparamkit.door.files import exists, in_words
+from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import UnusableInput
 from reparamkit.weights import fit_state_dict
+
+# Training stands above this room; whoever opens no checkpoint does not need its packages.
+_CHECKPOINTS = "reparamkit.training.sources"
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,11 @@ class Source:
 
 
 def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = False) -> Source:
-    """Open `source`: an existing file, a reference model's name, or ``package.module:callable``.
+    """Open `source`: a file, a folder that `reparamkit train` wrote, a name, or ``package.module:callable``.
 
     `model`, again a reference model's name or ``package.module:callable``, says what weights alone belong to.
-    `trust_pickle` lets a file run code while it is opened, as a pickled module does.
+    `trust_pickle` lets a file run code while it is opened, as a pickled module does. The checkpoint of a
+    network that is a callable needs one of the two.
 
     Raises `UntrustedPickle` for a file that could run code, without `trust_pickle`; `UnusableInput` for
     whatever else cannot be opened, saying what was found and what to do.
@@ -53,6 +59,8 @@ def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = F
     path = Path(source)
     if exists(path):
         with in_words(path):
+            if holds_checkpoint(path):
+                return _from_checkpoint(path, model, trust_pickle)
             return _from_file(path, model, trust_pickle)
     text = str(source)
     if model is not None:
@@ -78,6 +86,13 @@ def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
     if archive.root and "data.pkl" in archive.records:
         return _from_saved(path, load_saved(path, archive, trust_pickle=trust_pickle), model)
     raise UnusableInput(f"{path} is {_foreign_archive(archive)}")
+
+
+def _from_checkpoint(path: Path, model: str | None, trust_pickle: bool) -> Source:
+    opened: Source = importlib.import_module(_CHECKPOINTS).open_source(
+        path, model=model, trusted=trust_pickle
+    )
+    return opened
 
 
 def _from_program(program: torch.export.ExportedProgram, name: str, path: Path | None) -> Source:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
-from reparamkit.models import convnextv2, fastvit, fcmae, mobileone, replknet, repvgg, timm_names
+from reparamkit.models import convnextv2, fastvit, fcmae, mobileone, replknet, repnets, repvgg, timm_names
 from reparamkit.models.fcmae_weights import dense_from_sparse
 from reparamkit.models.folded_sizes import FOLDED_PARAMETERS
 
@@ -92,6 +92,25 @@ def _family(
     return Family(name, paper, tuple(variants), build, head, renamed, input_shape, mask_of)
 
 
+_MOBILEONE = Paper(
+    "MobileOne: An Improved One millisecond Mobile Backbone",
+    "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
+    2023,
+    "2206.04040",
+)
+_REPVGG = Paper(
+    "RepVGG: Making VGG-style ConvNets Great Again",
+    "Xiaohan Ding, Xiangyu Zhang, Ningning Ma, Jungong Han, Guiguang Ding, Jian Sun",
+    2021,
+    "2101.03697",
+)
+_FASTVIT = Paper(
+    "FastViT: A Fast Hybrid Vision Transformer using Structural Reparameterization",
+    "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
+    2023,
+    "2303.14189",
+)
+_SMALL_IMAGE = (1, 3, 32, 32)
 _CONVNEXTV2 = Paper(
     "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
     "Sanghyun Woo, Shoubhik Debnath, Ronghang Hu, Xinlei Chen, Zhuang Liu, In So Kweon, Saining Xie",
@@ -103,12 +122,7 @@ _CONVNEXTV2 = Paper(
 FAMILIES = (
     _family(
         "MobileOne",
-        Paper(
-            "MobileOne: An Improved One millisecond Mobile Backbone",
-            "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
-            2023,
-            "2206.04040",
-        ),
+        _MOBILEONE,
         mobileone.VARIANTS,
         mobileone.build,
         "linear",
@@ -116,12 +130,7 @@ FAMILIES = (
     ),
     _family(
         "RepVGG",
-        Paper(
-            "RepVGG: Making VGG-style ConvNets Great Again",
-            "Xiaohan Ding, Xiangyu Zhang, Ningning Ma, Jungong Han, Guiguang Ding, Jian Sun",
-            2021,
-            "2101.03697",
-        ),
+        _REPVGG,
         repvgg.VARIANTS,
         repvgg.build,
         "linear",
@@ -141,12 +150,7 @@ FAMILIES = (
     ),
     _family(
         "FastViT",
-        Paper(
-            "FastViT: A Fast Hybrid Vision Transformer using Structural Reparameterization",
-            "Pavan Kumar Anasosalu Vasu, James Gabriel, Jeff Zhu, Oncel Tuzel, Anurag Ranjan",
-            2023,
-            "2303.14189",
-        ),
+        _FASTVIT,
         fastvit.VARIANTS,
         fastvit.build,
         "head",
@@ -170,6 +174,19 @@ FAMILIES = (
         dense_from_sparse,
         mask_of=fcmae.example_mask,
     ),
+    # Small networks that are trained on a processor, in order to try the whole way from training to a file.
+    _family("RepNets", _REPVGG, repnets.TOYS, repnets.build, "linear", input_shape=_SMALL_IMAGE),
+    _family(
+        "MobileOne",
+        _MOBILEONE,
+        mobileone.TOYS,
+        mobileone.build,
+        "linear",
+        timm_names.mobileone,
+        _SMALL_IMAGE,
+    ),
+    _family("RepVGG", _REPVGG, repvgg.TOYS, repvgg.build, "linear", timm_names.repvgg, _SMALL_IMAGE),
+    _family("FastViT", _FASTVIT, fastvit.TOYS, fastvit.build, "head", timm_names.fastvit, _SMALL_IMAGE),
 )
 
 _BY_NAME = {variant: family for family in FAMILIES for variant in family.variants}

@@ -186,6 +186,9 @@ VARIANTS = {
     "fastvit_sa36": FastViTConfig((6, 6, 18, 6), _SMALL, layer_scale=1e-6),
     "fastvit_ma36": FastViTConfig((6, 6, 18, 6), (76, 152, 304, 608), layer_scale=1e-6),
 }
+# A layer scale near 0 lets a deep network start as a shallow one, and a shallow one not start at all.
+TOYS = {"fastvit_toy": FastViTConfig((1, 1, 1, 1), (16, 32, 64, 128), expansion=2, layer_scale=0.1)}
+"""Not published: small enough to be trained on a processor in a minute."""
 
 
 class FastViT(nn.Module):
@@ -274,8 +277,8 @@ def _scale(channels: int, value: float) -> nn.Parameter:
 def build(
     name: str, *, num_classes: int = 1000, drop_path_rate: float = 0.0, fork_feat: bool = False
 ) -> FastViT:
-    """The variant `name` (a key of `VARIANTS`) with its published initialisation.
+    """The variant `name` (a key of `VARIANTS` or `TOYS`) with its published initialisation.
 
-    Raises KeyError for a name that is not in `VARIANTS`.
+    Raises KeyError for a name that is in neither.
     """
-    return FastViT(VARIANTS[name], num_classes, drop_path_rate=drop_path_rate, fork_feat=fork_feat)
+    return FastViT((VARIANTS | TOYS)[name], num_classes, drop_path_rate=drop_path_rate, fork_feat=fork_feat)

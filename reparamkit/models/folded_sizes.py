@@ -51,4 +51,8 @@ FOLDED_PARAMETERS = {
     "fcmae_base": 91_919_360,
     "fcmae_large": 200_907_520,
     "fcmae_huge": 662_613_120,
+    "repnets_toy": 88_968,
+    "mobileone_toy": 304_968,
+    "repvgg_toy": 274_936,
+    "fastvit_toy": 474_920,
 }

@@ -98,11 +98,12 @@ class MobileOneBlock(nn.Module):
 
 @dataclass(frozen=True)
 class MobileOneConfig:
-    """One row of table 2 of the paper; `widths` multiply `BASE_WIDTHS`."""
+    """One row of table 2 of the paper; `widths` multiply `BASE_WIDTHS`, `blocks` are pairs in each stage."""
 
     widths: tuple[float, float, float, float]
     conv_branches: int = 1
     squeeze_excite: bool = False
+    blocks: tuple[int, int, int, int] = BLOCKS_PER_STAGE
 
 
 VARIANTS = {
@@ -112,6 +113,8 @@ VARIANTS = {
     "mobileone_s3": MobileOneConfig((2.0, 2.5, 3.0, 4.0)),
     "mobileone_s4": MobileOneConfig((3.0, 3.5, 3.5, 4.0), squeeze_excite=True),
 }
+TOYS = {"mobileone_toy": MobileOneConfig((0.5, 0.5, 0.5, 0.5), conv_branches=2, blocks=(1, 1, 1, 1))}
+"""Not published: small enough to be trained on a processor in a minute."""
 
 
 class MobileOne(nn.Module):
@@ -124,11 +127,12 @@ class MobileOne(nn.Module):
         # The stem keeps a single convolution branch, in s0 too.
         self.stage0 = MobileOneBlock(3, stem, 3, stride=2, padding=1)
         # Squeeze-excite, where it is used, sits in the last half of stage 3 and in all of stage 4.
-        with_se = (0, 0, BLOCKS_PER_STAGE[2] // 2, BLOCKS_PER_STAGE[3]) if config.squeeze_excite else (0,) * 4
-        self.stage1 = _stage(stem, widths[0], BLOCKS_PER_STAGE[0], with_se[0], config.conv_branches)
-        self.stage2 = _stage(widths[0], widths[1], BLOCKS_PER_STAGE[1], with_se[1], config.conv_branches)
-        self.stage3 = _stage(widths[1], widths[2], BLOCKS_PER_STAGE[2], with_se[2], config.conv_branches)
-        self.stage4 = _stage(widths[2], widths[3], BLOCKS_PER_STAGE[3], with_se[3], config.conv_branches)
+        pairs = config.blocks
+        with_se = (0, 0, pairs[2] // 2, pairs[3]) if config.squeeze_excite else (0,) * 4
+        self.stage1 = _stage(stem, widths[0], pairs[0], with_se[0], config.conv_branches)
+        self.stage2 = _stage(widths[0], widths[1], pairs[1], with_se[1], config.conv_branches)
+        self.stage3 = _stage(widths[1], widths[2], pairs[2], with_se[2], config.conv_branches)
+        self.stage4 = _stage(widths[2], widths[3], pairs[3], with_se[3], config.conv_branches)
         self.gap = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(widths[3], num_classes)
 
@@ -154,8 +158,8 @@ def _stage(inputs: int, outputs: int, pairs: int, pairs_with_se: int, conv_branc
 
 
 def build(name: str, *, num_classes: int = 1000) -> MobileOne:
-    """The variant `name` (a key of `VARIANTS`) with PyTorch's default initialisation, as published.
+    """The variant `name` (a key of `VARIANTS` or `TOYS`) with PyTorch's default initialisation, as published.
 
-    Raises KeyError for a name that is not in `VARIANTS`.
+    Raises KeyError for a name that is in neither.
     """
-    return MobileOne(VARIANTS[name], num_classes)
+    return MobileOne((VARIANTS | TOYS)[name], num_classes)

@@ -117,3 +117,17 @@ def test_a_grid_stays_whole_in_front_of_a_split(dynamic: Any) -> None:
 def _levels(s: Any, x: Tensor) -> Any:
     grid = 2 * s.places(x.mean((2, 3))).sigmoid().unflatten(1, (12, 1, 2)) - 1
     return grid.split([3, 4, 5], 1)
+
+
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+def test_a_layer_that_is_cut_behind_a_view_stays_one(dynamic: Any) -> None:
+    """GPT-2's attention: one `addmm` for q, k and v, behind a norm whose weight it could take in."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        whole = torch.addmm(s.bias, s.norm(x).view(-1, 6), s.weight).view(*x.shape[:2], 12)
+        q, k, v = whole.split(4, -1)
+        return (q @ k.transpose(1, 2)).softmax(-1) @ v
+
+    parts = {"norm": nn.LayerNorm(6), "weight": _vector(6, 12), "bias": _vector(12)}
+    kept = left(forward, noise(2, 5, 6), dynamic, **parts)
+    assert kept.get("linear", 0) + kept.get("addmm", 0) == 1

@@ -15,8 +15,8 @@ from tests.timm_import import import_timm
 
 
 def test_every_registered_network_has_a_published_size() -> None:
-    without_fcmae = [name for name in names() if not name.startswith("fcmae")]
-    assert without_fcmae == list(PUBLISHED)
+    published = [name for name in names() if not name.startswith("fcmae") and not name.endswith("_toy")]
+    assert published == list(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

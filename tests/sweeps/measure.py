@@ -87,11 +87,11 @@ class Row:
     captured_only: int = 0
     unproven: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
     kinds_before: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     """Kinds of operators that compute or copy, in the folded network."""
     kinds_theirs: dict[str, int] = field(default_factory=dict)
-    unexplained: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     """Refusals that name what the folded network does not have."""
     pairs_left: list[str] = field(default_factory=list)

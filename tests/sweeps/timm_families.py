@@ -20,7 +20,7 @@ from tests.sweeps import hand_written
 from tests.sweeps.jobs import Limits, default_results, kept_rows, run_all
 from tests.sweeps.measure import last_line
 from tests.sweeps.networks import Job, timm_jobs
-from tests.sweeps.tables import cells, header, page, plain, say
+from tests.sweeps.tables import cells, header, page, plain, say, summary
 from tests.sweeps.torchvision_networks import torchvision_jobs
 
 PAGES = {"timm": "timm_families.md", "torchvision": "torchvision_models.md"}
@@ -52,6 +52,7 @@ def main() -> None:
         say(plain(hand_written.comparison(found)))
     else:
         say(plain([header(), *(cells(row) for row in found)]))
+        say(summary(found))
     if not (options.hand_written or options.family or options.model or options.all) or options.page:
         fixed = options.dynamic == "no"
         name = PAGES[options.library] if fixed else FREE_PAGES[options.library]

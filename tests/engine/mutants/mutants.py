@@ -539,8 +539,8 @@ MUTANTS = [
     Mutant(
         "copied: on the old operand",
         _SURGERY,
-        "return newer.get(read) or self._now.get(-1 if index is None else index, read)",
-        "return self._now.get(-1 if index is None else index, read)",
+        "                return newer[operand]\n",
+        "                pass\n",
     ),
     Mutant(
         "lifted: readers not asked",
@@ -661,7 +661,7 @@ MUTANTS = [
     Mutant(
         "surgery: a copy that shows goes",
         _SURGERY,
-        "        if copies and (self.host.program.writes or shows(old)):\n",
+        "        if copies and (self.host.program.writes or self.host.nodes[form.node].shown):\n",
         "        if False:\n",
     ),
     Mutant("surgery: guards forgotten", _SURGERY, "        self._guard(root)\n", ""),
@@ -1000,7 +1000,7 @@ MUTANTS = [
     Mutant(
         "equal calls: what is handed out as well",
         _EQUAL,
-        "if first is not node and not shows(node):",
+        "if first is not node and node not in shown:",
         "if first is not node:",
         passes="no subject hands out one value twice",
     ),

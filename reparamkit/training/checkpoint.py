@@ -1,0 +1,219 @@
+"""A checkpoint: a folder from which a run goes on, and from which a network is folded.
+
+    checkpoint.json        which network, which images, where in the run; the sizes of the files beside it
+    model.safetensors      the weights that the folder is about: of the last update, in best_ema the average's
+    ema.safetensors        the average, where the first are the last update's; in best_ema raw.safetensors
+    training.pt            optimizer, schedules, scaler, random states, position, history
+
+A folder is written beside its place, forced to the disk, and moved there in two renames; whatever happens,
+one complete folder is left, and `reparamkit.door.run_folders` finds it. Nothing in it is a pickle of
+objects: `training.pt` is read with `weights_only`. (accelerate's `save_state` writes in place, and goes on
+without random states that it cannot load, so a run would not be the same and nobody would know.)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import reparamkit
+from reparamkit.capture.source import Source
+from reparamkit.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
+from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.training.columns import finite
+from reparamkit.training.disk import in_words, sync_folder, write_bytes
+from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
+
+STATE = "training.pt"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        model: as `reparamkit train` takes it; None for a network that was handed in as an object.
+        classes: names of the classes; empty for an autoencoder.
+        input_size: side of the square images in pixels.
+        crop, valid_share: how the validation images were cropped, and how many were held back.
+        mean, std: what the images were normalised by.
+        epoch, update: the position: whole epochs, and updates of the next.
+        scores: of the last validation.
+    """
+
+    model: str | None
+    classes: list[str]
+    input_size: int
+    crop: float
+    valid_share: float
+    mean: list[float]
+    std: list[float]
+    epoch: int
+    update: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that was found complete."""
+
+    folder: Path
+    about: About
+    files: dict[str, str]
+
+    def weights(self, kind: str | None = None) -> dict[str, Tensor]:
+        """The weights: "raw" those of the last update, "ema" the average's; by default the average's, if any.
+
+        Raises UnusableInput where the checkpoint has none of that kind.
+        """
+        wanted = self._kind(kind)
+        if wanted not in self.files:
+            raise UnusableInput(f"{self.folder} has no {wanted} weights; it has {', '.join(self.files)}")
+        return read_safetensors(self.folder / self.files[wanted])
+
+    def _kind(self, kind: str | None) -> str:
+        return kind or ("ema" if "ema" in self.files else "raw")
+
+    def state(self) -> dict[str, Any]:
+        """What a run goes on from.
+
+        Raises UnusableInput where it cannot be read.
+        """
+        path = self.folder / STATE
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UnusableInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        return state
+
+    def source(self, kind: str | None = None, *, code: str | None = None, trusted: bool = False) -> Source:
+        """The network with its weights, in evaluation mode, and an example of its input.
+
+        Args:
+            kind: as in `weights`.
+            code: the ``module:callable`` that the caller allows to run. A checkpoint might name any, so
+                the name has to come from somebody who knows it.
+            trusted: whatever the checkpoint names may run.
+
+        Raises UnusableInput where the network cannot be built from its name, or is another one by now;
+        `UntrustedPickle` where that would run code that the caller did not name.
+        """
+        from reparamkit.training.networks import open_network
+        from reparamkit.weights import fit_state_dict
+
+        about = self.about
+        if about.model is None:
+            raise UnusableInput(
+                f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not "
+                "say how to build it; load model.safetensors into it yourself"
+            )
+        if code is not None and code != about.model:
+            raise UnusableInput(f"{self.folder} is a checkpoint of {about.model}, not of {code}")
+        if is_code(about.model) and code is None and not trusted:
+            raise UntrustedPickle(
+                f"{self.folder} is a checkpoint of {about.model}, which is code; name it yourself, "
+                f"--model {about.model}, if you want it to run"
+            )
+        if not about.classes:
+            raise UnusableInput(
+                f"{self.folder} is a pre-trained encoder, which classifies nothing yet: "
+                f"reparamkit train {about.model} --finetune {self.folder}"
+            )
+        module = open_network(about.model, len(about.classes)).module
+        try:
+            fit_state_dict(module, self.weights(kind))
+        except UnusableInput as error:
+            raise UnusableInput(f"{self.folder} is a checkpoint of another {about.model}: {error}") from error
+        generator = torch.Generator().manual_seed(0)
+        example = torch.randn(1, 3, about.input_size, about.input_size, generator=generator)
+        of = "the average of the weights" if self._kind(kind) == "ema" else "the weights of the last update"
+        note = f"{self.folder}: {about.model}, {of}, after {about.epoch} epochs"
+        name = about.model.replace(":", "_").replace(".", "_")
+        return Source(module.eval(), name, self.folder, (example,), notes=(note,))
+
+
+def is_code(model: str) -> bool:
+    """Whether a network's name is that of a callable, which runs when the network is built."""
+    return ":" in model and not model.startswith("timm:")
+
+
+def write_checkpoint(
+    folder: Path, about: About, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None, state: Any
+) -> None:
+    """Write a checkpoint at `folder`; an older one there is replaced whole or not at all.
+
+    Raises UnusableInput where it cannot be written (a full disk): the older one is then as it was.
+    """
+    average_first = ema is not None and folder.name == BEST_EMA
+    files = {"raw": "raw.safetensors" if average_first else "model.safetensors"}
+    contents = {files["raw"]: as_safetensors(weights)}
+    if ema is not None:
+        files["ema"] = "model.safetensors" if average_first else "ema.safetensors"
+        contents[files["ema"]] = as_safetensors(ema)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    contents[STATE] = buffer.getvalue()
+    manifest = {
+        "format": FORMAT,
+        "reparamkit": reparamkit.__version__,
+        **vars(about),
+        "scores": finite(about.scores),
+        "weights": files,
+        "files": {name: len(content) for name, content in contents.items()},
+    }
+    new, old = fresh(folder), older(folder)
+    try:
+        recovered(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for name, content in contents.items():
+            write_bytes(new / name, content)
+        write_bytes(new / MANIFEST, json.dumps(manifest, indent=2).encode())
+        sync_folder(new)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if folder.exists():
+            shutil.rmtree(new, ignore_errors=True)
+        kept = f"; {folder} is the older one, unchanged" if folder.exists() else ""
+        raise UnusableInput(f"cannot write the checkpoint {folder}: {in_words(error)}{kept}") from error
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`; of a run's folder its best average, else its best, else its last.
+
+    Raises UnusableInput where there is none, or where it is damaged.
+    """
+    folder = chosen(path) or recovered(path)
+    manifest_path = folder / MANIFEST
+    if not manifest_path.exists():
+        raise UnusableInput(f"{path} holds no checkpoint (there is no {MANIFEST} in it)")
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        sizes, files = dict(manifest["files"]), dict(manifest["weights"])
+        about = About(**{name: manifest[name] for name in About.__dataclass_fields__})
+        version = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableInput(f"{manifest_path} is damaged: {type(error).__name__}: {error}") from error
+    if version != FORMAT:
+        raise UnusableInput(f"{folder} has the format {version}, and this reparamkit reads {FORMAT}")
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.exists() or file.stat().st_size != size:
+            raise UnusableInput(
+                f"the checkpoint {folder} is damaged: {name} is missing or has another length"
+            )
+    return Checkpoint(folder, about, dict(files))
