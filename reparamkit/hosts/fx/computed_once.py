@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from reparamkit.hosts.fx.constants import Constants
 
 _MOST = 2**20  # elements of a value that is stored, unless it is hardly larger than what it is computed from
 _GROWTH = 4
+_CHECKS = ("aten._assert", "aten.sym_constrain_range")
 _CANNOT = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
 
@@ -66,6 +68,24 @@ def computed_constants(
         persistent = any(str(n.target) not in passing for n in sources)
         wanted[node] = Computed(node, value.detach().clone(), value.requires_grad, persistent)
     return list(wanted.values())
+
+
+def settled_checks(graph: fx.Graph, constants: Constants, state: Mapping[str, Tensor]) -> list[fx.Node]:
+    """The assertions on constants alone that hold: they would hold on every call."""
+    values = _Values(state)
+    found = []
+    for node in graph.nodes:
+        reads = node.all_input_nodes
+        if node.op != "call_function" or node.users or not reads or not all(n in constants for n in reads):
+            continue
+        if not str(node.target).startswith(_CHECKS):
+            continue
+        with suppress(*_CANNOT):
+            for read in reads:
+                values.of(read)
+            values.of(node)
+            found.append(node)
+    return found
 
 
 class _Values:

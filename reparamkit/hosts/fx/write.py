@@ -24,7 +24,7 @@ from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation
 from reparamkit.engine.plan import interior
-from reparamkit.hosts.fx.computed_once import Computed, computed_constants
+from reparamkit.hosts.fx.computed_once import Computed, computed_constants, settled_checks
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost, bundle_of
 from reparamkit.hosts.fx.tidy import undo_round_trips
@@ -178,6 +178,8 @@ class Surgery:
     def _constants_computed_once(self) -> dict[fx.Node, Computed]:
         """Read stored tensors in place of what is computed from the network's own alone."""
         program = self.host.program
+        for check in settled_checks(self.graph, self.host.constants, program.state):
+            self.graph.erase_node(check)
         computed: dict[fx.Node, Computed] = {}
         for constant in computed_constants(
             self.graph, self.host.constants, program.state, program.non_persistent
