@@ -136,7 +136,7 @@ def prove_rise(host: Host, rise: Rise) -> bool:
     """
     nodes = host.graph.nodes
     steps = sorted({i for path in (*(c.path for c in rise.claims), *rise.leaves) for i in path})
-    factors = {product[1] for i in steps if (product := nodes[i].product) is not None}
+    factors = {operand for i in steps if nodes[i].product is not None for operand in host.reads(i)}
     inputs = sorted({rise.root, *(factors - {*steps})})
     channels = nodes[rise.root].value.ndim - 1 - rise.structure.dims
     normals, others = Normals(rise.root), 0
