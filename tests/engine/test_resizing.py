@@ -168,8 +168,8 @@ def test_a_layer_that_is_wrong_at_other_sizes_alone_is_not_proven(monkeypatch: p
             Net(function, gain=nn.Parameter(noise(6)), conv=nn.Conv2d(6, 4, 3, stride=2, padding=1))
         )
 
-    def wrong(terms: Terms) -> Realisation:
-        made = realise(terms)
+    def wrong(terms: Terms, *options: Any, **named: Any) -> Realisation:
+        made = realise(terms, *options, **named)
         (layer,) = made.layers
         module: Any = copy.deepcopy(layer.module)
         module.padding = (0, 0)
