@@ -86,7 +86,7 @@ def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
         return None
     roots: tuple[Value, ...] = (value,)
     above = graph[value.id].meaning
-    if isinstance(above, Concat) and above.axis == axis:
+    if isinstance(above, Concat) and above.axis == axis and not graph[value.id].covers:
         path.append(value.id)
         roots = above.values
     if not path or not all(_takes_in(graph[root.id].meaning) for root in roots):

@@ -14,6 +14,7 @@ from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
+from reparamkit.operators import properties
 
 
 class Constants:
@@ -103,6 +104,8 @@ def is_pure(node: fx.Node) -> bool:
 
 @cache
 def _gives_the_same(operator: OpOverload) -> bool:
+    if properties.is_uninitialised(str(operator)):
+        return False
     return torch.Tag.nondeterministic_seeded not in operator.tags and not is_impure(operator)
 
 

@@ -134,6 +134,8 @@ class Walk:
 
         args, kwargs = fx.node.map_aggregate((args, kwargs), argument)
         result = target(*args, **kwargs)
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+            result = self.cast(result)  # what it makes has torch's default number type
         return result.zero_() if properties.is_uninitialised(str(target)) else result
 
     def _wide(self, argument: Any) -> Any:
