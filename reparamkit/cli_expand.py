@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from reparamkit.capture.source import Source
-
-_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def expand(
@@ -80,9 +77,10 @@ def expand(
     The inverse of 'fold': train what it writes, then fold that.
     """
     from reparamkit import cli_console
+    from reparamkit.lower.for_training import check_suffix, save_for_training
 
     for path in output or []:
-        _check_suffix(path)
+        check_suffix(path)
     _check_outputs(source, [*(output or []), *([json_file] if json_file else [])])
     with cli_console.progress() as say:
         import reparamkit as rk
@@ -101,25 +99,8 @@ def expand(
         say(f"expanding {opened.name}")
         expanded = rk.expand(opened, inputs, kind, branches, where or None, seed=seed)
         say(f"writing and reading back {', '.join(map(str, paths))}")
-        files = _write(expanded, paths)
+        files = save_for_training(expanded, paths)
     _tell(opened.name, expanded, files, json_file)
-
-
-def _check_suffix(path: Path) -> None:
-    from reparamkit.errors import UnusableInput
-
-    if path.suffix == ".safetensors":
-        from importlib.util import find_spec
-
-        from reparamkit.errors import MissingExtra
-
-        if find_spec("safetensors") is None:
-            raise MissingExtra("safetensors", "train", f"writing {path}")
-    if path.suffix not in _SUFFIXES:
-        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UnusableInput(
-            f"cannot write {path}: it has {asked}, and an expanded network goes into {', '.join(_SUFFIXES)}"
-        )
 
 
 def _check_outputs(source: str, paths: list[Path]) -> None:
@@ -135,109 +116,6 @@ def _check_outputs(source: str, paths: list[Path]) -> None:
 def _default_output(opened: Source) -> Path:
     folder = opened.path.parent if opened.path is not None else Path()
     return folder / f"{opened.name}.expanded.pt"
-
-
-def _write(expanded: nn.Module, paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Write each file once those behind it have been read back: all appear, or none."""
-    from reparamkit.lower import write_verified
-
-    if not paths:
-        return []
-    path, *others = paths
-    write, compare, said = _format(expanded, path)
-    following: list[tuple[str, str]] = []
-
-    def verify(target: Path) -> None:
-        compare(target)
-        following.extend(_write(expanded, others))
-
-    write_verified(path, write, verify)
-    return [(str(path), said), *following]
-
-
-def _format(expanded: nn.Module, path: Path) -> tuple[Callable[[Path], None], Callable[[Path], None], str]:
-    """How a file of that suffix is written, read back and compared, and what is then true of it."""
-    import torch
-
-    tensors = {name: value.detach().contiguous().clone() for name, value in expanded.state_dict().items()}
-    size = f"{sum(value.numel() for value in expanded.parameters()) / 1e6:.2f} M parameters"
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file, save
-
-        return (
-            lambda target: _write_bytes(target, save(tensors)),
-            lambda target: _require_same(tensors, load_file(target), path),
-            f"weights of {size}, read back bit by bit",
-        )
-    if path.suffix == ".pth":
-        return (
-            lambda target: torch.save(tensors, target),
-            lambda target: _require_same(tensors, torch.load(target, weights_only=True), path),
-            f"weights of {size}, read back bit by bit",
-        )
-    archive = _pickled(expanded, path)
-
-    def read(target: Path) -> None:
-        _require_same(tensors, _unpickled(target, path).state_dict(), path)
-
-    return (
-        lambda target: _write_bytes(target, archive),
-        read,
-        f"the whole module, {size}, read back bit by bit; torch.load(..., weights_only=False) opens it",
-    )
-
-
-def _write_bytes(target: Path, archive: bytes) -> None:
-    target.write_bytes(archive)
-
-
-def _pickled(expanded: nn.Module, path: Path) -> bytes:
-    import io
-
-    import torch
-
-    from reparamkit.errors import UnusableInput
-    from reparamkit.quiet import quiet
-
-    archive = io.BytesIO()
-    try:
-        with quiet():
-            torch.save(expanded, archive)
-    except Exception as error:  # a local class, a lambda, an open file: each has an error of its own
-        raise UnusableInput(
-            f"cannot write {path}: the network (a {type(expanded).__qualname__}) cannot be pickled "
-            f"({type(error).__name__}: {error}); its weights can be written, as .pth or .safetensors"
-        ) from error
-    return archive.getvalue()
-
-
-def _unpickled(target: Path, path: Path) -> nn.Module:
-    import torch
-
-    from reparamkit.errors import UnusableInput
-    from reparamkit.quiet import quiet
-
-    try:
-        with quiet():
-            module: nn.Module = torch.load(target, weights_only=False)
-    except Exception as error:
-        raise UnusableInput(
-            f"cannot write {path}: the file cannot be read again: {type(error).__name__}: {error}"
-        ) from error
-    return module
-
-
-def _require_same(tensors: dict[str, Tensor], read: dict[str, Tensor], path: Path) -> None:
-    import torch
-
-    from reparamkit.errors import NotEquivalent
-
-    same = tensors.keys() == read.keys() and all(
-        value.dtype == read[name].dtype and torch.equal(value.cpu(), read[name].cpu())
-        for name, value in tensors.items()
-    )
-    if not same:
-        raise NotEquivalent(f"{path} was not written: what was read back holds other weights")
 
 
 def _tell(name: str, expanded: nn.Module, files: list[tuple[str, str]], json_file: Path | None) -> None:

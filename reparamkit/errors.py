@@ -6,10 +6,26 @@ result was computed and is wrong (exit status 1).
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reparamkit.verify.verdict import Equivalence
+
+
+WRITE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an error",
+    errno.ENOTDIR: "it is not a folder",
+    errno.EEXIST: "there is a file of that name",
+}
+"""What an operating system's error means, said of a file that cannot be written."""
 
 
 class ReparamkitError(Exception):

@@ -224,8 +224,8 @@ def realise(
             bias, shift = bias + shift, 0.0
         if source in integers:
             table = _made(nn.Embedding, m.structure.inputs, m.structure.outputs)
-            table.weight = nn.Parameter((m.kernel.t() + bias).contiguous())
-            layers.append(Layer(source, table, None))
+            weight = nn.Parameter((m.kernel.t() + bias).contiguous())
+            layers.append(Layer(source, with_numbers(table, {"weight": weight}), None))
             continue
         if isinstance(m.structure, Transposed):
             layers.append(Layer(source, _scattering(m, realisable(m.structure), bias), None))

@@ -101,12 +101,11 @@ def interior(nodes: Sequence[Node], form: Form) -> list[int]:
     if form.interior is None:
         inside: set[int] = set()
         for current in composed_of(form):
-            inside.add(current.node)
+            passed = [] if current.original else [current.node]
             if current.norm is not None and not nodes[current.norm].synthetic:
-                inside.add(current.norm)
+                passed.append(current.norm)
             if current.alternative is not None:
-                inside.update(current.alternative.covers)
-            if not current.original:
-                inside.update(nodes[current.node].covers)
+                passed += current.alternative.covers
+            inside.update((current.node, *passed), *(nodes[index].covers for index in passed))
         form.interior = sorted(inside)
     return form.interior

@@ -19,24 +19,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from reparamkit.errors import UnusableInput
+from reparamkit.errors import WRITE_ERRORS, UnusableInput
 from reparamkit.lower.hidden import ASIDE, LOCK, hidden_folder
 
 _TRIES = 20
 _PAUSE = 0.01  # seconds
-_WORDS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than this system allows",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.EIO: "the disk reports an error",
-}
 
 
-def write_verified(path: Path, write: Callable[[Path], None], verify: Callable[[Path], None]) -> None:
+def write_verified(path: Path, write: Callable[[Path], object], verify: Callable[[Path], None]) -> None:
     """Write a file (or a folder that counts as one, such as an .mlpackage), verify it, then put it in place.
 
     Args:
@@ -149,7 +139,7 @@ def _words_for_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = _WORDS.get(error.errno or 0)
+        words = WRITE_ERRORS.get(error.errno or 0)
         if words is None:
             raise
         kept = "; the file that was there is unchanged" if os.path.exists(path) else ""

@@ -43,7 +43,7 @@ def save_module(
         NotEquivalent: what was read back computes something else. Nothing was written.
     """
     check_writable(path)
-    archive = _pickled(module, path)
+    archive = pickled(module, path)
     found: list[tuple[Equivalence, Counter[str]]] = []
 
     def write(target: Path) -> None:
@@ -51,7 +51,7 @@ def save_module(
             file.write(archive.getbuffer())
 
     def verify(target: Path) -> None:
-        loaded = _loaded(target, path)
+        loaded = loaded_module(target, path)
         verdict = reference.judge(TorchRunner(loaded, path.name))
         verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
         if before_it_appears is not None:
@@ -67,7 +67,8 @@ def save_module(
     return (*found[0], tuple(notes))
 
 
-def _pickled(module: nn.Module, path: Path) -> io.BytesIO:
+def pickled(module: nn.Module, path: Path) -> io.BytesIO:
+    """The bytes of a module for `path`. Raises UnusableInput where something in it cannot be pickled."""
     archive = io.BytesIO()
     try:
         with quiet():
@@ -80,7 +81,8 @@ def _pickled(module: nn.Module, path: Path) -> io.BytesIO:
     return archive
 
 
-def _loaded(target: Path, path: Path) -> nn.Module:
+def loaded_module(target: Path, path: Path) -> nn.Module:
+    """What was written to `target` for `path`. Raises UnusableInput where it cannot be read again."""
     try:
         with quiet():
             loaded: Any = torch.load(target, weights_only=False)

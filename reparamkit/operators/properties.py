@@ -8,6 +8,7 @@ _RESHAPES = frozenset(("aten.reshape.default", "aten.flatten.using_ints", "aten.
 _ANEW = frozenset(
     (
         *("matmul", "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"),
+        "conv_transpose3d",
         *("softmax", "log_softmax", "scaled_dot_product_attention"),
         *("batch_norm", "layer_norm", "group_norm", "instance_norm"),
     )

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-from reparamkit.errors import UnusableInput
-
-_WORDS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than this system allows",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENOTDIR: "it is not a folder",
-    errno.EEXIST: "there is a file of that name",
-}
+from reparamkit.errors import WRITE_ERRORS, UnusableInput
 
 
 def in_words(error: OSError) -> str:
     """What went wrong, for a message."""
-    return _WORDS.get(error.errno or 0) or error.strerror or str(error)
+    return WRITE_ERRORS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -149,3 +149,11 @@ def test_a_value_times_zero_keeps_what_is_not_finite() -> None:
     large = TOKENS.clone()
     large[0, 0, 0] = 1e4
     assert torch.equal(outcome.module(large).isnan(), net(large).isnan())
+
+
+def test_two_tables_of_one_size_have_numbers_of_their_own() -> None:
+    def forward(s: Any, places: Tensor) -> Any:
+        return (s.one(places) * 2.0).relu(), s.other(places) * 3.0
+
+    parts = {"one": nn.Embedding(9, 8), "other": nn.Embedding(9, 8)}
+    assert left(forward, PLACES, **parts) == {"embedding": 2, "relu": 1}

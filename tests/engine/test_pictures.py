@@ -294,3 +294,45 @@ def test_a_result_that_was_no_view_of_another_stays_none() -> None:
 
     layers = _left(Net(forward, conv=nn.Conv2d(3, 8, 3), norm=nn.BatchNorm2d(4)), (2, 3, 8, 9))
     assert layers.get("batch_norm", 0) + layers.get("mul", 0) + layers["conv2d"] >= 2
+
+
+def _written(y: Tensor) -> Tensor:
+    z = y.new_empty(y.shape)
+    z[:] = y
+    return z
+
+
+BETWEEN: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, int]]] = {
+    "a mean": (
+        lambda s, x: s.linear(_written(s.norm(x.relu())).mean((2, 3))),
+        {"relu": 1, "mean": 1, "linear": 1},
+    ),
+    "tokens": (
+        lambda s, x: s.linear((_written(s.norm(x.relu())) * s.gain).flatten(2).transpose(1, 2)),
+        {"relu": 1, "reshape": 1, "transpose": 1, "linear": 1},
+    ),
+    "pieces": (
+        lambda s, x: [s.conv(piece) for piece in _written(s.norm(x.relu())).chunk(2, 1)],
+        {"relu": 1, "split": 1, "conv2d": 2},
+    ),
+    "views": (
+        lambda s, x: _written(s.square(x.flatten(0, 2))).view(x.shape) + s.other(x),
+        {"linear": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_copy_that_is_written_hinders_nothing_that_passes_it(name: str, dynamic: Any) -> None:
+    """What is passed over has to run in the proof, with the canvas that it is written into."""
+    forward, expected = BETWEEN[name]
+    parts = {
+        "norm": nn.BatchNorm2d(4),
+        "linear": nn.Linear(4, 3),
+        "gain": noise(4, 1, 1),
+        "conv": nn.Conv2d(2, 3, 1),
+        "square": nn.Linear(6, 6),
+        "other": nn.Linear(6, 6),
+    }
+    assert _left(Net(forward, **parts), (2, 4, 5, 6), (3, 4, 7, 6), dynamic=dynamic) == expected

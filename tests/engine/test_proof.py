@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.engine.layers import Realisation
-from reparamkit.hosts.fx.read import call_grouped
+from reparamkit.hosts.fx.calls import call_grouped
 from tests.nets import Net, assert_same, fold, noise, randomised
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
+from reparamkit.hosts.fx.calls import one_memory, shown_nodes
 from reparamkit.hosts.fx.constants import Constants
 
 _MOST = 2**20  # elements of a value that is stored, unless it is hardly larger than what it is computed from
@@ -47,7 +48,7 @@ def computed_constants(
     `passing` names the tensors that are no part of the state dict. Constants that the network returns are
     left alone: its caller may write into what it gets.
     """
-    values = _Values(state)
+    values, shown = _Values(state), shown_nodes(graph)
     wanted: dict[fx.Node, Computed] = {}
     passing = frozenset(passing)
     for node in graph.nodes:
@@ -58,10 +59,10 @@ def computed_constants(
             value = values.of(node)
         except _CANNOT:
             continue
-        if node in wanted or not isinstance(value, Tensor) or _is_returned(node):
+        if node in wanted or not isinstance(value, Tensor) or node in shown:
             continue
         sources = [n for n in _above(node) if n.op == "get_attr"]
-        if any(_one_memory(values.of(n), value) for n in sources):
+        if any(one_memory(values.of(n), value) for n in sources):
             continue  # nothing but a view of what is stored already
         if value.numel() > max(_MOST, _GROWTH * sum(math.prod(state[str(n.target)].shape) for n in sources)):
             continue
@@ -114,7 +115,7 @@ class _Values:
         while isinstance(node.target, OpOverload) and node.all_input_nodes:
             base = node.all_input_nodes[0]
             mine, its = self.of(node), self.of(base)
-            if not _one_memory(mine, its) or (isinstance(its, Tensor) and mine.numel() == its.numel()):
+            if not one_memory(mine, its) or (isinstance(its, Tensor) and mine.numel() == its.numel()):
                 break
             node = base
         return node
@@ -139,33 +140,3 @@ def _above(node: fx.Node) -> list[fx.Node]:
         order[current] = None
         stack.extend(current.all_input_nodes)
     return list(order)
-
-
-def _is_returned(node: fx.Node) -> bool:
-    """Whether the network's caller gets the constant, or a view of it."""
-    seen, stack = {node}, [node]
-    while stack:
-        for user in stack.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and _may_be_view(user):
-                seen.add(user)
-                stack.append(user)
-    return False
-
-
-def _may_be_view(node: fx.Node) -> bool:
-    if not isinstance(node.target, OpOverload):
-        return True
-    if any(result.alias_info is not None for result in node.target._schema.returns):
-        return True
-    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return composite and len(node.all_input_nodes) == 1
-
-
-def _one_memory(a: Any, b: Any) -> bool:
-    if isinstance(b, list | tuple):
-        return any(_one_memory(a, item) for item in b)
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.numel():
-        return False
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

@@ -13,8 +13,8 @@ from functools import cache
 from torch import fx
 from torch._ops import OpOverload
 
+from reparamkit.hosts.fx.calls import shown_nodes
 from reparamkit.hosts.fx.constants import is_pure
-from reparamkit.hosts.fx.read import shown_nodes
 
 
 def share_equal_calls(graph: fx.Graph) -> None:

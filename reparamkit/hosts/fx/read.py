@@ -5,9 +5,8 @@ Another host graph than torch.fx needs another file like this one.
 
 from __future__ import annotations
 
-import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -22,6 +21,7 @@ from reparamkit.capture.program import Program
 from reparamkit.engine import laws
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.rising import Rise
+from reparamkit.hosts.fx.calls import bundle_of, call_grouped, operands, place_of, readers, shown_nodes
 from reparamkit.hosts.fx.constants import Constants, hint
 from reparamkit.operators import (
     Affine,
@@ -34,6 +34,7 @@ from reparamkit.operators import (
     Rescaled,
     Size,
     Value,
+    painters,
     pictures,
     products,
     properties,
@@ -42,8 +43,6 @@ from reparamkit.operators import (
 )
 
 aten = torch.ops.aten
-_SMALL = 64  # positions of all samples
-_CONVOLUTIONS = frozenset((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default))
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class FxHost:
         given = self.arguments(node, done)
         args, kwargs = fx.map_arg(given if shape is None else self._resized(done, *given, shape), argument)
         result: Any = call_grouped(done.target, args, kwargs)
-        return result if items is None else result[_place(call)]  # type: ignore[no-any-return]
+        return result if items is None else result[place_of(call)]  # type: ignore[no-any-return]
 
     def constant(self, name: fx.Node) -> Any:
         """A constant, in float64 if it is a floating one."""
@@ -213,7 +212,7 @@ class FxHost:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
             call = self._call(node, self._value(node, value))
-            painted = pictures.picture(call, self._pictures)
+            painted = painters.picture(call, self._pictures)
             meaning, covers = self._meaning(node, call, painted)
         except NotAffine as reason:
             refused = self._append(node, value, None)
@@ -303,7 +302,7 @@ class FxHost:
         arguments = defaults | {k: self._argument(v) for k, v in given}
         target = str(called.target)
         if items is not None:
-            target, arguments["item"] = f"{target}[]", _place(node)
+            target, arguments["item"] = f"{target}[]", place_of(node)
         for name in ("start", "end"):
             if isinstance(arguments.get(name), fx.Node):
                 arguments[name] = self._from_the_end(called, arguments[name], arguments.get("dim"))
@@ -332,18 +331,14 @@ class FxHost:
         operands = _operands(call)
         if any(0 in value.shape for value in (call.result, *operands)):
             raise NotAffine("it computes nothing: a tensor has no elements", notable=False)
+        meaning, refusal = _read(call)
+        spelt = None if isinstance(meaning, Affine) else self._spelt(node, painted)
         covers: frozenset[int] = frozenset()
-        try:
-            meaning = read(call)
-        except NotAffine:
-            spelt = self._spelt(node, painted)
-            if spelt is None:
-                raise
+        if spelt is not None and (spelt[1] or meaning is None):
             meaning, covers = spelt
-        else:
-            spelt = None if isinstance(meaning, Affine) else self._spelt(node, painted)
-            if spelt is not None and spelt[1]:
-                meaning, covers = spelt
+        if meaning is None:
+            assert refusal is not None
+            raise refusal
         for operand in operands:
             if not call.result.dtype.is_floating_point:
                 raise NotAffine(f"it computes {_name(call.result.dtype)}", notable=False)
@@ -404,29 +399,12 @@ class FxHost:
         return passed
 
 
-def shown_nodes(graph: fx.Graph) -> set[fx.Node]:
-    """What the network's caller gets, or a view of it."""
-    shown: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        if any(u.op == "output" or (u in shown and _may_be_view(u)) for u in node.users):
-            shown.add(node)
-    return shown
-
-
-def _may_be_view(node: fx.Node) -> bool:
-    if not isinstance(node.target, OpOverload):
-        return True
-    composite = node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    if composite:
-        return not properties.computes_anew(str(node.target))
-    return any(r.alias_info is not None for r in node.target._schema.returns)
-
-
-def bundle_of(node: fx.Node) -> fx.Node | None:
-    """The operator that makes a list of tensors, if the node is one of them."""
-    if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
-        return None
-    return node.args[0] if isinstance(node.args[0].target, OpOverload) else None
+def _read(call: Call) -> tuple[Meaning | None, NotAffine | None]:
+    """What a call means by itself, or why that is not known."""
+    try:
+        return read(call), None
+    except NotAffine as refusal:
+        return None, refusal
 
 
 def _is_zero(node: fx.Node) -> bool:
@@ -437,70 +415,11 @@ def _is_zero(node: fx.Node) -> bool:
     return isinstance(node.args[1], int | float) and node.args[1] == 0
 
 
-def _place(item: fx.Node) -> int:
-    """Where in its list the item stands, counted from the front."""
-    bundle, place = item.args
-    assert isinstance(bundle, fx.Node)
-    if not isinstance(place, int):
-        raise NotAffine("its place varies", notable=False)
-    return place % len(bundle.meta["val"])
-
-
-def readers(node: fx.Node) -> Iterator[fx.Node]:
-    """What reads a value; of a list that is made of it, what takes an item of that."""
-    for user in node.users:
-        if user.users and all(bundle_of(item) is user for item in user.users):
-            yield from user.users
-        else:
-            yield user
-
-
 @cache
 def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
     """The names of an operator's arguments, and the defaults of those that have one."""
     arguments = target._schema.arguments
     return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
-
-
-def operands(call: Any) -> list[fx.Node]:
-    """What an operator reads; for an item of a list, what the list is made of."""
-    items = bundle_of(call)
-    return list((call if items is None else items).all_input_nodes)
-
-
-def call_grouped(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operator on these arguments; a convolution in groups by another way than torch's own.
-
-    torch lays out all groups of all samples at once otherwise, which takes gigabytes, and 16 times as long as
-    one sample after the other. That goes through the groups one by one; all at once is faster for small maps.
-    """
-    if target in _CONVOLUTIONS:
-        x, weight = args[0], args[1]
-        if x.ndim == weight.ndim and weight.shape[1] < x.shape[1]:
-            if target is aten.conv2d.default and not kwargs and x.numel() <= _SMALL * x.shape[1]:
-                return _in_groups(*args)
-            if len(x) > 1:
-                return torch.cat([target(one, *args[1:], **kwargs) for one in x.split(1)])
-    return target(*args, **kwargs)
-
-
-def _in_groups(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> Tensor:
-    """As torch does it for one group: what lies under the window in columns, and one product."""
-    stride, padding, dilation = (tuple(n) * (2 // len(n)) for n in (stride, padding, dilation))
-    columns = aten.im2col.default(x, weight.shape[2:], dilation, padding, stride)
-    kernel = weight.reshape(groups, len(weight) // groups, -1)
-    result: Tensor = kernel @ columns.view(len(x), groups, kernel.shape[2], -1)
-    height = aten.conv2d.default(x[:1, :1], weight[:1, :1], None, stride, padding, dilation).shape[2]
-    result = result.reshape(len(x), len(weight), height, -1)
-    return result if bias is None else result + bias[:, None, None]
 
 
 def _operator(node: fx.Node) -> str:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from reparamkit.engine.layers import with_numbers
 from reparamkit.engine.relative_error import per_channel
 from reparamkit.errors import NotEquivalent
+from reparamkit.hosts.fx.calls import one_memory
 from reparamkit.hosts.fx.captured import Captured, Changes, Step, writes
 from reparamkit.hosts.fx.write import owner_path
 from reparamkit.operators import properties
@@ -154,7 +155,7 @@ class Walk:
     def _remember_memory(self, step: Step) -> None:
         value = self.old[step.node]
         for read in step.inputs:
-            if _one_memory(self.old[read], value):
+            if one_memory(self.old[read], value):
                 self.memory_of[step.node] = read
                 return
 
@@ -186,7 +187,7 @@ class Walk:
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             raise FinishedFails(f"it does not run: {error}") from error
         for read in reads if not self._is_new_piece(node) else ():
-            if _one_memory(inputs[read], value):
+            if one_memory(inputs[read], value):
                 self.memory[node] = self.memory[read]
                 break
         self.new[node] = value
@@ -406,17 +407,6 @@ def _identical(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_identical, a, b))
     return type(a) is type(b) and bool(a == b)
-
-
-def _one_memory(a: Any, b: Any) -> bool:
-    """Whether two values lie in the same memory, or one of each in two lists."""
-    if isinstance(a, list | tuple):
-        return any(_one_memory(item, b) for item in a)
-    if isinstance(b, list | tuple):
-        return any(_one_memory(a, item) for item in b)
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return False
-    return a.numel() > 0 and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _positive(value: Any) -> Any:

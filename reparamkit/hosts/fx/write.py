@@ -24,9 +24,10 @@ from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation
 from reparamkit.engine.plan import interior
+from reparamkit.hosts.fx.calls import bundle_of
 from reparamkit.hosts.fx.computed_once import Computed, computed_constants, settled_checks
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
-from reparamkit.hosts.fx.read import FxHost, bundle_of
+from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.tidy import undo_round_trips
 from reparamkit.operators import Opaque, properties
 

@@ -567,7 +567,12 @@ MUTANTS = [
         "node.forced = node.escapes or any(",
         "node.forced = node.escapes and any(",
     ),
-    Mutant("place of an item: the first", _HOST, 'return place % len(bundle.meta["val"])', "return 0"),
+    Mutant(
+        "place of an item: the first",
+        "hosts/fx/calls.py",
+        'return place % len(bundle.meta["val"])',
+        "return 0",
+    ),
     # engine/rising
     Mutant(
         "rise: other readers not asked",
@@ -728,13 +733,13 @@ MUTANTS = [
     ),
     Mutant(
         "pictures: a constant may vary within a channel",
-        _PICTURES,
+        "operators/painters.py",
         "        same = bool((per_channel == per_channel[:, :1]).all())\n",
         "        same = True\n",
     ),
     Mutant(
         "pictures: a step is none",
-        _PICTURES,
+        "operators/painters.py",
         'if call.get("step", 1) != 1 or not isinstance(start, int)',
         "if not isinstance(start, int)",
     ),
@@ -747,8 +752,8 @@ MUTANTS = [
     Mutant(
         "pictures: pieces in another order",
         _PICTURES,
-        "in_order = sorted(held, key=lambda each: each[0])",
-        "in_order = sorted(held, key=lambda each: each[0], reverse=True)",
+        "for index in sorted(held)]",
+        "for index in sorted(held, reverse=True)]",
     ),
     # hosts/fx/siblings
     Mutant(

@@ -692,9 +692,9 @@ def pictures(s: Any, x: Tensor) -> Any:
     y, shift = s.first(x), s.first.bias.view(1, -1, 1, 1)
     size = (*y.shape[:2], y.shape[2] + 1, y.shape[3] + 2)
 
-    def canvas(fill: Tensor) -> Tensor:
+    def canvas(fill: Tensor, inside: Tensor = y) -> Tensor:
         z = fill.expand(size).clone()
-        z[:, :, 1:, 1:-1] = y
+        z[:, :, 1:, 1:-1] = inside
         return z
 
     otherwise = canvas(shift)
@@ -706,7 +706,8 @@ def pictures(s: Any, x: Tensor) -> Any:
     buffer = torch.zeros(len(x), 5, *y.shape[2:], dtype=y.dtype)
     buffer[:, :3], buffer[:, 3:] = y, s.other(x)
     along = canvas(s.row)
-    return [s.last(z) for z in (canvas(shift), otherwise, skipping, beyond, along)], s.norm(buffer)
+    right = canvas(s.alone.bias.view(1, -1, 1, 1), s.alone(x))
+    return [s.last(z) for z in (right, otherwise, skipping, beyond, along)], s.norm(buffer)
 
 
 _net(
@@ -714,6 +715,7 @@ _net(
     (2, 3, 4, 5),
     parts=lambda: {
         "first": nn.Conv2d(3, 3, 1),
+        "alone": nn.Conv2d(3, 3, 1),
         "other": nn.Conv2d(3, 2, 1),
         "last": nn.Conv2d(3, 2, (2, 3)),
         "norm": nn.BatchNorm2d(5),

@@ -1,0 +1,95 @@
+"""A network as it is trained: the whole module, pickled (`.pt`), or its weights (`.pth`, `.safetensors`).
+
+Nothing is lowered. Every file is read back and holds the same numbers, bit by bit, before it appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.errors import MissingExtra, NotEquivalent, UnusableInput
+from reparamkit.lower.files import write_verified
+from reparamkit.lower.module import loaded_module, pickled
+
+_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+def check_suffix(path: Path) -> None:
+    """Find out before any long work whether there is a format for the suffix.
+
+    Raises:
+        UnusableInput: there is none; MissingExtra: the package for it is not installed.
+    """
+    if path.suffix == ".safetensors" and find_spec("safetensors") is None:
+        raise MissingExtra("safetensors", "train", f"writing {path}")
+    if path.suffix not in _SUFFIXES:
+        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise UnusableInput(
+            f"cannot write {path}: it has {asked}, and an expanded network goes into {', '.join(_SUFFIXES)}"
+        )
+
+
+def save_for_training(module: nn.Module, paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Write each file once those behind it have been read back: all appear, or none.
+
+    Returns:
+        For each path what is true of the file.
+
+    Raises:
+        UnusableInput: it cannot be pickled or written; NotEquivalent: other numbers were read back.
+    """
+    if not paths:
+        return []
+    path, *others = paths
+    write, compare, said = _format(module, path)
+    following: list[tuple[str, str]] = []
+
+    def verify(target: Path) -> None:
+        compare(target)
+        following.extend(save_for_training(module, others))
+
+    write_verified(path, write, verify)
+    return [(str(path), said), *following]
+
+
+def _format(module: nn.Module, path: Path) -> tuple[Callable[[Path], object], Callable[[Path], None], str]:
+    """How a file of that suffix is written, read back and compared, and what is then true of it."""
+    tensors = {name: value.detach().contiguous().clone() for name, value in module.state_dict().items()}
+    size = f"{sum(value.numel() for value in module.parameters()) / 1e6:.2f} M parameters"
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file, save
+
+        return (
+            lambda target: target.write_bytes(save(tensors)),
+            lambda target: _require_same(tensors, load_file(target), path),
+            f"weights of {size}, read back bit by bit",
+        )
+    if path.suffix == ".pth":
+        return (
+            lambda target: torch.save(tensors, target),
+            lambda target: _require_same(tensors, torch.load(target, weights_only=True), path),
+            f"weights of {size}, read back bit by bit",
+        )
+    try:
+        archive = pickled(module, path)
+    except UnusableInput as error:
+        raise UnusableInput(f"{error}; its weights can be written, as .pth or .safetensors") from error
+    return (
+        lambda target: target.write_bytes(archive.getbuffer()),
+        lambda target: _require_same(tensors, loaded_module(target, path).state_dict(), path),
+        f"the whole module, {size}, read back bit by bit; torch.load(..., weights_only=False) opens it",
+    )
+
+
+def _require_same(tensors: dict[str, Tensor], read: dict[str, Tensor], path: Path) -> None:
+    same = tensors.keys() == read.keys() and all(
+        value.dtype == read[name].dtype and torch.equal(value.cpu(), read[name].cpu())
+        for name, value in tensors.items()
+    )
+    if not same:
+        raise NotEquivalent(f"{path} was not written: what was read back holds other weights")
