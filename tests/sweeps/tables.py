@@ -57,7 +57,7 @@ def cells(row: Row) -> list[str]:
 
 def verdict(row: Row) -> str:
     """The status: a star where float32 was compared with float32, e64 where a float64 fold was asked for."""
-    if row.status not in {"ok", "inequivalent"}:
+    if row.status not in {"ok", "rounding", "inequivalent"}:
         return row.status if row.status == "timeout" else f"{row.status} ({row.stage})"
     mark = "*" if row.oracle != "float64" else ""
     return row.status + mark + (f" (e64 {row.e64:.0e})" if not math.isnan(row.e64) else "")

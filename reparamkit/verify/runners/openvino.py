@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class OpenVinoRunner:
     structured = False
 
     def __init__(self, path: Path) -> None:
-        openvino = require_openvino()
+        require_openvino()
         try:
-            core = openvino.Core()
+            core = _core()
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:
@@ -68,6 +69,16 @@ class OpenVinoRunner:
         return [
             (name, torch.from_numpy(np.asarray(found[place]))) for place, name in enumerate(self.output_names)
         ]
+
+
+@cache
+def _core() -> Any:
+    """The one of the process, which stays.
+
+    OpenVINO's plugin for processors registers a stack for signals and takes it along when the last core goes:
+    the next signal that Python handles there (Ctrl-C, the end of a data loader's worker) would be a crash.
+    """
+    return require_openvino().Core()
 
 
 def require_openvino() -> Any:
