@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reparamkit import models, training
     from reparamkit.api import fold, inspect
-    from reparamkit.capture.source import Source, load
+    from reparamkit.compare.check import assert_equivalent, check
+    from reparamkit.compare.verdict import Equivalence
     from reparamkit.engine.findings import Fold, Refusal
     from reparamkit.errors import (
         CannotCapture,
@@ -27,32 +28,32 @@ if TYPE_CHECKING:
         UntrustedPickle,
         UnusableInput,
     )
-    from reparamkit.folded import Folded, Inspection
+    from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
-    from reparamkit.parts import Part
+    from reparamkit.result import Folded, Inspection
+    from reparamkit.submodules.search import Part
     from reparamkit.training.expand import ExpansionReport, expand, expansion_report
-    from reparamkit.verify import Equivalence, assert_equivalent, check
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Folded": "reparamkit.folded",
-    "Inspection": "reparamkit.folded",
+    "Folded": "reparamkit.result",
+    "Inspection": "reparamkit.result",
     "fold": "reparamkit.api",
     "inspect": "reparamkit.api",
     "CoreMlOptions": "reparamkit.lower.coreml.options",
     "ImageInput": "reparamkit.lower.coreml.options",
-    "Source": "reparamkit.capture.source",
-    "load": "reparamkit.capture.source",
+    "Source": "reparamkit.loading.source",
+    "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
     "Refusal": "reparamkit.engine.findings",
-    "Part": "reparamkit.parts",
+    "Part": "reparamkit.submodules.search",
     "ExpansionReport": "reparamkit.training.expand",
     "expand": "reparamkit.training.expand",
     "expansion_report": "reparamkit.training.expand",
-    "Equivalence": "reparamkit.verify",
-    "assert_equivalent": "reparamkit.verify",
-    "check": "reparamkit.verify",
+    "Equivalence": "reparamkit.compare.verdict",
+    "assert_equivalent": "reparamkit.compare.check",
+    "check": "reparamkit.compare.check",
     "CannotCapture": "reparamkit.errors",
     "MissingExtra": "reparamkit.errors",
     "NotEquivalent": "reparamkit.errors",

@@ -3,7 +3,7 @@
     capture ──▶ fold ──▶ verify ──▶ lower
 
 Each step lives in a room of its own; here they only follow each other. What cannot be captured as a whole
-is folded part by part (`reparamkit.parts`).
+is folded part by part (`reparamkit.submodules`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from torch.export import ExportedProgram
 from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Program
-from reparamkit.capture.source import Source
+from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.engine.findings import short
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
-from reparamkit.folded import Folded, Inspection
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import Outcome, fold_program
-from reparamkit.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
-from reparamkit.parts import Parts, assemble, fold_parts, refused_calls
-from reparamkit.surroundings import undisturbed
-from reparamkit.untouched import attributes_kept, random_state_kept
-from reparamkit.verify.oracle import private_copy
-from reparamkit.weights import non_finite
-from reparamkit.wrappers import unwrapped, usable_inputs
+from reparamkit.loading.source import Source
+from reparamkit.loading.weights import non_finite
+from reparamkit.loading.wrappers import unwrapped, usable_inputs
+from reparamkit.result import Folded, Inspection
+from reparamkit.submodules.replacement import assemble, refused_calls
+from reparamkit.submodules.search import Parts, fold_parts
+from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
+from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.surroundings import undisturbed
 
 Model = nn.Module | ExportedProgram | Source
 

@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reparamkit.verify.verdict import Equivalence
+    from reparamkit.compare.verdict import Equivalence
 
 
 WRITE_ERRORS = {

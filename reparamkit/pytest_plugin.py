@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from reparamkit.verify.comparison import Comparison
-    from reparamkit.verify.verdict import OutputError
+    from reparamkit.compare.comparison import Comparison
+    from reparamkit.compare.verdict import OutputError
 
 
 class AssertEquivalent(Protocol):
@@ -74,9 +74,9 @@ def _assert_equivalent(
     **budget: float,
 ) -> Comparison:
     __tracebackhide__ = True
-    from reparamkit.verify.compare import compare
-    from reparamkit.verify.criteria import Criteria
-    from reparamkit.verify.described import parse
+    from reparamkit.compare.compare import compare
+    from reparamkit.compare.criteria import Criteria
+    from reparamkit.compare.inputs.input_spec import parse
 
     given: dict[str, Any] = {"inputs": inputs}
     if isinstance(inputs, str):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import reparamkit as rk
-from reparamkit.verify.compare import compare
-from tests.capture.files import write_scripted, write_traced
+from reparamkit.compare.compare import compare
+from tests.loading.files import write_scripted, write_traced
 from tests.nets import Net, assert_same, noise, randomised
 from tests.spoiling import spoil
 

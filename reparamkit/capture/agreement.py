@@ -15,9 +15,9 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.program import Program
-from reparamkit.inputs import Args, Kwargs
-from reparamkit.quiet import quiet
-from reparamkit.untouched import call_untouched
+from reparamkit.support.inputs import Args, Kwargs
+from reparamkit.support.isolation import call_untouched
+from reparamkit.support.quiet import quiet
 
 _ROUNDING_ULPS = 64
 """Of an output's largest value: kernels may add in another order where memory lies otherwise."""

@@ -28,9 +28,9 @@ from reparamkit.capture.questions import questions_recorded, remember
 from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness, can_be_watched
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.inputs import register_dataclasses, shapes_tree, tensor_leaves
-from reparamkit.quiet import quiet
-from reparamkit.untouched import call_untouched
+from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves
+from reparamkit.support.isolation import call_untouched
+from reparamkit.support.quiet import quiet
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0

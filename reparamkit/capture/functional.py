@@ -25,7 +25,7 @@ from reparamkit.capture.hidden_views import dropouts_off, is_hidden_view, spell_
 from reparamkit.capture.layouts import LayoutGuard, layout_guard
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.errors import CannotCapture
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 
 _ASSUMED = "what was assumed of sizes when it was made functional"
 

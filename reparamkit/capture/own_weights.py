@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs
-from reparamkit.quiet import quiet
+from reparamkit.support.inputs import Args, Kwargs
+from reparamkit.support.quiet import quiet
 
 _ALIKE = 1e-5
 

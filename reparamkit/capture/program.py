@@ -18,16 +18,16 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
-from reparamkit.capture.conditions import Place, numbers_in
+from reparamkit.capture.constant_arguments import SettledArguments, settled_arguments
 from reparamkit.capture.functional import assumed_of, functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.questions import questions_of
-from reparamkit.capture.settled import SettledArguments, settled_arguments
+from reparamkit.capture.size_conditions import Place, numbers_in
 from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 if TYPE_CHECKING:
     from reparamkit.capture.witness import Witness

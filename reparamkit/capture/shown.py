@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from torch import nn
 from torch.export import ExportedProgram
 
-from reparamkit.capture.conditions import Place
 from reparamkit.capture.modes import other_modes
 from reparamkit.capture.program import Program, program_of
+from reparamkit.capture.size_conditions import Place
 from reparamkit.capture.sizes import SizeGuards, own_conditions, size_guards, user_inputs
 from reparamkit.capture.special_sizes import (
     Point,
@@ -28,8 +28,8 @@ from reparamkit.capture.special_sizes import (
     special_points,
 )
 from reparamkit.capture.witness import Answer, Observation, Witness, can_be_watched
-from reparamkit.inputs import Args, Kwargs, resized, tensor_leaves
-from reparamkit.undivided import on_one_thread
+from reparamkit.support.inputs import Args, Kwargs, resized, tensor_leaves
+from reparamkit.support.one_thread import on_one_thread
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import Place, Unread, compiled, numbers_in, rewritten, spelt
 from reparamkit.capture.general_sizes import bounded_below
+from reparamkit.capture.size_conditions import Place, Unread, compiled, numbers_in, rewritten, spelt
 from reparamkit.capture.special_sizes import formula, inner_sizes
 
 _LARGEST = 512

@@ -21,12 +21,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import Place
 from reparamkit.capture.executed import Executed, Expressions, first_difference
 from reparamkit.capture.modes import PLAIN, Mode, together
-from reparamkit.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
-from reparamkit.quiet import quiet
-from reparamkit.untouched import buffer_tables, call_untouched
+from reparamkit.capture.size_conditions import Place
+from reparamkit.support.inputs import Args, Kwargs, map_tensors, resized, tensor_leaves
+from reparamkit.support.isolation import buffer_tables, call_untouched
+from reparamkit.support.quiet import quiet
 
 
 class Answer(Enum):

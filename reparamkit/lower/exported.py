@@ -12,16 +12,16 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.shown import without_idle_conditions
+from reparamkit.capture.size_conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.capture.special_sizes import inner_sizes
+from reparamkit.compare.float64.oracle import first_line
+from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 from reparamkit.errors import CannotCapture
-from reparamkit.inputs import Args, Kwargs, map_tensors, shapes_tree
-from reparamkit.quiet import quiet
-from reparamkit.verify.oracle import first_line
-from reparamkit.verify.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
+from reparamkit.support.inputs import Args, Kwargs, map_tensors, shapes_tree
+from reparamkit.support.quiet import quiet
 
 
 def export_program(

@@ -20,9 +20,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
+from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
-from reparamkit.quiet import quiet
-from reparamkit.verify.oracle import first_line
+from reparamkit.support.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx

@@ -9,17 +9,18 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
+from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
+from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import UnusableInput
 from reparamkit.lower import exported, onnx, pt2
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.module import save_module
 from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.untouched import call_untouched
-from reparamkit.verify.recorded import Recorded
-from reparamkit.verify.reference import Reference, inputs_accepted_by
-from reparamkit.verify.runners import Runner, TorchRunner
-from reparamkit.verify.runners.onnxruntime import OnnxRuntimeRunner
-from reparamkit.verify.verdict import Equivalence
+from reparamkit.runners.base import Runner
+from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.isolation import call_untouched
 
 SUFFIXES = (".onnx", ".mlpackage", ".pt2", ".pt")
 

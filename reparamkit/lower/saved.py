@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reparamkit.verify.verdict import Equivalence
+from reparamkit.compare.verdict import Equivalence
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Size, Tensor, nn
 
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.weights import fit_state_dict, read_state_dict
 from reparamkit.models.families import FAMILIES, Family, on_meta
-from reparamkit.weights import fit_state_dict, read_state_dict
 
 _FOLDED_MARKS = ("reparam_conv.", "rbr_reparam.", "lkb_reparam.")
 

@@ -15,14 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from reparamkit.models.convnextv2 import (
-    EPSILON,
-    GRN,
-    VARIANTS,
-    Block,
-    ConvNeXtV2Config,
-    downsampling,
-)
+from reparamkit.models.convnextv2 import EPSILON, GRN, VARIANTS, Block, ConvNeXtV2Config, downsampling
 
 PATCH = 32
 NAMES = tuple(name.replace("convnextv2", "fcmae") for name in VARIANTS)

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from reparamkit.loading.weights import fit_state_dict
 from reparamkit.models.convnextv2 import ConvNeXtV2
-from reparamkit.weights import fit_state_dict
 
 
 def dense_from_sparse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,15 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reparamkit.operators.base import (
-    Bordered,
-    Concat,
-    Constant,
-    Meaning,
-    NotAffine,
-    Value,
-    identity,
-)
+from reparamkit.operators.base import Bordered, Concat, Constant, Meaning, NotAffine, Value, identity
 from reparamkit.operators.padding import one_tap, padded
 
 END = sys.maxsize

@@ -6,7 +6,7 @@
     training.pt            optimizer, schedules, scaler, random states, position, history
 
 A folder is written beside its place, forced to the disk, and moved there in two renames; whatever happens,
-one complete folder is left, and `reparamkit.door.run_folders` finds it. Nothing in it is a pickle of
+one complete folder is left, and `reparamkit.loading.door.run_folders` finds it. Nothing in it is a pickle of
 objects: `training.pt` is read with `weights_only`. (accelerate's `save_state` writes in place, and goes on
 without random states that it cannot load, so a run would not be the same and nobody would know.)
 """
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 import reparamkit
-from reparamkit.capture.source import Source
-from reparamkit.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
 from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
+from reparamkit.loading.source import Source
 from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
 from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
@@ -107,8 +107,8 @@ class Checkpoint:
         Raises UnusableInput where the network cannot be built from its name, or is another one by now;
         `UntrustedPickle` where that would run code that the caller did not name.
         """
+        from reparamkit.loading.weights import fit_state_dict
         from reparamkit.training.networks import open_network
-        from reparamkit.weights import fit_state_dict
 
         about = self.about
         if about.model is None:

@@ -27,8 +27,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from reparamkit.door.run_folders import LAST
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.door.run_folders import LAST
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
 from reparamkit.training.columns import Row
 from reparamkit.training.config import DataSettings

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import reparamkit as rk
 from reparamkit import models
 from reparamkit.errors import MissingExtra, UnusableInput
+from reparamkit.loading.weights import fit_state_dict, read_state_dict
 from reparamkit.models import families
 from reparamkit.models.convnextv2 import ConvNeXtV2
 from reparamkit.models.fcmae_weights import transfer
 from reparamkit.training.safetensors_files import read_safetensors
-from reparamkit.weights import fit_state_dict, read_state_dict
 
 _TIMM = "timm:"
 _LAYER_SCALE = re.compile(r"(^|\.)(layer_scale(_\d+)?(\.gamma)?|ls\d*\.gamma|gamma(_\d+)?)$")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reparamkit.door.run_folders import LAST, MANIFEST, holds_checkpoint, recovered
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.door.run_folders import LAST, MANIFEST, holds_checkpoint, recovered
 from reparamkit.training.checkpoint import Checkpoint, open_checkpoint
 from reparamkit.training.config import DataSettings
 

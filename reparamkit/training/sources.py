@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reparamkit.training.extra import require_extra
 
 if TYPE_CHECKING:
-    from reparamkit.capture.source import Source
+    from reparamkit.loading.source import Source
 
 
 def open_source(path: Path, *, model: str | None = None, trusted: bool = False) -> Source:

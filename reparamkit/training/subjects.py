@@ -1,6 +1,6 @@
 """What is validated: networks and files, each as a function from images to logits.
 
-Files are opened and run exactly as `reparamkit check` does (`reparamkit.verify.subjects`).
+Files are opened and run exactly as `reparamkit check` does (`reparamkit.compare.subjects`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.door.run_folders import holds_checkpoint
+from reparamkit.compare.subjects import Subject, open_subject
 from reparamkit.errors import ReparamkitError, UnusableInput
+from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import About, Checkpoint, open_checkpoint
 from reparamkit.training.networks import logits_of
-from reparamkit.verify.subjects import Subject, open_subject
 
 
 @dataclass

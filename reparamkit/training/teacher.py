@@ -10,8 +10,8 @@ from torch.export import ExportedProgram
 
 import reparamkit as rk
 from reparamkit import models
-from reparamkit.door.run_folders import holds_checkpoint
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.networks import check_classes
 

@@ -44,7 +44,9 @@ def write(folder: Path, megabytes: float) -> None:
     import onnx
     import torch
 
-    from reparamkit.lower import export_program, save_onnx, save_pt2
+    from reparamkit.lower.exported import export_program
+    from reparamkit.lower.onnx import save_onnx
+    from reparamkit.lower.pt2 import save_pt2
 
     program = export_program(build(megabytes), (torch.randn(1, 3, _SIZE, _SIZE),), {})
     save_pt2(program, folder / "net.pt2")
@@ -60,7 +62,7 @@ def write(folder: Path, megabytes: float) -> None:
 def opened(reference: str, candidate: str) -> None:
     import torch
 
-    from reparamkit.verify.subjects import open_subject
+    from reparamkit.compare.subjects import open_subject
 
     torch.set_num_threads(1)
     sides = [open_subject(Path(path)) for path in (reference, candidate)]
@@ -72,7 +74,7 @@ def opened(reference: str, candidate: str) -> None:
 def checked(reference: str, candidate: str) -> None:
     import torch
 
-    from reparamkit.verify.compare import compare
+    from reparamkit.compare.compare import compare
 
     torch.set_num_threads(1)
     found = compare(Path(reference), Path(candidate)).comparison

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 from tests.hostile.agreement import leaves
 from tests.hostile.sample import Sample, arguments
 
@@ -130,7 +130,7 @@ class OnnxFile:
         import onnx
         import onnxruntime
 
-        from reparamkit.verify.runners.onnx_apart import ApartSession, may_abort
+        from reparamkit.runners.onnx_apart import ApartSession, may_abort
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 from tests.hostile import agreement
 from tests.hostile.candidates import (
     Answer,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 from tests.hostile.sample import Input, Sample, arguments
 from tests.hostile.text import Step, Text
 

@@ -14,21 +14,14 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from reparamkit.compare.check import check
+from reparamkit.compare.float64.reference import Reference
 from reparamkit.errors import CannotCapture, MissingExtra, NotEquivalent, UnusableInput
-from reparamkit.lower import (
-    axis_names,
-    convolutions_without_bias,
-    export_program,
-    free_axes,
-    load_pt2,
-    operator_counts,
-    save,
-    save_onnx,
-    save_pt2,
-)
-from reparamkit.lower.exported import inner_sizes_of
-from reparamkit.verify import Reference, check
-from tests.verify.nets import Lambda, Net, folded, net
+from reparamkit.lower.exported import axis_names, export_program, free_axes, inner_sizes_of
+from reparamkit.lower.onnx import convolutions_without_bias, operator_counts, save_onnx
+from reparamkit.lower.pt2 import load_pt2, save_pt2
+from reparamkit.lower.save import save
+from tests.compare.nets import Lambda, Net, folded, net
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 FREE = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
@@ -286,8 +279,9 @@ import resource, sys
 from pathlib import Path
 import torch
 from reparamkit.errors import UnusableInput
-from reparamkit.lower import load_pt2, save
-from reparamkit.verify import Reference
+from reparamkit.lower.pt2 import load_pt2
+from reparamkit.lower.save import save
+from reparamkit.compare.float64.reference import Reference
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 program = load_pt2(folder / "program.pt2")
@@ -346,7 +340,7 @@ def test_a_model_that_cannot_be_captured() -> None:
 def test_importing_loads_no_optional_package() -> None:
     script = """
 import sys
-import reparamkit.lower, reparamkit.verify
+import reparamkit.lower, reparamkit.compare
 heavy = {"onnx", "onnxruntime", "onnxsim", "onnxscript", "coremltools"} & set(sys.modules)
 sys.exit(", ".join(sorted(heavy)) if heavy else 0)
 """

@@ -9,7 +9,7 @@ from torch import nn
 
 import reparamkit as rk
 from fixtures.blocks.transposed_norm import GeneratorBlock, UpsamplingBranches
-from reparamkit.lower import operator_counts
+from reparamkit.lower.onnx import operator_counts
 
 
 def test_transposed_convolutions_run_in_every_file(tmp_path: Path) -> None:

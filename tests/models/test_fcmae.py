@@ -13,14 +13,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.models import build, create, info, randomize
 from reparamkit.models import fcmae as fcmae_module
 from reparamkit.models.convnextv2 import ConvNeXtV2, ConvNeXtV2Config
-from reparamkit.models.fcmae import (
-    FCMAE,
-    MaskedBlock,
-    patch_loss,
-    patchify,
-    random_mask,
-    unpatchify,
-)
+from reparamkit.models.fcmae import FCMAE, MaskedBlock, patch_loss, patchify, random_mask, unpatchify
 from reparamkit.models.fcmae_weights import dense_from_sparse, encoder_weights, transfer
 
 TINY = ConvNeXtV2Config((1, 2, 1, 1), (4, 6, 8, 10))

@@ -14,15 +14,15 @@ import torch
 from lxml import etree
 from rich.console import Console
 
+from reparamkit.compare.compare import compare
+from reparamkit.compare.criteria import Criteria
+from reparamkit.compare.inputs.input_spec import parse
 from reparamkit.report.check_document import Document, decimal, number, schema_text
 from reparamkit.report.check_html import html
 from reparamkit.report.check_junit import junit
 from reparamkit.report.check_text import show_check
-from reparamkit.verify.compare import compare
-from reparamkit.verify.criteria import Criteria
-from reparamkit.verify.described import parse
-from tests.verify.files import linear, small, spoilt, write_quantised_onnx
-from tests.verify.nets import Lambda
+from tests.compare.files import linear, small, spoilt, write_quantised_onnx
+from tests.compare.nets import Lambda
 
 XSD = Path(__file__).parent.parent / "schemas" / "junit.xsd"
 SHAPE = parse(["1x3x12x10"])

@@ -25,8 +25,8 @@ import torch
 
 import reparamkit as rk
 from reparamkit.errors import NotEquivalent, UnusableInput
-from reparamkit.lower.coreml import CannotConvert, CoreMlOptions
-from reparamkit.lower.coreml.toolbox import coremltools
+from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools
 from tests.sweeps.jobs import GIGABYTE, _commit, default_results
 from tests.sweeps.networks import build_timm, timm_jobs
 from tests.sweeps.timm_families import say

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 
 COLUMNS = ("conv", "batch_norm", "other_norm", "linear", "matmul", "add", "mul", "total")
 _KINDS = {

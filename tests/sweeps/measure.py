@@ -32,10 +32,10 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.export import SECONDS_PER_ATTEMPT, capture
+from reparamkit.compare.float64.oracle import Twin
 from reparamkit.engine.findings import Refusal, short
 from reparamkit.hosts.fx.fold import Outcome, fold_program
 from reparamkit.hosts.fx.write import owner_path
-from reparamkit.verify.oracle import Twin
 from tests.fixtures.folded import FLOOR
 from tests.sweeps.counting import conv_norm_pairs, cost, counts, exported_graph, kinds, norms
 from tests.sweeps.networks import Network, noise_like

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from reparamkit import cli
+from reparamkit.cli import app as cli
 from reparamkit.errors import UnusableInput
 from reparamkit.training import disk, train, validate
 from reparamkit.training.checkpoint import open_checkpoint

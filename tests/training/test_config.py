@@ -81,7 +81,7 @@ def test_every_setting_says_what_it_is() -> None:
 def test_the_flags_are_the_settings() -> None:
     from typer.main import get_command
 
-    from reparamkit import cli
+    from reparamkit.cli import app as cli
 
     commands: Any = get_command(cli.app)
     for name, kind in (("train", Config), ("pretrain", PretrainConfig)):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import reparamkit as rk
+from reparamkit.compare.compare import compare
 from reparamkit.training import before_and_after, train, validate
-from reparamkit.verify.compare import compare
 from tests.training.small import ROOT
 
 TOYS = ("repnets_toy", "mobileone_toy", "repvgg_toy", "fastvit_toy")

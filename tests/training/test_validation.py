@@ -15,7 +15,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 import reparamkit as rk
-from reparamkit import UnusableInput, cli
+from reparamkit import UnusableInput
+from reparamkit.cli import app as cli
 from reparamkit.training import Data, Validation, train
 from reparamkit.training import validate as validate_any
 from reparamkit.training.data.sources import Pairs

@@ -6,8 +6,8 @@ from collections import Counter
 
 from torch import Tensor, fx, nn
 
+from reparamkit.capture.constant_arguments import SettledArguments
 from reparamkit.capture.layouts import LayoutGuard
-from reparamkit.capture.settled import SettledArguments
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.engine.layers import operators_of
 

@@ -32,7 +32,7 @@ from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
 from reparamkit.operators import Affine, Opaque, properties
-from reparamkit.undivided import on_one_thread
+from reparamkit.support.one_thread import on_one_thread
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch import Tensor, fx, nn
 from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
+from reparamkit.capture.constant_arguments import settled_nodes
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
-from reparamkit.capture.settled import settled_nodes
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation

@@ -14,7 +14,7 @@ from reparamkit.lower.coreml.labels import classifier
 from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.shapes import Sizes, input_shape
 from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, reason_of
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 
 Keep = Callable[[str], bool]
 """Whether the operators of this origin ("stages.0.1.reparam_conv") are computed in float32 all the same."""

@@ -2,7 +2,7 @@
 
 Operators are known by their origin, the path of the module that they come from
 (`reparamkit.lower.coreml.names`). What each puts into the outputs' error is measured on the package itself
-(`reparamkit.verify.mil.losses`).
+(`reparamkit.mil.losses`).
 
 The automatic choice is: whatever reads or makes numbers beyond float16's range; and of the others those that
 lose most, the largest first, until half of the squared error is gone or one in twenty has been taken. Where
@@ -19,13 +19,13 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from reparamkit.compare.float64.record import Record
+from reparamkit.compare.inputs.probes import GIVEN, NORMAL
 from reparamkit.lower.coreml.convert import Keep
 from reparamkit.lower.coreml.names import ORIGIN
-from reparamkit.verify.mil import MilProgram, Operation
-from reparamkit.verify.mil.losses import MOVES, losses
-from reparamkit.verify.probes import GIVEN, NORMAL
-from reparamkit.verify.record import Record
-from reparamkit.verify.runners.coreml import CoreMlRunner, feed
+from reparamkit.mil.graph import MilProgram, Operation
+from reparamkit.mil.losses import MOVES, losses
+from reparamkit.runners.coreml import CoreMlRunner, feed
 
 _SUFFIX = "_cast_fp16"  # coremltools' own, for an operator that it turned to float16
 _INVERSE = "_inversed_"  # and for a product that it made of a division

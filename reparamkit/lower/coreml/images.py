@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from reparamkit.compare.inputs.input_spec import Kind
 from reparamkit.lower.coreml.options import ImageInput
-from reparamkit.verify.described import Kind
 
 PIXELS = Kind("0..255", 0.0, 255.0)
 INNER = "network"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 
 _MODEL = Path("com.apple.CoreML") / "model.mlmodel"
 _WEIGHTS = Path("com.apple.CoreML") / "weights"

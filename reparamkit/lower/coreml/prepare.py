@@ -19,7 +19,7 @@ from reparamkit.lower.coreml.constants import fold_constants
 from reparamkit.lower.coreml.names import name_operators
 from reparamkit.lower.coreml.ranks import add_call, flat_linear, merged_axes, unbound_early
 from reparamkit.lower.coreml.toolbox import CannotConvert, reason_of
-from reparamkit.quiet import quiet
+from reparamkit.support.quiet import quiet
 
 aten = torch.ops.aten
 

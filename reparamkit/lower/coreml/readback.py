@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from reparamkit.verify.runners import NamedTensors, Runner
+from reparamkit.runners.base import NamedTensors, Runner
 
 
 class WithTruthValues:

@@ -17,8 +17,14 @@ from typing import Any, Protocol
 import torch
 from torch.export import ExportedProgram
 
+from reparamkit.compare.allowance import allowance
+from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.inputs.sizes import DynamicAxes
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
 from reparamkit.errors import NotEquivalent, UnusableInput
-from reparamkit.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.lower.coreml.convert import Keep, convert
 from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
 from reparamkit.lower.coreml.keep import kept
@@ -34,14 +40,8 @@ from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.verify.allowance import allowance
-from reparamkit.verify.record import Record
-from reparamkit.verify.recorded import Recorded
-from reparamkit.verify.reference import Reference
-from reparamkit.verify.runners.coreml import CoreMlRunner
-from reparamkit.verify.sizes import DynamicAxes
-from reparamkit.verify.stored import judge_stored, stored_budget
-from reparamkit.verify.verdict import Equivalence
+from reparamkit.runners.coreml import CoreMlRunner
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 
 class Subject(Protocol):

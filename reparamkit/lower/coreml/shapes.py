@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from reparamkit.compare.inputs.probes import NORMAL, Probe
+from reparamkit.compare.inputs.sizes import DynamicAxes, Ranges
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.coreml.options import Shape
-from reparamkit.verify.probes import NORMAL, Probe
-from reparamkit.verify.sizes import DynamicAxes, Ranges
 
 MOST_SAMPLES = 64
 TIMES_LARGER = 8

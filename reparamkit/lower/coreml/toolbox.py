@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import MissingExtra, UnusableInput
-from reparamkit.quiet import quiet
-from reparamkit.verify.oracle import first_line
+from reparamkit.support.quiet import quiet
 
 
 class CannotConvert(UnusableInput):

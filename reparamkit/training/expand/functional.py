@@ -13,9 +13,9 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from reparamkit.api import fold
-from reparamkit.capture.source import Source
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.inputs import Args, Kwargs
+from reparamkit.loading.source import Source
+from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.training.expand.layers import CONVOLUTIONS
 
 NOTE = (

@@ -18,11 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from reparamkit.capture.source import Source
+from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import NothingExpanded, UnusableInput
-from reparamkit.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
-from reparamkit.quiet import quiet
-from reparamkit.surroundings import undisturbed
+from reparamkit.loading.source import Source
+from reparamkit.loading.weights import non_finite
+from reparamkit.loading.wrappers import unwrapped, usable_inputs
+from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
+from reparamkit.support.isolation import attributes_kept, call_untouched, random_state_kept
+from reparamkit.support.quiet import quiet
+from reparamkit.support.surroundings import undisturbed
 from reparamkit.training.expand import functional
 from reparamkit.training.expand.block import ExpandedConv, described
 from reparamkit.training.expand.exact import NotRepresentable
@@ -41,10 +45,6 @@ from reparamkit.training.expand.select import (
     owners_of_weights,
     without_weight_norm,
 )
-from reparamkit.untouched import attributes_kept, call_untouched, random_state_kept
-from reparamkit.verify.oracle import first_line
-from reparamkit.weights import non_finite
-from reparamkit.wrappers import unwrapped, usable_inputs
 
 _REASONS_SHOWN = 3
 

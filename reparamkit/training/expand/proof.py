@@ -11,10 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils import _pytree as pytree
 
+from reparamkit.compare.float64.oracle import run_float64
+from reparamkit.compare.float64.reference import Reference
 from reparamkit.errors import NotEquivalent
-from reparamkit.inputs import Args, Kwargs
+from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.training.expand.block import ExpandedConv
-from reparamkit.verify import Reference, run_float64
 
 BAR = 1e-10
 

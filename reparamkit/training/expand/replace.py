@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from reparamkit.compare.float64.oracle import first_line, is_training
 from reparamkit.errors import UnusableInput
-from reparamkit.inputs import Args, Kwargs
-from reparamkit.quiet import quiet
+from reparamkit.support.inputs import Args, Kwargs
+from reparamkit.support.isolation import call_untouched
+from reparamkit.support.quiet import quiet
 from reparamkit.training.expand.block import ExpandedConv
 from reparamkit.training.expand.select import Candidate
-from reparamkit.untouched import call_untouched
-from reparamkit.verify.oracle import first_line, is_training
 
 
 class _StillCalled(Exception):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.lower.coreml import CoreMlOptions
 from reparamkit.lower.coreml.float16 import Lost, first_choice, in_words, next_choice
-from reparamkit.verify.mil import MilProgram, open_program
+from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.mil.graph import MilProgram
+from reparamkit.mil.program import open_program
 from tests.lower.coreml.nets import IMAGE, branches, folded
 
 AUTO = CoreMlOptions(precision="float16", keep_float32="auto")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.lower.coreml import CoreMlOptions, ImageInput
 from reparamkit.lower.coreml.images import Normalised, Scaled, pixels_of, shift_of
-from reparamkit.verify.runners.coreml import CoreMlRunner
+from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
+from reparamkit.runners.coreml import CoreMlRunner
 from tests.lower.coreml.nets import IMAGE, branches, folded, operations, spec_of
 
 IMAGENET = ImageInput(255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.coreml import TARGETS, CoreMlOptions, ImageInput
 from reparamkit.lower.coreml.labels import check_fits, read_labels
+from reparamkit.lower.coreml.options import TARGETS, CoreMlOptions, ImageInput
 from reparamkit.lower.coreml.toolbox import coremltools
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.lower.coreml import CannotConvert, CoreMlOptions
-from reparamkit.verify.runners.coreml import CoreMlRunner
+from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.lower.coreml.toolbox import CannotConvert
+from reparamkit.runners.coreml import CoreMlRunner
 from tests.lower.coreml.nets import IMAGE, branches, files_of, folded, operations, spec_of
 from tests.nets import randomised
 

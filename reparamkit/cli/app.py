@@ -1,0 +1,380 @@
+"""The command line: arguments in, calls of the public API, exit status out. `check` has a file of its own.
+
+Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, 3 an error of
+reparamkit itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from reparamkit.cli import console as cli_console
+from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli.check import check
+from reparamkit.cli.expand import expand
+from reparamkit.cli.train import pretrain, train
+from reparamkit.cli.validate import validate
+
+if TYPE_CHECKING:
+    from reparamkit.loading.source import Source
+    from reparamkit.result import Folded, Inspection
+
+app = typer.Typer(
+    name="reparamkit",
+    help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
+    "and scales become single convolutions, every fold is proven in float64, and the result is written as "
+    "ONNX, Core ML or torch.export and verified again.",
+    epilog="Exit status: 0 done and verified, 1 verification failed (nothing written), 2 unusable input, "
+    "3 an error of reparamkit itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A file (.pt2, TorchScript, weights, pickled module; recognised by its content), the name of a "
+        "reference model (see 'reparamkit models'), or package.module:callable.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME:]SHAPE[:DTYPE][:KIND]",
+        help="An input, such as 1x3x224x224, image:1x3x224x224:uint8 or ids:1x77:int64:0..999; once for "
+        "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
+        "does not know its own.",
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:CALLABLE",
+        help="What a file of weights alone belongs to: a callable that returns the network, or the name of a "
+        "reference model.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
+]
+DynamicOption = Annotated[
+    str,
+    typer.Option(
+        "--dynamic",
+        metavar="auto|batch|none",
+        help="Sizes to keep free: batch and spatial sizes as far as the network allows, the batch size, "
+        "or none.",
+    ),
+]
+
+
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail with status 1, and write nothing, if a fold failed its own check, although it was taken "
+        "back.",
+    ),
+]
+
+
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge-siblings",
+        help="Make one wider layer, and a split, of layers that read the same value (q, k and v).",
+    ),
+]
+
+
+UntoldOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-untold",
+        help="Write files of which it cannot be told whether they are right, too (without it: status 2, and "
+        "nothing is written).",
+    ),
+]
+
+
+@app.command()
+def fold(
+    source: SourceArgument,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, or .pt for the whole module, "
+            "pickled; may be given several times. Default: STEM.folded.pt2 beside the source, for a "
+            "reference model in the current folder; STEM.folded.pt for a network that can be folded in parts "
+            "only.",
+        ),
+    ] = None,
+    shapes: InputOption = None,
+    model: ModelOption = None,
+    trust_pickle: TrustOption = False,
+    json_file: JsonOption = None,
+    dynamic: DynamicOption = "auto",
+    strict: StrictOption = False,
+    merge_siblings: MergeOption = False,
+    allow_untold: UntoldOption = False,
+    coreml_target: cli_coreml.TargetOption = None,
+    coreml_precision: cli_coreml.PrecisionOption = None,
+    coreml_sizes: cli_coreml.SizesOption = None,
+    coreml_labels: cli_coreml.LabelsOption = None,
+    coreml_keep_float32: cli_coreml.KeepOption = None,
+    image_input: cli_coreml.ImageOption = False,
+    image_scale: cli_coreml.ScaleOption = None,
+    image_mean: cli_coreml.MeanOption = None,
+    image_std: cli_coreml.StdOption = None,
+    image_colour: cli_coreml.ColourOption = None,
+) -> None:
+    """Fold SOURCE, prove it, and write it; the report goes to stdout."""
+    from reparamkit.lower.onnx import require_packages
+    from reparamkit.lower.save import check_suffix
+
+    sizes = _dynamic(dynamic)
+    for path in output or []:
+        check_suffix(path)
+    if any(path.suffix == ".onnx" for path in output or []):
+        require_packages()
+    package = cli_coreml.coreml_options(
+        cli_coreml.CoreMlArguments(
+            coreml_target,
+            coreml_precision,
+            coreml_sizes,
+            coreml_labels,
+            tuple(coreml_keep_float32 or ()),
+            image_input,
+            image_scale,
+            image_mean,
+            image_std,
+            image_colour,
+        ),
+        output or [],
+    )
+    cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
+    _check_spared(source, json_file)
+    with cli_console.progress() as say:
+        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        paths = output or [_default_output(opened)]
+        cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        say(f"folding {opened.name}")
+        import reparamkit as rk
+        from reparamkit.api import require_none_undone
+
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+    with _told_if_refused(opened.name, folded):
+        if strict:
+            require_none_undone(folded)
+        if folded.parts and not output:
+            paths = [path.with_suffix(".pt") for path in paths]
+            cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        with cli_console.progress() as say:
+            say(f"writing and verifying {', '.join(map(str, paths))}")
+            folded.save(*paths, coreml=package, allow_untold=allow_untold)
+    _tell(opened.name, folded, json_file)
+
+
+@app.command()
+def inspect(
+    source: SourceArgument,
+    shapes: InputOption = None,
+    model: ModelOption = None,
+    trust_pickle: TrustOption = False,
+    json_file: JsonOption = None,
+    dynamic: DynamicOption = "auto",
+    strict: StrictOption = False,
+    merge_siblings: MergeOption = False,
+) -> None:
+    """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
+    from reparamkit.lower.files import check_writable
+
+    sizes = _dynamic(dynamic)
+    if json_file:
+        check_writable(json_file)
+    _check_spared(source, json_file)
+    with cli_console.progress() as say:
+        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        say(f"reading {opened.name}")
+        import reparamkit as rk
+        from reparamkit.api import require_none_undone
+
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+    with _told_if_refused(opened.name, found):
+        if strict:
+            require_none_undone(found)
+    _tell(opened.name, found, json_file)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model in detail.")] = None,
+) -> None:
+    """List the reference models."""
+    from reparamkit.models import info, names
+    from reparamkit.report.catalogue import show_all, show_one
+
+    found = [info(n) for n in (names() if name is None else [name])]
+    with cli_console.report() as console:
+        if name is None:
+            show_all(found, console)
+        else:
+            show_one(found[0], console)
+
+
+app.command()(check)
+app.command()(expand)
+app.command()(train)
+app.command()(pretrain)
+app.command()(validate)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from reparamkit import __version__
+
+        typer.echo(f"reparamkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit; an error of ours that nobody foresaw ends with status 3."""
+    from reparamkit.errors import NotEquivalent, ReparamkitError
+
+    try:
+        app(prog_name="reparamkit")  # under `python -m` too
+    except NotEquivalent as error:
+        cli_console.complain(f"verification failed: {error}")
+        sys.exit(1)
+    except ReparamkitError as error:
+        cli_console.complain(f"error: {error}")
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            _report_bug()
+        cli_console.complain("error: there is not enough memory for this; give smaller inputs, or free some")
+        sys.exit(2)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
+            sys.exit(0)
+        raise
+    except Exception:
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    cli_console.complain("error: this should not have happened; please report it with the lines above")
+    sys.exit(3)
+
+
+def _opened(
+    source: str, model: str | None, trust_pickle: bool, shapes: list[str] | None, say: Any
+) -> tuple[Source, Any]:
+    import reparamkit as rk
+    from reparamkit.compare.inputs.input_spec import examples, parse
+
+    inputs = examples(parse(shapes)) if shapes else None
+    say(f"opening {source}")
+    opened = rk.load(source, model=model, trust_pickle=trust_pickle)
+    if inputs is None and opened.example_inputs is None and not opened.example_kwargs:
+        raise rk.UnusableInput(
+            f"{source} does not say what its inputs look like; give --input, for instance --input 1x3x224x224"
+        )
+    return opened, inputs
+
+
+def _check_spared(source: str, json_file: Path | None) -> None:
+    from reparamkit.errors import UnusableInput
+
+    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
+        raise UnusableInput(f"--json {json_file} would replace the source")
+
+
+def _default_output(source: Source) -> Path:
+    folder = source.path.parent if source.path is not None else Path()
+    return folder / f"{source.name}.folded.pt2"
+
+
+def _dynamic(given: str) -> str | bool:
+    from reparamkit.errors import UnusableInput
+
+    if given not in ("auto", "batch", "none"):
+        raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
+    return False if given == "none" else given
+
+
+def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:
+    from reparamkit.lower.files import write_text
+    from reparamkit.report.findings import Report
+    from reparamkit.report.machine import as_dict
+    from reparamkit.report.text import show
+
+    report = Report(
+        name,
+        found.sizes,
+        found.before,
+        found.after,
+        found.folds,
+        found.refusals,
+        found.notes,
+        getattr(found, "equivalence", None),
+        getattr(found, "saved", ()),
+        found.undone,
+        found.parts,
+    )
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
+    with cli_console.report() as console:
+        show(report, console)
+
+
+@contextlib.contextmanager
+def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
+    """Print the report of a network that is not written: the findings would be lost."""
+    from reparamkit.errors import CannotCapture, NotEquivalent
+
+    try:
+        yield
+    except CannotCapture:
+        _tell(name, found, None)
+        raise
+    except NotEquivalent:
+        if found.undone:
+            _tell(name, found, None)
+        raise
+
+
+if __name__ == "__main__":
+    main()

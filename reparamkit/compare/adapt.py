@@ -1,0 +1,204 @@
+"""Hand a candidate the reference's inputs in the form that it takes them: by its names, in its dtypes.
+
+Inputs go to those of the same name, or else to those at the same place. Floating-point inputs become the
+floating-point type that the candidate asks for, and integers its integer type; anything else that differs is
+the user's to mend, and is named.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from reparamkit.compare.float64.oracle import first_line
+from reparamkit.compare.float64.second_look import in_double
+from reparamkit.compare.layout import permuted_shape
+from reparamkit.compare.subjects import Subject
+from reparamkit.errors import UnusableInput
+from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
+from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+
+
+class Adapted:
+    """A candidate that is called as the reference is.
+
+    Args:
+        candidate: what runs.
+        names: how the reference calls its inputs, in the order of `tensor_leaves`.
+        args, kwargs: the example, in the reference's form.
+
+    Raises:
+        UnusableInput: the candidate takes another number of inputs, or inputs of another kind or layout.
+    """
+
+    def __init__(self, candidate: Subject, names: Sequence[str], args: Args, kwargs: Kwargs) -> None:
+        self.name = candidate.runner.name
+        self.structured = candidate.runner.structured
+        self.notes: list[str] = []
+        self._candidate = candidate
+        self._slots: list[str] = []
+        self._plain = all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values()))
+        self._order = self._matched(list(names), len(tensor_leaves(args, kwargs)))
+        self._dtypes: list[torch.dtype | None] = []
+        self._settle_dtypes(args, kwargs)
+
+    @property
+    def candidate(self) -> Subject:
+        """What is called."""
+        return self._candidate
+
+    def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
+        """The candidate's outputs for inputs in the reference's form."""
+        return self._candidate.runner.run(*self.converted(args, kwargs))
+
+    def in_double(self) -> Adapted | None:
+        """The same candidate running in float64 throughout; None where it has no such run."""
+        double = in_double(self._candidate.runner)
+        if double is None:
+            return None
+        adapted = copy.copy(self)
+        adapted._candidate = replace(self._candidate, runner=double)
+        return adapted
+
+    def spec_of(self, index: int) -> InputSpec | None:
+        """What the candidate says of the input that gets the reference's tensor at this flat index."""
+        declared = self._candidate.declared
+        return declared[self._order.index(index)] if declared is not None else None
+
+    @property
+    def listed(self) -> dict[int, tuple[tuple[int, ...], ...]]:
+        """Flat index of a reference's tensor -> the only shapes in which the candidate takes it."""
+        runner = self._candidate.runner
+        if not isinstance(runner, BoundsSizes):
+            return {}
+        names = [spec.name for spec in self._candidate.declared or ()]
+        return {self._order[names.index(name)]: shapes for name, shapes in runner.listed.items()}
+
+    def accepts(self, args: Args, kwargs: Kwargs) -> bool:
+        """Whether the candidate takes inputs of these sizes, as far as it says."""
+        runner = self._candidate.runner
+        return not isinstance(runner, BoundsSizes) or runner.accepts(*self.converted(args, kwargs))
+
+    def _matched(self, names: list[str], count: int) -> list[int]:
+        """For each input of the candidate the flat index of the tensor that it gets."""
+        wanted = self._candidate.names
+        if self._candidate.declared is not None and len(self._candidate.declared) != count:
+            theirs = [spec.name for spec in self._candidate.declared]
+            raise UnusableInput(
+                f"{self._candidate.label} takes {len(theirs)} inputs ({', '.join(theirs)}), "
+                f"the reference takes {count} tensors"
+            )
+        if self._plain and set(names) <= set(wanted) and len(set(names)) == count:
+            self._slots = [name for name in wanted if name in names]
+            return [names.index(name) for name in self._slots]
+        self._slots = self._candidate.slots(count)
+        return list(range(count))
+
+    def converted(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Inputs in the reference's form as the candidate takes them."""
+
+        def cast(index: int, tensor: torch.Tensor) -> torch.Tensor:
+            dtype = self._dtypes[index]
+            return tensor if dtype is None or tensor.dtype is dtype else tensor.to(dtype)
+
+        args, kwargs = map_tensors(cast, args, kwargs)
+        if not self._plain:
+            return args, kwargs
+        leaves = [tensor for _, tensor in tensor_leaves(args, kwargs)]
+        tensors = [leaves[index] for index in self._order]
+        if not self._candidate.is_torch:
+            return (), dict(zip(self._candidate.names, tensors, strict=True))
+        if len(self._slots) < len(tensors):  # it does not say what it takes
+            return args, kwargs
+        named = dict(zip(self._slots, tensors, strict=True))
+        leading = []
+        for name in self._candidate.positional:
+            if name not in named:
+                break
+            leading.append(named.pop(name))
+        return tuple(leading), named
+
+    def _settle_dtypes(self, args: Args, kwargs: Kwargs) -> None:
+        leaves = tensor_leaves(args, kwargs)
+        self._dtypes = [None] * len(leaves)
+        if self._candidate.declared is not None:
+            for index, (_, tensor) in enumerate(leaves):
+                spec = self.spec_of(index)
+                assert spec is not None
+                self._check_shape(spec, tensor)
+                self._dtypes[index] = self._wanted(spec, tensor.dtype)
+        elif self._candidate.is_torch and self._candidate.precision != "int8":
+            own = getattr(torch, self._candidate.precision)
+            if any(tensor.is_floating_point() and tensor.dtype is not own for _, tensor in leaves):
+                self._settle_by_trial(args, kwargs)
+
+    def _settle_by_trial(self, args: Args, kwargs: Kwargs) -> None:
+        """A module does not say what it takes: its weights' type is tried where the inputs' own fails."""
+        try:
+            self.run(args, kwargs)
+        except Exception as error:
+            if "dtype" not in str(error) and "type" not in str(error):
+                return
+            own = getattr(torch, self._candidate.precision)
+            leaves = tensor_leaves(args, kwargs)
+            self._dtypes = [own if tensor.is_floating_point() else None for _, tensor in leaves]
+            try:
+                self.run(args, kwargs)
+            except Exception as other:
+                self._dtypes = [None] * len(leaves)
+                raise UnusableInput(
+                    f"{self._candidate.label} fails on the reference's inputs, both as they are "
+                    f"({first_line(error)}) and in {self._candidate.precision} ({first_line(other)})"
+                ) from other
+            self.notes.append(f"the candidate takes {self._candidate.precision}: its inputs were converted")
+
+    def _wanted(self, spec: InputSpec, dtype: torch.dtype) -> torch.dtype | None:
+        if spec.dtype is None or spec.dtype is dtype:
+            return None
+        wanted, given = (str(each).removeprefix("torch.") for each in (spec.dtype, dtype))
+        if (spec.dtype.is_floating_point and dtype.is_floating_point) or (
+            _is_integer(spec.dtype) and _is_integer(dtype) and spec.dtype.itemsize >= 4
+        ):
+            self.notes.append(
+                f"the candidate's input {spec.name!r} is {wanted}: it was converted from {given}"
+            )
+            return spec.dtype
+        raise UnusableInput(
+            f"input {spec.name!r} of {self._candidate.label} is {wanted}, the reference takes {given}; "
+            f"describe the input in a dtype that both take (--input {spec.name}:SHAPE:DTYPE), or export one "
+            f"of them again"
+        )
+
+    def _check_shape(self, spec: InputSpec, tensor: torch.Tensor) -> None:
+        if spec.shape is None:
+            return
+        found = tuple(tensor.shape)
+        fits = len(found) == len(spec.shape) and all(
+            isinstance(size, str) or size == own for size, own in zip(spec.shape, found, strict=True)
+        )
+        if fits:
+            return
+        fixed = tuple(size for size in spec.shape if isinstance(size, int))
+        order = permuted_shape(fixed, found) if len(fixed) == len(spec.shape) else None
+        hint = (
+            f": it looks like the reference's with axes permuted ({', '.join(map(str, order))}); export one "
+            f"of the two in the other's layout"
+            if order is not None
+            else ""
+        )
+        raise UnusableInput(
+            f"input {spec.name!r} of {self._candidate.label} is {_shape(spec.shape)}, the reference's is "
+            f"{_shape(found)}{hint}"
+        )
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
+
+
+def _shape(shape: Sequence[Any]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

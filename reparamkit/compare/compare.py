@@ -1,0 +1,314 @@
+"""Compare two networks of which nothing is known, and say same, different or cannot tell.
+
+    open both ─▶ inputs ─▶ probes ─▶ reference, once each ─▶ candidate ─▶ judge ─▶ evidence ─▶ Comparison
+
+`reparamkit.compare.check` asks the same of two networks that are meant to be exchangeable in every respect,
+in types and names; here a candidate may be in another precision, on another back end and under other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reparamkit.compare.adapt import Adapted
+from reparamkit.compare.allowance import Allowance, allowance, criteria_rule
+from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
+from reparamkit.compare.criteria import Criteria
+from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
+from reparamkit.compare.inputs.enumerated_sizes import listed_probes
+from reparamkit.compare.inputs.example_inputs import Supply, supply
+from reparamkit.compare.inputs.free_axes import free_axes
+from reparamkit.compare.inputs.input_spec import Described
+from reparamkit.compare.inputs.probes import Probe, size_probes, thorough_probes
+from reparamkit.compare.judge import describe
+from reparamkit.compare.locate.locating import locate
+from reparamkit.compare.locate.location import Location
+from reparamkit.compare.rebuilt import drawn_anew
+from reparamkit.compare.saved import input_hash, load_outputs
+from reparamkit.compare.subjects import Subject, open_subject
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.compare.versions import versions
+from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
+from reparamkit.errors import ReparamkitError, UnusableInput
+from reparamkit.runners.base import BoundsSizes, InputSpec
+from reparamkit.runners.open import EVALUATE
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.isolation import attributes_kept
+from reparamkit.support.surroundings import undisturbed
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Compared:
+    """A comparison with what it was made from, for those who want to keep that.
+
+    Attributes:
+        comparison: the answer.
+        recorded: the reference's outputs; None where it came to none.
+        supply: the inputs.
+        reference: the reference as it was opened; None where saved outputs stood in for it.
+        candidate: the candidate, called as the reference is; None where it could not be.
+    """
+
+    comparison: Comparison
+    recorded: Recorded | None = None
+    supply: Supply | None = None
+    reference: Subject | None = None
+    candidate: Adapted | None = None
+
+    def __repr__(self) -> str:
+        return f"<Compared: {self.comparison.summary()}>"
+
+
+@undisturbed()
+def compare(
+    reference: object,
+    candidate: object,
+    *,
+    inputs: object = None,
+    described: Sequence[Described] = (),
+    data: Path | None = None,
+    saved: Path | None = None,
+    criteria: Criteria | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    trust_pickle: bool = False,
+    where: bool = True,
+    coreml: str = EVALUATE,
+    say: Say = lambda text: None,
+) -> Compared:
+    """Compare two networks on inputs that expose mistakes.
+
+    Args:
+        reference, candidate: what `open_subject` takes; the reference may be None where `saved` is given.
+        inputs: example inputs as `reparamkit.check` takes them.
+        described: inputs in words, one per input, in place of an example.
+        data: a file or folder of real inputs (`reparamkit.compare.inputs.data_files`), or a file of probes.
+        saved: a file of `save_outputs`: the reference is not run.
+        criteria: limits that decide in place of the error budget.
+        seed: reproduces the probes.
+        model, trust_pickle: as in `reparamkit.load`.
+        where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
+        coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
+        say: is told what is being done.
+
+    Returns:
+        The comparison. Whatever keeps it from being made, once both names have been given, is an answer
+        too: "cannot tell".
+
+    Raises:
+        UnusableInput: neither a reference nor saved outputs are given.
+    """
+    if reference is None and saved is None:
+        raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
+    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where, coreml)
+    sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
+    try:
+        with attributes_kept(reference, candidate):
+            return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
+    except ReparamkitError as error:
+        return Compared(
+            Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    inputs: object
+    described: tuple[Described, ...]
+    data: Path | None
+    saved: Path | None
+    criteria: Criteria | None
+    seed: int
+    where: bool
+    coreml: str
+
+
+def _compare(
+    reference: object,
+    candidate: object,
+    asked: _Asked,
+    sides: list[Side],
+    model: str | None,
+    trust_pickle: bool,
+    say: Say,
+) -> Compared:
+    held = load_outputs(asked.saved) if asked.saved is not None else None
+    ours = None
+    if held is None:
+        say(f"opening {_label(reference)}")
+        ours = open_subject(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+        sides[0] = Side(ours.label, ours.runner.name, ours.precision)
+    else:
+        sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
+    say(f"opening {_label(candidate)}")
+    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+    sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
+
+    seed = asked.seed if held is None else held.seed
+    fed = supply(ours, theirs, asked.inputs, asked.described, asked.data, seed, held)
+    adapted = Adapted(theirs, fed.names, fed.args, fed.kwargs)
+    notes = [*(ours.notes if ours else ()), *theirs.notes, *fed.notes, *adapted.notes]
+    if isinstance(theirs.runner, TorchRunner) and theirs.runner.was_training:
+        notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
+    if held is None:
+        assert ours is not None
+        say(f"running {ours.label}")
+        recorded: Recorded = _record(ours, theirs, adapted, fed, notes)
+    else:
+        recorded = held.recorded(fed.again(held))
+    say(f"running {theirs.label}")
+    allowed = _allowed(recorded, sides, asked.criteria)
+    comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    if comparison.status == DIFFERENT:
+        anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
+        if anew:
+            comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
+    if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
+        say(f"looking for the place where {theirs.label} first differs")
+        comparison = replace(comparison, location=_location(recorded, ours, adapted, comparison.equivalence))
+    return Compared(comparison, recorded, fed, ours, adapted)
+
+
+def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes: list[str]) -> Reference:
+    """Run the reference on every probe, other sizes last."""
+    planned = fed.probes or fed.with_samples(
+        thorough_probes(fed.args, fed.kwargs, seed=fed.seed, kinds=fed.kinds)
+    )
+    reference = Reference(ours.runner, fed.args, fed.kwargs, seed=fed.seed, planned=planned)
+    if fed.probes:
+        return reference
+
+    def of_reference(index: int) -> InputSpec | None:
+        return ours.declared[index] if ours.declared is not None else None
+
+    axes, ranges = free_axes(fed.tensors, [(of_reference, ours.ranges), (adapted.spec_of, theirs.ranges)])
+    guards = [inputs_accepted_by(side.program) for side in (ours, theirs) if side.program is not None]
+    if isinstance(ours.runner, BoundsSizes):
+        guards.append(ours.runner.accepts)
+    guards.append(adapted.accepts)
+    silent = theirs.declared is None
+    refused: list[str] = []
+
+    def accepts(probe: Probe) -> bool:
+        if not all(guard(*probe.inputs()) for guard in guards):
+            return False
+        if silent:
+            try:
+                adapted.run(*probe.inputs())
+            except Exception:
+                refused.append(probe.name)
+                return False
+        return True
+
+    proposals = size_probes(
+        fed.args, fed.kwargs, seed=fed.seed, dynamic_axes=axes, ranges=ranges, kinds=fed.kinds
+    )
+    proposals |= listed_probes(
+        fed.args, fed.kwargs, adapted.listed, seed=fed.seed, dynamic_axes=axes, kinds=fed.kinds
+    )
+    missed = reference.try_sizes(proposals, accepts)
+    if not proposals:
+        notes.append("compared at the example's size only: no axis is free on both sides")
+    elif missed:
+        notes.append(f"not compared at {', '.join(missed)}: nothing that both take and that gives numbers")
+    return reference
+
+
+def _allowed(recorded: Recorded, sides: list[Side], criteria: Criteria | None) -> Allowance:
+    if criteria is not None and criteria.given:
+        stated = f"limits given: {criteria.stated()}, on every probe"
+        return Allowance(recorded, criteria_rule(criteria), stated)
+    quantised = "int8" in (sides[0].precision, sides[1].precision)
+    return allowance(recorded, "int8" if quantised else sides[1].precision)
+
+
+def _judged(
+    recorded: Recorded,
+    candidate: Adapted,
+    allowed: Allowance,
+    fed: Supply,
+    sides: list[Side],
+    notes: list[str],
+) -> Comparison:
+    facts = Comparison(
+        CANNOT_TELL,
+        "",
+        sides[0],
+        sides[1],
+        allowed.stated,
+        recorded.seed,
+        inputs=tuple(
+            InputFact(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), fed.kind(index))
+            for index, (name, tensor) in enumerate(zip(fed.names, fed.tensors, strict=True))
+        ),
+        versions=versions((sides[0].runner, sides[1].runner)),
+        inputs_hash=_hash(recorded),
+    )
+    records = allowed.recorded.records
+    theirs: Any = candidate.candidate.runner
+    try:
+        verdict = allowed.recorded.judge(candidate, rule=allowed.rule, measured=True, same_dtypes=False)
+        exact = None if allowed.rule else stored_budget(recorded, theirs, sides[1].precision)
+        if exact is not None and verdict.passed:
+            again = Adapted(
+                replace(candidate.candidate, runner=theirs.in_float64()), fed.names, fed.args, fed.kwargs
+            )
+            verdict = judge_stored(exact, exact.recorded, again, verdict)
+    except UnusableInput as error:
+        return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
+    status, reason = _status(verdict)
+    return replace(
+        facts,
+        status=status,
+        reason=reason,
+        equivalence=verdict,
+        probes=tuple(_probe_fact(record.probe, verdict) for record in records),
+        blind=verdict.blind,
+        inputs_hash=_hash(recorded),
+        notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
+    )
+
+
+def _location(recorded: Recorded, ours: Subject | None, candidate: Adapted, verdict: Equivalence) -> Location:
+    if ours is None or not isinstance(recorded, Reference):
+        return Location(False, "", reason="of the reference there are only outputs that were saved")
+    return locate(recorded, ours.runner, candidate, candidate.candidate.precision, verdict)
+
+
+def _status(verdict: Equivalence) -> tuple[str, str]:
+    if verdict.untold:
+        return CANNOT_TELL, verdict.untold
+    if not verdict.passed:
+        # Where not one output could be held against the reference's, the two do not fit together.
+        return (DIFFERENT if verdict.outputs else CANNOT_TELL), verdict.reason
+    return SAME, ""
+
+
+def _probe_fact(probe: Probe, verdict: Equivalence) -> ProbeFact:
+    entries = [entry for entry in verdict.outputs if entry.probe == probe.name and not entry.passed]
+    failure = verdict.broken_probes.get(probe.name, "") or "; ".join(map(describe, entries))
+    aside = verdict.set_aside.get(probe.name, "")
+    return ProbeFact(probe.name, probe.group, not failure, dict(probe.sizes), failure, aside)
+
+
+def _hash(recorded: Recorded) -> str:
+    digest = hashlib.sha256()
+    for record in recorded.records:
+        digest.update(input_hash(record.probe).encode())
+    return digest.hexdigest()
+
+
+def _label(given: object) -> str:
+    if given is None:
+        return "-"
+    if isinstance(given, (str, Path)):
+        return str(given)
+    name = getattr(given, "name", None)
+    return name if isinstance(name, str) else type(given).__name__

@@ -1,0 +1,178 @@
+"""The answer of `reparamkit.compare.compare`: same, different, or cannot tell, and everything behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reparamkit.compare.json_number import json_number
+from reparamkit.compare.locate.location import Location
+from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
+
+SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
+EXIT_STATUS = {SAME: 0, DIFFERENT: 1, CANNOT_TELL: 2}
+
+FORMAT = "reparamkit-check-1"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks: how the user called it, what runs it, and its precision."""
+
+    name: str
+    runner: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class InputFact:
+    """One input as the reference takes it: name, shape and dtype of the example, and the kind of values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class ProbeFact:
+    """One probe: its name, its group, and whether the candidate passed on every output of it.
+
+    One that was set aside counts as passed, and `set_aside` says why it was not judged.
+    """
+
+    name: str
+    group: str
+    passed: bool
+    sizes: dict[str, int] = field(default_factory=dict)
+    failure: str = ""
+    set_aside: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a candidate computes what the reference does.
+
+    Attributes:
+        status: "same", "different" or "cannot tell".
+        reason: why it is not the same, in words; empty when it is.
+        reference, candidate: the two sides.
+        rule: what decided, in words: the error budget, or the limits given.
+        seed: reproduces the probes.
+        equivalence: the numbers; None where there are none.
+        inputs: what was fed.
+        probes: what was tried, in order.
+        blind: output -> why it is no evidence.
+        notes: what a reader must know before trusting the verdict.
+        versions: package -> version.
+        location: where they begin to differ; None where they do not, or where nobody asked.
+        inputs_hash: one SHA-256 over all inputs of all probes; empty where nothing was run.
+    """
+
+    status: str
+    reason: str
+    reference: Side
+    candidate: Side
+    rule: str
+    seed: int
+    equivalence: Equivalence | None = None
+    inputs: tuple[InputFact, ...] = ()
+    probes: tuple[ProbeFact, ...] = ()
+    blind: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    inputs_hash: str = ""
+    location: Location | None = None
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.summary()}>"
+
+    @property
+    def passed(self) -> bool:
+        return self.status == SAME
+
+    @property
+    def exit_status(self) -> int:
+        """0 same, 1 different, 2 cannot tell."""
+        return EXIT_STATUS[self.status]
+
+    def summary(self) -> str:
+        """The verdict in one line."""
+        if not self.passed or self.equivalence is None:
+            return f"{self.status}: {self.reason}"
+        worst = self.equivalence.worst()
+        if worst is None:
+            return self.status
+        error = f"at worst an error of {worst.e1:.1e} of the output's scale"
+        limit = f", where {worst.budget:.1e} is allowed" if worst.failures is None and worst.judged else ""
+        aside = sum(bool(probe.set_aside) for probe in self.probes)
+        counted = f"{len(self.probes)} probes{f', {aside} of them set aside' if aside else ''}"
+        return f"{self.status}: {error}{limit} ({counted}, seed {self.seed})"
+
+    def as_dict(self, command: str = "") -> dict[str, Any]:
+        """The comparison as plain JSON, as `reparamkit/report/schemas/check-1.schema.json` describes it.
+
+        A number that JSON lacks becomes the text "inf", "-inf" or "nan".
+        """
+        found = self.equivalence
+        entries = found.outputs if found is not None else ()
+        return {
+            "format": FORMAT,
+            "status": self.status,
+            "exit_status": self.exit_status,
+            "reason": self.reason,
+            "summary": self.summary(),
+            "reference": vars(self.reference),
+            "candidate": vars(self.candidate),
+            "rule": self.rule,
+            "seed": self.seed,
+            "oracle": found.oracle if found is not None else None,
+            "floor": json_number(found.floor) if found is not None else None,
+            "inputs": [{**vars(entry), "shape": list(entry.shape)} for entry in self.inputs],
+            "inputs_hash": self.inputs_hash,
+            "probes": [vars(probe) for probe in self.probes],
+            "outputs": [self._output(name, entries) for name in dict.fromkeys(e.output for e in entries)],
+            "location": self.location.as_dict() if self.location is not None else None,
+            "notes": list(self.notes),
+            "versions": self.versions,
+            "command": command,
+        }
+
+    def _output(self, name: str, entries: tuple[OutputError, ...]) -> dict[str, Any]:
+        own = [entry for entry in entries if entry.output == name]
+        worst = max(own, key=exceeds)
+        return {
+            "name": name,
+            "passed": all(entry.passed for entry in own),
+            "evidence": name not in self.blind,
+            "why_no_evidence": self.blind.get(name, ""),
+            "worst_probe": worst.probe,
+            "probes": [_entry(entry) for entry in own],
+        }
+
+
+def _entry(entry: OutputError) -> dict[str, Any]:
+    metrics = entry.metrics.as_dict() if entry.metrics is not None else {}
+    unjudged = entry.failures is not None or not entry.judged
+    return {
+        "probe": entry.probe,
+        "passed": entry.passed,
+        "judged": entry.judged,
+        "failures": list(entry.failures or ()),
+        "error": json_number(entry.e1),
+        "own_error": json_number(entry.e0),
+        "allowed": None if unjudged else json_number(entry.budget),
+        "scale": json_number(entry.scale),
+        "metrics": {
+            name: metrics.get(name) for name in ("max_abs", "max_rel", "rms", "psnr", "cosine", "top1")
+        },
+        "worst": {
+            "index": list(entry.index),
+            "channel": list(entry.channel) if entry.channel is not None else None,
+            "reference": json_number(entry.reference_value),
+            "candidate": json_number(entry.candidate_value),
+        },
+    }

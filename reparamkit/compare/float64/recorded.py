@@ -1,0 +1,265 @@
+"""What a reference computed on every probe: all that it takes to judge a candidate, without the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from reparamkit.compare.budgets import Budgets
+from reparamkit.compare.channels import PerAxis
+from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.second_look import SecondLook, in_double
+from reparamkit.compare.inputs.probes import NORMAL
+from reparamkit.compare.judge import Rule, conclude, judge
+from reparamkit.compare.randomness import drawn_outputs, said_of
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.runners.base import Runner
+from reparamkit.runners.open import open_runner
+from reparamkit.runners.torch import TorchRunner
+
+FACTOR = 4.0
+FLOOR_ULPS = 8.0
+FLOOR_ULPS_FLOAT64 = 64.0
+ENOUGH_ELEMENTS = 64
+RESOLUTION = 0.25
+
+
+@dataclass
+class Recorded:
+    """Outputs of a reference, probe by probe.
+
+    Attributes:
+        records: the reference's outputs and its rounding noise on each probe.
+        oracle: "float64", or "float32" where the reference's own run had to serve as the oracle.
+        precision: the dtype whose units in the last place the floor of the budget is counted in.
+        structured: the output names come from a Python structure (see `Runner`).
+        seed: what the probes are drawn from.
+        notes: what a reader of a verdict must know.
+        floor_ulps: the floor of the budget in units in the last place; None for the usual one.
+        second: looks again at probes on which a candidate fails; None where the reference is not at hand.
+        random: why nothing can be compared with it, where the reference is random; else empty.
+    """
+
+    records: list[Record]
+    oracle: str
+    precision: torch.dtype
+    structured: bool
+    seed: int = 0
+    notes: list[str] = field(default_factory=list)
+    floor_ulps: float | None = None
+    second: SecondLook | None = None
+    random: str = ""
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the reference's outputs, in order."""
+        return [truth.name for truth in self.records[0].truths]
+
+    def budgets(self, moved: dict[int, PerAxis] | None = None) -> Budgets:
+        """What a candidate's outputs may be off by: the formula of `reparamkit.compare.float64.reference`.
+
+        Args:
+            moved: as in `Budgets`.
+        """
+        eps = torch.finfo(self.precision).eps
+        for truth in self.records[0].truths:
+            if truth.values.is_floating_point():
+                real = torch.empty((), dtype=truth.dtype).abs().dtype
+                eps = max(eps, torch.finfo(real).eps)
+        ulps = self.floor_ulps
+        if ulps is None:
+            ulps = FLOOR_ULPS_FLOAT64 if eps == torch.finfo(torch.float64).eps else FLOOR_ULPS
+        return Budgets(self.records, FACTOR, ulps * eps, ENOUGH_ELEMENTS, RESOLUTION, eps, moved)
+
+    def judge(
+        self,
+        candidate: object,
+        *,
+        rule: Rule | None = None,
+        measured: bool = False,
+        same_dtypes: bool = True,
+    ) -> Equivalence:
+        """Compare a candidate (anything that `open_runner` opens) with the reference, on every probe.
+
+        Args:
+            rule, measured, same_dtypes: as in `reparamkit.compare.judge`.
+
+        Returns:
+            The verdict. A candidate that raises, or whose outputs differ in number, name, shape or dtype,
+            is not equivalent, and the verdict's `reason` says in what. Where it cannot be told, `untold`
+            says why.
+
+        Raises:
+            UnusableInput: the candidate cannot be opened or takes other inputs.
+        """
+        runner = open_runner(candidate)
+        notes = list(self.notes)
+        if isinstance(runner, TorchRunner) and runner.was_training:
+            notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
+        if self.random:
+            return self._untold(self.random, notes)
+        settings: dict[str, Any] = {
+            "structured": self.structured,
+            "rule": rule,
+            "measured": measured,
+            "same_dtypes": same_dtypes,
+        }
+        verdict = judge(runner, self.records, self.budgets(), **settings)
+        if verdict.differs and rule is None and self.second is not None:
+            verdict = self._again(runner, verdict, self.second, settings)
+        elif verdict.untold and self._more_probes():
+            verdict = judge(runner, self.records, self.budgets(), **settings)
+        if verdict.differs:
+            verdict = self._of_random(runner, verdict)
+        exact = self.oracle == "float64"
+        return replace(
+            verdict,
+            seed=self.seed,
+            oracle=self.oracle,
+            notes=(*notes, *verdict.notes),
+            e0=verdict.e0 if exact else None,
+            outputs=tuple(entry if exact else replace(entry, e0=None) for entry in verdict.outputs),
+        )
+
+    def _again(
+        self, runner: Runner, verdict: Equivalence, second: SecondLook, settings: dict[str, Any]
+    ) -> Equivalence:
+        """The verdict once probes on which only rounding differs are set aside."""
+        budgets = self.budgets()
+        failing = [entry for entry in verdict.outputs if not entry.passed]
+        if failing and not verdict.broken_probes and all(entry.channel is not None for entry in failing):
+            names = {entry.probe for entry in failing}
+            sized = [record for record in self.records if not record.probe.sizes]
+            chosen = [record for record in sized if record.probe.name in names][:2] or sized[:1]
+            budgets = self.budgets(second.moved(chosen, budgets))
+            verdict = judge(runner, self.records, budgets, **settings)
+        aside: dict[str, str] = {}
+        double = _in_double(runner) if verdict.differs else None
+        structured = self.structured and runner.structured
+        while verdict.differs:
+            failed = {entry.probe for entry in verdict.outputs if not entry.passed} | {*verdict.broken_probes}
+            here = [record for record in self.records if record.probe.name in failed]
+            for record in sorted(here, key=lambda record: not _is_plain(record)):
+                if record.probe.name not in aside:
+                    why = second.excuse(runner, double, record, budgets, structured=structured)
+                    if not why:
+                        return verdict
+                    aside[record.probe.name] = why
+            if self._enough_left(aside):
+                notes = [note for note in verdict.notes if note not in self.notes]
+                return conclude(
+                    self.records,
+                    budgets,
+                    verdict.outputs,
+                    verdict.broken_probes,
+                    set_aside=aside,
+                    notes=notes,
+                )
+            if not self._more_draws():
+                normal = [record for record in here if _is_plain(record)]
+                if all(second.excuse(runner, None, each, budgets, structured=structured) for each in normal):
+                    return self._on_too_many(verdict, aside)
+                return verdict  # the reference is not to blame: the candidate blows rounding up by itself
+            budgets = self.budgets()
+            verdict = judge(runner, self.records, budgets, **settings)
+        return verdict
+
+    def _on_too_many(self, verdict: Equivalence, aside: dict[str, str]) -> Equivalence:
+        why = (
+            f"on too many probes ({', '.join(aside)}) what differs may be rounding that the network blows "
+            f"up: {next(iter(aside.values()))}"
+        )
+        return replace(self._untold(why, []), outputs=verdict.outputs, set_aside=aside)
+
+    def _enough_left(self, aside: dict[str, str]) -> bool:
+        """Whether the probes that are left carry a verdict: most of the normal ones."""
+        normal = [record.probe.name for record in self.records if _is_plain(record)]
+        names = normal or [record.probe.name for record in self.records]
+        left = [name for name in names if name not in aside]
+        return 2 * len(left) > len(names)
+
+    def _of_random(self, runner: Runner, verdict: Equivalence) -> Equivalence:
+        """The verdict with a word on it where the candidate is random."""
+        failed = {entry.probe for entry in verdict.outputs if not entry.passed}
+        for record in self.records:
+            if record.probe.name in failed:
+                try:
+                    names = drawn_outputs(runner, record.probe)
+                except Exception:
+                    break
+                if names:
+                    return replace(verdict, reason=f"{said_of(names, 'the candidate')}; {verdict.reason}")
+                break
+        return verdict
+
+    def _more_probes(self) -> bool:
+        """Try further kinds of probes, where there are any; whether there are more now."""
+        return False
+
+    def _more_draws(self) -> bool:
+        """Draw more normal values; whether there are more now."""
+        return False
+
+    def _untold(self, why: str, notes: Sequence[str]) -> Equivalence:
+        """A verdict without numbers."""
+        floor = self.budgets().floor
+        return Equivalence(
+            passed=False,
+            e0=None,
+            e1=math.inf,
+            floor=floor,
+            budget=floor,
+            oracle=self.oracle,
+            outputs=(),
+            seed=self.seed,
+            notes=tuple(notes),
+            reason=why,
+            untold=why,
+        )
+
+    def with_records(self, records: Sequence[Record], precision: torch.dtype, ulps: float) -> Recorded:
+        """The same reference with other records, and the floor in this precision."""
+        return Recorded(
+            list(records),
+            self.oracle,
+            precision,
+            self.structured,
+            self.seed,
+            list(self.notes),
+            ulps,
+            random=self.random,
+        )
+
+    def narrowed(self, keep: Callable[[Record], bool]) -> Recorded:
+        """The same reference with some of the records only, the example's among them."""
+        kept = [record for record in self.records if keep(record)]
+        if len(kept) == len(self.records):
+            return self
+        notes = [note for note in self.notes if not note.startswith("free axes")]
+        return Recorded(
+            kept,
+            self.oracle,
+            self.precision,
+            self.structured,
+            self.seed,
+            notes,
+            self.floor_ulps,
+            self.second,
+            self.random,
+        )
+
+
+def _is_plain(record: Record) -> bool:
+    """Whether it is a normal draw of the example's size."""
+    return record.probe.group == NORMAL and not record.probe.sizes
+
+
+def _in_double(runner: Runner) -> Runner | None:
+    try:
+        return in_double(runner)
+    except Exception:  # it cannot be copied, or not converted
+        return None

@@ -1,0 +1,340 @@
+"""The reference of a comparison, and the budget that a candidate's error has to stay under.
+
+For one output, let y64 be the reference's float64 run, and take the probes in groups of like magnitude
+(`reparamkit.compare.inputs.probes`). Over a group
+
+    S  = max |y64|              the output's scale
+    E0 = max |y − y64| / S      the reference's own rounding error, y being its run in its own precision
+
+and a candidate whose output is z passes on a probe of that group when
+
+    E1 = max |z − y64| / S  ≤  4·E0 + floor,      floor = 8 eps (64 eps for float64)
+
+eps belongs to the network's least precise weights. S and E0 are taken over the whole group, and not probe by
+probe, because both are extremes of a random sample: an output of one element has a rounding error of 0 every
+now and then, and a value near 0 as often. Normal draws are added until every output has 64 elements in their
+group (or there are eight draws). A group of few elements (the example, large values, impulses) is judged with
+the normal group's E0 where that is larger, and with its S too if it has fewer than 64.
+
+The same holds for every channel, with a scale and a noise of its own (`reparamkit.compare.channels`).
+Integers and booleans must equal the reference's own run, except where that run and y64 disagree (a tie). A
+probe on which the candidate fails is looked at again (`reparamkit.compare.float64.second_look`): where only
+rounding differs that the network itself blows up, it is set aside, and said so.
+
+What cannot be told is never a pass. NaN or infinity on one side fails; where nothing is left that could
+differ (`reparamkit.compare.evidence`), or the reference gives other outputs for the same input
+(`reparamkit.compare.randomness`), the verdict is that it cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from reparamkit.compare.float64.record import Record, Recorder, Rejected, lowest_precision
+from reparamkit.compare.float64.recorded import ENOUGH_ELEMENTS, Recorded
+from reparamkit.compare.float64.second_look import SecondLook
+from reparamkit.compare.inputs.probes import (
+    GIVEN,
+    NORMAL,
+    Probe,
+    another_draw,
+    larger_size_probes,
+    probes,
+    special_size_probes,
+    thorough_probes,
+)
+from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, example_sizes
+from reparamkit.compare.randomness import said_of
+from reparamkit.errors import UnusableInput
+from reparamkit.runners.base import Runner
+from reparamkit.runners.open import open_runner
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.isolation import call_untouched
+
+_MOST_DRAWS = 8
+_SIZES_WANTED = 2
+
+Accepts = Callable[[Args, Kwargs], bool]
+
+
+class Reference(Recorded):
+    """A network, run once on every probe, that any number of candidates can be judged against.
+
+    It keeps the reference's outputs and the example, not the inputs of the probes and no copy of the module.
+
+    Args:
+        subject: an `nn.Module`, an `ExportedProgram`, the path of a file, or a `Runner`. A module is run as a
+            copy in evaluation mode if it is in training mode, and is never changed.
+        args, kwargs: the example, as the forward takes it.
+        seed: what the probes are drawn from.
+        dynamic_axes, ranges: axes that are free, as in `reparamkit.compare.inputs.sizes`; see also `widen`.
+        accepts: see `widen`.
+        planned: the probes to try at the example's size, the example first, in place of those of
+            `reparamkit.compare.inputs.probes.probes`. More normal draws are added as the formula above says.
+
+    Raises:
+        UnusableInput: the reference cannot be opened, or rejects the example.
+    """
+
+    def __init__(
+        self,
+        subject: object,
+        args: Args,
+        kwargs: Kwargs | None = None,
+        *,
+        seed: int = 0,
+        dynamic_axes: DynamicAxes | None = None,
+        ranges: Ranges | None = None,
+        accepts: Accepts | None = None,
+        planned: Sequence[Probe] | None = None,
+    ) -> None:
+        self._runner = open_runner(subject)
+        super().__init__([], "", torch.float32, self._runner.structured, seed)
+        self._args, self._kwargs = args, kwargs or {}
+        self._module: nn.Module | None = None
+        if isinstance(self._runner, TorchRunner):
+            self._module = self._runner.module
+            if self._runner.was_training:
+                self.notes.append("the reference is in training mode; a copy in evaluation mode was compared")
+        self.precision = lowest_precision(self._module, self._args, self._kwargs)
+        stated = getattr(self._runner, "precision", "")
+        if self._module is None and stated in ("float16", "bfloat16"):
+            self.precision = getattr(torch, stated)
+        self.second = SecondLook(self._runner, self._module, self.precision, seed)
+        self._extendable = planned is None
+        recorder = Recorder(self._runner, self._module, self.precision, seed, watch=True)
+        self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
+        self.oracle = recorder.oracle
+        self.notes += recorder.notes
+        del recorder
+        if dynamic_axes:
+            self.widen(dynamic_axes, ranges, accepts)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that runs, in evaluation mode; None for another back end. Not to be changed."""
+        return self._module
+
+    def widen(
+        self,
+        dynamic_axes: DynamicAxes,
+        ranges: Ranges | None = None,
+        accepts: Accepts | None = None,
+        lets_in: Accepts | None = None,
+        inner: InnerSizes | None = None,
+    ) -> None:
+        """Add probes at other sizes along free axes. Once there are some, this does nothing.
+
+        Sizes that the reference rejects are passed over; if none is left, a note says so.
+
+        Args:
+            dynamic_axes: flat tensor index -> axis -> symbol.
+            ranges: symbol -> (smallest, largest size).
+            accepts: a further word on whether sizes are meant to work, for instance the guards of an
+                exported program. It is asked with the probe's inputs.
+            lets_in: the same for sizes of one and equal ones, where that is another question: they have to
+                be tried wherever a candidate answers. By default `accepts`.
+            inner: the sizes inside the network. Where one of them is that of the example at all probes,
+                larger sizes are tried: a candidate may have it as a constant.
+        """
+        if not dynamic_axes or any(record.probe.sizes for record in self.records):
+            return
+        recorder = self._recorder()
+        recorder_notes: list[str] = []
+        taken = 0
+        for probe in probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        ):
+            if not probe.sizes or taken == _SIZES_WANTED:
+                continue
+            if accepts is not None and not accepts(*probe.inputs()):
+                continue
+            try:
+                if not taken:
+                    # A recorder's first record settles which oracle there is: the example's to say.
+                    recorder.record(self.records[0].probe)
+                self.records.append(recorder.record(probe))
+                taken += 1
+            except Rejected as reason:
+                recorder_notes.append(f"{probe.name}: {reason}")
+        if not taken:
+            recorder.record(self.records[0].probe)
+        self._try_special(recorder, dynamic_axes, ranges, lets_in or accepts)
+        if inner is not None:
+            self._try_larger(recorder, dynamic_axes, ranges, accepts, inner)
+        if not any(record.probe.sizes for record in self.records):
+            tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
+            self.notes.append(f"free axes were compared at the example's size only{tried}")
+
+    def _try_special(
+        self, recorder: Recorder, dynamic_axes: DynamicAxes, ranges: Ranges | None, accepts: Accepts | None
+    ) -> None:
+        """Add probes with sizes of one, and with equal sizes, as far as the reference takes them."""
+        kinds = special_size_probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        )
+        for proposed in kinds.values():
+            for probe in proposed:
+                if accepts is not None and not accepts(*probe.inputs()):
+                    continue
+                try:
+                    found = recorder.record(probe)
+                except Rejected:
+                    continue
+                if all(truth.finite or not truth.values.numel() for truth in found.truths):
+                    self.records.append(found)
+                    break
+
+    def _try_larger(
+        self,
+        recorder: Recorder,
+        dynamic_axes: DynamicAxes,
+        ranges: Ranges | None,
+        accepts: Accepts | None,
+        inner: InnerSizes,
+    ) -> None:
+        """Add probes until each size inside the network is another than in the example at one of them."""
+        proposed = larger_size_probes(
+            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
+        )
+        tensors = [tensor for _, tensor in tensor_leaves(self._args, self._kwargs)]
+        of_example = inner(example_sizes(tensors, dynamic_axes))
+        seen = [inner(record.probe.sizes) for record in self.records if record.probe.sizes]
+        alike = {i for i, size in enumerate(of_example) if all(sizes[i] == size for sizes in seen)}
+        for probe in proposed:
+            now = inner(probe.sizes)
+            telling = {i for i in alike if now[i] != of_example[i]}
+            if not telling or (accepts is not None and not accepts(*probe.inputs())):
+                continue
+            try:
+                self.records.append(recorder.record(probe))
+            except Rejected:
+                continue
+            alike -= telling
+
+    def try_sizes(
+        self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None
+    ) -> list[str]:
+        """Add one probe of each kind of size: the first that the reference runs on, with numbers to show.
+
+        Args:
+            proposals: kind ("another size", "minimal size") -> probes, best first.
+            accepts: as in `widen`, asked with the probe.
+
+        Returns:
+            The kinds of which no proposal was taken.
+        """
+        recorder: Recorder | None = None
+        missed = []
+        for kind, proposed in proposals.items():
+            for probe in proposed:
+                if accepts is not None and not accepts(probe):
+                    continue
+                try:
+                    if recorder is None:
+                        recorder = self._recorder()
+                        recorder.record(self.records[0].probe)
+                    found = recorder.record(probe)
+                except Rejected:
+                    continue
+                if all(truth.finite for truth in found.truths):
+                    self.records.append(found)
+                    break
+            else:
+                missed.append(kind)
+        return missed
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self._runner, self._module, self.precision, self.seed)
+
+    def _record_fixed(self, recorder: Recorder, planned: Sequence[Probe]) -> None:
+        """The probes at the example's own size."""
+        for probe in planned:
+            try:
+                self.records.append(recorder.record(probe))
+            except Rejected as reason:
+                if probe.group in GIVEN:
+                    if recorder.drawn:
+                        raise UnusableInput(said_of(recorder.drawn, "the network")) from reason
+                    which = "" if probe is planned[0] else f" ({probe.name})"
+                    raise UnusableInput(f"the model rejects the example inputs{which}: {reason}") from reason
+                recorder.notes.append(
+                    f"the probe {probe.name!r} was left out: the reference rejects it: {reason}"
+                )
+        if recorder.drawn:
+            self.random = said_of(recorder.drawn, "the network")
+        if tensor_leaves(self._args, self._kwargs):
+            self._draw_enough(recorder)
+
+    def _more_probes(self) -> bool:
+        """What `reparamkit.compare.compare` tries as well: an output may be evidence there."""
+        if not self._extendable:
+            return False
+        self._extendable = False
+        return self._added(
+            probe
+            for probe in thorough_probes(self._args, self._kwargs, seed=self.seed)
+            if probe.name not in {record.probe.name for record in self.records}
+        )
+
+    def _more_draws(self) -> bool:
+        normal = [record.probe for record in self.records if record.probe.group == NORMAL]
+        plain = [probe for probe in normal if not probe.sizes]
+        if not plain:
+            return False
+        return self._added(another_draw(plain[0], n) for n in range(len(plain) + 1, _MOST_DRAWS + 1))
+
+    def _added(self, planned: Iterable[Probe]) -> bool:
+        """Record these probes as well, those that the reference takes; whether there was one."""
+        recorder, before = self._recorder(), len(self.records)
+        for number, probe in enumerate(planned):
+            try:
+                if not number:
+                    recorder.record(self.records[0].probe)
+                self.records.append(recorder.record(probe))
+            except Rejected:
+                continue
+        return len(self.records) > before
+
+    def _draw_enough(self, recorder: Recorder) -> None:
+        normal = [record for record in self.records if record.probe.group == NORMAL]
+        for number in range(len(normal) + 1, _MOST_DRAWS + 1):
+            if not normal or _fewest(normal) >= ENOUGH_ELEMENTS:
+                return
+            try:
+                normal.append(recorder.record(another_draw(normal[0].probe, number)))
+            except Rejected:
+                return
+            self.records.append(normal[-1])
+
+
+def _fewest(records: list[Record]) -> int:
+    """The number of floating-point elements of the output that has the fewest over these records."""
+    counts = [
+        sum(record.truths[place].finite for record in records)
+        for place, truth in enumerate(records[0].truths)
+        if truth.values.is_floating_point() and truth.values.numel()
+    ]
+    return min(counts, default=ENOUGH_ELEMENTS)
+
+
+def inputs_accepted_by(program: torch.export.ExportedProgram) -> Accepts:
+    """Whether an exported program's own guards let inputs through."""
+    module: Any = program.module()
+
+    def accepts(args: Args, kwargs: Kwargs) -> bool:
+        try:
+            call_untouched(module, args, kwargs)
+        except Exception:
+            return False
+        return True
+
+    return accepts
+
+
+__all__ = ["Accepts", "Probe", "Reference", "Runner", "inputs_accepted_by"]

@@ -1,0 +1,305 @@
+"""A second look at probes on which a candidate fails: is it wrong there, or is it rounding?
+
+Four times the reference's own rounding error is what a candidate may be off by. Where a network blows
+rounding up without showing it in its own run (two tokens that tie go into a top-k, a softmax that is nearly
+saturated, a value that is what is left of much larger ones) a right candidate can be off by more. With p the
+precision of the two, and all of it on one probe:
+
+- In float64 rounding is 5e8 times finer. Where the candidate and the reference both run in it and agree there
+  to within half of the budget, what differs in p is rounding.
+- The candidate's weights were rounded to p once more than the reference's, which float64 does not undo. Where
+  the reference itself moves by m when its weights are off by up to one unit in the last place, and m is a
+  quarter of the budget or more, the two agree to within 2 m.
+- A candidate that has no float64 run is held against the reference in p, and what the reference moves by
+  there: 4 m.
+
+Such a probe is no evidence either way, and is set aside. A verdict needs most of the normal draws, of which
+more are made where it takes them; where too many are set aside, the candidate is different if it blows
+rounding up where the reference does not, and else it cannot be told. Never set aside is what fails by NaN,
+infinity, an exception or the type of an output, nor a candidate that computes in a lower precision than the
+reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from reparamkit.compare.budgets import Budgets, relative
+from reparamkit.compare.channels import Noise, PerAxis, noise_between, worst_channel
+from reparamkit.compare.float64.oracle import Twin
+from reparamkit.compare.float64.record import Record
+from reparamkit.compare.judge import in_order
+from reparamkit.compare.measure import as_real, deviation
+from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
+from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
+from reparamkit.runners.torch import TorchRunner
+
+_DRAWS = 3
+_SHARE = 0.5
+_MOVED, _MOVED_IN_OWN = 2.0, 4.0
+_SENSITIVE = 0.25
+_HALVES = frozenset({torch.float16, torch.bfloat16})
+
+
+@runtime_checkable
+class RunsInDouble(Protocol):
+    """A candidate that can be had running in float64 throughout; None where it cannot."""
+
+    def in_double(self) -> Runner | None: ...
+
+
+class DoubleRunner(TorchRunner):
+    """A private float64 copy of a module; inputs are converted."""
+
+    def __init__(self, runner: TorchRunner) -> None:
+        self.name = runner.name
+        self.was_training = False
+        self._runner, self._copy = runner, Twin(runner.module, None, share=True)
+        self._twin = Twin(runner.module, torch.float64)
+        self.module = self._twin.module
+
+    def run(self, args: tuple[object, ...], kwargs: dict[str, object]) -> NamedTensors:
+        # A module may lose something when it is copied; its float64 run is then another network's.
+        _require_same(self._runner.run(args, kwargs), named_outputs(self._copy.run(args, kwargs)))
+        return named_outputs(self._twin.run(args, kwargs))
+
+
+def _require_same(own: NamedTensors, copied: NamedTensors) -> None:
+    for (_, left), (_, right) in zip(own, copied, strict=True):
+        if left.shape != right.shape or not torch.equal(left.nan_to_num(), right.nan_to_num()):
+            raise ValueError("a copy of the network computes something else")
+
+
+def in_double(runner: Runner) -> Runner | None:
+    """The runner's network in float64, or None where it has no such run."""
+    if isinstance(runner, RunsInDouble):
+        return runner.in_double()
+    return DoubleRunner(runner) if isinstance(runner, TorchRunner) else None
+
+
+class _Lowest(TorchDispatchMode):
+    """Notices whether an operator within it gives a half."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.met = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            self.met |= isinstance(value, torch.Tensor) and value.dtype in _HALVES
+        return result
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What a reference has to be run by, to look again. It holds no copy of the network.
+
+    Attributes:
+        runner: runs the reference.
+        module: the reference, where it is a module.
+        precision: of its least precise weights.
+        seed: of what is drawn.
+    """
+
+    runner: Runner
+    module: nn.Module | None
+    precision: torch.dtype
+    seed: int
+
+    def moved(self, records: Sequence[Record], budgets: Budgets) -> dict[int, PerAxis]:
+        """How far the channels of each output move when weights and inputs are off by a few ulp.
+
+        Args:
+            records: the probes to try it on, of the example's size.
+
+        Returns:
+            Place of an output -> largest movement per axis and channel, as a share of the output's scale.
+        """
+        found: dict[int, Noise] = {}
+        try:
+            for number, run in enumerate(self._jittered(None)):
+                for record in records:
+                    args, kwargs = jittered_inputs(*record.probe.inputs(), self.seed + number)
+                    pairs = zip(run(args, kwargs), self.runner.run(*record.probe.inputs()), strict=True)
+                    for place, ((_, left), (_, right)) in enumerate(pairs):
+                        scale = budgets.scale(place, record.probe.group)
+                        if scale > 0:
+                            here = noise_between(as_real(left), as_real(right)).times(1 / scale)
+                            found[place] = found[place].joined(here) if place in found else here
+        except Exception:
+            return {}
+        return {place: noise.along for place, noise in found.items()}
+
+    def excuse(
+        self,
+        candidate: Runner,
+        double: Runner | None,
+        record: Record,
+        budgets: Budgets,
+        *,
+        structured: bool,
+    ) -> str:
+        """Why what the candidate gets wrong on a probe is rounding, in words; empty where it is not.
+
+        Args:
+            candidate: the candidate.
+            double: the candidate in float64, or None.
+            record: the probe and the reference's outputs.
+            budgets: what the candidate failed by.
+            structured: as in `reparamkit.compare.judge`.
+        """
+
+        def ordered(found: NamedTensors) -> list[torch.Tensor]:
+            return in_order(found, record, structured=structured)
+
+        try:
+            with _Lowest() as lowest:
+                own = ordered(candidate.run(*record.probe.inputs()))
+            if lowest.met and self.precision not in _HALVES:
+                return ""  # in float64 it would not be the same network
+            if any(_conflicts(values, record, place) for place, values in enumerate(own)):
+                return ""
+            if double is not None and self.module is not None and self.precision is not torch.float64:
+                return self._in_float64(ordered(double.run(*record.probe.inputs())), record, budgets)
+            return self._in_own(own, record, budgets)
+        except Exception:
+            return ""
+
+    def _in_float64(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+        assert self.module is not None
+        twin = Twin(self.module, torch.float64)
+        exact = [tensor for _, tensor in named_outputs(twin.run(*record.probe.inputs()))]
+        copied = Twin(self.module, None, share=True)
+        _require_same(
+            self.runner.run(*record.probe.inputs()), named_outputs(copied.run(*record.probe.inputs()))
+        )
+        group = record.probe.group
+        wrong = [
+            place
+            for place, (mine, truth) in enumerate(zip(values, exact, strict=True))
+            if not _within(mine, truth, place, group, budgets)
+        ]
+        off = [
+            _distance(mine, truth, place, group, budgets) for place, (mine, truth) in _pairs(values, exact)
+        ]
+        if not wrong:
+            return f"the two agree in float64, to {max(off, default=0.0):.1e} of the output's scale"
+        runs = (
+            [tensor for _, tensor in run(*record.probe.inputs())]
+            for run in self._jittered(torch.finfo(self.precision).eps, torch.float64)
+        )
+        return self._moves(wrong, values, exact, runs, record, budgets, _MOVED)
+
+    def _in_own(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+        here = self.runner.run(*record.probe.inputs())
+        if self.module is not None:
+            copied = Twin(self.module, None, share=True)
+            _require_same(here, named_outputs(copied.run(*record.probe.inputs())))
+        own = [tensor for _, tensor in here]
+        group = record.probe.group
+        wrong = [
+            place
+            for place, (mine, truth) in enumerate(zip(values, own, strict=True))
+            if not _within(mine, truth, place, group, budgets)
+        ]
+        runs = (
+            [tensor for _, tensor in run(*record.probe.inputs())]
+            for run in self._jittered(torch.finfo(self.precision).eps)
+        )
+        return self._moves(wrong, values, own, runs, record, budgets, _MOVED_IN_OWN)
+
+    def _moves(
+        self,
+        wrong: Sequence[int],
+        values: list[torch.Tensor],
+        truth: list[torch.Tensor],
+        runs: Iterator[list[torch.Tensor]],
+        record: Record,
+        budgets: Budgets,
+        factor: float,
+    ) -> str:
+        """Whether the reference moves as far by itself as the candidate is off, on every wrong output."""
+        group = record.probe.group
+        moved = dict.fromkeys(wrong, 0.0)
+        for run in runs:
+            for place in wrong:
+                here = _distance(run[place], truth[place], place, group, budgets)
+                moved[place] = max(moved[place], here)
+            if all(
+                moved[place] >= _SENSITIVE * budgets.budget(place, group)
+                and _distance(values[place], truth[place], place, group, budgets) <= factor * moved[place]
+                for place in wrong
+            ):
+                most = max(moved.values(), default=0.0)
+                return (
+                    f"the reference's own outputs move by {most:.1e} there when its weights are off by one "
+                    f"unit in the last place"
+                )
+        return ""
+
+    def _jittered(
+        self, size: float | None, dtype: torch.dtype | None = None
+    ) -> Iterator[Callable[..., NamedTensors]]:
+        """The reference with weights that are a little off, several times."""
+        for number in range(_DRAWS):
+            seed = self.seed + 100 + number
+            if self.module is not None:
+                twin = Twin(self.module, dtype)
+                jitter_parameters(twin.module, seed, size)
+                yield lambda args, kwargs, twin=twin: named_outputs(twin.run(args, kwargs))
+            elif isinstance(self.runner, Jitterable):
+                yield self.runner.jittered(seed).run
+            else:
+                yield self.runner.run
+
+
+def _pairs(
+    values: list[torch.Tensor], truth: list[torch.Tensor]
+) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor]]]:
+    yield from enumerate(zip(values, truth, strict=True))
+
+
+def _conflicts(values: torch.Tensor, record: Record, place: int) -> bool:
+    """NaN or infinite on one side only, or of another type."""
+    if values.dtype is not record.truths[place].dtype:
+        return True
+    values, truth = as_real(values), record.truths[place].values
+    if values.shape != truth.shape or not truth.is_floating_point():
+        return False
+    return deviation(values, truth).conflict is not None
+
+
+def _within(values: torch.Tensor, truth: torch.Tensor, place: int, group: str, budgets: Budgets) -> bool:
+    """Whether two float64 outputs agree to half of the budget, channel by channel; integers exactly."""
+    values, truth = as_real(values), as_real(truth)
+    if values.shape != truth.shape:
+        return False
+    found = deviation(values, truth)
+    if not truth.is_floating_point():
+        return not found.differing
+    if found.conflict is not None:
+        return False
+    if relative(found.max_abs, budgets.scale(place, group)) > _SHARE * budgets.budget(place, group):
+        return False
+    return worst_channel(values, truth, budgets.channels(place, group), _SHARE) is None
+
+
+def _distance(values: torch.Tensor, truth: torch.Tensor, place: int, group: str, budgets: Budgets) -> float:
+    """Of the output's scale; of integers the share that differs, and 1 for outputs of other shapes."""
+    values, truth = as_real(values), as_real(truth)
+    if values.shape != truth.shape:
+        return 1.0
+    found = deviation(values, truth)
+    if not truth.is_floating_point():
+        return found.differing / max(truth.numel(), 1)
+    return relative(found.max_abs, budgets.scale(place, group))

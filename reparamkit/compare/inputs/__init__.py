@@ -1,0 +1,1 @@
+"""What two networks are compared on: descriptions, examples, real data, probes, other sizes."""

@@ -1,0 +1,60 @@
+"""What the comparison with the folded copy has to know of a network that was never captured.
+
+It may return something else for other data (an early exit returns more), and nothing says which sizes it
+takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from reparamkit.compare.float64.reference import Accepts
+from reparamkit.compare.inputs.sizes import DynamicAxes, Ranges
+from reparamkit.runners.base import NamedTensors
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.isolation import call_untouched
+
+_SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+
+
+class SteadyRunner(TorchRunner):
+    """Rejects inputs for which the network returns other outputs than it did the first time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self._names: list[str] | None = None
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
+        found = super().run(args, kwargs)
+        names = [name for name, _ in found]
+        if self._names is None:
+            self._names = names
+        if names != self._names:
+            raise ValueError(f"it returns {len(names)} outputs there, named otherwise than for the example")
+        return found
+
+
+def other_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> tuple[DynamicAxes, Ranges | None, Accepts]:
+    """What `Reference.widen` takes: the axes that are a batch or an extent in most networks.
+
+    It is a proposal. The original may reject a size, and so may the copy, with the `ValueError` of a part
+    that was captured for others; such a size is passed over.
+    """
+    axes: dict[int, dict[int, str]] = {}
+    for index, (_, tensor) in enumerate(tensor_leaves(args, kwargs)):
+        if tensor.ndim >= 2:
+            axes[index] = {0: "batch"} | dict(enumerate(_SPATIAL.get(tensor.ndim, ()), 2))
+
+    def accepts(args: Args, kwargs: Kwargs) -> bool:
+        try:
+            call_untouched(folded, args, kwargs)
+        except ValueError:
+            return False
+        except Exception:
+            return True  # for the comparison to tell
+        return True
+
+    return axes, None, accepts

@@ -1,0 +1,212 @@
+"""One side of a comparison: opened, with what it says of its own inputs.
+
+A PyTorch network says how its inputs are called, an exported program and a file of another back end how they
+look as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+
+from reparamkit.compare.inputs.input_spec import Described, describe_tensor
+from reparamkit.compare.inputs.sizes import ranges_of
+from reparamkit.errors import UnusableInput
+from reparamkit.loading.door.files import exists
+from reparamkit.loading.source import Source, load
+from reparamkit.loading.wrappers import unwrapped
+from reparamkit.runners.base import BoundsSizes, DeclaresInputs, InputSpec, Runner, StatesPrecision
+from reparamkit.runners.open import EVALUATE, open_foreign
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import Args, Kwargs
+
+Ranges = dict[str, tuple[int, int | None]]
+
+
+@dataclass
+class Subject:
+    """A network that can be run.
+
+    Attributes:
+        label: as the user named it.
+        runner: runs it.
+        positional, keyword: names of the inputs that it takes by place and by keyword only; empty where it
+            does not say (a forward with `*args`).
+        optional: those among them that may be left out.
+        declared: shape and dtype of each input, in order; None for a PyTorch module, which does not say.
+        ranges: symbol in `declared` -> (smallest, largest size).
+        example: inputs that come with it, or None.
+        described: those inputs as a description, where their values do not matter.
+        program: the exported program, where it is one.
+        notes: for the report.
+    """
+
+    label: str
+    runner: Runner
+    positional: list[str] = field(default_factory=list)
+    keyword: list[str] = field(default_factory=list)
+    optional: frozenset[str] = frozenset()
+    declared: list[InputSpec] | None = None
+    ranges: Ranges = field(default_factory=dict)
+    example: tuple[Args, Kwargs] | None = None
+    described: list[Described] | None = None
+    program: ExportedProgram | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """All input names, in order."""
+        return [*self.positional, *self.keyword]
+
+    def slots(self, count: int) -> list[str]:
+        """The names of the inputs that get `count` tensors in order: those that have to be given go first."""
+        required = [name for name in self.names if name not in self.optional]
+        return required[:count] if count <= len(required) else self.names[:count]
+
+    @property
+    def precision(self) -> str:
+        """As in `StatesPrecision`; "float32" where the runner does not say."""
+        return self.runner.precision if isinstance(self.runner, StatesPrecision) else "float32"
+
+    @property
+    def is_torch(self) -> bool:
+        return isinstance(self.runner, TorchRunner)
+
+
+def open_subject(
+    given: object, *, model: str | None = None, trust_pickle: bool = False, coreml: str = EVALUATE
+) -> Subject:
+    """Open one side.
+
+    Args:
+        given: an `nn.Module`, an `ExportedProgram`, a `Source`, a `Runner`; or as text or path whatever
+            `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`) or an `.mlpackage`.
+        model: what a file of weights alone belongs to, as in `reparamkit.load`.
+        trust_pickle: as there.
+        coreml: as in `reparamkit.runners.open_foreign`.
+
+    Raises:
+        UnusableInput: it cannot be opened.
+        MissingExtra: the package of its back end is not installed.
+    """
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        runner = open_foreign(path, coreml) if exists(path) else None
+        if runner is not None:
+            return _foreign(str(given), runner)
+        if path.suffix in (".onnx", ".xml", ".mlpackage") and not exists(path):
+            raise UnusableInput(f"there is no file {path}")
+        return _from_source(str(given), _load(path, str(given), model, trust_pickle))
+    if isinstance(given, Source):
+        return _from_source(given.name, given)
+    if isinstance(given, nn.Module):
+        return _from_module(type(given).__name__, given)
+    if isinstance(given, ExportedProgram):
+        return _from_program("ExportedProgram", given)
+    if isinstance(given, Runner):
+        return _foreign(given.name, given)
+    raise UnusableInput(
+        f"cannot run a {type(given).__name__}: give an nn.Module, an ExportedProgram or the path of a file"
+    )
+
+
+def _load(path: Path, text: str, model: str | None, trust_pickle: bool) -> Source:
+    if model is None or not exists(path):
+        return load(text, trust_pickle=trust_pickle)
+    try:
+        return load(path, trust_pickle=trust_pickle)
+    except UnusableInput:
+        return load(path, model=model, trust_pickle=trust_pickle)
+
+
+def _from_source(label: str, source: Source) -> Subject:
+    if isinstance(source.model, ExportedProgram):
+        subject = _from_program(label, source.model)
+    else:
+        subject = _from_module(label, source.model)
+        if source.example_inputs is not None:
+            # A reference model's example is noise of a shape; any other noise of that shape is as good.
+            names = [*subject.positional, *[""] * len(source.example_inputs)]
+            subject.described = [
+                describe_tensor(name, tensor)
+                for name, tensor in zip(names, source.example_inputs, strict=False)
+                if isinstance(tensor, torch.Tensor)
+            ]
+    subject.notes += source.notes
+    return subject
+
+
+def _from_module(label: str, module: nn.Module) -> Subject:
+    module, notes = unwrapped(module)
+    positional, keyword, optional = _parameters(module)
+    return Subject(label, TorchRunner(module), positional, keyword, optional, notes=notes)
+
+
+def _from_program(label: str, program: ExportedProgram) -> Subject:
+    specs, ranges = declared_by(program)
+    names = [spec.name for spec in specs]
+    signature: Any = program.call_spec.in_spec
+    count = len(names)
+    keyword: list[str] = []
+    if signature is not None and signature.num_children == 2:
+        count = signature.child(0).num_leaves
+        keyword = [str(name) for name in signature.child(1).context or ()]
+    subject = Subject(label, TorchRunner(program.module(), "torch.export"), names[:count], keyword)
+    subject.declared, subject.ranges, subject.program = specs, ranges, program
+    if program.example_inputs is not None:
+        args, kwargs = program.example_inputs
+        subject.example = tuple(args), dict(kwargs)
+    return subject
+
+
+def _foreign(label: str, runner: Runner) -> Subject:
+    declared = runner.declared if isinstance(runner, DeclaresInputs) else None
+    ranges = dict(runner.ranges) if isinstance(runner, BoundsSizes) else {}
+    names = [spec.name for spec in declared or ()]
+    return Subject(label, runner, names, declared=declared, ranges=ranges)
+
+
+def declared_by(program: ExportedProgram) -> tuple[list[InputSpec], Ranges]:
+    """Every tensor that an exported program takes, and how far its free sizes go.
+
+    The size of an axis that is a formula of others' ("2*s0") stands as that formula.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    specs = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT or not isinstance(spec.arg, TensorArgument):
+            continue
+        value = values.get(spec.arg.name)
+        if isinstance(value, torch.Tensor):
+            shape = tuple(size if isinstance(size, int) else str(size.node.expr) for size in value.shape)
+            specs.append(InputSpec(spec.arg.name, shape, value.dtype))
+    return specs, dict(ranges_of(program))
+
+
+def _parameters(module: nn.Module) -> tuple[list[str], list[str], frozenset[str]]:
+    """Names of the arguments of forward: by place, by keyword only, and those that have a default."""
+    if isinstance(module, torch.jit.ScriptModule):
+        schema: Any = getattr(module.forward, "schema", None)
+        arguments = schema.arguments[1:] if schema is not None else []
+        return (
+            [entry.name for entry in arguments if not entry.kwarg_only],
+            [entry.name for entry in arguments if entry.kwarg_only],
+            frozenset(entry.name for entry in arguments if entry.has_default_value()),
+        )
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return [], [], frozenset()
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return (
+        [entry.name for entry in parameters if entry.kind in places],
+        [entry.name for entry in parameters if entry.kind is inspect.Parameter.KEYWORD_ONLY],
+        frozenset(entry.name for entry in parameters if entry.default is not inspect.Parameter.empty),
+    )

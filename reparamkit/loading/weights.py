@@ -1,0 +1,274 @@
+"""Weights as they lie in files: read them without running code, unwrap them, fit them into a model.
+
+A training script saves its weights in many wrappings: alone, under ``state_dict`` or ``model``, as an
+exponential moving average beside the last step, with the ``module.`` that DistributedDataParallel puts before
+every name. What is inside is always a mapping of names to tensors, and that is what these functions look for.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.loading.declared import check_tensors
+from reparamkit.loading.door.files import opened
+from reparamkit.loading.door.torch_save import check_saved
+
+# In the order of preference: where a file holds an average of the weights beside the last step, the average
+# is what its authors evaluated and released.
+_WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "params_ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "params",
+    "net",
+    "network",
+    "weights",
+)
+_PREFIXES = ("module.", "_orig_mod.")
+_NAMED = 5
+_DEPTH = 4
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Weights from a file of ``torch.save``, in its zip form or the one before torch 1.6, onto the CPU.
+
+    Only what ``torch.load(weights_only=True)`` admits is read: no code of the file runs.
+
+    Raises `UntrustedPickle` where the file holds more than tensors and plain containers, `UnusableInput`
+    where it cannot be read or holds no weights.
+    """
+    return unwrap_state_dict(load_weights_only(path))
+
+
+def load_weights_only(path: Path) -> object:
+    """Whatever ``torch.load(weights_only=True)`` finds in the file, tensors on the CPU.
+
+    Raises `UntrustedPickle` and `UnusableInput` as `read_state_dict` does.
+    """
+    check_saved(path)
+    try:
+        with opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
+    except UnusableInput:
+        raise
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        refers = f" (it refers to {refused.group(1)})" if refused else ""
+        raise UntrustedPickle(
+            f"{path} holds more than tensors{refers}: opening it would unpickle objects, and a pickle can "
+            f"run code, so nothing of it was loaded. Save the weights alone, torch.save(model.state_dict(), "
+            f"...), or pass --trust-pickle (trust_pickle=True) if you trust whoever made the file"
+        ) from error
+    except OSError as error:
+        raise UnusableInput(f"{path} cannot be read: {error.strerror or _first_line(error)}") from error
+    except Exception as error:
+        raise UnusableInput(
+            f"{path} cannot be read as weights: {_first_line(error)}. It may be damaged or incomplete; "
+            f"compare its size with the original's"
+        ) from error
+    check_tensors(loaded, str(path))
+    return loaded
+
+
+def unwrap_state_dict(obj: object) -> dict[str, Tensor]:
+    """The name-to-tensor mapping inside ``obj``, without the prefix of DDP or torch.compile.
+
+    ``obj`` may be the mapping itself, a checkpoint that holds it under one of the usual keys (an average of
+    the weights, an ``ema``, is preferred to the last step), a module, or an object that wraps a module.
+
+    Raises `UnusableInput`, naming what was found, where there is none.
+    """
+    return find_state_dict(obj)[0]
+
+
+def find_state_dict(obj: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """As `unwrap_state_dict`, and the keys under which the mapping was found (none where ``obj`` is it).
+
+    Raises `UnusableInput`, naming what was found, where there is none.
+    """
+    found = _search(obj, _DEPTH)
+    if found is None:
+        raise UnusableInput(
+            f"no weights found: expected a mapping of names to tensors, found {_describe(obj)}"
+        )
+    tensors, where = found
+    return _without_prefixes(tensors), where
+
+
+def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load ``state`` into ``model``: every name must be there, with the same shape.
+
+    A prefix that all names of one side share and the other side lacks is no difference (Lightning writes
+    ``model.`` before every name). ``num_batches_tracked``, which inference never reads, may be absent.
+
+    Raises `UnusableInput` with the counts and the first names that are missing, unexpected or of another
+    shape; the model is then as it was.
+    """
+    own: dict[str, Tensor] = {
+        name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)
+    }
+    aligned = _align(dict(state), own)
+    missing = [name for name in own if name not in aligned and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in aligned if name not in own and not name.endswith("_extra_state")]
+    reshaped = [
+        f"{name} is {_shape(aligned[name])} in the weights and {_shape(value)} in the model"
+        for name, value in own.items()
+        if name in aligned and not _is_lazy(value) and aligned[name].shape != value.shape
+    ]
+    complaints = [
+        f"{len(names)} {what}: {_first(names)}"
+        for names, what in (
+            (missing, "missing from the weights"),
+            (unexpected, "not in the model"),
+            (reshaped, "of another shape"),
+        )
+        if names
+    ]
+    if complaints:
+        raise UnusableInput(
+            f"the weights do not fit the model {type(model).__name__} ({len(own)} names in the model, "
+            f"{len(aligned)} in the weights): {'; '.join(complaints)}"
+        )
+    # copy_ into a meta tensor does nothing, silently
+    on_meta = any(value.is_meta for value in own.values())
+    absent = {
+        name: torch.zeros_like(value, device="cpu")
+        for name, value in own.items()
+        if name not in aligned and name.endswith("num_batches_tracked")
+    }
+    try:
+        model.load_state_dict({**aligned, **absent}, strict=True, assign=on_meta)
+    except RuntimeError as error:
+        raise UnusableInput(
+            f"the weights do not fit the model {type(model).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def non_finite(model: nn.Module | torch.export.ExportedProgram) -> list[str]:
+    """Names of the parameters and buffers that hold NaN or an infinity.
+
+    A buffer of two or more axes whose only such value is minus infinity is an attention mask: it is left out.
+    """
+    return [name for name, value, is_parameter in _tensors(model) if _spoilt(value, is_parameter)]
+
+
+def _tensors(model: nn.Module | torch.export.ExportedProgram) -> Iterator[tuple[str, Tensor, bool]]:
+    for name, parameter in model.named_parameters():
+        yield name, parameter, True
+    for name, buffer in model.named_buffers():
+        yield name, buffer, False
+    if isinstance(model, torch.export.ExportedProgram):
+        for name, constant in model.constants.items():
+            if isinstance(constant, Tensor) and name not in model.state_dict:
+                yield name, constant, False
+
+
+def _spoilt(value: Tensor, is_parameter: bool) -> bool:
+    if _is_lazy(value) or value.is_meta or not (value.is_floating_point() or value.is_complex()):
+        return False
+    values = value.detach()
+    if values.layout is not torch.strided:
+        values = values.to_dense()
+    if values.is_floating_point() and values.element_size() == 1:
+        values = values.float()
+    wrong = ~torch.isfinite(values)
+    if not bool(wrong.any()):
+        return False
+    is_mask = not is_parameter and values.dim() >= 2 and bool(torch.isneginf(values[wrong]).all())
+    return not is_mask
+
+
+def _search(obj: object, depth: int) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+    if isinstance(obj, nn.Module):
+        return dict(obj.state_dict()), ()
+    if not isinstance(obj, Mapping):
+        inner = getattr(obj, "module", None) or getattr(obj, "ema", None)
+        return (dict(inner.state_dict()), ()) if isinstance(inner, nn.Module) else None
+    if _is_state_dict(obj):
+        return {name: value for name, value in obj.items() if isinstance(value, Tensor)}, ()
+    if depth == 0:
+        return None
+    for key in _WRAPPERS:
+        if key in obj and (found := _search(obj[key], depth - 1)) is not None:
+            return found[0], (key, *found[1])
+    return None
+
+
+def _is_state_dict(mapping: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in mapping.values()) and all(
+        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
+        for name, value in mapping.items()
+    )
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # torch.optim.swa_utils.AveragedModel counts its steps beside the module that it wraps
+    names = [name for name in state if name != "n_averaged"]
+    for prefix in _PREFIXES:
+        if names and all(name.startswith(prefix) for name in names):
+            return _without_prefixes({name.removeprefix(prefix): state[name] for name in names})
+    return state
+
+
+def _align(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` under the model's names, where one shared first component is all that differs."""
+    if state.keys() & own.keys():
+        return state
+    shorter = _less_shared(state)
+    if shorter is not None and shorter.keys() & own.keys():
+        return shorter
+    shorter_own = _less_shared(own)
+    if shorter_own is not None and shorter_own.keys() & state.keys():
+        prefix = next(iter(own)).split(".", 1)[0]
+        return {f"{prefix}.{name}": value for name, value in state.items()}
+    return state
+
+
+def _less_shared(names: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    first = {name.partition(".")[0] for name in names}
+    if len(first) != 1 or not all("." in name for name in names):
+        return None
+    return {name.partition(".")[2]: value for name, value in names.items()}
+
+
+def _is_lazy(value: Tensor) -> bool:
+    return isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer))
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a scalar"
+
+
+def _first(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown}, and {len(names) - _NAMED} more"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else type(error).__name__
+
+
+def _describe(obj: object) -> str:
+    if isinstance(obj, Mapping):
+        if not obj:
+            return "an empty dict"
+        return f"a dict with the keys {_first([repr(key) for key in obj])}"
+    return f"a {type(obj).__module__}.{type(obj).__qualname__}"

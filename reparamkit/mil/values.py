@@ -1,0 +1,99 @@
+"""Constants and declared types out of a program's protobuf messages (MIL.proto)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reparamkit.loading.door.memory import check_room
+from reparamkit.mil.blobs import read_blob
+from reparamkit.mil.graph import Constant, Port, Shape
+from reparamkit.mil.types import BY_NUMBER, STRING, MilType, unpack
+
+_UNPACKED = 16
+"""The bytes that an element of less than eight bits takes while it is unpacked."""
+
+
+def port(entry: Any) -> Port:
+    """The declaration of a value, from a NamedValueType."""
+    if entry.type.WhichOneof("type") != "tensorType":
+        return Port(entry.name, None, None)
+    tensor = entry.type.tensorType
+    kind = BY_NUMBER.get(tensor.dataType)
+    return Port(entry.name, _shape(tensor), kind.dtype if kind is not None else None)
+
+
+def constant(value: Any, weights: Path) -> Constant:
+    """What a Value holds.
+
+    Args:
+        value: the message.
+        weights: the folder of weight files.
+
+    Raises:
+        ValueError: its type is unknown here, or the data do not fit it.
+        OSError: a file of weights cannot be read.
+    """
+    if value.type.WhichOneof("type") == "listType":
+        return _texts(value)
+    if value.type.WhichOneof("type") != "tensorType":
+        raise ValueError(f"a constant of the kind {value.type.WhichOneof('type')}")
+    tensor = value.type.tensorType
+    if tensor.dataType == STRING:
+        found = tuple(value.immediateValue.tensor.strings.values)
+        return found[0] if len(found) == 1 else found
+    kind = BY_NUMBER.get(tensor.dataType)
+    if kind is None or kind.dtype is None:
+        raise ValueError(f"a constant of the type {tensor.dataType} of MIL")
+    shape = _shape(tensor)
+    if any(size is None for size in shape or ()):
+        raise ValueError("a constant whose shape is open")
+    sizes = tuple(size for size in shape or () if size is not None)
+    count = math.prod(sizes)
+    if kind.bits < 8:
+        check_room(_UNPACKED * count, "a weight takes")
+    if value.WhichOneof("value") == "blobFileValue":
+        blob = value.blobFileValue
+        place = weights / Path(blob.fileName).name
+        data = read_blob(place, blob.offset, kind, count)
+        array = unpack(data, kind, count)
+    else:
+        array = _immediate(value.immediateValue.tensor, kind, count)
+    return torch.from_numpy(array.reshape(sizes))
+
+
+def _immediate(tensor: Any, kind: MilType, count: int) -> np.ndarray[Any, Any]:
+    field = tensor.WhichOneof("value")
+    if field is None and count == 0:
+        return np.empty(0, kind.held)
+    if field == "bytes":
+        return unpack(tensor.bytes.values, kind, count)
+    with np.errstate(all="ignore"):
+        array = np.array(getattr(tensor, field or "").values, kind.held)
+    if array.size != count:
+        raise ValueError(f"a constant with {array.size} values where its shape has {count}")
+    return array
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    found: list[str] = []
+    for entry in value.immediateValue.list.values:
+        tensor = entry.immediateValue.tensor
+        found += [str(each) for each in getattr(tensor, tensor.WhichOneof("value")).values]
+    return tuple(found)
+
+
+def _shape(tensor: Any) -> Shape | None:
+    sizes: list[int | None] = []
+    for dimension in tensor.dimensions:
+        if dimension.WhichOneof("dimension") == "constant":
+            sizes.append(int(dimension.constant.size))
+        elif dimension.unknown.variadic:
+            return None
+        else:
+            sizes.append(None)
+    return tuple(sizes)

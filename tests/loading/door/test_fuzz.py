@@ -1,0 +1,40 @@
+"""Damaged files of every kind: none ends in an error of ours, a crash, a hang, or a read outside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loading.door.fuzz import campaign
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify and limits of memory are Linux's")
+
+
+def _assert_none_wrong(seeds: range, folder: Path) -> None:
+    wrong, ends = campaign(seeds, folder)
+    assert not wrong, "\n\n".join(wrong)
+    # Both what is refused and what is compared was reached, or nothing was tried.
+    assert ends["2"] > len(seeds) / 3
+    assert ends["0"] > 0
+
+
+def test_sixty_damaged_files(tmp_path: Path) -> None:
+    _assert_none_wrong(range(60), tmp_path)
+
+
+@pytest.mark.slow
+def test_two_thousand_damaged_files(tmp_path: Path) -> None:
+    _assert_none_wrong(range(10_000, 12_000), tmp_path)
+
+
+@pytest.mark.slow
+def test_what_was_found_before(tmp_path: Path) -> None:
+    """Each of these once ended in a traceback, a crash, or a read outside."""
+    found = [14, 28, 43, 317, 400, 406, 422, 594, 621, 746, 1063, 2010, 2513]
+    for number, seed in enumerate(found):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        wrong, _ = campaign(range(seed, seed + 1), folder)
+        assert not wrong, wrong
