@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from reparamkit.support.version import __version__
+
 if TYPE_CHECKING:
     from reparamkit import models, training
     from reparamkit.api import fold, inspect
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from reparamkit.result import Folded, Inspection
     from reparamkit.submodules.search import Part
     from reparamkit.training.expand import ExpansionReport, expand, expansion_report
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Folded": "reparamkit.result",

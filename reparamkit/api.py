@@ -16,7 +16,6 @@ from torch.export import ExportedProgram
 from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Program
-from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.engine.findings import short
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.hosts.fx.census import census
@@ -27,6 +26,7 @@ from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.result import Folded, Inspection
 from reparamkit.submodules.replacement import assemble, refused_calls
 from reparamkit.submodules.search import Parts, fold_parts
+from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, random_state_kept
 from reparamkit.support.surroundings import undisturbed

@@ -7,11 +7,7 @@ result was computed and is wrong (exit status 1).
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from reparamkit.compare.verdict import Equivalence
-
+from typing import Any, Protocol
 
 WRITE_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -66,12 +62,45 @@ class MissingExtra(UnusableInput):
         )
 
 
+class Verdict(Protocol):
+    """What is known of a verdict without the comparator: whether, how near, and all of it as plain JSON.
+
+    `rk.Equivalence` is the class that `isinstance` narrows it to, with the errors of every output.
+    """
+
+    @property
+    def passed(self) -> bool:
+        """The two are the same function, to within rounding."""
+
+    @property
+    def e0(self) -> float | None:
+        """The reference's own error; None where there is no float64 run of it."""
+
+    @property
+    def e1(self) -> float:
+        """The candidate's error."""
+
+    @property
+    def budget(self) -> float:
+        """What `e1` had to stay under."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in words."""
+
+    def summary(self) -> str:
+        """The verdict in one or two lines."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for `json.dumps`."""
+
+
 class NotEquivalent(ReparamkitError):
     """Two networks, or a network and a file made from it, do not compute the same function.
 
     `equivalence` holds the numbers.
     """
 
-    def __init__(self, message: str, equivalence: Equivalence | None = None) -> None:
+    def __init__(self, message: str, equivalence: Verdict | None = None) -> None:
         super().__init__(message)
         self.equivalence = equivalence

@@ -267,7 +267,7 @@ def _may_do_with_fewer(reason: Exception, reference: Reference) -> bool:
     """Whether a file with fewer free sizes may be right: one that is wrong is so at other sizes only."""
     if not isinstance(reason, NotEquivalent):
         return True
-    if reason.equivalence is None:
+    if not isinstance(reason.equivalence, Equivalence):
         return False
     failed = {entry.probe for entry in reason.equivalence.outputs if not entry.passed}
     failed |= {*reason.equivalence.broken_probes}

@@ -31,6 +31,7 @@ from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line, first_line_alone
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
@@ -120,7 +121,7 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
     except Exception as error:
         raise UnusableInput(
             "the model is in training mode and cannot be copied: call model.eval() before folding "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     return model, ["the model was in training mode; a copy in eval mode was folded (call model.eval() first)"]
 
@@ -148,7 +149,9 @@ def _export(
                 failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
                 break
             except CannotCapture as error:
-                failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
+                failures.append(
+                    f"not captured with free {kind}: {first_line_alone(error.__cause__ or error)}"
+                )
                 break
             program = program_of(exported, *example, watched=True)
             if example is not doubled or (
@@ -226,12 +229,12 @@ def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
             if isinstance(x, Tensor)
         )
         raise UnusableInput(
-            f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {_first_line(error)}"
+            f"the model rejects the example inputs ({shapes}): {first_line(error)}"
         ) from error
 
 
 def _explained(error: Exception) -> CannotCapture:
-    text, kind = _first_line(error), type(error).__name__
+    text, kind = first_line_alone(error), type(error).__name__
     data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
     reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
     reason = f"{reason} ({text}){line_of(error)}"
@@ -240,11 +243,6 @@ def _explained(error: Exception) -> CannotCapture:
         "for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where",
         reason,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, spatial: bool) -> Any:
@@ -333,6 +331,6 @@ def _from_torchscript(
     except Exception as error:  # the converter raises all sorts
         run_example(model, args, kwargs)  # says so if it is the inputs that are wrong
         raise CannotCapture(
-            f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
+            f"the TorchScript model cannot be converted: {first_line(error)}; "
             "fold the nn.Module that it was made from"
         ) from error

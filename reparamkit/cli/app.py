@@ -253,7 +253,7 @@ app.command()(validate)
 
 def _version(asked: bool) -> None:
     if asked:
-        from reparamkit import __version__
+        from reparamkit.support.version import __version__
 
         typer.echo(f"reparamkit {__version__}")
         raise typer.Exit

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.second_look import in_double
 from reparamkit.compare.layout import permuted_shape
 from reparamkit.compare.subjects import Subject
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+from reparamkit.support.text import first_line
 
 
 class Adapted:

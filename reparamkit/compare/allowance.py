@@ -38,18 +38,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from reparamkit.compare.channels import noise_between
 from reparamkit.compare.criteria import Criteria
-from reparamkit.compare.float64.oracle import first_line
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.float64.rounding import RoundedTwin
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import GIVEN, NORMAL, Probe
 from reparamkit.compare.judge import Rule
 from reparamkit.compare.measure import as_real
 from reparamkit.compare.metrics import Metrics
+from reparamkit.compare.noise import noise_between
 from reparamkit.runners.base import named_outputs
+from reparamkit.support.text import first_line
 
 FLOOR_ULPS = 2.0
 FLOOR_ULPS_WEIGHTS = 1.0
@@ -126,7 +126,7 @@ def _quantised_rule(recorded: Recorded) -> tuple[Rule, str]:
 
 def _at_precision(
     recorded: Recorded, dtype: torch.dtype, *, results: bool
-) -> tuple[list[Record], str, list[str]]:
+) -> tuple[list[Run], str, list[str]]:
     """Records whose noise is that of this precision, how it was found, and the probes that overflow in it.
 
     Without `results` only weights are rounded.
@@ -175,7 +175,7 @@ def _says_something(recorded: Recorded) -> bool:
     return any(budgets.budget(place, group) <= budgets.resolution for place in places for group in groups)
 
 
-def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Record | None:
+def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | None:
     """The record with the noise of the rounded run; None where a finite output stops being finite in it."""
     found = named_outputs(twin.run(*record.probe.inputs(), results=results))
     if [tuple(as_real(tensor).shape) for _, tensor in found] != [

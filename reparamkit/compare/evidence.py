@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from reparamkit.compare.float64.record import Record, Truth
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.verdict import OutputError
 
 _RAIL = 1e-6
@@ -19,7 +19,7 @@ _HINDRANCES = ("NaN", "noisy", "judged", "a tie everywhere")
 
 
 def blind_outputs(
-    records: Sequence[Record], judged: Sequence[OutputError], constant: Collection[str], resolution: float
+    records: Sequence[Run], judged: Sequence[OutputError], constant: Collection[str], resolution: float
 ) -> dict[str, str]:
     """Output -> why it is no evidence, for those that are none.
 

@@ -12,8 +12,8 @@ from reparamkit.compare.budgets import Budgets, relative
 from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.dtypes import other_type
 from reparamkit.compare.evidence import blind_outputs, untold
-from reparamkit.compare.float64.oracle import first_line
-from reparamkit.compare.float64.record import Record, Truth, listed
+from reparamkit.compare.float64.record import listed
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.probes import Probe
 from reparamkit.compare.layout import in_words
 from reparamkit.compare.measure import as_real, deviation, value_at
@@ -21,6 +21,7 @@ from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import NamedTensors, Runner
+from reparamkit.support.text import first_line
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
 """The limits, in words, that an output's measures break under a probe; None where there is nothing to say.
@@ -35,7 +36,7 @@ class Incomparable(Exception):
 
 def judge(
     runner: Runner,
-    records: Sequence[Record],
+    records: Sequence[Run],
     budgets: Budgets,
     *,
     structured: bool,
@@ -77,7 +78,7 @@ def judge(
 
 
 def conclude(
-    records: Sequence[Record],
+    records: Sequence[Run],
     budgets: Budgets,
     entries: Sequence[OutputError],
     broken: Mapping[str, str],
@@ -148,7 +149,7 @@ def describe(entry: OutputError) -> str:
 
 
 def _outputs(
-    runner: Runner, record: Record, structured: bool, same_dtypes: bool, told: dict[str, None]
+    runner: Runner, record: Run, structured: bool, same_dtypes: bool, told: dict[str, None]
 ) -> list[torch.Tensor]:
     """The candidate's outputs in the reference's order; other types that are no difference go into `told`."""
     probe = record.probe.name
@@ -181,7 +182,7 @@ def _both_exact(left: torch.dtype, right: torch.dtype) -> bool:
     return not any(dtype.is_floating_point or dtype.is_complex for dtype in (left, right))
 
 
-def in_order(found: NamedTensors, record: Record, *, structured: bool) -> list[torch.Tensor]:
+def in_order(found: NamedTensors, record: Run, *, structured: bool) -> list[torch.Tensor]:
     """A candidate's outputs in the reference's order.
 
     Raises:
@@ -200,7 +201,7 @@ def in_order(found: NamedTensors, record: Record, *, structured: bool) -> list[t
 
 
 def _compare(
-    record: Record,
+    record: Run,
     place: int,
     truth: Truth,
     values: torch.Tensor,
@@ -274,7 +275,7 @@ def _compare(
     return entry
 
 
-def _constant_outputs(records: Sequence[Record], budgets: Budgets) -> list[str]:
+def _constant_outputs(records: Sequence[Run], budgets: Budgets) -> list[str]:
     """Outputs that are the same on every probe of the example's size."""
     comparable = [record for record in records if not record.probe.sizes]
     if len(comparable) < 2:
@@ -295,7 +296,7 @@ def _same(left: torch.Tensor, right: torch.Tensor, floor: float) -> bool:
     return found.conflict is None and found.max_abs <= floor * scale
 
 
-def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> list[str]:
+def _notes(records: Sequence[Run], budgets: Budgets, constant: list[str]) -> list[str]:
     notes = [
         f"output {name!r} does not depend on the input (it is the same on every probe), so it is no evidence"
         for name in constant
@@ -326,7 +327,7 @@ def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> 
     return notes
 
 
-def _aside(records: Sequence[Record], aside: Mapping[str, str]) -> list[str]:
+def _aside(records: Sequence[Run], aside: Mapping[str, str]) -> list[str]:
     if not aside:
         return []
     named = "; ".join(f"{probe}: {why}" for probe, why in aside.items())

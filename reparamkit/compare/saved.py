@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from reparamkit.compare.channels import PerAxis
-from reparamkit.compare.float64.record import Record, Truth, scale_along
 from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.input_spec import Described, Kind
 from reparamkit.compare.inputs.probes import Probe
+from reparamkit.compare.noise import PerAxis, scale_along
 from reparamkit.compare.saved_schema import check_outputs, check_probes
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.arrays import read_npz
@@ -97,7 +97,7 @@ class SavedOutputs:
                     f"{self.path} does not belong to these inputs: their hash on the probe {name!r} is "
                     f"another. Give the inputs that --save-inputs wrote along with it (--inputs FILE)"
                 )
-            records.append(Record(probe, tuple(self._truths(place, entry["outputs"]))))
+            records.append(Run(probe, tuple(self._truths(place, entry["outputs"]))))
         return Recorded(
             records,
             self._meta["oracle"],

@@ -21,6 +21,7 @@ from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.loading.declared import check_tensors
 from reparamkit.loading.door.files import opened
 from reparamkit.loading.door.torch_save import check_saved
+from reparamkit.support.text import first_line_alone
 
 # In the order of preference: where a file holds an average of the weights beside the last step, the average
 # is what its authors evaluated and released.
@@ -77,10 +78,10 @@ def load_weights_only(path: Path) -> object:
             f"...), or pass --trust-pickle (trust_pickle=True) if you trust whoever made the file"
         ) from error
     except OSError as error:
-        raise UnusableInput(f"{path} cannot be read: {error.strerror or _first_line(error)}") from error
+        raise UnusableInput(f"{path} cannot be read: {error.strerror or first_line_alone(error)}") from error
     except Exception as error:
         raise UnusableInput(
-            f"{path} cannot be read as weights: {_first_line(error)}. It may be damaged or incomplete; "
+            f"{path} cannot be read as weights: {first_line_alone(error)}. It may be damaged or incomplete; "
             f"compare its size with the original's"
         ) from error
     check_tensors(loaded, str(path))
@@ -157,7 +158,7 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         model.load_state_dict({**aligned, **absent}, strict=True, assign=on_meta)
     except RuntimeError as error:
         raise UnusableInput(
-            f"the weights do not fit the model {type(model).__name__}: {_first_line(error)}"
+            f"the weights do not fit the model {type(model).__name__}: {first_line_alone(error)}"
         ) from error
 
 
@@ -259,11 +260,6 @@ def _shape(value: Tensor) -> str:
 def _first(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown}, and {len(names) - _NAMED} more"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .:") if lines else type(error).__name__
 
 
 def _describe(obj: object) -> str:

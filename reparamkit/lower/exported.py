@@ -17,11 +17,11 @@ from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.size_conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.capture.special_sizes import inner_sizes
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 from reparamkit.errors import CannotCapture
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 def export_program(

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 def save_module(

@@ -20,9 +20,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 if TYPE_CHECKING:
     import onnx

@@ -18,9 +18,9 @@ import torch.fx
 from torch.export import ExportedProgram
 from torch.fx.traceback import NodeSource
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:

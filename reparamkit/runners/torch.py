@@ -8,9 +8,9 @@ import torch
 import torch.fx
 from torch import nn
 
-from reparamkit.compare.float64.oracle import is_training, private_copy
 from reparamkit.loading.scripted import kinds
 from reparamkit.runners.base import NamedTensors, least_precise, named_outputs
+from reparamkit.support.copies import is_training, private_copy
 from reparamkit.support.isolation import call_untouched
 
 _QUANTISED_MODULES = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")

@@ -24,7 +24,6 @@ from torch import fx, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
-from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.hosts.fx.census import census
@@ -32,6 +31,7 @@ from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.submodules.bytecode_names import WALKS, Mentions, mentions, own_names
 from reparamkit.submodules.call_recorder import Call, Use, has_hooks, plain_attributes, record, watch
 from reparamkit.submodules.replacement import holder_name
+from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 _NUMBERED = ("__len__", "__iter__", "__getitem__")

@@ -32,11 +32,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reparamkit.compare.budgets import Budgets, relative
-from reparamkit.compare.channels import Noise, PerAxis, noise_between, worst_channel
+from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.float64.oracle import Twin
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.judge import in_order
 from reparamkit.compare.measure import as_real, deviation
+from reparamkit.compare.noise import Noise, PerAxis, noise_between
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.runners.torch import TorchRunner
@@ -116,7 +117,7 @@ class SecondLook:
     precision: torch.dtype
     seed: int
 
-    def moved(self, records: Sequence[Record], budgets: Budgets) -> dict[int, PerAxis]:
+    def moved(self, records: Sequence[Run], budgets: Budgets) -> dict[int, PerAxis]:
         """How far the channels of each output move when weights and inputs are off by a few ulp.
 
         Args:
@@ -144,7 +145,7 @@ class SecondLook:
         self,
         candidate: Runner,
         double: Runner | None,
-        record: Record,
+        record: Run,
         budgets: Budgets,
         *,
         structured: bool,
@@ -175,7 +176,7 @@ class SecondLook:
         except Exception:
             return ""
 
-    def _in_float64(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+    def _in_float64(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
         assert self.module is not None
         twin = Twin(self.module, torch.float64)
         exact = [tensor for _, tensor in named_outputs(twin.run(*record.probe.inputs()))]
@@ -200,7 +201,7 @@ class SecondLook:
         )
         return self._moves(wrong, values, exact, runs, record, budgets, _MOVED)
 
-    def _in_own(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+    def _in_own(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
         here = self.runner.run(*record.probe.inputs())
         if self.module is not None:
             copied = Twin(self.module, None, share=True)
@@ -224,7 +225,7 @@ class SecondLook:
         values: list[torch.Tensor],
         truth: list[torch.Tensor],
         runs: Iterator[list[torch.Tensor]],
-        record: Record,
+        record: Run,
         budgets: Budgets,
         factor: float,
     ) -> str:
@@ -269,7 +270,7 @@ def _pairs(
     yield from enumerate(zip(values, truth, strict=True))
 
 
-def _conflicts(values: torch.Tensor, record: Record, place: int) -> bool:
+def _conflicts(values: torch.Tensor, record: Run, place: int) -> bool:
     """NaN or infinite on one side only, or of another type."""
     if values.dtype is not record.truths[place].dtype:
         return True

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import DEGENERATE, Probe
 from reparamkit.compare.locate.growth import growth
@@ -25,6 +24,7 @@ from reparamkit.runners.jitter import jitter_parameters
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.text import first_line
 
 SECONDS = 120.0
 """How long to look, at most."""

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.locate.sketch import Sketch, Sketcher
 from reparamkit.compare.locate.trace import Clock, NotTraceable, Trace, Value
 from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
+from reparamkit.support.text import first_line
 
 if TYPE_CHECKING:
     import onnx

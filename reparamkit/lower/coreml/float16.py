@@ -19,7 +19,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import GIVEN, NORMAL
 from reparamkit.lower.coreml.convert import Keep
 from reparamkit.lower.coreml.names import ORIGIN
@@ -54,7 +54,7 @@ class Lost:
     readers: tuple[str, ...] = ()
 
 
-def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedProgram) -> list[Lost]:
+def measured(runner: CoreMlRunner, records: Sequence[Run], program: ExportedProgram) -> list[Lost]:
     """What each origin loses in a float16 package, the most first.
 
     Args:

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import fx
 
-from reparamkit import __version__
 from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.support.version import __version__
 
 PREFIX = "reparamkit."
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Program
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.errors import CannotCapture, UnusableInput
@@ -25,6 +24,7 @@ from reparamkit.lower.exported import (
 )
 from reparamkit.lower.unguardable_axes import without
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+from reparamkit.support.text import first_line
 
 if TYPE_CHECKING:
     from reparamkit.result import Folded

@@ -18,9 +18,9 @@ import torch
 from torch.export import ExportedProgram
 
 from reparamkit.compare.allowance import allowance
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.float64.run import Run as Record
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.compare.weights_only_budget import judge_stored, stored_budget

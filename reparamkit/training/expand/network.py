@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import NothingExpanded, UnusableInput
 from reparamkit.loading.source import Source
 from reparamkit.loading.weights import non_finite
@@ -27,6 +26,7 @@ from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_lea
 from reparamkit.support.isolation import attributes_kept, call_untouched, random_state_kept
 from reparamkit.support.quiet import quiet
 from reparamkit.support.surroundings import undisturbed
+from reparamkit.support.text import first_line
 from reparamkit.training.expand import functional
 from reparamkit.training.expand.block import ExpandedConv, described
 from reparamkit.training.expand.exact import NotRepresentable
