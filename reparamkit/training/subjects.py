@@ -19,6 +19,7 @@ from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import About, Checkpoint, open_checkpoint
 from reparamkit.training.networks import logits_of
+from reparamkit.training.restored import restored
 
 
 @dataclass
@@ -66,7 +67,7 @@ def open_validated(
     path = Path(given)
     if holds_checkpoint(path):
         checkpoint = open_checkpoint(path)
-        source = checkpoint.source(weights, code=_code(checkpoint, model), trusted=trust_pickle)
+        source = restored(checkpoint, weights, code=_code(checkpoint, model), trusted=trust_pickle)
         assert isinstance(source.model, nn.Module)
         entry = _torch(str(given), source.model)
         entry.about, entry.size = checkpoint.about, checkpoint.about.input_size

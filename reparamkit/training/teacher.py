@@ -14,6 +14,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.networks import check_classes
+from reparamkit.training.restored import restored
 
 
 def open_teacher(name: str, num_classes: int, size: int, student: str) -> nn.Module:
@@ -53,7 +54,7 @@ def _opened(name: str, student: str) -> nn.Module | ExportedProgram:
     if not holds_checkpoint(Path(name)):
         return rk.load(name).model
     checkpoint = open_checkpoint(Path(name))
-    return checkpoint.source(trusted=checkpoint.about.model == student).model
+    return restored(checkpoint, trusted=checkpoint.about.model == student).model
 
 
 def _frozen(module: nn.Module, name: str, num_classes: int, size: int) -> nn.Module:
