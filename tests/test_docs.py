@@ -29,3 +29,16 @@ def test_the_examples_run(page: Path) -> None:
 
 def test_the_page_on_the_command_line_is_what_the_help_says() -> None:
     assert PAGE.read_text(encoding="utf-8") == cli_page(), "stale: make docs"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])
+def test_commands_and_paths_are_there(name: str) -> None:
+    root = Path(__file__).parents[1]
+    text = (root / name).read_text(encoding="utf-8")
+    paths = {module.replace(".", "/") + ".py" for module in re.findall(r"python -m (tests\.[\w.]*\w)", text)}
+    paths |= set(re.findall(r"\b(?:docs|fixtures|tests|reparamkit|examples)/[\w/]+\.(?:py|md|toml)\b", text))
+    assert paths
+    assert [path for path in sorted(paths) if not (root / path).exists()] == []
+    targets = set(re.findall(r"`make ([a-z-]+)", text))
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.M)] == []
