@@ -218,10 +218,10 @@ def _may_alias(node: fx.Node, op: OpOverload[Any, Any]) -> list[fx.Node]:
     if any(r.alias_info is not None for r in schema.returns):
         names = {a.name for a in schema.arguments if a.alias_info is not None}
         bound = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-        found: list[fx.Node] = []
+        aliases: list[fx.Node] = []
         for name in names:
-            fx.map_arg(bound.get(name), found.append)
-        return found
+            fx.map_arg(bound.get(name), aliases.append)
+        return aliases
     composite = op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     if composite and op._schema.name.removeprefix("aten::") not in _FRESH:
         return list(node.all_input_nodes)
@@ -250,6 +250,6 @@ def _functional_form(node: fx.Node, op: OpOverload[Any, Any]) -> OpOverload[Any,
         value = other.meta.get("val")
         if isinstance(value, torch.Tensor) and value.dtype != written.dtype:  # type: ignore[union-attr]
             return None  # the functional operator would promote where the in-place one casts back
-    found: OpOverload[Any, Any] = getattr(packet, op._overloadname)
-    same = [a.name for a in found._schema.arguments] == [a.name for a in op._schema.arguments]
-    return found if same else None
+    functional: OpOverload[Any, Any] = getattr(packet, op._overloadname)
+    same = [a.name for a in functional._schema.arguments] == [a.name for a in op._schema.arguments]
+    return functional if same else None

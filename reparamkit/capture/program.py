@@ -131,15 +131,15 @@ class Program:
     @cached_property
     def _varying(self) -> list[tuple[Place, Any, dict[Any, str]]]:
         """Where in the inputs a size varies, as which formula (None for a symbol), and the names in that."""
-        found = []
+        varying = []
         for index, (_, shape) in enumerate(self.shapes):
             for axis, size in enumerate(shape):
                 if isinstance(size, torch.SymInt):
                     expression = size.node.expr
                     symbols = {symbol: str(symbol) for symbol in expression.free_symbols}
                     if symbols:
-                        found.append(((index, axis), None if expression.is_symbol else expression, symbols))
-        return found
+                        varying.append(((index, axis), None if expression.is_symbol else expression, symbols))
+        return varying
 
     def sizes_of(self, guards: SizeGuards, point: Mapping[str, int]) -> list[int]:
         """The sizes that these guards look at, where free symbols have these sizes."""

@@ -176,14 +176,14 @@ class Adapted:
     def _check_shape(self, spec: InputSpec, tensor: torch.Tensor) -> None:
         if spec.shape is None:
             return
-        found = tuple(tensor.shape)
-        fits = len(found) == len(spec.shape) and all(
-            isinstance(size, str) or size == own for size, own in zip(spec.shape, found, strict=True)
+        shape = tuple(tensor.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            isinstance(size, str) or size == own for size, own in zip(spec.shape, shape, strict=True)
         )
         if fits:
             return
         fixed = tuple(size for size in spec.shape if isinstance(size, int))
-        order = permuted_shape(fixed, found) if len(fixed) == len(spec.shape) else None
+        order = permuted_shape(fixed, shape) if len(fixed) == len(spec.shape) else None
         hint = (
             f": it looks like the reference's with axes permuted ({', '.join(map(str, order))}); export one "
             f"of the two in the other's layout"
@@ -192,7 +192,7 @@ class Adapted:
         )
         raise UnusableInput(
             f"input {spec.name!r} of {self._candidate.label} is {_shape(spec.shape)}, the reference's is "
-            f"{_shape(found)}{hint}"
+            f"{_shape(shape)}{hint}"
         )
 
 

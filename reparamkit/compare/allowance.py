@@ -139,13 +139,13 @@ def _at_precision(
     if module is not None:
         try:
             twin = RoundedTwin(module, dtype)
-            found = [_rounded_record(twin, record, results=results) for record in recorded.records]
+            rounded_runs = [_rounded_record(twin, record, results=results) for record in recorded.records]
         except Exception as error:
             how = f"{scaled} (it cannot be run rounded: {first_line(error)})"
         else:
             what = "weights and activations" if results else "weights"
             how = f"the error of the reference with {what} rounded to {name}"
-            pairs = list(zip(recorded.records, found, strict=True))
+            pairs = list(zip(recorded.records, rounded_runs, strict=True))
             left_out = [old.probe.name for old, new in pairs if new is None and old.probe.group not in GIVEN]
             kept = [new or old for old, new in pairs if old.probe.name not in left_out]
             if _says_something(recorded.with_records(kept, dtype, FLOOR_ULPS)):
@@ -177,13 +177,13 @@ def _says_something(recorded: Recorded) -> bool:
 
 def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | None:
     """The record with the noise of the rounded run; None where a finite output stops being finite in it."""
-    found = named_outputs(twin.run(*record.probe.inputs(), results=results))
-    if [tuple(as_real(tensor).shape) for _, tensor in found] != [
+    outputs = named_outputs(twin.run(*record.probe.inputs(), results=results))
+    if [tuple(as_real(tensor).shape) for _, tensor in outputs] != [
         tuple(truth.values.shape) for truth in record.truths
     ]:
         raise ValueError("its outputs have other shapes there")
     truths = []
-    for (_, tensor), truth in zip(found, record.truths, strict=True):
+    for (_, tensor), truth in zip(outputs, record.truths, strict=True):
         values = as_real(tensor)
         if not truth.values.is_floating_point():
             differs = values != truth.values

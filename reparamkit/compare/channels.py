@@ -141,8 +141,8 @@ def worst_channel(
     """The channel with the largest error beyond `share` of what it is allowed; None where there is none."""
     if not channels:
         return None
-    found = distances(values, truth)
-    along = peaks(found)
+    apart = distances(values, truth)
+    along = peaks(apart)
     worst, most = None, 1.0
     for each in channels:
         errors = along[each.axis]
@@ -155,14 +155,14 @@ def worst_channel(
     if worst is None:
         return None
     each, place = worst
-    inside = found.select(each.axis, place)
+    inside = apart.select(each.axis, place)
     rest = [int(i) for i in torch.unravel_index(inside.argmax(), inside.shape)] if inside.ndim else []
     index = (*rest[: each.axis], place, *rest[each.axis :])
     return ChannelError(
         each.axis,
         place,
         index,
-        float(found[index]),
+        float(apart[index]),
         float(each.scale[place]),
         float(each.allowed[place]),
     )

@@ -19,10 +19,10 @@ _PACKAGES = {
 def versions(runners: Iterable[str] | None) -> dict[str, str]:
     """Package -> version, with those of the back ends that these runners stand for."""
     wanted = ["torch", "numpy", *(_PACKAGES[name] for name in runners or () if name in _PACKAGES)]
-    found = {"reparamkit": __version__, "python": platform.python_version()}
+    installed = {"reparamkit": __version__, "python": platform.python_version()}
     for package in dict.fromkeys(wanted):
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -32,9 +32,9 @@ def judge_stored(
     Raises:
         UnusableInput: as `Recorded.judge`.
     """
-    found = recorded.judge(in_float64, measured=True, same_dtypes=False)
-    if found.passed:
-        said = f"{allowed.stated}: error {found.e1:.1e}, allowed {found.budget:.1e}"
+    stored = recorded.judge(in_float64, measured=True, same_dtypes=False)
+    if stored.passed:
+        said = f"{allowed.stated}: error {stored.e1:.1e}, allowed {stored.budget:.1e}"
         return replace(verdict, notes=(*verdict.notes, said))
-    reason = f"with its weights as stored, computed in float64, {found.reason}"
-    return replace(found, reason=reason, notes=(*verdict.notes, allowed.stated))
+    reason = f"with its weights as stored, computed in float64, {stored.reason}"
+    return replace(stored, reason=reason, notes=(*verdict.notes, allowed.stated))

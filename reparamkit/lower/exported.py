@@ -99,10 +99,10 @@ def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
             else:
                 bound |= {str(symbol) for symbol in expression.free_symbols}
     free = {
-        index: {axis: symbol for axis, symbol in found.items() if symbol not in bound}
-        for index, found in axes.items()
+        index: {axis: symbol for axis, symbol in symbols.items() if symbol not in bound}
+        for index, symbols in axes.items()
     }
-    return {index: found for index, found in free.items() if found}, ranges_of(program)
+    return {index: symbols for index, symbols in free.items() if symbols}, ranges_of(program)
 
 
 def axis_names(program: ExportedProgram) -> dict[str, str]:

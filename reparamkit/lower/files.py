@@ -43,21 +43,21 @@ def write_verified(path: Path, write: Callable[[Path], object], verify: Callable
     with _words_for_os_errors(path):
         target = _target(path)
         with hidden_folder(target) as hidden:
-            made = hidden / path.name
-            write(made)
-            if not made.exists():
+            staged = hidden / path.name
+            write(staged)
+            if not staged.exists():
                 raise RuntimeError(f"nothing was written under the name {path.name}")
-            companions = sorted(entry for entry in hidden.iterdir() if entry not in (made, hidden / LOCK))
+            companions = sorted(entry for entry in hidden.iterdir() if entry not in (staged, hidden / LOCK))
             if companions and path.is_symlink():
                 raise UnusableInput(
                     f"cannot write {path}: it is a link, and this output has a second file, which belongs "
                     f"beside the first; give the place that the link leads to"
                 )
-            verify(made)
+            verify(staged)
             _to_disk(hidden)
             for companion in companions:
                 os.replace(companion, target.parent / companion.name)
-            _move(made, target, hidden)
+            _move(staged, target, hidden)
             _sync(target.parent)
 
 
@@ -146,13 +146,13 @@ def _words_for_os_errors(path: Path) -> Iterator[None]:
         raise UnusableInput(f"cannot write {path}: {words}{kept}") from error
 
 
-def _move(made: Path, path: Path, hidden: Path) -> None:
+def _move(staged: Path, path: Path, hidden: Path) -> None:
     for place in range(_TRIES):
         try:
-            os.replace(made, path)
+            os.replace(staged, path)
             return
         except OSError as error:
-            if not made.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if not staged.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         # A folder cannot replace one that holds something, so the old one steps aside first. Another run may
         # put its own there in between; then that one is the older.
@@ -162,7 +162,7 @@ def _move(made: Path, path: Path, hidden: Path) -> None:
         except FileNotFoundError:
             continue
         try:
-            os.replace(made, path)
+            os.replace(staged, path)
             return
         except BaseException as error:
             with contextlib.suppress(OSError):

@@ -145,8 +145,8 @@ def convolutions_without_bias(path: Path) -> list[str]:
 def remove_stale_weights(path: Path) -> None:
     """Remove the second files that older files of this name left, and that this one does not use."""
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data")
-    found = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
-    if not found:
+    stale = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+    if not stale:
         return
     used = {
         entry.value
@@ -154,7 +154,7 @@ def remove_stale_weights(path: Path) -> None:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    for other in found:
+    for other in stale:
         if other.name not in used:
             other.unlink(missing_ok=True)
 
@@ -255,7 +255,7 @@ def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str]) -> None:
 
 def renamed(size: str, axis_names: Mapping[str, str]) -> str:
     """The size of an axis, a symbol or a formula of symbols, in readable names."""
-    return re.sub(r"[A-Za-z_]\w*", lambda found: axis_names.get(found.group(), found.group()), size)
+    return re.sub(r"[A-Za-z_]\w*", lambda match: axis_names.get(match.group(), match.group()), size)
 
 
 def _check(model: onnx.ModelProto, notes: list[str]) -> None:
@@ -288,14 +288,14 @@ def _save_in_two(exported: Any, path: Path, axis_names: Mapping[str, str]) -> No
 
 def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    found = []
+    nodes = []
     while pending:
         node = pending.pop()
-        found.append(node)
+        nodes.append(node)
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs]:
                 pending += graph.node
-    return found
+    return nodes
 
 
 def _load_graph(path: Path) -> onnx.ModelProto:

@@ -160,11 +160,11 @@ def precision_of(program: MilProgram) -> str:
     packed = [kind for kind in kinds if kind.startswith("constexpr_") and kind not in _DENSE_CONSTEXPR]
     if packed or any(kind in kinds for kind in _QUANTISED):
         return "int8"
-    made = {port.dtype for operation in program.operations for port in operation.outputs}
+    computed = {port.dtype for operation in program.operations for port in operation.outputs}
     kept = {
         value.dtype for value in program.constants.values() if isinstance(value, torch.Tensor) and value.dim()
     }
-    return least_precise({dtype for dtype in made | kept if dtype is not None} | {torch.float32})
+    return least_precise({dtype for dtype in computed | kept if dtype is not None} | {torch.float32})
 
 
 def _converted(tensor: torch.Tensor, spec: InputSpec, where: str) -> torch.Tensor:

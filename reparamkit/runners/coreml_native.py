@@ -82,8 +82,8 @@ class CoreMlNativeRunner:
             for entry in self.program.inputs
         }
         with quiet():
-            found = self._model.predict(given)
-        return [(name, self._tensor(found[name])) for name in self.output_names]
+            predictions = self._model.predict(given)
+        return [(name, self._tensor(predictions[name])) for name in self.output_names]
 
     def _tensor(self, value: Any) -> torch.Tensor:
         if isinstance(value, dict):

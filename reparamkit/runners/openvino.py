@@ -65,9 +65,10 @@ class OpenVinoRunner:
         fed = {
             place: tensor.detach().cpu().contiguous().numpy() for place, tensor in enumerate(matched.values())
         }
-        found = self._compiled(fed)
+        outputs = self._compiled(fed)
         return [
-            (name, torch.from_numpy(np.asarray(found[place]))) for place, name in enumerate(self.output_names)
+            (name, torch.from_numpy(np.asarray(outputs[place])))
+            for place, name in enumerate(self.output_names)
         ]
 
 

@@ -229,23 +229,23 @@ class _Search:
     def _fold(self, where: str, part: nn.Module, call: Call, program: Program, keep: str) -> None:
         before, sizes = census(program.graph), program.sizes
         outcome = fold_program(program, merge_siblings=self._merge_siblings)
-        found = self.found
-        found.before.update(before)
-        found.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
-        found.refusals += [replace(r, where=_joined(where, r.where)) for r in outcome.refusals]
-        found.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
-        found.notes += [f"{where}: {note}" for note in program.notes]
+        parts = self.found
+        parts.before.update(before)
+        parts.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
+        parts.refusals += [replace(r, where=_joined(where, r.where)) for r in outcome.refusals]
+        parts.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
+        parts.notes += [f"{where}: {note}" for note in program.notes]
         if not outcome.folds:
             self._leave(where, "nothing in it folds", sizes)
             return
         holder = holder_name(part)
-        found.taken.append(Taken(where, holder, outcome.module, call, bool(keep) or call.given))
+        parts.taken.append(Taken(where, holder, outcome.module, call, bool(keep) or call.given))
         if not keep and call.given:
             keep = "it takes arguments that are not tensors"
-        found.parts.append(Part(where, True, f"its own layers stay too: {keep}" if keep else "", sizes))
+        parts.parts.append(Part(where, True, f"its own layers stay too: {keep}" if keep else "", sizes))
         for one in outcome.folds:
             layers = {f"{where}.{holder}.{path}": what for path, what in one.layers.items()}
-            found.folds.append(replace(one, where=_joined(where, one.where), layers=layers))
+            parts.folds.append(replace(one, where=_joined(where, one.where), layers=layers))
 
     def _check(self, part: nn.Module, calls: list[Call]) -> None:
         """Whether the part may be replaced at all."""

@@ -184,11 +184,11 @@ class Reference(Recorded):
                 if accepts is not None and not accepts(*probe.inputs()):
                     continue
                 try:
-                    found = recorder.record(probe)
+                    run = recorder.record(probe)
                 except Rejected:
                     continue
-                if all(truth.finite or not truth.values.numel() for truth in found.truths):
-                    self.records.append(found)
+                if all(truth.finite or not truth.values.numel() for truth in run.truths):
+                    self.records.append(run)
                     break
 
     def _try_larger(
@@ -240,11 +240,11 @@ class Reference(Recorded):
                     if recorder is None:
                         recorder = self._recorder()
                         recorder.record(self.records[0].probe)
-                    found = recorder.record(probe)
+                    run = recorder.record(probe)
                 except Rejected:
                     continue
-                if all(truth.finite for truth in found.truths):
-                    self.records.append(found)
+                if all(truth.finite for truth in run.truths):
+                    self.records.append(run)
                     break
             else:
                 missed.append(kind)

@@ -126,7 +126,7 @@ class SecondLook:
         Returns:
             Place of an output -> largest movement per axis and channel, as a share of the output's scale.
         """
-        found: dict[int, Noise] = {}
+        largest: dict[int, Noise] = {}
         try:
             for number, run in enumerate(self._jittered(None)):
                 for record in records:
@@ -136,10 +136,10 @@ class SecondLook:
                         scale = budgets.scale(place, record.probe.group)
                         if scale > 0:
                             here = noise_between(as_real(left), as_real(right)).times(1 / scale)
-                            found[place] = found[place].joined(here) if place in found else here
+                            largest[place] = largest[place].joined(here) if place in largest else here
         except Exception:
             return {}
-        return {place: noise.along for place, noise in found.items()}
+        return {place: noise.along for place, noise in largest.items()}
 
     def excuse(
         self,
@@ -160,8 +160,8 @@ class SecondLook:
             structured: as in `reparamkit.compare.judge`.
         """
 
-        def ordered(found: NamedTensors) -> list[torch.Tensor]:
-            return in_order(found, record, structured=structured)
+        def ordered(outputs: NamedTensors) -> list[torch.Tensor]:
+            return in_order(outputs, record, structured=structured)
 
         try:
             with _Lowest() as lowest:
@@ -285,12 +285,12 @@ def _within(values: torch.Tensor, truth: torch.Tensor, place: int, group: str, b
     values, truth = as_real(values), as_real(truth)
     if values.shape != truth.shape:
         return False
-    found = deviation(values, truth)
+    apart = deviation(values, truth)
     if not truth.is_floating_point():
-        return not found.differing
-    if found.conflict is not None:
+        return not apart.differing
+    if apart.conflict is not None:
         return False
-    if relative(found.max_abs, budgets.scale(place, group)) > _SHARE * budgets.budget(place, group):
+    if relative(apart.max_abs, budgets.scale(place, group)) > _SHARE * budgets.budget(place, group):
         return False
     return worst_channel(values, truth, budgets.channels(place, group), _SHARE) is None
 
@@ -300,7 +300,7 @@ def _distance(values: torch.Tensor, truth: torch.Tensor, place: int, group: str,
     values, truth = as_real(values), as_real(truth)
     if values.shape != truth.shape:
         return 1.0
-    found = deviation(values, truth)
+    apart = deviation(values, truth)
     if not truth.is_floating_point():
-        return found.differing / max(truth.numel(), 1)
-    return relative(found.max_abs, budgets.scale(place, group))
+        return apart.differing / max(truth.numel(), 1)
+    return relative(apart.max_abs, budgets.scale(place, group))

@@ -97,10 +97,10 @@ class OnnxTracer:
         behind = Trace(self._values).behind(index)
         given = tensor.reshape(self._shapes[index])
         places = sorted(behind & {*wanted})
-        found: dict[int, Sketch | None] = {}
+        sketches: dict[int, Sketch | None] = {}
         for place, array in self._run(places, (index, given)):
-            found[place] = self._sketcher(torch.from_numpy(array))
-        return found
+            sketches[place] = self._sketcher(torch.from_numpy(array))
+        return sketches
 
     def _plan(self) -> None:
         """The graph as values: one for each output of each node that depends on an input."""
@@ -142,9 +142,9 @@ class OnnxTracer:
         for start in range(0, len(indices), self._step):
             self._clock.check()
             chosen = indices[start : start + self._step]
-            found = self._session([self._names[index] for index in chosen], replaced)
+            arrays = self._session([self._names[index] for index in chosen], replaced)
             yield from (
-                (index, array) for index, array in zip(chosen, found, strict=True) if array is not None
+                (index, array) for index, array in zip(chosen, arrays, strict=True) if array is not None
             )
 
     def _session(self, names: list[str], replaced: tuple[int, torch.Tensor] | None) -> list[Any]:

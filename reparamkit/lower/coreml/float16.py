@@ -87,7 +87,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Run], program: ExportedProg
         if math.isinf(loss.error):
             beyond.add(places.origin(loss.operation))
     shares = dict.fromkeys(beyond, 0.0) | shares
-    found = [
+    losses_of = [
         Lost(
             origin,
             share,
@@ -96,7 +96,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Run], program: ExportedProg
         )
         for origin, share in shares.items()
     ]
-    return sorted(found, key=lambda lost: (not lost.beyond, -lost.share))
+    return sorted(losses_of, key=lambda lost: (not lost.beyond, -lost.share))
 
 
 class _Places:
@@ -131,16 +131,16 @@ class _Places:
 
     def readers(self, origin: str) -> tuple[str, ...]:
         """The origins that read what comes from this one, at once or after it was moved about."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         pending = list(self._of.get(origin, ()))
         while pending:
             for port in pending.pop().outputs:
                 for reader in self._read_by.get(port.name, ()):
                     if reader.kind != "cast":
-                        found[self.origin(reader)] = None
+                        names[self.origin(reader)] = None
                     if reader.kind in MOVES:
                         pending.append(reader)
-        return tuple(name for name in found if name != origin)
+        return tuple(name for name in names if name != origin)
 
 
 def exactly(origins: Iterable[str]) -> Keep:

@@ -236,7 +236,7 @@ class _Expansion:
 
     def _blocks(self, copied: nn.Module, meant: list[Candidate]) -> dict[str, _Block]:
         owners = owners_of_weights(copied)
-        made: dict[str, _Block] = {}
+        blocks: dict[str, _Block] = {}
         for number, candidate in enumerate(meant):
             reason = obstacle(candidate, owners)
             if reason is None:
@@ -248,10 +248,10 @@ class _Expansion:
                 else:
                     block = ExpandedConv(candidate.conv, self.kind, held, border)
                     _lay_out(block, candidate.conv.weight)
-                    made[candidate.where] = _Block(candidate, Observed(block))
+                    blocks[candidate.where] = _Block(candidate, Observed(block))
                     continue
             self._leave(candidate, reason)
-        return made
+        return blocks
 
     def _observe(self, copied: nn.Module, blocks: dict[str, _Block]) -> tuple[dict[str, list[str]], bool]:
         """Run the plain network in training mode, and in evaluation mode for what that does not reach.
