@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.result import Folded, Inspection
-    from reparamkit.submodules.search import Part
+    from reparamkit.submodules.search import Submodule
+    from reparamkit.submodules.search import Submodule as Part
     from reparamkit.training.expand import ExpansionReport, expand, expansion_report
 
 _HOMES = {
@@ -47,7 +48,7 @@ _HOMES = {
     "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
     "Refusal": "reparamkit.engine.findings",
-    "Part": "reparamkit.submodules.search",
+    "Submodule": "reparamkit.submodules.search",
     "ExpansionReport": "reparamkit.training.expand",
     "expand": "reparamkit.training.expand",
     "expansion_report": "reparamkit.training.expand",
@@ -62,6 +63,9 @@ _HOMES = {
     "UntrustedPickle": "reparamkit.errors",
     "UnusableInput": "reparamkit.errors",
 }
+
+_EARLIER_NAMES = {"Part": "Submodule"}
+"""Names of the public API that go on working."""
 
 __all__ = [
     "CannotCapture",
@@ -79,6 +83,7 @@ __all__ = [
     "Refusal",
     "ReparamkitError",
     "Source",
+    "Submodule",
     "UntrustedPickle",
     "UnusableInput",
     "__version__",
@@ -97,6 +102,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("models", "training"):
         return importlib.import_module(f"reparamkit.{name}")
+    if name in _EARLIER_NAMES:
+        name = _EARLIER_NAMES[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

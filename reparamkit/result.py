@@ -21,8 +21,9 @@ from reparamkit.lower.exported import axis_names, export_program, free_shapes, f
 from reparamkit.lower.save import check_suffix
 from reparamkit.lower.save import save as lower_save
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.unguardable_axes import settled_symbols, without
-from reparamkit.submodules.search import Part
+from reparamkit.lower.unguardable_axes import exportable_axes as without
+from reparamkit.lower.unguardable_axes import unguardable_symbols as settled_symbols
+from reparamkit.submodules.search import Submodule as Part
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,6 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.agreement import batch_is_free, two_of_each
-from reparamkit.capture.blame import line_of
 from reparamkit.capture.known_values import SETS_DATA, KnownValues, changed_weights, may_be_known, sets_data
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
@@ -36,6 +37,7 @@ from reparamkit.support.text import first_line, first_line_alone
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
 
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _DECIDED = "decided by the values of"
 
 _FULL, _BATCH = "batch and spatial sizes", "batch size"
@@ -237,7 +239,7 @@ def _explained(error: Exception) -> CannotCapture:
     text, kind = first_line_alone(error), type(error).__name__
     data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
     reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
-    reason = f"{reason} ({text}){line_of(error)}"
+    reason = f"{reason} ({text}){_line_of(error)}"
     return CannotCapture(
         f"the model cannot be captured as one graph: {reason}. Fold the part of it that is a fixed graph, "
         "for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where",
@@ -334,3 +336,11 @@ def _from_torchscript(
             f"the TorchScript model cannot be converted: {first_line(error)}; "
             "fold the nn.Module that it was made from"
         ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """The user's line that it came from, as ", at line 12 of net.py: `if x.sum() > 0:`"; "" if unknown."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.line and not frame.filename.startswith((*_NOT_THE_USERS, "<")):
+            return f", at line {frame.lineno} of {Path(frame.filename).name}: `{frame.line.strip()[:80]}`"
+    return ""

@@ -48,7 +48,8 @@ from reparamkit.compare.judge import Rule
 from reparamkit.compare.measure import as_real
 from reparamkit.compare.metrics import Metrics
 from reparamkit.compare.noise import noise_between
-from reparamkit.runners.base import named_outputs
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.runners.base import ComputesInFloat64, Runner, named_outputs
 from reparamkit.support.text import first_line
 
 FLOOR_ULPS = 2.0
@@ -195,3 +196,33 @@ def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | N
             return None
         truths.append(truth.with_noise(truth.rounding.joined(noise_between(values, truth.values))))
     return replace(record, truths=tuple(truths))
+
+
+def stored_budget(recorded: Recorded, candidate: object, precision: str) -> Allowance | None:
+    """The budget of `weights_allowance`; None as there, and where the candidate cannot compute in float64."""
+    return weights_allowance(recorded, precision) if isinstance(candidate, ComputesInFloat64) else None
+
+
+def judge_stored(
+    allowed: Allowance, recorded: Recorded, in_float64: Runner, verdict: Equivalence
+) -> Equivalence:
+    """The verdict on a candidate that passed as it is, after the test of its weights.
+
+    Args:
+        allowed: what `stored_budget` gave.
+        recorded: with the records of `allowed` that are to be tried.
+        in_float64: the candidate, computing in float64.
+        verdict: the one that it passed with.
+
+    Returns:
+        `verdict` with a note, or the one that the weights did not pass with.
+
+    Raises:
+        UnusableInput: as `Recorded.judge`.
+    """
+    stored = recorded.judge(in_float64, measured=True, same_dtypes=False)
+    if stored.passed:
+        said = f"{allowed.stated}: error {stored.e1:.1e}, allowed {stored.budget:.1e}"
+        return replace(verdict, notes=(*verdict.notes, said))
+    reason = f"with its weights as stored, computed in float64, {stored.reason}"
+    return replace(stored, reason=reason, notes=(*verdict.notes, allowed.stated))

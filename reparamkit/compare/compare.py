@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.allowance import Allowance, allowance, criteria_rule
+from reparamkit.compare.allowance import Allowance, allowance, criteria_rule, judge_stored, stored_budget
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
 from reparamkit.compare.criteria import Criteria
 from reparamkit.compare.float64.recorded import Recorded
@@ -33,7 +33,6 @@ from reparamkit.compare.saved import input_hash, load_outputs
 from reparamkit.compare.subjects import Subject, open_subject
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.compare.versions import versions
-from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.runners.base import BoundsSizes, InputSpec
 from reparamkit.runners.open import EVALUATE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from reparamkit.compare.json_number import json_number
 from reparamkit.compare.locate.location import Location
+from reparamkit.compare.metrics import json_number
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"

@@ -25,7 +25,7 @@ from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pi
 from reparamkit.lower.coreml.metadata import Facts
 from reparamkit.lower.coreml.network import export, facts_of, input_names, widened
 from reparamkit.lower.coreml.options import ImageInput
-from reparamkit.lower.unguardable_axes import without
+from reparamkit.lower.unguardable_axes import exportable_axes as without
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.support.quiet import quiet
 

@@ -22,7 +22,7 @@ from reparamkit.lower.exported import (
     inner_sizes_of,
     input_shapes,
 )
-from reparamkit.lower.unguardable_axes import without
+from reparamkit.lower.unguardable_axes import exportable_axes as without
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.support.text import first_line
 

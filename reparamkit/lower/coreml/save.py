@@ -17,13 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.compare.allowance import allowance
+from reparamkit.compare.allowance import allowance, judge_stored, stored_budget
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.float64.run import Run as Record
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml.convert import Keep, convert
 from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
