@@ -11,6 +11,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.memory import check_room
 from reparamkit.mil.graph import Constant, MilProgram, Operation, Port
 from reparamkit.mil.operators import OPERATORS, Call, CannotEvaluate
+from reparamkit.support.text import one_line
 
 Observe = Callable[[Operation, list[torch.Tensor]], list[torch.Tensor] | None]
 """Is given every operation with its outputs, and may return others in their place."""
@@ -126,7 +127,7 @@ def compute(
         TypeError,
         ValueError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UnusableInput(f"cannot verify: {where} cannot be computed: {reason}") from error
     outputs = [result] if isinstance(result, torch.Tensor) else list(result)
     if len(outputs) != len(operation.outputs):

@@ -17,6 +17,7 @@ from reparamkit.mil.graph import Constant, MilInput, MilProgram, Operation, Port
 from reparamkit.mil.inputs import mil_input
 from reparamkit.mil.values import constant, port
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import one_line
 
 _NEWEST = 9
 """Of iOS 26, which adds no operator and no definition to those of iOS 18 in coremltools 9."""
@@ -64,7 +65,7 @@ def open_program(path: Path) -> MilProgram:
             f"{path} is damaged: the weights cannot be read ({error.strerror or error})"
         ) from error
     except _STRANGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise UnusableInput(f"{path} is damaged: {reason}") from error
 
 

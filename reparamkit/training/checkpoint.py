@@ -26,6 +26,7 @@ from torch import Tensor
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
+from reparamkit.support.text import one_line
 from reparamkit.support.version import __version__
 from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
@@ -92,7 +93,7 @@ class Checkpoint:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise UnusableInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise UnusableInput(f"{path} cannot be read: {one_line(error)}") from error
         return state
 
 

@@ -18,6 +18,7 @@ from reparamkit.loading.weights import fit_state_dict, read_state_dict
 from reparamkit.models import families
 from reparamkit.models.convnextv2 import ConvNeXtV2
 from reparamkit.models.fcmae_weights import transfer
+from reparamkit.support.text import one_line
 from reparamkit.training.safetensors_files import read_safetensors
 
 _TIMM = "timm:"
@@ -147,7 +148,7 @@ def check_classes(module: nn.Module, images: Tensor, num_classes: int, what: str
     except UnusableInput:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(
             f"{what} does not run on images of {'x'.join(map(str, images.shape[1:]))}: {text}"
         ) from error
@@ -254,6 +255,6 @@ def timm_package() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "timm", "train", "a network of timm's") from None
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(f"timm is installed and cannot be imported: {text}") from error
     return timm

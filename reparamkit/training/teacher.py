@@ -12,6 +12,7 @@ import reparamkit as rk
 from reparamkit import models
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
+from reparamkit.support.text import one_line
 from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.networks import check_classes
 from reparamkit.training.restored import restored
@@ -71,6 +72,6 @@ def _from_timm(name: str) -> nn.Module:
     try:
         module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # no such network, no released weights, no connection
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(f"timm cannot give the teacher {name} with its weights: {text}") from error
     return module

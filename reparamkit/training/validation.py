@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
+from reparamkit.support.text import one_line
 from reparamkit.training.answers import RealLabels, valid_labels
 from reparamkit.training.augment import normalised
 from reparamkit.training.config import DataSettings
@@ -193,7 +194,7 @@ def _predicted(entry: Validated, x: Tensor) -> Tensor:
     except UnusableInput:
         raise
     except Exception as error:  # each back end has errors of its own
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(
             f"{entry.name} does not run on images of {'x'.join(map(str, x.shape))}: {text}; "
             "give the size it takes with --input-size"

@@ -20,7 +20,7 @@ from reparamkit.compare.locate.sketch import Sketch, Sketcher
 from reparamkit.compare.locate.trace import Clock, NotTraceable, Trace, Value
 from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
-from reparamkit.support.text import first_line
+from reparamkit.support.text import first_line, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -180,7 +180,7 @@ class OnnxTracer:
                     session = ApartSession("", content)
                 result: list[Any] = session.run(names, fed)
             except Exception as error:
-                said = " ".join(str(error).split())[:200]
+                said = one_line(error)
                 raise NotTraceable(f"ONNX Runtime does not show its values: {said}") from error
             return result
         finally:

@@ -25,7 +25,7 @@ from reparamkit.lower.coreml.convert import Keep
 from reparamkit.lower.coreml.names import ORIGIN
 from reparamkit.mil.graph import MilProgram, Operation
 from reparamkit.mil.losses import MOVES, losses
-from reparamkit.runners.coreml import CoreMlRunner, feed
+from reparamkit.runners.coreml import CoreMlRunner
 
 _SUFFIX = "_cast_fp16"  # coremltools' own, for an operator that it turned to float16
 _INVERSE = "_inversed_"  # and for a product that it made of a division
@@ -69,8 +69,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Run], program: ExportedProg
     plain = [record for record in records if record.probe.group in GIVEN | {NORMAL}] or list(records)
     largest = max(records, key=lambda record: max((truth.scale for truth in record.truths), default=0.0))
     feeds, extreme = (
-        [feed(runner.program, runner.declared, *each.probe.inputs(), runner.path.name) for each in chosen]
-        for chosen in (plain[:_MEASURED], [largest])
+        [runner.feed(*each.probe.inputs()) for each in chosen] for chosen in (plain[:_MEASURED], [largest])
     )
     named = {node.name: str(node.meta[ORIGIN]) for node in program.graph.nodes if ORIGIN in node.meta}
     places = _Places(runner.program, named)
