@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo train-demo test slow lint docs dist clean
+.PHONY: demo train-demo test slow lint clean
 
 # Each installation leaves a stamp, so that a second call starts at once.
 $(VENV)/bin/python:
@@ -39,6 +39,7 @@ lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs dist
 docs: $(VENV)/installed-test  ## the pages that are written from the sources
 	$(BIN)/python -m tests.picture
 	$(BIN)/python -m tests.cli_page

@@ -110,11 +110,10 @@ def keeps(found: rk.Folded, path: str) -> bool:
 
 def test_the_findings() -> None:
     folded = fold(Gate(), also=(image(3, 4, 6, 5),))
-    assert folded.parts == (rk.Submodule("trunk", True, "", "free batch and spatial sizes"),)
-    assert rk.Part is rk.Submodule  # the name that it had before
-    (fold_of_trunk,) = folded.folds
-    assert fold_of_trunk.where == "trunk"
-    assert fold_of_trunk.layers == {"trunk.folded.reparam_conv": "Conv2d 4 -> 4, 3x3"}
+    assert folded.parts == (rk.Part("trunk", True, "", "free batch and spatial sizes"),)
+    (done,) = folded.folds
+    assert done.where == "trunk"
+    assert done.layers == {"trunk.folded.reparam_conv": "Conv2d 4 -> 4, 3x3"}
     assert isinstance(folded.module.get_submodule("trunk.folded.reparam_conv"), nn.Conv2d)
     assert (folded.before["conv2d"], folded.before["batch_norm"], folded.before["add"]) == (2, 2, 1)
     assert folded.after == {"conv2d": 1, "relu": 1}
