@@ -18,9 +18,9 @@ from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example, inner_sizes_of
-from reparamkit.lower.save import check_suffix
 from reparamkit.lower.save import save as lower_save
 from reparamkit.lower.saved import Saved
+from reparamkit.lower.suffixes import check_suffix
 from reparamkit.lower.unguardable_axes import settled_symbols, without
 from reparamkit.submodules.search import Part
 from reparamkit.support.isolation import attributes_kept

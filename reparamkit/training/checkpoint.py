@@ -26,11 +26,13 @@ from torch import Tensor
 
 import reparamkit
 from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.loading.addresses import looks_like_code
 from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
+from reparamkit.loading.safetensors_weights import read_shards
 from reparamkit.loading.source import Source
 from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
-from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
+from reparamkit.training.safetensors_files import as_safetensors
 
 STATE = "training.pt"
 FORMAT = 1
@@ -48,6 +50,7 @@ class About:
         mean, std: what the images were normalised by.
         epoch, update: the position: whole epochs, and updates of the next.
         scores: of the last validation.
+        model_args: what its callable was called with, as text; None for nothing.
     """
 
     model: str | None
@@ -60,6 +63,7 @@ class About:
     epoch: int
     update: int
     scores: dict[str, float]
+    model_args: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Checkpoint:
         wanted = self._kind(kind)
         if wanted not in self.files:
             raise UnusableInput(f"{self.folder} has no {wanted} weights; it has {', '.join(self.files)}")
-        return read_safetensors(self.folder / self.files[wanted])
+        return read_shards([self.folder / self.files[wanted]])
 
     def _kind(self, kind: str | None) -> str:
         return kind or ("ema" if "ema" in self.files else "raw")
@@ -128,7 +132,7 @@ class Checkpoint:
                 f"{self.folder} is a pre-trained encoder, which classifies nothing yet: "
                 f"reparamkit train {about.model} --finetune {self.folder}"
             )
-        module = open_network(about.model, len(about.classes)).module
+        module = open_network(about.model, len(about.classes), arguments=about.model_args).module
         try:
             fit_state_dict(module, self.weights(kind))
         except UnusableInput as error:
@@ -143,7 +147,7 @@ class Checkpoint:
 
 def is_code(model: str) -> bool:
     """Whether a network's name is that of a callable, which runs when the network is built."""
-    return ":" in model and not model.startswith("timm:")
+    return looks_like_code(model)
 
 
 def write_checkpoint(
@@ -204,7 +208,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         sizes, files = dict(manifest["files"]), dict(manifest["weights"])
-        about = About(**{name: manifest[name] for name in About.__dataclass_fields__})
+        told = {"model_args": None, **manifest}  # older ones do not have it
+        about = About(**{name: told[name] for name in About.__dataclass_fields__})
         version = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableInput(f"{manifest_path} is damaged: {type(error).__name__}: {error}") from error

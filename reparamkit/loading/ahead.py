@@ -1,0 +1,154 @@
+"""What can be said of a source before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reparamkit.errors import UnusableInput
+from reparamkit.loading.addresses import FILE_SUFFIXES, address_of, defined_in
+from reparamkit.loading.door.files import exists, regular
+from reparamkit.loading.door.run_folders import holds_checkpoint
+from reparamkit.loading.folders import describe_folder
+from reparamkit.loading.formats import recognise
+from reparamkit.loading.registry import is_plain, require_known, scheme_of, unknown_plain
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
+_ON_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(timm/[\w.-]+)/?$", re.I)
+_OWN_RUNNERS = (".onnx", ".xml", ".mlpackage", ".mlmodel")
+
+
+def check_ahead(source: str, model: str | None = None) -> None:
+    """Find out what keeps a source from being opened, as far as that shows without torch.
+
+    Args:
+        source, model: as `reparamkit.loading.source.load` takes them.
+
+    Raises:
+        UnusableInput: it cannot be opened; the message says what to do.
+        MissingExtra: the library of its scheme is not installed.
+    """
+    _refuse_url(source)
+    path = Path(source)
+    if exists(path):
+        _check_file(path)
+        if model is not None:
+            check_name(model, "--model ")
+        return
+    if model is not None:
+        raise UnusableInput(
+            f"--model ({model}) says what a file of weights belongs to, and there is no file {source!r}"
+        )
+    check_name(source)
+
+
+def check_side(source: str, model: str | None = None) -> None:
+    """As `check_ahead`, of one side of a comparison, where `model` may be meant for the other."""
+    path = Path(source)
+    if exists(path):
+        if path.suffix not in _OWN_RUNNERS:
+            _check_file(path)
+        return
+    if path.suffix in _OWN_RUNNERS and not _URL.match(source):
+        raise UnusableInput(f"there is no file {path}")
+    check_ahead(source)
+
+
+def check_name(text: str, option: str = "") -> None:
+    """Find out whether a name without a file can be one of a network.
+
+    Raises:
+        UnusableInput: it cannot, with the names that are most like it, or with what it seems to be.
+        MissingExtra: the library of its scheme is not installed.
+    """
+    _refuse_url(text)
+    scheme = scheme_of(text)
+    if scheme:
+        require_known(scheme, text)
+        return
+    if is_plain(text):
+        return
+    place = address_of(text)
+    if place is not None:
+        if place.file is not None:
+            _check_source_file(text, place.file, option)
+        return
+    call = re.fullmatch(r"(.+)\((.*)\)", text)
+    if call and address_of(call[1]) is not None:
+        given = f" and --model-args '{call[2]}'" if call[2] else ""
+        raise UnusableInput(f"{option}{text!r}: it is called for you; say {call[1]}{given}")
+    if text.endswith(".py") and Path(text).is_file():
+        raise UnusableInput(f"{option}{_python(Path(text))}")
+    if option and exists(Path(text)):
+        kind = "folder" if Path(text).is_dir() else "file"
+        raise UnusableInput(
+            f"{option}{text} is a {kind}; --model names the network that the weights belong to: a name, or "
+            f"package.module:callable"
+        )
+    if _is_path(text):
+        close = _files_like(text)
+        raise UnusableInput(f"{option}no such file {text!r}{close}")
+    raise unknown_plain(text, option)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        if path.suffix == ".mlpackage":
+            recognise(path)
+        if not holds_checkpoint(path):
+            describe_folder(path)
+        return
+    regular(path)
+    if path.suffix == ".py":
+        raise UnusableInput(_python(path))
+    recognise(path)
+
+
+def _check_source_file(text: str, file: Path, option: str) -> None:
+    if not file.is_file():
+        raise UnusableInput(f"{option}{text!r}: there is no file {file}")
+
+
+def _python(path: Path) -> str:
+    names = defined_in(path)
+    said = f"; it defines {', '.join(names)}" if names else ""
+    return (
+        f"{path} is Python source; name what in it returns the network: "
+        f"{path}:{names[0] if len(names) == 1 else 'CALLABLE'}{said}"
+    )
+
+
+def _refuse_url(text: str) -> None:
+    if not _URL.match(text):
+        return
+    hub = _ON_THE_HUB.match(text)
+    if hub:
+        raise UnusableInput(f"{text} is an address; say hf-hub:{hub[1]}")
+    name = text.rstrip("/").rpartition("/")[2].partition("?")[0] or "FILE"
+    raise UnusableInput(
+        f"{text} is an address, and nothing is downloaded; fetch it first, curl -L -o {name} '{text}', and "
+        f"give {name}"
+    )
+
+
+def _is_path(text: str) -> bool:
+    suffix = text.rpartition(".")[2].lower() if "." in text else ""
+    return "/" in text or "\\" in text or suffix in FILE_SUFFIXES
+
+
+def _files_like(text: str) -> str:
+    folder = Path(text).parent
+    try:
+        if not folder.is_dir():
+            return f"; there is no folder {str(folder)!r} either"
+        close = nearest_files(Path(text).name, folder)
+    except OSError:
+        return ""
+    return f"; did you mean {', '.join(str(folder / name) for name in close)}?" if close else ""
+
+
+def nearest_files(name: str, folder: Path) -> list[str]:
+    """Files of a folder whose names are most like one."""
+    import difflib
+
+    return difflib.get_close_matches(name, [entry.name for entry in folder.iterdir()], n=3, cutoff=0.7)
