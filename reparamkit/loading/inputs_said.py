@@ -54,18 +54,23 @@ def _of_timm(model: Any) -> tuple[Shape, str]:
 
 
 def _of_transformers(model: Any) -> tuple[Shape, str]:
-    config = getattr(model, "config", None)
-    if config is None or getattr(model, "main_input_name", None) != "pixel_values":
+    if not takes_images(model):
         return None, ""
+    config = model.config
     own = getattr(config, "vision_config", config)
     size, channels = getattr(own, "image_size", None), getattr(own, "num_channels", 3)
     if isinstance(size, int):
         size = (size, size)
     if size is None or not _are_sizes(size, 2) or not isinstance(channels, int):
         return None, ""
-    if _required(model) not in ([], ["pixel_values"]):
-        return None, ""
     return (channels, *size), "its config"
+
+
+def takes_images(model: Any) -> bool:
+    """Whether a network of transformers' takes images and nothing else has to be given."""
+    if getattr(model, "config", None) is None or getattr(model, "main_input_name", None) != "pixel_values":
+        return False
+    return _required(model) in ([], ["pixel_values"])
 
 
 def _of_ultralytics(model: Any) -> tuple[Shape, str]:

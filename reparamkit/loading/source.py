@@ -117,7 +117,7 @@ def _from_file(path: Path, asked: _Asked) -> Source:
     kind = recognise(path)
     if kind in (Format.SAFETENSORS, Format.INDEX):
         files = (path,) if kind is Format.SAFETENSORS else files_of_index(path)
-        return _from_tensors(path, files, asked)
+        return _from_saved(path, _chosen_weights(read_shards(files), asked.key), asked)
     if kind is Format.PICKLE:
         return _from_saved(path, load_pickle(path, trust_pickle=asked.trusted, key=asked.key), asked)
     if kind is Format.LEGACY:
@@ -136,20 +136,26 @@ def _from_file(path: Path, asked: _Asked) -> Source:
 
 def _from_folder(path: Path, asked: _Asked) -> Source:
     folder = describe_folder(path)
-    if asked.model is not None:
-        if all(file.suffix == ".safetensors" for file in folder.weights):
-            return _from_tensors(path, folder.weights, asked)
-        tensors, where = find_state_dict(load_weights_only(folder.weights[0]))
-        return _from_saved(path, Weights(tensors, where), asked)
     schemes = {TRANSFORMERS: "transformers:", TIMM: "timm:local-dir:"}
-    if folder.library not in schemes:
+    if asked.model is None and folder.library not in schemes:
         raise UnusableInput(_no_network(path, folder))
+    if asked.model is not None:
+        return _from_saved(path, _weights_of(folder, asked.key), asked)
     if asked.key is not None:
         raise UnusableInput(f"--key {asked.key} says what inside a file is meant, and {path} is a folder")
     registry.require_package(folder.library)
+    stored = None
+    if folder.library == TIMM:  # read here, within bounds, and not by timm
+        stored = Stored(_weights_of(folder, None).tensors, str(path))
     name = f"{schemes[folder.library]}{path}"
-    built = registry.provider(folder.library).build(name, asked.arguments, None, trusted=asked.trusted)
+    built = registry.provider(folder.library).build(name, asked.arguments, stored, trusted=asked.trusted)
     return dataclasses.replace(_from_built(built), path=path, name=path.resolve().name or built.stem)
+
+
+def _weights_of(folder: WeightFolder, key: str | None) -> Weights:
+    safe = all(file.suffix == ".safetensors" for file in folder.weights)
+    held = read_shards(folder.weights) if safe else load_weights_only(folder.weights[0])
+    return _chosen_weights(held, key)
 
 
 def _no_network(path: Path, folder: WeightFolder) -> str:
@@ -176,13 +182,12 @@ def _from_program(program: torch.export.ExportedProgram, name: str, path: Path |
     return Source(program, name, path, tuple(inputs), dict(keywords))
 
 
-def _from_tensors(path: Path, files: tuple[Path, ...], asked: _Asked) -> Source:
-    state: object = read_shards(files)
+def _chosen_weights(held: object, key: str | None) -> Weights:
     where: tuple[str, ...] = ()
-    if asked.key is not None:
-        state, where = inside(state, asked.key)
-    tensors, _ = find_state_dict(state)
-    return _from_saved(path, Weights(tensors, where), asked)
+    if key is not None:
+        held, where = inside(held, key)
+    tensors, keys = find_state_dict(held)
+    return Weights(tensors, (*where, *keys))
 
 
 def _from_saved(path: Path, saved: Weights | Pickled, asked: _Asked) -> Source:

@@ -7,6 +7,7 @@ every name. What is inside is always a mapping of names to tensors, and that is 
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -64,7 +65,9 @@ def load_weights_only(path: Path) -> object:
     """
     check_saved(path)
     try:
-        with opened(path) as file, warnings.catch_warnings():
+        # a plain container of settings, which timm's training keeps beside the weights
+        harmless = torch.serialization.safe_globals([argparse.Namespace])
+        with opened(path) as file, warnings.catch_warnings(), harmless:
             warnings.simplefilter("ignore")
             loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except UnusableInput:

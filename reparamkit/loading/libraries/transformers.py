@@ -11,7 +11,7 @@ from reparamkit.loading.door.files import exists, parse_json, read_bytes
 from reparamkit.loading.door.safetensors_file import check_safetensors
 from reparamkit.loading.door.torch_save import check_saved
 from reparamkit.loading.folders import TRANSFORMERS, WeightFolder, describe_folder
-from reparamkit.loading.inputs_said import image, said
+from reparamkit.loading.inputs_said import image, said, takes_images
 from reparamkit.loading.libraries.importing import drawn_from_seed, fitted, hub_reached_or_offline, imported
 from reparamkit.loading.registry import Named, Stored
 
@@ -119,24 +119,31 @@ def _loaded(folder: WeightFolder, told: Mapping[str, Any], kind: str) -> list[st
 
 def _input(path: Path, model: Any) -> tuple[Any, str]:
     """The example: what the image processor makes of an image, else what the network's config says."""
-    inputs, who = said(model)
     file = path / "preprocessor_config.json"
-    if inputs is None or not exists(file):
-        return inputs, who
-    told = parse_json(read_bytes(file, 1 << 24), str(file))
-    if not isinstance(told, dict):
-        return inputs, who
+    if takes_images(model) and exists(file):
+        told = parse_json(read_bytes(file, 1 << 24), str(file))
+        sides = _sides(told) if isinstance(told, dict) else None
+        channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
+        if sides is not None and isinstance(channels, int):
+            return image(channels, *sides), "its preprocessor_config.json"
+    return said(model)
+
+
+def _sides(told: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the images that an image processor makes; None where it leaves them open."""
     size = told.get("crop_size") if told.get("do_center_crop") else told.get("size")
-    if isinstance(size, int):
-        size = {"height": size, "width": size}
-    if not isinstance(size, dict):
-        return inputs, who
-    height, width = size.get("height"), size.get("width")
-    if not all(isinstance(side, int) and 0 < side < 1 << 14 for side in (height, width)):
-        return inputs, who
-    assert isinstance(height, int)
-    assert isinstance(width, int)
-    return image(inputs[0].shape[1], height, width), "its preprocessor_config.json"
+    if isinstance(size, dict):
+        shortest = size.get("shortest_edge")
+        height, width = size.get("height", shortest), size.get("width", shortest)
+    else:
+        height = width = size
+    if (
+        isinstance(height, int)
+        and isinstance(width, int)
+        and 0 < min(height, width) <= max(height, width) < 1 << 14
+    ):
+        return height, width
+    return None
 
 
 def _fetched(name: str, wanted: str) -> Path:
