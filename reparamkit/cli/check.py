@@ -142,7 +142,11 @@ def check(
         )
     outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
     _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
-    cli_sources.check_sides(reference, candidate, model, model_args)
+    sides = [side for side in (reference, candidate) if side != "-"]
+    wrong = cli_sources.wrong_ahead(sides, model, model_args)
+    if wrong and not outputs:
+        typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
+        raise typer.Exit(2)
     from reparamkit.compare.criteria import Criteria
     from reparamkit.compare.inputs.input_spec import parse
 

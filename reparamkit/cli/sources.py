@@ -47,20 +47,45 @@ TrustOption = Annotated[
 ]
 
 
-def check_ahead(source: str, model: str | None, model_args: str | None) -> None:
-    """Say at once, before torch is imported, what keeps a network from being opened."""
-    from reparamkit.loading.ahead import check_ahead
+def check_ahead(source: str, model: str | None, model_args: str | None, *, side: bool = False) -> None:
+    """Say at once, before torch is imported, what keeps a network from being opened.
+
+    `side` says that a file of another back end will do as well.
+    """
+    from reparamkit.loading.ahead import check_ahead, check_side
     from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
-    check_ahead(source, model)
+    if side:
+        check_side(source, model)
+    else:
+        check_ahead(source, model)
 
 
-def check_sides(reference: str, candidate: str, model: str | None, model_args: str | None) -> None:
-    """As `check_ahead`, of the two sides of a comparison: what else is wrong is told in the report's form."""
+def check_trained(model: str | None, model_args: str | None) -> None:
+    """As `check_ahead`, of a network that is trained: timm's go by their plain names there too."""
+    from reparamkit.loading.ahead import check_name
+    from reparamkit.loading.arguments import parse_arguments
+    from reparamkit.loading.registry import is_installed, provider
+
+    parse_arguments(model_args)
+    if model is not None and not (is_installed("timm") and provider("timm").known(model)):
+        check_name(model)
+
+
+def wrong_ahead(sides: list[str], model: str | None, model_args: str | None) -> str:
+    """What keeps one side of a comparison from being opened, as far as it shows at once; "" for nothing."""
+    from reparamkit.errors import ReparamkitError
+    from reparamkit.loading.ahead import check_side
     from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
+    try:
+        for side in sides:
+            check_side(side, model)
+    except ReparamkitError as error:
+        return str(error)
+    return ""
 
 
 def opened(

@@ -71,6 +71,8 @@ def validate(
 
     require_extra("validation")
     cli_console.check_distinct([path for path in (csv_file, json_file) if path])
+    for one in subjects:
+        cli_sources.check_ahead(one, model, model_args, side=True)
     from reparamkit.lower.files import write_text
     from reparamkit.report.training_text import show_validation, validation_csv
     from reparamkit.training.validation import validate as run

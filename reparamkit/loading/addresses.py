@@ -86,6 +86,25 @@ def defined_in(file: Path, limit: int = 5) -> list[str]:
     return names[:limit]
 
 
+def names_bound_in(file: Path) -> set[str] | None:
+    """Every name in a file of Python source, wherever it is bound; None where there may be more."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return None if names & {"*", "__getattr__", "globals", "exec", "vars", "setattr"} else names
+
+
 @contextmanager
 def importable(*folders: Path) -> Iterator[None]:
     """Modules of these folders can be imported inside, the first folder's before all others."""

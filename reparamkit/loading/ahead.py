@@ -6,12 +6,28 @@ import re
 from pathlib import Path
 
 from reparamkit.errors import UnusableInput
-from reparamkit.loading.addresses import FILE_SUFFIXES, address_of, defined_in
+from reparamkit.loading.addresses import (
+    FILE_SUFFIXES,
+    Address,
+    address_of,
+    defined_in,
+    importable,
+    names_bound_in,
+)
 from reparamkit.loading.door.files import exists, regular
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.loading.folders import describe_folder
 from reparamkit.loading.formats import recognise
-from reparamkit.loading.registry import is_plain, require_known, scheme_of, unknown_plain
+from reparamkit.loading.registry import (
+    is_installed,
+    is_plain,
+    nearest,
+    require_known,
+    require_package,
+    scheme_of,
+    schemes,
+    unknown_plain,
+)
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 _ON_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(timm/[\w.-]+)/?$", re.I)
@@ -31,7 +47,7 @@ def check_ahead(source: str, model: str | None = None) -> None:
     _refuse_url(source)
     path = Path(source)
     if exists(path):
-        _check_file(path)
+        _check_file(path, model)
         if model is not None:
             check_name(model, "--model ")
         return
@@ -47,7 +63,7 @@ def check_side(source: str, model: str | None = None) -> None:
     path = Path(source)
     if exists(path):
         if path.suffix not in _OWN_RUNNERS:
-            _check_file(path)
+            _check_file(path, model)
         return
     if path.suffix in _OWN_RUNNERS and not _URL.match(source):
         raise UnusableInput(f"there is no file {path}")
@@ -70,8 +86,7 @@ def check_name(text: str, option: str = "") -> None:
         return
     place = address_of(text)
     if place is not None:
-        if place.file is not None:
-            _check_source_file(text, place.file, option)
+        _check_code(text, place, option)
         return
     call = re.fullmatch(r"(.+)\((.*)\)", text)
     if call and address_of(call[1]) is not None:
@@ -86,17 +101,24 @@ def check_name(text: str, option: str = "") -> None:
             f"package.module:callable"
         )
     if _is_path(text):
-        close = _files_like(text)
-        raise UnusableInput(f"{option}no such file {text!r}{close}")
+        if option:
+            raise UnusableInput(
+                f"{option}{text} is no network's name, and no such file; it is a name, or "
+                f"package.module:callable"
+            )
+        raise UnusableInput(f"no such file {text!r}{_files_like(text)}")
     raise unknown_plain(text, option)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, model: str | None) -> None:
     if path.is_dir():
         if path.suffix == ".mlpackage":
             recognise(path)
-        if not holds_checkpoint(path):
-            describe_folder(path)
+        if holds_checkpoint(path):
+            return
+        library = describe_folder(path).library
+        if library and model is None:
+            require_package(library, str(path))
         return
     regular(path)
     if path.suffix == ".py":
@@ -104,18 +126,42 @@ def _check_file(path: Path) -> None:
     recognise(path)
 
 
-def _check_source_file(text: str, file: Path, option: str) -> None:
+def _check_code(text: str, place: Address, option: str) -> None:
+    """Find out whether a callable can be there: its file, and a name that the file's source binds."""
+    file = place.file
+    if file is None:
+        package = text.partition(":")[0].partition(".")[0]
+        with importable(Path.cwd()):
+            if is_installed(package):
+                return
+        scheme = nearest(package, schemes(), 1)
+        meant = f"; did you mean {scheme[0]}:{text.partition(':')[2]}?" if scheme else ""
+        raise UnusableInput(
+            f"{option}{text!r}: No module named {package!r}, here or installed, and no library's name "
+            f"either{meant}"
+        )
     if not file.is_file():
-        raise UnusableInput(f"{option}{text!r}: there is no file {file}")
+        raise UnusableInput(f"{option}{text!r}: there is no file {file}{_files_like(str(file))}")
+    name = place.attribute.partition(".")[0]
+    bound = names_bound_in(file)
+    if bound is None or name in bound:
+        return
+    close = nearest(name, bound, 1)
+    meant = f"; did you mean {file}:{close[0]}?" if close else _defines(file)
+    raise UnusableInput(f"{option}{text!r}: {file} has no {name!r}{meant}")
 
 
 def _python(path: Path) -> str:
     names = defined_in(path)
-    said = f"; it defines {', '.join(names)}" if names else ""
     return (
         f"{path} is Python source; name what in it returns the network: "
-        f"{path}:{names[0] if len(names) == 1 else 'CALLABLE'}{said}"
+        f"{path}:{names[0] if len(names) == 1 else 'CALLABLE'}{_defines(path)}"
     )
+
+
+def _defines(path: Path) -> str:
+    names = defined_in(path)
+    return f"; it defines {', '.join(names)}" if names else ""
 
 
 def _refuse_url(text: str) -> None:

@@ -132,15 +132,18 @@ def provider(scheme: str) -> Provider:
     return cast(Provider, importlib.import_module(_ENTRIES[scheme].home))
 
 
-def require_package(scheme: str) -> None:
+def require_package(scheme: str, wanted: str = "") -> None:
     """Find out whether what a scheme needs is installed, without importing it.
+
+    Args:
+        wanted: what needs it, for the message; by default names of the scheme.
 
     Raises:
         MissingExtra: it is not.
     """
     package = _ENTRIES[scheme].package
     if package is not None and not is_installed(package):
-        raise MissingExtra(package, None, f"a name that begins with {scheme}:")
+        raise MissingExtra(package, None, wanted or f"a name that begins with {scheme}:")
 
 
 def is_installed(package: str) -> bool:
@@ -178,6 +181,7 @@ def require_known(scheme: str, text: str) -> None:
         UnusableInput: it cannot, with the names that are most like it.
         MissingExtra: the library is not installed.
     """
+    require_package(scheme, text)
     behind, name = provider(scheme), text.partition(":")[2]
     if behind.known(name):
         return

@@ -143,7 +143,7 @@ def _from_folder(path: Path, asked: _Asked) -> Source:
         return _from_saved(path, _weights_of(folder, asked.key), asked)
     if asked.key is not None:
         raise UnusableInput(f"--key {asked.key} says what inside a file is meant, and {path} is a folder")
-    registry.require_package(folder.library)
+    registry.require_package(folder.library, str(path))
     stored = None
     if folder.library == TIMM:  # read here, within bounds, and not by timm
         stored = Stored(_weights_of(folder, None).tensors, str(path))
