@@ -39,6 +39,8 @@ def parse_arguments(text: str | None, option: str = "--model-args") -> dict[str,
     for keyword in call.keywords:
         if keyword.arg is None:
             raise UnusableInput(f"{option} {text}: {_HOW}")
+        if keyword.arg in values:
+            raise UnusableInput(f"{option} {text}: {keyword.arg} is given twice; {_HOW}")
         values[keyword.arg] = _value(keyword.value, keyword.arg, text, option)
     return values
 
