@@ -16,8 +16,9 @@ from reparamkit.loading.addresses import (
 )
 from reparamkit.loading.door.files import exists, regular
 from reparamkit.loading.door.run_folders import holds_checkpoint
+from reparamkit.loading.door.safetensors_file import check_safetensors
 from reparamkit.loading.folders import describe_folder
-from reparamkit.loading.formats import recognise
+from reparamkit.loading.formats import Format, recognise
 from reparamkit.loading.registry import (
     is_installed,
     is_plain,
@@ -123,7 +124,19 @@ def _check_file(path: Path, model: str | None) -> None:
     regular(path)
     if path.suffix == ".py":
         raise UnusableInput(_python(path))
-    recognise(path)
+    if recognise(path) is Format.SAFETENSORS:
+        entries = check_safetensors(path)
+        if model is None:
+            raise weights_alone(path, len(entries))
+
+
+def weights_alone(path: Path, count: int, hint: str = "") -> UnusableInput:
+    """What to say of weights without a network; `hint` is the name that the file gives it, if any."""
+    says = f" (it says --model {hint})" if hint else ""
+    return UnusableInput(
+        f"{path} holds weights alone ({count} tensors), not the network they belong to; pass --model with a "
+        f"network's name, or MODULE:CALLABLE that returns the network{says}"
+    )
 
 
 def _check_code(text: str, place: Address, option: str) -> None:

@@ -54,7 +54,7 @@ def describe_folder(path: Path, *, weights_needed: bool = True) -> WeightFolder:
             f"PeftModel.from_pretrained(network, {str(path)!r}).merge_and_unload(), and give that"
         )
     if not weights and (weights_needed or not config):
-        raise UnusableInput(f"{path} is a folder{_inside(path, bool(config))}")
+        raise UnusableInput(f"{path} is a folder{_inside(path, exists(path / 'config.json'))}")
     library = ""
     if "architectures" in config or "model_type" in config:
         library = TRANSFORMERS

@@ -18,7 +18,7 @@ from torch import nn
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading import registry
-from reparamkit.loading.ahead import check_ahead, check_name
+from reparamkit.loading.ahead import check_ahead, check_name, weights_alone
 from reparamkit.loading.archive import Archive, open_archive
 from reparamkit.loading.arguments import as_arguments, as_text
 from reparamkit.loading.construct import construct, is_address, stem_of
@@ -197,11 +197,7 @@ def _from_saved(path: Path, saved: Weights | Pickled, asked: _Asked) -> Source:
         return Source(saved.module, path.stem, path, None, notes=notes)
     notes = _chosen("the weights were", saved.where, saved.beside)
     if asked.model is None:
-        hint = f" (it says --model {saved.hint})" if saved.hint else ""
-        raise UnusableInput(
-            f"{path} holds weights alone ({len(saved.tensors)} tensors), not the network they belong to; "
-            f"pass --model with a network's name, or MODULE:CALLABLE that returns the network{hint}"
-        )
+        raise weights_alone(path, len(saved.tensors), saved.hint)
     built = _build(asked.model, Stored(saved.tensors, str(path)), asked)
     stem = path.stem if path.suffix != ".json" else path.name.partition(".")[0]
     opened = _from_built(built)

@@ -20,7 +20,7 @@ from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.loading.registry import Stored
 
 RANDOM = "its weights are random, the same each time"
-_REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:@[^\n]*\n)*def (\w+)\(", re.M)
+_REGISTERED = re.compile(r"^@register_model\b(?:\(name=\"(\w+)\"\))?.*\n(?:(?!def ).*\n)*?def (\w+)\(", re.M)
 _QUOTED = re.compile(r"""['"](\w+)['"]\s*:""")
 _TORCHVISION = re.compile(r"torchvision::|No module named 'torchvision'|torchvision\.")
 
@@ -71,8 +71,8 @@ def _advice(text: str) -> str:
 @cache
 def registered(package: str) -> frozenset[str]:
     """Networks that a library's sources register (``@register_model``); nothing is imported."""
-    names = {name for text in _sources(package) for name in _REGISTERED.findall(text)}
-    return frozenset(names)
+    found = (match for text in _sources(package) for match in _REGISTERED.finditer(text))
+    return frozenset(match[1] or match[2] for match in found)
 
 
 @cache
