@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from reparamkit.loading import registry as _registry
 from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ if TYPE_CHECKING:
     from reparamkit.submodules.search import Submodule
     from reparamkit.submodules.search import Submodule as Part
     from reparamkit.training.expand import ExpansionReport, expand, expansion_report
+
+# Who builds the networks of names, and opens folders of training: modules by name, imported when asked for.
+_registry.register("", "reparamkit.models.sources")
+_registry.register("timm", "reparamkit.loading.libraries.timm", "timm")
+_registry.register("hf-hub", "reparamkit.loading.libraries.timm", "timm")
+_registry.register("torchvision", "reparamkit.loading.libraries.torchvision", "torchvision")
+_registry.register("transformers", "reparamkit.loading.libraries.transformers", "transformers")
+_registry.register("ultralytics", "reparamkit.loading.libraries.ultralytics", "ultralytics")
+_registry.register_checkpoints("reparamkit.training.sources")
 
 _HOMES = {
     "Folded": "reparamkit.result",

@@ -156,6 +156,7 @@ def _prepared(
         notes += model.notes
         if inputs is None and model.example_inputs is not None:
             inputs = model.example_inputs, model.example_kwargs
+            notes += [model.inferred_note] if model.inferred_note else []
         model = model.model
     if not isinstance(model, nn.Module | ExportedProgram):
         raise UnusableInput(

@@ -7,6 +7,8 @@ result was computed and is wrong (exit status 1).
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 from typing import Any, Protocol
 
 WRITE_ERRORS = {
@@ -53,13 +55,40 @@ class UntrustedPickle(UnusableInput):
 
 
 class MissingExtra(UnusableInput):
-    """An optional package is not installed; the message names the command that installs it."""
+    """An optional package is not installed; the message names the command that installs it.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"pip install 'reparamkit[{extra}]'"
-        )
+    `extra` is the extra of reparamkit's that brings the package, None for a package of its own.
+    """
+
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        how = f"pip install {package}" if extra is None else install_line(extra)
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: {how}")
+
+
+def install_line(extra: str) -> str:
+    """The command that installs an extra, for an install from an index and for one from a checkout."""
+    folder, editable = _checkout()
+    if not folder:
+        return f"pip install 'reparamkit[{extra}]'"
+    bounds = os.path.join(folder, "constraints.txt")
+    constrained = f"-c {shlex.quote(bounds)} " if os.path.exists(bounds) else ""
+    return f"pip install {constrained}{'-e ' if editable else ''}{shlex.quote(f'{folder}[{extra}]')}"
+
+
+def _checkout() -> tuple[str, bool]:
+    """The folder that reparamkit was installed from, and whether it still runs there; "" for an index."""
+    import importlib.metadata
+    import json
+    import urllib.parse
+
+    try:
+        told = json.loads(importlib.metadata.distribution("reparamkit").read_text("direct_url.json") or "{}")
+        url = urllib.parse.urlsplit(told.get("url", ""))
+        editable = bool(told.get("dir_info", {}).get("editable"))
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+        return "", False
+    folder = urllib.parse.unquote(url.path) if url.scheme == "file" else ""
+    return (folder, editable) if os.path.isdir(folder) else ("", False)
 
 
 class Verdict(Protocol):

@@ -18,9 +18,9 @@ from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names, export_program, free_shapes, freed_example, inner_sizes_of
-from reparamkit.lower.save import check_suffix
 from reparamkit.lower.save import save as lower_save
 from reparamkit.lower.saved import Saved
+from reparamkit.lower.suffixes import check_suffix
 from reparamkit.lower.unguardable_axes import exportable_axes as without
 from reparamkit.lower.unguardable_axes import unguardable_symbols as settled_symbols
 from reparamkit.submodules.search import Submodule as Part

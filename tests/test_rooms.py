@@ -24,8 +24,6 @@ NOT_OUTSIDE = {
 """Packages that a room does without, beside the rooms that it may not import."""
 
 ARROWS_LEFT = {
-    ("loading.source", "models"),
-    ("loading.source", "training.sources"),
     ("lower.coreml.folded", "result"),
     ("lower.coreml.image_network", "result"),
     ("lower.coreml.network", "result"),

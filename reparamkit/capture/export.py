@@ -23,6 +23,7 @@ from reparamkit.capture.agreement import batch_is_free, two_of_each
 from reparamkit.capture.known_values import SETS_DATA, KnownValues, changed_weights, may_be_known, sets_data
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.capture.other_inputs import what_it_takes
 from reparamkit.capture.own_weights import settled_copy
 from reparamkit.capture.program import Program, program_of
 from reparamkit.capture.questions import questions_recorded, remember
@@ -232,6 +233,7 @@ def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         )
         raise UnusableInput(
             f"the model rejects the example inputs ({shapes}): {first_line(error)}"
+            f"{what_it_takes(model, args, kwargs)}"
         ) from error
 
 

@@ -9,7 +9,7 @@ in types and names; here a candidate may be in another precision, on another bac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from reparamkit.compare.locate.locating import locate
 from reparamkit.compare.locate.location import Location
 from reparamkit.compare.rebuilt import drawn_anew
 from reparamkit.compare.saved import input_hash, load_outputs
-from reparamkit.compare.subjects import Subject, open_subject
+from reparamkit.compare.subjects import Opening, Subject, open_subject
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.compare.versions import versions
 from reparamkit.errors import ReparamkitError, UnusableInput
@@ -77,6 +77,8 @@ def compare(
     criteria: Criteria | None = None,
     seed: int = 0,
     model: str | None = None,
+    model_args: str | Mapping[str, Any] | None = None,
+    key: str | None = None,
     trust_pickle: bool = False,
     where: bool = True,
     coreml: str = EVALUATE,
@@ -92,7 +94,7 @@ def compare(
         saved: a file of `save_outputs`: the reference is not run.
         criteria: limits that decide in place of the error budget.
         seed: reproduces the probes.
-        model, trust_pickle: as in `reparamkit.load`.
+        model, model_args, key, trust_pickle: as in `reparamkit.load`, for whichever side needs them.
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
         coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
         say: is told what is being done.
@@ -106,11 +108,12 @@ def compare(
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
+    how = Opening(model, trust_pickle, model_args, key)
     asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where, coreml)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
         with attributes_kept(reference, candidate):
-            return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
+            return _compare(reference, candidate, asked, sides, how, say)
     except ReparamkitError as error:
         return Compared(
             Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
@@ -134,20 +137,19 @@ def _compare(
     candidate: object,
     asked: _Asked,
     sides: list[Side],
-    model: str | None,
-    trust_pickle: bool,
+    how: Opening,
     say: Say,
 ) -> Compared:
     held = load_outputs(asked.saved) if asked.saved is not None else None
     ours = None
     if held is None:
         say(f"opening {_label(reference)}")
-        ours = open_subject(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+        ours = open_subject(reference, how=how, coreml=asked.coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
         sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
     say(f"opening {_label(candidate)}")
-    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+    theirs = open_subject(candidate, how=how, coreml=asked.coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
 
     seed = asked.seed if held is None else held.seed
@@ -166,7 +168,9 @@ def _compare(
     allowed = _allowed(recorded, sides, asked.criteria)
     comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
     if comparison.status == DIFFERENT:
-        anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
+        anew = drawn_anew(reference, ours, model_args=how.model_args) or drawn_anew(
+            candidate, theirs, model_args=how.model_args
+        )
         if anew:
             comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:

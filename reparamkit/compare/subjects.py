@@ -7,6 +7,7 @@ look as well.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,26 @@ class Subject:
         return isinstance(self.runner, TorchRunner)
 
 
-def open_subject(
-    given: object, *, model: str | None = None, trust_pickle: bool = False, coreml: str = EVALUATE
-) -> Subject:
+@dataclass(frozen=True)
+class Opening:
+    """How what is named is to be opened: as `reparamkit.load` takes it, for whichever side needs it."""
+
+    model: str | None = None
+    trust_pickle: bool = False
+    model_args: str | Mapping[str, Any] | None = None
+    key: str | None = None
+
+
+_AS_IT_IS = Opening()
+
+
+def open_subject(given: object, *, how: Opening = _AS_IT_IS, coreml: str = EVALUATE) -> Subject:
     """Open one side.
 
     Args:
         given: an `nn.Module`, an `ExportedProgram`, a `Source`, a `Runner`; or as text or path whatever
             `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`) or an `.mlpackage`.
-        model: what a file of weights alone belongs to, as in `reparamkit.load`.
-        trust_pickle: as there.
+        how: what a file of weights alone belongs to, and more that `reparamkit.load` takes.
         coreml: as in `reparamkit.runners.open_foreign`.
 
     Raises:
@@ -103,7 +114,7 @@ def open_subject(
             return _foreign(str(given), runner)
         if path.suffix in (".onnx", ".xml", ".mlpackage") and not exists(path):
             raise UnusableInput(f"there is no file {path}")
-        return _from_source(str(given), _load(path, str(given), model, trust_pickle))
+        return _from_source(str(given), _load(path, str(given), how))
     if isinstance(given, Source):
         return _from_source(given.name, given)
     if isinstance(given, nn.Module):
@@ -117,13 +128,20 @@ def open_subject(
     )
 
 
-def _load(path: Path, text: str, model: str | None, trust_pickle: bool) -> Source:
-    if model is None or not exists(path):
-        return load(text, trust_pickle=trust_pickle)
+def _load(path: Path, text: str, how: Opening) -> Source:
+    if not exists(path):
+        return load(text, trust_pickle=how.trust_pickle, model_args=how.model_args)
     try:
-        return load(path, trust_pickle=trust_pickle)
+        return load(path, **vars(how))
     except UnusableInput:
-        return load(path, model=model, trust_pickle=trust_pickle)
+        if how == Opening(trust_pickle=how.trust_pickle):
+            raise
+        try:
+            # what was said of the other side is nothing that this one takes
+            return load(path, trust_pickle=how.trust_pickle)
+        except UnusableInput:
+            pass
+        raise
 
 
 def _from_source(label: str, source: Source) -> Subject:

@@ -6,32 +6,14 @@ Nothing is lowered. Every file is read back and holds the same numbers, bit by b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from reparamkit.errors import MissingExtra, NotEquivalent, UnusableInput
+from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.files import write_verified
 from reparamkit.lower.module import loaded_module, pickled
-
-_SUFFIXES = (".pt", ".pth", ".safetensors")
-
-
-def check_suffix(path: Path) -> None:
-    """Find out before any long work whether there is a format for the suffix.
-
-    Raises:
-        UnusableInput: there is none; MissingExtra: the package for it is not installed.
-    """
-    if path.suffix == ".safetensors" and find_spec("safetensors") is None:
-        raise MissingExtra("safetensors", "train", f"writing {path}")
-    if path.suffix not in _SUFFIXES:
-        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UnusableInput(
-            f"cannot write {path}: it has {asked}, and an expanded network goes into {', '.join(_SUFFIXES)}"
-        )
 
 
 def save_for_training(module: nn.Module, paths: Sequence[Path]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
+from reparamkit.lower.suffixes import require_packages
 from reparamkit.support.quiet import quiet
 from reparamkit.support.text import first_line
 
@@ -113,19 +114,6 @@ def _rename_inner_values(graph: Any) -> None:
                 while value.name in taken:
                     value.name += "_"
                 taken.add(value.name)
-
-
-def require_packages() -> None:
-    """Find out whether everything that ONNX needs is installed.
-
-    Raises:
-        MissingExtra: naming the first package that is not, and the command that installs it.
-    """
-    for package in ("onnx", "onnxscript", "onnxsim", "onnxruntime"):
-        try:
-            __import__(package)
-        except ModuleNotFoundError:
-            raise MissingExtra(package, "onnx", "writing ONNX") from None
 
 
 def operator_counts(path: Path) -> Counter[str]:

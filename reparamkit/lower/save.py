@@ -17,12 +17,11 @@ from reparamkit.lower import exported, onnx, pt2
 from reparamkit.lower.files import check_writable, write_verified
 from reparamkit.lower.module import save_module
 from reparamkit.lower.saved import Saved, plain_names
+from reparamkit.lower.suffixes import check_suffix, require_packages
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import call_untouched
-
-SUFFIXES = (".onnx", ".mlpackage", ".pt2", ".pt")
 
 
 def save(
@@ -65,7 +64,7 @@ def save(
     if path.suffix == ".mlpackage":
         raise UnusableInput(f"cannot write {path}: a Core ML package is written by `save_coreml`")
     if path.suffix == ".onnx":
-        onnx.require_packages()
+        require_packages()
     if isinstance(program, nn.Module):
         verdict, layers, said = save_module(
             program, path, reference, before_it_appears=before_it_appears, allow_untold=allow_untold
@@ -111,19 +110,6 @@ def save(
     if path.suffix == ".onnx":
         onnx.remove_stale_weights(path)
     return Saved(path, verdicts[0], operators, tuple(notes))
-
-
-def check_suffix(path: Path) -> None:
-    """Find out whether `save` knows the format that a path asks for.
-
-    Raises:
-        UnusableInput: it does not, with the list of those that it knows.
-    """
-    if path.suffix not in SUFFIXES:
-        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UnusableInput(
-            f"cannot write {path}: it has {asked}, which names no format (supported: {', '.join(SUFFIXES)})"
-        )
 
 
 def aten_counts(program: ExportedProgram) -> Counter[str]:

@@ -25,12 +25,14 @@ import torch
 from torch import Tensor
 
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.addresses import looks_like_code
 from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
+from reparamkit.loading.safetensors_weights import read_shards
 from reparamkit.support.text import one_line
 from reparamkit.support.version import __version__
 from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
-from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
+from reparamkit.training.safetensors_files import as_safetensors
 
 STATE = "training.pt"
 FORMAT = 1
@@ -48,6 +50,7 @@ class About:
         mean, std: what the images were normalised by.
         epoch, update: the position: whole epochs, and updates of the next.
         scores: of the last validation.
+        model_args: what its callable was called with, as text; None for nothing.
     """
 
     model: str | None
@@ -60,6 +63,7 @@ class About:
     epoch: int
     update: int
     scores: dict[str, float]
+    model_args: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Checkpoint:
         wanted = self.kind(kind)
         if wanted not in self.files:
             raise UnusableInput(f"{self.folder} has no {wanted} weights; it has {', '.join(self.files)}")
-        return read_safetensors(self.folder / self.files[wanted])
+        return read_shards([self.folder / self.files[wanted]])
 
     def kind(self, kind: str | None) -> str:
         """Which weights are meant where a caller names none."""
@@ -99,7 +103,7 @@ class Checkpoint:
 
 def is_code(model: str) -> bool:
     """Whether a network's name is that of a callable, which runs when the network is built."""
-    return ":" in model and not model.startswith("timm:")
+    return looks_like_code(model)
 
 
 def write_checkpoint(
@@ -160,7 +164,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         sizes, files = dict(manifest["files"]), dict(manifest["weights"])
-        about = About(**{name: manifest[name] for name in About.__dataclass_fields__})
+        told = {"model_args": None, **manifest}  # older ones do not have it
+        about = About(**{name: told[name] for name in About.__dataclass_fields__})
         version = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableInput(f"{manifest_path} is damaged: {type(error).__name__}: {error}") from error

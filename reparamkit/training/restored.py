@@ -43,7 +43,7 @@ def restored(
             f"{folder} is a pre-trained encoder, which classifies nothing yet: "
             f"reparamkit train {about.model} --finetune {folder}"
         )
-    module = open_network(about.model, len(about.classes)).module
+    module = open_network(about.model, len(about.classes), arguments=about.model_args).module
     try:
         fit_state_dict(module, checkpoint.weights(kind))
     except UnusableInput as error:
