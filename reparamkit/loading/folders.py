@@ -11,7 +11,10 @@ from reparamkit.loading.door.files import companion, exists, parse_json, read_by
 from reparamkit.loading.door.safetensors_file import INDEX_SUFFIX, shards
 
 _LARGEST_CONFIG = 1 << 24
-_WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX_SUFFIX}", "pytorch_model.bin")
+_WEIGHTS = (
+    *("model.safetensors", f"model.safetensors{INDEX_SUFFIX}"),
+    *("pytorch_model.bin", f"pytorch_model.bin{INDEX_SUFFIX}"),
+)
 _SINGLE = (".safetensors", ".pt", ".pth", ".pt2", ".bin", ".ckpt")
 TRANSFORMERS, TIMM = "transformers", "timm"
 

@@ -33,7 +33,13 @@ from reparamkit.loading.registry import Named, Stored
 from reparamkit.loading.safetensors_weights import read_shards
 from reparamkit.loading.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.loading.scripted import is_scripted, load_scripted
-from reparamkit.loading.weights import find_state_dict, fit_state_dict, inside, load_weights_only
+from reparamkit.loading.weights import (
+    find_state_dict,
+    fit_state_dict,
+    inside,
+    load_weights_only,
+    read_state_dict,
+)
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,14 @@ def _from_folder(path: Path, asked: _Asked) -> Source:
 
 def _weights_of(folder: WeightFolder, key: str | None) -> Weights:
     safe = all(file.suffix == ".safetensors" for file in folder.weights)
-    held = read_shards(folder.weights) if safe else load_weights_only(folder.weights[0])
-    return _chosen_weights(held, key)
+    if safe:
+        return _chosen_weights(read_shards(folder.weights), key)
+    if len(folder.weights) == 1:
+        return _chosen_weights(load_weights_only(folder.weights[0]), key)
+    state: dict[str, torch.Tensor] = {}
+    for file in folder.weights:
+        state |= read_state_dict(file)
+    return _chosen_weights(state, key)
 
 
 def _no_network(path: Path, folder: WeightFolder) -> str:

@@ -85,6 +85,15 @@ def test_safetensors_in_a_file_and_its_shards(tmp_path: Path) -> None:
         load(folder, model=MODEL)
 
 
+def test_a_folder_of_torch_saves_files_in_shards(tmp_path: Path) -> None:
+    state, names = filled(2.5), sorted(filled(2.5))
+    torch.save({name: state[name] for name in names[:3]}, tmp_path / "p-1.bin")
+    torch.save({name: state[name] for name in names[3:]}, tmp_path / "p-2.bin")
+    placed = {name: f"p-{1 if name in names[:3] else 2}.bin" for name in names}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": placed}))
+    assert value_of(load(tmp_path, model=MODEL)) == 2.5
+
+
 def test_a_folder_without_a_config_says_what_is_missing(tmp_path: Path) -> None:
     save_file(filled(1.0), tmp_path / "model.safetensors")
     with pytest.raises(UnusableInput, match=r"holds weights and no config\.json, .* pass --model"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reparamkit.errors import UntrustedPickle, UnusableInput
-from reparamkit.loading.door.files import exists, parse_json, read_bytes
+from reparamkit.loading.door.files import exists, parse_json, read_bytes, steady
 from reparamkit.loading.door.safetensors_file import check_safetensors
 from reparamkit.loading.door.torch_save import check_saved
 from reparamkit.loading.folders import TRANSFORMERS, WeightFolder, describe_folder
@@ -48,7 +48,7 @@ def build(name: str, arguments: Mapping[str, Any], stored: Stored | None, *, tru
     from reparamkit.support.quiet import quiet
 
     try:
-        with quiet(), drawn_from_seed():
+        with quiet(), drawn_from_seed(), steady(folder.weights):
             return _built(library, folder, name, arguments, stored, trusted)
     except (UnusableInput, KeyboardInterrupt):
         raise
