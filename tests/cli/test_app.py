@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit.cli import app as cli
+from reparamkit.errors import install_line
 from reparamkit.operators.base import _READERS, Call, Meaning
 from tests.loading.files import write_scripted
 from tests.nets import assert_same, noise, randomised
@@ -789,7 +790,7 @@ def test_a_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     start = time.perf_counter()
     message = refused(run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt2", "-o", "b.onnx"))
     assert message == (
-        f"writing ONNX needs the package '{package}', which is not installed: pip install 'reparamkit[onnx]'"
+        f"writing ONNX needs the package '{package}', which is not installed: {install_line('onnx')}"
     )
     assert time.perf_counter() - start < 5, "it is known before the work starts"
     assert content(tmp_path) == {}

@@ -6,7 +6,7 @@ from collections import Counter
 
 from torch import Tensor, fx, nn
 
-from reparamkit.capture.constant_arguments import SettledArguments
+from reparamkit.capture.constant_arguments import ConstantArguments
 from reparamkit.capture.layouts import LayoutGuard
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.engine.layers import operators_of
@@ -27,7 +27,7 @@ def census(graph: fx.Graph, modules: dict[str, nn.Module] | None = None) -> dict
 
 
 def _operators(layer: nn.Module) -> list[str]:
-    if isinstance(layer, SizeGuards | SettledArguments | LayoutGuard):
+    if isinstance(layer, SizeGuards | ConstantArguments | LayoutGuard):
         return []  # they look at the inputs and compute nothing
     return operators_of(layer)
 

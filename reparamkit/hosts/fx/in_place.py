@@ -67,7 +67,7 @@ def _require_guards(captured: Captured, module: fx.GraphModule) -> None:
     calls = {module.get_submodule(str(n.target)): n for n in nodes[:first] if n.op == "call_module"}
     for guard in captured.guards:
         call = calls.get(guard)
-        whole = guard is captured.program.settled or (
+        whole = guard is captured.program.constant_arguments or (
             call is not None and list(call.args) == captured.tensors
         )
         if call is None or not whole:

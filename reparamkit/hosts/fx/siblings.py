@@ -135,7 +135,7 @@ def _stays(node: fx.Node) -> bool:
     return (
         node.op in ("placeholder", "output")
         or _writes(node)
-        or node.target in ("size_guards", "settled_arguments", "memory_layout")
+        or node.target in ("size_guards", "constant_arguments", "memory_layout")
     )
 
 

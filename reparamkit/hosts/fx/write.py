@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
-from reparamkit.capture.constant_arguments import settled_nodes
+from reparamkit.capture.constant_arguments import constant_nodes
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
 from reparamkit.engine.forms import Form
@@ -224,13 +224,13 @@ class Surgery:
                 node.args = (node.args[0], value, *node.args[2:])
 
     def _guard(self, root: nn.Module) -> None:
-        """Check sizes and settled arguments before anything is computed from them."""
-        guards, settled = self.host.program.guards, self.host.program.settled
+        """Check sizes and constant arguments before anything is computed from them."""
+        guards, constants = self.host.program.guards, self.host.program.constant_arguments
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
-        if settled is not None:
-            root.add_module(_SETTLED, settled)
+        if constants is not None:
+            root.add_module(_CONSTANTS, constants)
             with self.graph.inserting_after(inputs[-1]):
-                self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
+                self.graph.call_module(_CONSTANTS, tuple(constant_nodes(inputs)))
         tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         layout = self.host.program.layout
         if layout is not None:
@@ -264,7 +264,7 @@ class Surgery:
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 
-_GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
+_GUARDS, _CONSTANTS, _LAYOUT = "size_guards", "constant_arguments", "memory_layout"
 
 
 def _impure(node: fx.Node) -> bool:

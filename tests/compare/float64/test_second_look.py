@@ -13,8 +13,8 @@ from torch import nn
 import reparamkit as rk
 from reparamkit.compare.check import check
 from reparamkit.compare.compare import compare
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent
 from tests.compare.comparing import run
@@ -183,7 +183,7 @@ def test_a_verdict_needs_other_probes() -> None:
     assert check(PLAIN, _Off(lambda x: not one(x)), IMAGE).differs
 
 
-def _normal(reference: Reference) -> list[Record]:
+def _normal(reference: Reference) -> list[Run]:
     return [record for record in reference.records if record.probe.group == "normal"]
 
 
