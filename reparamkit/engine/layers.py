@@ -97,11 +97,11 @@ class Realisation:
             module = self.layers[i].module
             assert module is not None
             if isinstance(module, _CONVS) and not isinstance(padding := module.padding, str):
-                done = convolve(
+                convolved = convolve(
                     x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups
                 )
-                if done is not None:
-                    return done
+                if convolved is not None:
+                    return convolved
             result: Tensor = module(x)
             return result
 
@@ -124,18 +124,18 @@ class Realisation:
     @property
     def operators(self) -> Counter[str]:
         """How many of each operator it takes, by ATen's names."""
-        found: list[str] = []
+        names: list[str] = []
 
         def function(op: Any, *_: Any) -> None:
-            found.append(op._schema.name.removeprefix("aten::"))
+            names.append(op._schema.name.removeprefix("aten::"))
 
         def layer(i: int, _: Any) -> None:
             module = self.layers[i].module
             if module is not None:
-                found.extend(operators_of(module))
+                names.extend(operators_of(module))
 
         self.build(lambda s: None, function, layer)
-        return Counter(found)
+        return Counter(names)
 
     def rounded(self, like: Tensor) -> bool:
         """Round every number once, to the number type and device of `like`.

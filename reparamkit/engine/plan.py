@@ -55,7 +55,7 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     return {
         index
         for index, form in chosen.items()
-        if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
+        if form.original and any(other.term.value.id in chosen for other in nodes[index].alternatives)
     }
 
 

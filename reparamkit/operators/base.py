@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Term:
     """One operand and the map that the operator applies to it.
 
     A map of integers acts on their one-hot vectors: a table of `inputs` rows, in which they look up.
@@ -79,16 +80,24 @@ class Part:
     load: Callable[[], Numbers]
 
 
+class Work(Enum):
+    """What an affine operator does at run time."""
+
+    ARITHMETIC = "arithmetic"
+    COPY = "a copy"
+    VIEW = "a view"
+
+
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
+    """The operator is the sum of `terms`. `work` says what it does at run time.
 
     `averages` says that it treats every channel alike and keeps constants, as `Move` does. `kept` are the
     elements of weights that something else needs as well.
     """
 
-    parts: tuple[Part, ...]
-    moves: Literal["", "a copy", "a view"] = ""
+    terms: tuple[Term, ...]
+    work: Work = Work.ARITHMETIC
     averages: bool = False
     kept: int = 0
 
@@ -161,7 +170,7 @@ class Rescaled:
     """
 
     value: Value
-    behind: Part | None
+    behind: Term | None
     without: tuple[str, ...]
     takes: InPassing
     bare: InPassing
@@ -193,19 +202,19 @@ class Call:
 
     def value(self, name: str) -> Value:
         """An operand that depends on the network's input."""
-        found = self.get(name)
-        if not isinstance(found, Value):
+        operand = self.get(name)
+        if not isinstance(operand, Value):
             raise NotAffine("it does not read a value of the network there", notable=False)
-        return found
+        return operand
 
     def constant(self, name: str, what: str) -> Constant:
         """An operand that must be known now."""
-        found = self.get(name)
-        if isinstance(found, Value):
+        operand = self.get(name)
+        if isinstance(operand, Value):
             raise NotAffine(f"its {what} depends on the network's input")
-        if not isinstance(found, Constant):
+        if not isinstance(operand, Constant):
             raise NotAffine(f"its {what} is not a tensor")
-        return found
+        return operand
 
     def optional(self, name: str, what: str) -> Constant | None:
         """Like `constant`, or none."""
@@ -213,17 +222,17 @@ class Call:
 
     def ints(self, name: str, count: int, default: int) -> tuple[int, ...]:
         """A list of `count` integers; one integer stands for all."""
-        found = self.get(name, default)
-        found = [found] if isinstance(found, int) else list(found)
-        if not found:
-            found = [default]
-        if not all(isinstance(i, int) for i in found):
+        numbers = self.get(name, default)
+        numbers = [numbers] if isinstance(numbers, int) else list(numbers)
+        if not numbers:
+            numbers = [default]
+        if not all(isinstance(i, int) for i in numbers):
             raise NotAffine(f"its {name} depends on a size that varies")
-        if len(found) == 1:
-            found = found * count
-        if len(found) != count:
-            raise NotAffine(f"its {name} has {len(found)} entries for {count} axes")
-        return tuple(found)
+        if len(numbers) == 1:
+            numbers = numbers * count
+        if len(numbers) != count:
+            raise NotAffine(f"its {name} has {len(numbers)} entries for {count} axes")
+        return tuple(numbers)
 
 
 Reader = Callable[[Call], Meaning]
@@ -258,12 +267,12 @@ def known() -> list[str]:
 
 def scalar(value: Value, load: Callable[[], ScalarMap], *, has_bias: bool = False) -> Affine:
     """y = α·x + β."""
-    return Affine((Part(value, Scalar(has_bias=has_bias), load),))
+    return Affine((Term(value, Scalar(has_bias=has_bias), load),))
 
 
 def identity(value: Value) -> Affine:
     """y = x."""
-    return Affine((Part(value, Scalar(identity=True), ScalarMap),), moves="a copy")
+    return Affine((Term(value, Scalar(identity=True), ScalarMap),), work=Work.COPY)
 
 
 def spatial_axes(value: Value) -> int:

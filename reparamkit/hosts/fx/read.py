@@ -30,9 +30,9 @@ from reparamkit.operators import (
     Meaning,
     NotAffine,
     Opaque,
-    Part,
     Rescaled,
     Size,
+    Term,
     Value,
     painters,
     pictures,
@@ -111,7 +111,7 @@ class FxHost:
         assert isinstance(call, fx.Node)
         return call
 
-    def spoken_of(self, index: int) -> fx.Node:
+    def user_node(self, index: int) -> fx.Node:
         """The node of the network that the user knows this one by."""
         call = self.nodes[index].call
         return call if isinstance(call, fx.Node) else self.fx_node(index)
@@ -143,10 +143,10 @@ class FxHost:
             return constant(n) if n in self.constants else _recorded(n)
 
         items = bundle_of(call)
-        done = call if items is None else items
-        given = self.arguments(node, done)
-        args, kwargs = fx.map_arg(given if shape is None else self._resized(done, *given, shape), argument)
-        result: Any = call_grouped(done.target, args, kwargs)
+        called = call if items is None else items
+        given = self.arguments(node, called)
+        args, kwargs = fx.map_arg(given if shape is None else self._resized(called, *given, shape), argument)
+        result: Any = call_grouped(called.target, args, kwargs)
         return result if items is None else result[place_of(call)]  # type: ignore[no-any-return]
 
     def constant(self, name: fx.Node) -> Any:
@@ -159,7 +159,7 @@ class FxHost:
 
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""
-        call = self.spoken_of(index)
+        call = self.user_node(index)
         if call.target is aten.narrow.default:
             return True
         if call.target is not aten.slice.Tensor:
@@ -225,12 +225,12 @@ class FxHost:
             meaning = Opaque(meaning.value, meaning.behind is not None, meaning.takes)
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
-        defined.upkeep = self._upkeep(node)
+        defined.recomputed_elements = self._recomputed_elements(node)
         defined.covers = covers
         self._paint(defined, painted)
         if node in self._rise_of:
             rise = self._rise_of[node]
-            map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
+            map_of_it = Affine((Term(defined.value, rise.structure, rise.numbers),))
             definition = replace(definition, operator=rise.operator, meaning=map_of_it)
             alternatives = self._alternatives(definition)
             risen = self.graph.add(node.name, rise.operator, None, self._value(node, value), map_of_it)
@@ -363,13 +363,13 @@ class FxHost:
             return [self._argument(a) for a in argument]
         return argument
 
-    def _upkeep(self, node: fx.Node) -> int:
-        return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
+    def _recomputed_elements(self, node: fx.Node) -> int:
+        return sum(self.constants.recomputed_elements(n) for n in node.all_input_nodes if n in self.constants)
 
     def _connect(self) -> None:
-        for made, index in self._ids.items():
+        for source, index in self._ids.items():
             node = self.nodes[index]
-            for user in readers(made):
+            for user in readers(source):
                 if user in self._gone:
                     continue
                 known = self._ids.get(user)
@@ -379,9 +379,9 @@ class FxHost:
                     node.users.append(known)
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
-        for made in shown_nodes(self.program.graph):
-            if made in self._ids:
-                self.nodes[self._ids[made]].shown = True
+        for source in shown_nodes(self.program.graph):
+            if source in self._ids:
+                self.nodes[self._ids[source]].shown = True
         passed = self._passed_over()
         for node in self.nodes:
             node.forced = node.escapes or any(
@@ -433,10 +433,11 @@ def _recorded(node: fx.Node) -> Any:
 
 
 def _operands(call: Call) -> list[Value]:
-    found: list[Value] = []
+    values: list[Value] = []
     for argument in call.arguments.values():
-        found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
-    return found
+        each = argument if isinstance(argument, list) else [argument]
+        values += [a for a in each if isinstance(a, Value)]
+    return values
 
 
 def _monomial(size: Any) -> Monomial:

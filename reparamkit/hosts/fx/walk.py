@@ -62,7 +62,7 @@ class Walk:
         self.replaced = set(changes.twins.values())
         self.read: dict[fx.Node, float] = {}
         """The largest value that goes into each replaced one."""
-        self.done = 0
+        self.next_step = 0
         self.readers: Counter[fx.Node] = Counter()
         self.holds: Counter[fx.Node] = Counter()
         for step in captured.steps:
@@ -101,9 +101,9 @@ class Walk:
 
     def _advance(self, last: int) -> None:
         """Run the captured graph up to and with step `last`."""
-        while self.done <= last:
-            step = self.captured.steps[self.done]
-            self.done += 1
+        while self.next_step <= last:
+            step = self.captured.steps[self.next_step]
+            self.next_step += 1
             if step.op == "output" or writes(step.target):
                 continue
             self.old[step.node] = self._captured_value(step)
@@ -375,8 +375,8 @@ def _off(step: Step, how: str) -> NotEquivalent:
 def stored(module: fx.GraphModule, name: str) -> Tensor:
     """A parameter or buffer by its path."""
     *path, last = name.split(".")
-    found: Tensor = getattr(module.get_submodule(".".join(path)), last)
-    return found
+    tensor: Tensor = getattr(module.get_submodule(".".join(path)), last)
+    return tensor
 
 
 class _Magnitudes:

@@ -697,8 +697,8 @@ MUTANTS = [
     Mutant(
         "rewrite: another fold's layers",
         _REWRITE,
-        "made.append((form, done, surgery.replace(form, done.realisation)))",
-        "made.append((form, done, surgery.replace(form, next(iter(proven.values())).realisation)))",
+        "replacements.append((form, result, surgery.replace(form, result.realisation)))",
+        "replacements.append((form, result, surgery.replace(form, next(iter(proven.values())).realisation)))",
     ),
     Mutant(
         "rewrite: no proof",
@@ -963,19 +963,19 @@ MUTANTS = [
         "behind = steps",
     ),
     Mutant(
-        "between: the last map first", _BETWEEN, "isinstance(step, Part)][::-1]", "isinstance(step, Part)]"
+        "between: the last map first", _BETWEEN, "isinstance(step, Term)][::-1]", "isinstance(step, Term)]"
     ),
     Mutant(
         "between: the last summand alone",
         _BETWEEN,
-        "total = _Sum(total.parts + above.parts, total.covers | above.covers)",
-        "total = _Sum(above.parts, total.covers | above.covers)",
+        "total = _Sum(total.terms + above.terms, total.covers | above.covers)",
+        "total = _Sum(above.terms, total.covers | above.covers)",
     ),
     Mutant(
         "between: windows are points",
         _BETWEEN,
-        "isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up",
-        "isinstance(part.structure, Geometry) and not looks_up",
+        "isinstance(term.structure, Geometry) and term.structure.pointwise and not looks_up",
+        "isinstance(term.structure, Geometry) and not looks_up",
         passes="a window acts on axes that no layout leaves closed",
     ),
     # engine/crops
