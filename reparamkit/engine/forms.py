@@ -76,8 +76,8 @@ class Forms:
     """All forms of all nodes, and why some compositions were not exact.
 
     `barred` nodes take their original form only, and the pairs of a node and an operand in `apart` are not
-    composed. `why[node, operand]` is the reason why the operator at
-    `node` could not be composed with what computes `operand`.
+    composed. `why[node, operand]` is the reason why the operator at `node` could not be composed with what
+    computes `operand`. What `earlier` forms of the same nodes say is not worked out again.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Forms:
         nodes: Sequence[Node],
         barred: frozenset[int] = frozenset(),
         apart: frozenset[tuple[int, int]] = frozenset(),
+        earlier: Forms | None = None,
     ) -> None:
         self.nodes = nodes
         self.barred = barred
@@ -92,9 +93,20 @@ class Forms:
         self.why: dict[tuple[int, int], str] = {}
         self._pads = frozenset(n.id for n in nodes if isinstance(n.meaning, Move) and n.meaning.pads)
         self._of: list[list[Form]] = []
-        self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
-        for node in nodes:
+        if earlier is None:
+            self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
+        else:
+            self._postdominates = earlier._postdominates
+            self._take_over(earlier)
+        for node in nodes[len(self._of) :]:
             self._of.append(self._forms(node) if node.meaning is not None else [])
+
+    def _take_over(self, earlier: Forms) -> None:
+        """The forms of the nodes before the first that is treated otherwise."""
+        changed = [*(self.barred ^ earlier.barred), *(node for node, _ in self.apart ^ earlier.apart)]
+        first = min(changed, default=len(self.nodes))
+        self._of = earlier._of[:first]
+        self.why = {pair: reason for pair, reason in earlier.why.items() if pair[0] < first}
 
     def of(self, node: int) -> list[Form]:
         """The forms of a node, the cheapest first; none if its operator is not affine."""

@@ -229,8 +229,10 @@ def _proven_plan(host: FxHost) -> _Planned:
     unproven: dict[int, str] = {}
     failed: dict[int, str] = {}
     same: set[int] = set()
+    current: Plan | None = None
     while True:
-        current = plan(host.nodes, frozenset(unproven) | same)
+        earlier = None if current is None else current.forms
+        current = plan(host.nodes, frozenset(unproven) | same, earlier)
         settled = True
         for form in current.folds:
             node = host.nodes[form.node]

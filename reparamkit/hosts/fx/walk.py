@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from reparamkit.engine.layers import with_numbers
+from reparamkit.engine.layers import applied, with_numbers
 from reparamkit.engine.relative_error import per_channel
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx.calls import one_memory
@@ -128,16 +129,22 @@ class Walk:
     def call(self, target: Any, args: Any, kwargs: Any, values: Mapping[fx.Node, Any]) -> Any:
         """One operator, with the walk's number type and the CPU for those that are written into it."""
 
+        reads_tensors = False
+
         def argument(given: Any) -> Any:
-            if isinstance(given, fx.Node):  # weights come first in the graph: all in float64 are too many
-                return self.cast(values[given]) if given.op == "get_attr" else values[given]
-            return self._wide(given)
+            nonlocal reads_tensors
+            if not isinstance(given, fx.Node):
+                return self._wide(given)
+            value = values[given]
+            reads_tensors = reads_tensors or isinstance(value, Tensor | list | tuple)
+            # weights come first in the graph: all in float64 are too many
+            return self.cast(value) if given.op == "get_attr" else value
 
         args, kwargs = fx.node.map_aggregate((args, kwargs), argument)
         result = target(*args, **kwargs)
-        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        if not reads_tensors:
             result = self.cast(result)  # what it makes has torch's default number type
-        return result.zero_() if properties.is_uninitialised(str(target)) else result
+        return result.zero_() if _is_uninitialised(target) else result
 
     def _wide(self, argument: Any) -> Any:
         if isinstance(argument, torch.device):
@@ -215,7 +222,8 @@ class Walk:
         """The layer that a node calls, on `x`, with every number of it changed by `change`."""
         layer = self._called(node)
         numbers = {k: change(self.cast(p)) for k, p in layer._parameters.items() if p is not None}
-        return with_numbers(layer, numbers)(x)
+        copied = with_numbers(layer, numbers)
+        return copied(x) if self.dtype is None else applied(copied, x)
 
     def _reads_the_same(self, node: fx.Node) -> bool:
         step = self.captured.steps[self.captured.index[node]]
@@ -225,13 +233,12 @@ class Walk:
         if untouched and all(self.stands_for.get(read) is read for read in step.inputs):
             self.memory[node] = self.memory[self.memory_of[node]] if node in self.memory_of else node
             return True
-        mine, spec = pytree.tree_flatten((node.args, node.kwargs))
-        theirs, other = pytree.tree_flatten((step.args, step.kwargs))
-        if spec != other or not all(self._same(a, b) for a, b in zip(mine, theirs, strict=True)):
+        pairs = list(_paired((node.args, node.kwargs), (step.args, step.kwargs)))
+        if not all(self._same(mine, theirs) for mine, theirs in pairs):
             return False
         shared = self.memory_of.get(node)
         if shared is not None:
-            read = next(a for a, b in zip(mine, theirs, strict=True) if b is shared)
+            read = next(mine for mine, theirs in pairs if theirs is shared)
             self.memory[node] = self.memory[read]
         return True
 
@@ -383,14 +390,39 @@ class _Magnitudes:
     """Numbers of which none is negative: the largest, in all and of every channel along the likely axes."""
 
     def __init__(self, values: Tensor) -> None:
-        axes = [axis for axis in dict.fromkeys((1, values.ndim - 1)) if 0 < axis < values.ndim]
-        self._channels = [per_channel(values, axis) for axis in axes]
-        self.largest = float((self._channels[0] if axes else values).max())
+        self._values = values
+        self.largest = float(values.max())
+
+    @cached_property
+    def _channels(self) -> list[Tensor]:
+        axes = [axis for axis in dict.fromkeys((1, self._values.ndim - 1)) if 0 < axis < self._values.ndim]
+        return [per_channel(self._values, axis) for axis in axes]
 
     def within(self, size: _Magnitudes, bar: float) -> bool:
         """Whether they are at most this part of `size`, every channel by itself."""
+        if not self.largest <= bar * size.largest:
+            return False
+        if all(self.largest <= bar * float(channels.min()) for channels in size._channels):
+            return True  # the largest of all is small beside the smallest channel
         channels = zip(self._channels, size._channels, strict=True)
-        return self.largest <= bar * size.largest and all(bool((a <= bar * b).all()) for a, b in channels)
+        return all(bool((a <= bar * b).all()) for a, b in channels)
+
+
+def _paired(mine: Any, theirs: Any) -> Iterator[tuple[Any, Any]]:
+    """The leaves of two structures of arguments side by side; the structures where they differ."""
+    if isinstance(mine, list | tuple) and isinstance(theirs, list | tuple) and len(mine) == len(theirs):
+        for a, b in zip(mine, theirs, strict=True):
+            yield from _paired(a, b)
+    elif isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
+        for key, item in mine.items():
+            yield from _paired(item, theirs[key])
+    else:
+        yield mine, theirs
+
+
+@cache
+def _is_uninitialised(target: Any) -> bool:
+    return properties.is_uninitialised(str(target))
 
 
 def _largest(value: Any) -> float:
