@@ -294,10 +294,10 @@ def _taken(digits: list[Digit], size: Size, *, front: bool) -> tuple[Axis, list[
                 part = Digit(missing, digit.stride * (other if isinstance(other, int) else 0))
                 rest.insert(0, Digit(other, digit.stride))
             else:
-                if digit.stride and not isinstance(missing, int):
+                if digit.stride:  # the channels are cut from the front; where that fails, no shape is right
                     return None
-                part = Digit(missing, digit.stride)
-                rest.append(Digit(other, digit.stride * (missing if isinstance(missing, int) else 0)))
+                part = Digit(missing, 0)
+                rest.append(Digit(other, 0))
             missing = 1
         axis = [*axis, part] if front else [part, *axis]
     return _axis(axis), rest

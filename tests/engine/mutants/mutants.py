@@ -67,6 +67,7 @@ _NORMS, _LAYOUT, _SPLIT, _POOL = (
     "operators/pooling.py",
 )
 _LINEAR, _TRANSPOSED, _IDENTITY = "operators/linear.py", "operators/transposed.py", "operators/identity.py"
+_UNROLLED = "engine/unrolled.py"
 _PICTURES, _TIDY, _CONSTANTS = "operators/pictures.py", "hosts/fx/tidy.py", "hosts/fx/constants.py"
 
 _BETWEEN, _CROPS, _EQUAL = (
@@ -913,12 +914,6 @@ MUTANTS = [
         "part = Digit(missing, digit.stride)",
     ),
     Mutant(
-        "reshape: the slowest channels behind",
-        _LAYOUTS,
-        "rest.append(Digit(other, digit.stride * (missing if isinstance(missing, int) else 0)))",
-        "rest.append(Digit(other, digit.stride))",
-    ),
-    Mutant(
         "mean: over channels too",
         _LAYOUTS,
         "if any(digit.stride for a in axes for digit in self.axes[a]):",
@@ -977,6 +972,19 @@ MUTANTS = [
         "isinstance(term.structure, Geometry) and term.structure.pointwise and not looks_up",
         "isinstance(term.structure, Geometry) and not looks_up",
         passes="a window acts on axes that no layout leaves closed",
+    ),
+    # engine/unrolled
+    Mutant(
+        "tap by tap: taps not apart",
+        _UNROLLED,
+        "slice(d * t, d * t + s * (n - 1) + 1, s)",
+        "slice(t, t + s * (n - 1) + 1, s)",
+    ),
+    Mutant(
+        "tap by tap: every number the first",
+        _UNROLLED,
+        "kernel[:, numbered].view(per_channel)",
+        "kernel[:, 0].view(per_channel)",
     ),
     # engine/crops
     Mutant(
