@@ -8,30 +8,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any
 
 import torch
-from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.engine import laws
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.rising import Rise
 from reparamkit.hosts.fx.calls import bundle_of, call_grouped, operands, place_of, readers, shown_nodes
 from reparamkit.hosts.fx.constants import Constants, hint
+from reparamkit.hosts.fx.read_calls import CallReader, operator_name, signature
 from reparamkit.operators import (
     Affine,
     Call,
-    Constant,
     Meaning,
     NotAffine,
     Opaque,
     Rescaled,
-    Size,
     Term,
     Value,
     painters,
@@ -39,7 +35,6 @@ from reparamkit.operators import (
     products,
     properties,
     read,
-    zeros,
 )
 
 aten = torch.ops.aten
@@ -78,8 +73,7 @@ class FxHost:
         self.nodes = self.graph.nodes
         self._ids: dict[fx.Node, int] = {}
         self._pictures: dict[int, pictures.Picture] = {}
-        self._symbols: dict[object, Monomial] = {}
-        self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
+        self._calls = CallReader(program, self.constants, self._known)
         self.kept: dict[fx.Node, str] = {}
         """Maps behind cuts that did not become part of the layer above, and why."""
         raw = any(properties.reads_strides(str(n.target)) for n in program.graph.nodes)
@@ -181,7 +175,7 @@ class FxHost:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a result of this shape: what is written for the captured sizes is replaced."""
         assert isinstance(call.target, OpOverload)
-        given = dict(zip(_signature(call.target)[0], args, strict=False)) | kwargs
+        given = dict(zip(signature(call.target)[0], args, strict=False)) | kwargs
         name = next((name for name in ("size", "shape", "sizes", "src") if name in given), None)
         if name is None:
             return args, kwargs
@@ -211,7 +205,7 @@ class FxHost:
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
-            call = self._call(node, self._value(node, value))
+            call = self._calls.call(node, self._value(node, value))
             painted = painters.picture(call, self._pictures)
             meaning, covers = self._meaning(node, call, painted)
         except NotAffine as reason:
@@ -219,7 +213,7 @@ class FxHost:
             refused.reason, refused.notable = str(reason), reason.notable
             self._paint(refused, painted)
             return
-        definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
+        definition = Definition(node.name, operator_name(node), node, self._value(node, value), meaning)
         alternatives = self._alternatives(definition)
         if isinstance(meaning, Rescaled):
             meaning = Opaque(meaning.value, meaning.behind is not None, meaning.takes)
@@ -237,11 +231,18 @@ class FxHost:
             risen.alternatives = alternatives
             self._ids[node] = risen.id
 
+    def _known(self, node: fx.Node) -> Value | None:
+        index = self._ids.get(node)
+        return None if index is None else self.nodes[index].value
+
+    def _value(self, node: fx.Node, value: Tensor) -> Value:
+        return self._calls.value(len(self.nodes), node, value)
+
     def _alternatives(self, definition: Definition) -> tuple[Alternative, ...]:
         return tuple(other for law in laws.LAWS for other in law(self.graph, definition))
 
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
-        added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
+        added = self.graph.add(node.name, operator_name(node), node, self._value(node, value), meaning)
         self._ids[node] = added.id
         places = products.OPERANDS.get(added.operator)
         if places is not None and not products.adds(added.operator, node.kwargs):
@@ -275,55 +276,6 @@ class FxHost:
         above = {self._ids[n] for call in calls for n in operands(call) if n in self._ids}
         return (meaning, covers) if above <= covers | read else None
 
-    def _value(self, node: fx.Node, value: Tensor) -> Value:
-        if value is not self._latest[0]:
-            shape = tuple([hint(s) for s in value.shape])
-            self._latest = value, shape, tuple([self._size(s) for s in value.shape])
-        _, shape, sizes = self._latest
-        return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
-
-    def _size(self, size: int | torch.SymInt) -> Size:
-        if isinstance(size, int):
-            return size
-        expression = self.program.general.of(size.node.expr)
-        if expression.is_number:
-            return int(expression)
-        if expression not in self._symbols:  # printing one costs more than all else here
-            self._symbols[expression] = _monomial(expression)
-        return self._symbols[expression]
-
-    def _call(self, node: fx.Node, result: Value) -> Call:
-        items = bundle_of(node)
-        called = node if items is None else items
-        if not isinstance(called.target, OpOverload):
-            raise NotAffine(f"{called.target} is not an affine operator that reparamkit knows", notable=False)
-        names, defaults = _signature(called.target)
-        given = [*zip(names, called.args, strict=False), *called.kwargs.items()]
-        arguments = defaults | {k: self._argument(v) for k, v in given}
-        target = str(called.target)
-        if items is not None:
-            target, arguments["item"] = f"{target}[]", place_of(node)
-        for name in ("start", "end"):
-            if isinstance(arguments.get(name), fx.Node):
-                arguments[name] = self._from_the_end(called, arguments[name], arguments.get("dim"))
-        return Call(target, arguments, result)
-
-    def _from_the_end(self, called: fx.Node, bound: fx.Node, axis: Any) -> Any:
-        """A place on an axis, as the number of positions from its end; as it is if that varies."""
-        place, operand = bound.meta.get("val"), called.args[0].meta.get("val")  # type: ignore[union-attr]
-        if (
-            not isinstance(place, torch.SymInt)
-            or not isinstance(operand, Tensor)
-            or not isinstance(axis, int)
-        ):
-            return bound
-        size = operand.shape[axis]
-        whole = size.node.expr if isinstance(size, torch.SymInt) else size
-        behind = self.program.general.of(whole - place.node.expr)
-        if not behind.is_Integer or behind < 0:
-            return bound
-        return -int(behind) if behind else sys.maxsize
-
     def _meaning(
         self, node: fx.Node, call: Call, painted: pictures.Picture | None
     ) -> tuple[Meaning, frozenset[int]]:
@@ -345,23 +297,6 @@ class FxHost:
             if operand.dtype != call.result.dtype and not properties.looks_up(call.target):
                 raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(call.result.dtype)}")
         return meaning, covers
-
-    def _argument(self, argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
-            if argument in self.constants:
-                value = argument.meta.get("val")
-                if not isinstance(value, Tensor) or not value.is_floating_point():
-                    return argument
-                if not all(isinstance(s, int) for s in value.shape):
-                    return argument  # its size depends on values
-                load = partial(self.constants.float64, argument)
-                shared = self.constants.is_shared(argument)
-                return Constant(tuple(value.shape), load, _is_zero(argument), shared)
-            known = self._ids.get(argument)
-            return argument if known is None else self.nodes[known].value
-        if isinstance(argument, list | tuple):
-            return [self._argument(a) for a in argument]
-        return argument
 
     def _recomputed_elements(self, node: fx.Node) -> int:
         return sum(self.constants.recomputed_elements(n) for n in node.all_input_nodes if n in self.constants)
@@ -407,25 +342,6 @@ def _read(call: Call) -> tuple[Meaning | None, NotAffine | None]:
         return None, refusal
 
 
-def _is_zero(node: fx.Node) -> bool:
-    """Whether a constant was made of zeros."""
-    operator = str(node.target)
-    if operator not in zeros.FILLED:
-        return operator in zeros.ZEROS
-    return isinstance(node.args[1], int | float) and node.args[1] == 0
-
-
-@cache
-def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
-    """The names of an operator's arguments, and the defaults of those that have one."""
-    arguments = target._schema.arguments
-    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
-
-
-def _operator(node: fx.Node) -> str:
-    return str((bundle_of(node) or node).target)
-
-
 def _recorded(node: fx.Node) -> Any:
     """A size as captured, or whatever else is no tensor."""
     size = node.meta["val"]
@@ -438,18 +354,6 @@ def _operands(call: Call) -> list[Value]:
         each = argument if isinstance(argument, list) else [argument]
         values += [a for a in each if isinstance(a, Value)]
     return values
-
-
-def _monomial(size: Any) -> Monomial:
-    """A size that varies, factor by factor; a sum is one factor."""
-    number, rest = size.as_coeff_Mul()
-    names: list[str] = []
-    for base, power in (factor.as_base_exp() for factor in Mul.make_args(rest)):
-        whole = power.is_Integer and power > 0
-        names += [str(base)] * int(power) if whole else [str(base**power)]
-    if not number.is_Integer:
-        return Monomial(1, (str(size),))
-    return Monomial(int(number), tuple(sorted(names)))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,17 +14,17 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from reparamkit.engine.layers import applied, with_numbers
-from reparamkit.engine.relative_error import per_channel
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx.calls import one_memory
 from reparamkit.hosts.fx.captured import Captured, Changes, Step, writes
+from reparamkit.hosts.fx.same_numbers import excess, identical, largest, paired, positive
 from reparamkit.hosts.fx.write import owner_path
 from reparamkit.operators import properties
 
 aten = torch.ops.aten
 _SLACK = 4.0  # roundings of a number type, in its ε, of what a layer adds up
 _ROUGH = 1e-3  # relative, of what other operators make of the rounding of new layers
-_CANCELLED, _NOISE = 1e-6, 1e-12  # relative to a replaced value, and to what goes into it
+_CANCELLED = 1e-6  # relative to a replaced value
 _COMBINED = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor))
 
 
@@ -110,7 +110,7 @@ class Walk:
             self.old[step.node] = self._captured_value(step)
             self._remember_memory(step)
             if step.node in self.replaced:
-                self.read[step.node] = max((_largest(self.old[n]) for n in step.inputs), default=0.0)
+                self.read[step.node] = max((largest(self.old[n]) for n in step.inputs), default=0.0)
             for read in step.inputs:
                 self._let_go(read)
             if self.holds[step.node] <= 0:
@@ -233,7 +233,7 @@ class Walk:
         if untouched and all(self.stands_for.get(read) is read for read in step.inputs):
             self.memory[node] = self.memory[self.memory_of[node]] if node in self.memory_of else node
             return True
-        pairs = list(_paired((node.args, node.kwargs), (step.args, step.kwargs)))
+        pairs = list(paired((node.args, node.kwargs), (step.args, step.kwargs)))
         if not all(self._same(mine, theirs) for mine, theirs in pairs):
             return False
         shared = self.memory_of.get(node)
@@ -248,7 +248,7 @@ class Walk:
         stands_for = self.stands_for.get(mine)
         if stands_for is None:
             return False
-        return stands_for is theirs or _identical(self.old[stands_for], self.old[theirs])
+        return stands_for is theirs or identical(self.old[stands_for], self.old[theirs])
 
     def _stand(self, node: fx.Node, twin: fx.Node) -> None:
         self.stands_for[node] = twin
@@ -277,42 +277,29 @@ class Walk:
 
     def _error(self, node: fx.Node, value: Tensor, expected: Tensor, step: Step, *, exact: bool) -> str:
         """Empty, or by how much a value is off."""
-        if not expected.numel():
-            return ""
-        difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
-        if not math.isfinite(difference.largest):
-            finite = expected.isfinite() & value.isfinite()
-            rest = ~finite & ~((expected == value) | (expected.isnan() & value.isnan()))
-            if bool(rest.any()):
-                return "in which values are finite"
-            expected, value = expected.where(finite, 0.0), value.where(finite, 0.0)
-            difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
         eps = torch.finfo(step.dtype or torch.float32).eps
         bar = max(self.slack * eps, 1e-10) if node is not step.node or not exact else 1e-10 * self.slack
-        if difference.within(size, bar):
-            return ""
-        try:
-            terms = _Magnitudes(self._magnitude(node))
-        except (KeyError, RuntimeError, ValueError, TypeError):
-            terms = size
-        worst = difference.largest / max(terms.largest, 1e-300)
-        inside = difference.within(terms, bar)
-        if not inside and not exact:  # where large terms cancel, the captured value itself is not exact
-            rough = _ROUGH if node is step.node else _CANCELLED
-            noise = _NOISE * max(size.largest, self.read.get(step.node, 0.0))
-            inside = difference.largest <= rough * size.largest + noise
-        return "" if inside else f"by {worst:.1e} of its terms, where {bar:.0e} is allowed"
+
+        def terms() -> Tensor | None:
+            with suppress(KeyError, RuntimeError, ValueError, TypeError):
+                magnitude: Tensor = self._magnitude(node)
+                return magnitude
+            return None
+
+        rough = _ROUGH if node is step.node else _CANCELLED
+        leeway = None if exact else (rough, self.read.get(step.node, 0.0))
+        return excess(value, expected, bar, terms, leeway)
 
     def _magnitude(self, node: fx.Node) -> Any:
         """The sum of the magnitudes of all terms that a new value is the sum of."""
         if node in self.stands_for:
-            return _positive(self.cast(self.old[self.stands_for[node]]))
+            return positive(self.cast(self.old[self.stands_for[node]]))
         if node.op == "call_module":
             (read,) = node.args
             return self.layer(node, self._magnitude(read), torch.abs)  # type: ignore[arg-type]
         reads = {n: self._magnitude(n) for n in node.all_input_nodes}
         if node.op == "get_attr":
-            return _positive(self.new[node])
+            return positive(self.new[node])
         if node.target in _COMBINED:
             operands: Any = node.args[:2]
             first, second = (reads[a] if isinstance(a, fx.Node) else abs(a) for a in operands)
@@ -386,66 +373,6 @@ def stored(module: fx.GraphModule, name: str) -> Tensor:
     return tensor
 
 
-class _Magnitudes:
-    """Numbers of which none is negative: the largest, in all and of every channel along the likely axes."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values = values
-        self.largest = float(values.max())
-
-    @cached_property
-    def _channels(self) -> list[Tensor]:
-        axes = [axis for axis in dict.fromkeys((1, self._values.ndim - 1)) if 0 < axis < self._values.ndim]
-        return [per_channel(self._values, axis) for axis in axes]
-
-    def within(self, size: _Magnitudes, bar: float) -> bool:
-        """Whether they are at most this part of `size`, every channel by itself."""
-        if not self.largest <= bar * size.largest:
-            return False
-        if all(self.largest <= bar * float(channels.min()) for channels in size._channels):
-            return True  # the largest of all is small beside the smallest channel
-        channels = zip(self._channels, size._channels, strict=True)
-        return all(bool((a <= bar * b).all()) for a, b in channels)
-
-
-def _paired(mine: Any, theirs: Any) -> Iterator[tuple[Any, Any]]:
-    """The leaves of two structures of arguments side by side; the structures where they differ."""
-    if isinstance(mine, list | tuple) and isinstance(theirs, list | tuple) and len(mine) == len(theirs):
-        for a, b in zip(mine, theirs, strict=True):
-            yield from _paired(a, b)
-    elif isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
-        for key, item in mine.items():
-            yield from _paired(item, theirs[key])
-    else:
-        yield mine, theirs
-
-
 @cache
 def _is_uninitialised(target: Any) -> bool:
     return properties.is_uninitialised(str(target))
-
-
-def _largest(value: Any) -> float:
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
-        return 0.0
-    size = value.abs()
-    largest = float(size.amax())
-    return largest if math.isfinite(largest) else float(size.nan_to_num(0.0, 0.0, 0.0).max())
-
-
-def _identical(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_identical, a, b))
-    return type(a) is type(b) and bool(a == b)
-
-
-def _positive(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_positive(item) for item in value]
-    return (
-        value.abs().nan_to_num(0.0, 0.0, 0.0)
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
-    )
