@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Term, Value, Zero
+from reparamkit.operators import Affine, Meaning, Term, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,7 @@ class Node:
     @property
     def operands(self) -> tuple[Value, ...]:
         """The values that the meaning reads."""
-        if isinstance(self.meaning, Affine):
-            return tuple(p.value for p in self.meaning.terms)
-        if isinstance(self.meaning, Move | Opaque | Bordered):
-            return (self.meaning.value,)
-        return self.meaning.values if isinstance(self.meaning, Concat | Zero) else ()
+        return () if self.meaning is None else self.meaning.operands
 
 
 @dataclass(frozen=True)
@@ -136,6 +132,12 @@ class ValueGraph:
         node = Node(len(self.nodes), original.name, original.operator, original.value, meaning, original.call)
         node.operand_for, node.without = dict(operand_for), without
         return self._synthetic(node)
+
+    def on_newer(self, original: Node | Definition, newer: Mapping[int, Value]) -> Node:
+        """The operator of a value on newer versions of its operands."""
+        assert original.meaning is not None
+        meaning = original.meaning.on(newer)
+        return self.once_more(original, meaning, {old: value.id for old, value in newer.items()})
 
     def map_alone(self, like: Definition, term: Term) -> Node:
         """A map of a value that keeps its shape."""

@@ -13,9 +13,9 @@ Structure (`Map`) is known at once, from shapes; numbers come from `load`, when 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -101,17 +101,57 @@ class Affine:
     averages: bool = False
     kept: int = 0
 
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return tuple([term.value for term in self.terms])
+
+    def on(self, newer: Mapping[int, Value]) -> Affine:
+        """The same of other values in place of its operands."""
+        return replace(self, terms=tuple([replace(t, value=newer[t.value.id]) for t in self.terms]))
+
 
 @dataclass(frozen=True, slots=True)
-class Concat:
-    """The operator concatenates `values` along tensor axis `axis`."""
+class _OfOne:
+    """What an operator means that reads one value."""
+
+    value: Value
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return (self.value,)
+
+    def on(self, newer: Mapping[int, Value]) -> Self:
+        """The same of another value in place of its operand."""
+        return replace(self, value=newer[self.value.id])
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSeveral:
+    """What an operator means that reads values of equal standing."""
 
     values: tuple[Value, ...]
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return self.values
+
+    def on(self, newer: Mapping[int, Value]) -> Self:
+        """The same of other values in place of its operands."""
+        return replace(self, values=tuple([newer[value.id] for value in self.values]))
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(_OfSeveral):
+    """The operator concatenates `values` along tensor axis `axis`."""
+
     axis: int
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(_OfOne):
     """The operator moves, cuts or averages `value`: it keeps constants and mixes no channels.
 
     `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
@@ -121,7 +161,6 @@ class Move:
     worth telling.
     """
 
-    value: Value
     carry: Callable[[Layout], Layout | None]
     cuts: bool = False
     alone: bool = False
@@ -130,10 +169,8 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Zero:
+class Zero(_OfSeveral):
     """The operator gives zeros, as many as there are elements in `values`, if there are any."""
-
-    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +185,19 @@ class InPassing:
 
 
 @dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(_OfOne):
     """The operator is none of the others, and reads `value`.
 
     `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`), `takes`
     that it can apply another one.
     """
 
-    value: Value
     rescales: bool = False
     takes: InPassing | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaled:
+class Rescaled(_OfOne):
     """The operator is `behind`, a map per channel, on what it gives without its arguments `without`.
 
     So a layer norm is the same norm without weight and bias, and a scale and shift behind it. `behind` is
@@ -169,7 +205,6 @@ class Rescaled:
     it stands, `bare` for it without these arguments.
     """
 
-    value: Value
     behind: Term | None
     without: tuple[str, ...]
     takes: InPassing
@@ -177,10 +212,9 @@ class Rescaled:
 
 
 @dataclass(frozen=True, slots=True)
-class Bordered:
+class Bordered(_OfOne):
     """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros."""
 
-    value: Value
     structure: Geometry
     fill: Constant
 

@@ -14,7 +14,7 @@ is used is for the cost to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, Scalar, ScalarMap, affine, geometry
 from reparamkit.algebra.layout import Layout
@@ -55,19 +55,10 @@ def map_down_through_move(graph: ValueGraph, definition: Definition) -> tuple[Al
         return ()
     now = {moves[0].value.id: chain.root}
     for step in path:
-        again = graph.once_more(graph[step], _on(graph[step].meaning, now), {i: v.id for i, v in now.items()})
-        now = {step: again.value}
-    bare = graph.once_more(definition, _on(meaning, now), {i: v.id for i, v in now.items()})
+        now = {step: graph.on_newer(graph[step], now).value}
+    bare = graph.on_newer(definition, now)
     structure, load = behind
     return (Alternative(Term(bare.value, structure, load), (*chain.covers, *path)),)
-
-
-def _on(meaning: Meaning | None, now: dict[int, Value]) -> Meaning:
-    """What an operator means on the newer version of its operand."""
-    if isinstance(meaning, Affine):
-        return replace(meaning, terms=(replace(meaning.terms[0], value=now[meaning.terms[0].value.id]),))
-    assert isinstance(meaning, Move)
-    return replace(meaning, value=now[meaning.value.id])
 
 
 def _chain_above(graph: ValueGraph, move: Move) -> _Chain | None:

@@ -12,12 +12,12 @@ part of the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Numbers, Scalar, affine, geometry
 from reparamkit.algebra.layout import Layout
-from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
+from reparamkit.engine.graph import Alternative, Definition, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
 from reparamkit.operators import Affine, Concat, Meaning, Move, Opaque, Term, Value
 
@@ -43,22 +43,12 @@ def map_up_through_move(graph: ValueGraph, definition: Definition) -> tuple[Alte
         return ()
     if len(rise.terms) > 1 and any(graph.readers(term.value.id) > 1 for term in rise.terms):
         return ()
-    now = {term.value.id: graph.map_alone(definition, term) for term in rise.terms}
+    now = {term.value.id: graph.map_alone(definition, term).value for term in rise.terms}
     for step in rise.path:
-        now[step] = graph.once_more(
-            graph[step], _on(graph[step].meaning, now), {i: node.id for i, node in now.items()}
-        )
+        now[step] = graph.on_newer(graph[step], now).value
     last = now[rise.path[-1]]
     covers = (*rise.path, *rise.skipped)
-    return (Alternative(Term(last.value, Scalar(identity=True), lambda: IDENTITY), covers),)
-
-
-def _on(meaning: Meaning | None, now: dict[int, Node]) -> Meaning:
-    """What an operator means on the newer versions of its operands."""
-    if isinstance(meaning, Concat):
-        return replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
-    assert isinstance(meaning, Move)
-    return replace(meaning, value=now[meaning.value.id].value)
+    return (Alternative(Term(last, Scalar(identity=True), lambda: IDENTITY), covers),)
 
 
 def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
