@@ -176,8 +176,8 @@ def _require_same_writes(walk: Walk) -> None:
     steps = [(s.node, s.op, s.target, s.args, s.kwargs) for s in walk.captured.steps]
     nodes = [(n, n.op, n.target, n.args, n.kwargs) for n in walk.finished]
     expected, before = _run(walk, steps, walk.captured.program.state.__getitem__)
-    found, after = _run(walk, nodes, lambda name: stored(walk.module, name))
-    for a, b in zip(expected, found, strict=True):
+    actual, after = _run(walk, nodes, lambda name: stored(walk.module, name))
+    for a, b in zip(expected, actual, strict=True):
         _require_close(a, b, "a result")
     for key, a in before.items():
         if key in after:

@@ -71,11 +71,11 @@ class Surgery:
                 lambda op, *args: self.graph.call_function(op, args),
                 call,
             )
-        like = self.host.spoken_of(form.node)
+        like = self.host.user_node(form.node)
         new.meta = {k: v for k, v in like.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
         node = self.host.nodes[form.node]
         if node.is_map_alone:
-            new.meta["val"] = self.host.spoken_of(node.operands[0].id).meta["val"]
+            new.meta["val"] = self.host.user_node(node.operands[0].id).meta["val"]
         if not node.synthetic:
             old.replace_all_uses_with(new, delete_user_cb=lambda user: user in readers)
         self._now[form.node] = new
@@ -103,7 +103,7 @@ class Surgery:
         return self._now[index]
 
     def _written(self, node: Node) -> fx.Node:
-        call = self.host.spoken_of(node.id)
+        call = self.host.user_node(node.id)
         newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
         items = bundle_of(call)
         if items is None:
@@ -244,7 +244,7 @@ class Surgery:
             self.graph.call_module(_GUARDS, tensors)
 
     def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
-        owners = [owner_path(self.host.spoken_of(i)) for i in inside]
+        owners = [owner_path(self.host.user_node(i)) for i in inside]
         branches = any(len(self.host.nodes[i].operands) > 1 for i in inside)
         weighted = [
             owner
