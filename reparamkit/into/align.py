@@ -152,9 +152,9 @@ class _Pairing:
                     stack.append((left, right))
                 elif sides:
                     raise UnusableInput(f"{sides[0]} is computed from the input on one side only")
-        for mine, its in zip(folded.results, target.results, strict=True):
-            if isinstance(mine, Value) and isinstance(its, Value) and mine.operator == "constant":
-                pairs.append(Pair(mine, its, None, its))
+        for result, partner in zip(folded.results, target.results, strict=True):
+            if isinstance(result, Value) and isinstance(partner, Value) and result.operator == "constant":
+                pairs.append(Pair(result, partner, None, partner))
         return pairs
 
 
@@ -170,15 +170,14 @@ def _two_partners(mine: Value, its: Value, known: Value | None, other: Value | N
     )
 
 
-def _unlike(
-    folded: Flow, target: Flow, ours: dict[int, int], theirs: dict[int, int], place: int
-) -> str:
+def _unlike(folded: Flow, target: Flow, ours: dict[int, int], theirs: dict[int, int], place: int) -> str:
     """The first values, seen from the inputs, that have no partner in the other network."""
     alone = _alone(folded, ours, theirs), _alone(target, theirs, ours)
     lines = []
-    for values, here, there in ((alone[0], "the folded network", "the target"), (
-        alone[1], "the target", "the folded network"
-    )):
+    for values, here, there in (
+        (alone[0], "the folded network", "the target"),
+        (alone[1], "the target", "the folded network"),
+    ):
         if values:
             more = f" and {len(values) - _NAMED} more" if len(values) > _NAMED else ""
             named = "; ".join(map(str, values[:_NAMED]))

@@ -96,7 +96,7 @@ def flow_of(program: Program) -> Flow:
     """
     table = torch.export.default_decompositions()
     for kept in _KEPT:
-        table.pop(kept, None)
+        table.pop(kept, None)  # type: ignore[no-untyped-call]
     with quiet(), torch.no_grad():
         exported = program.exported.run_decompositions(table)
     return _Reader(exported).flow
@@ -188,8 +188,9 @@ class _Reader:
         if name == "permute":
             return list(given["dims"]) == sorted(given["dims"])
         if name == "slice":
-            return given["step"] == 1
-        return name in ("add", "sub") and given["other"] == 0 or name in ("mul", "div") and given["other"] == 1
+            return bool(given["step"] == 1)
+        neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1}
+        return name in neutral and bool(given["other"] == neutral[name])
 
     def _spelt(self, argument: Any, operands: list[Value | None]) -> object:
         if isinstance(argument, fx.Node):

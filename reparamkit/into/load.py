@@ -16,13 +16,13 @@ from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, MissingExtra, UnusableInput
 from reparamkit.into.align import Pair, align
-from reparamkit.into.flow import Value, flow_of
-from reparamkit.into.solve import Goal, settle
+from reparamkit.into.flow import Flow, Value, flow_of
+from reparamkit.into.solve import Goal, reading, settle
 from reparamkit.into.target import Target
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.files import write_verified
 from reparamkit.result import Folded
-from reparamkit.support.inputs import normalise_inputs
+from reparamkit.support.inputs import Args, Kwargs, normalise_inputs
 from reparamkit.support.isolation import attributes_kept, random_state_kept
 from reparamkit.support.surroundings import undisturbed
 
@@ -90,9 +90,7 @@ class Loaded:
 
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
 
-    def _verify(
-        self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path
-    ) -> None:
+    def _verify(self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path) -> None:
         fresh = private_copy(self._target)
         fresh.load_state_dict(_read(written), strict=True)
         verdict = self._folded._get_reference().judge(fresh.eval())
@@ -160,46 +158,93 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
     target, training = evaluating(target)
     notes += [note.replace("folded", "loaded") for note in training]
     with attributes_kept(folded._original, folded.module, target):
-        loaded = private_copy(target).eval()
+        flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
         try:
-            own = Target(loaded, args, kwargs)
-            theirs = flow_of(capture(own.module, args, kwargs, dynamic=False))
-        except CannotCapture as error:
-            raise CannotCapture(f"the target: {error}", error.reason) from error
-        except UnusableInput as error:
-            raise UnusableInput(f"the target: {error}") from error
-        program = capture(folded.module, args, kwargs, dynamic=False)
-        pairs = align(flow_of(program), theirs)
-        layers = _settled(own, pairs, program.state)
-        _write_back(own, loaded)
-        verdict = folded._get_reference().judge(loaded)
+            weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)
+        except UnusableInput as reason:
+            try:
+                weights, layers = _weights(flow, program.state, target, args, kwargs, varied=False)
+            except UnusableInput:
+                raise reason from None
+        # In a copy that has never run: what a network computes once and keeps is of its old numbers.
+        loaded = private_copy(target).eval()
+        loaded.load_state_dict(weights, strict=True)
+        verdict = folded._get_reference().judge(private_copy(loaded))
     verdict.require("with the numbers in it, the target is", allow_untold=True)
     return Loaded(loaded, verdict, layers, tuple(notes), target, folded)
 
 
-def _settled(target: Target, pairs: Sequence[Pair], state: Any) -> dict[str, str]:
-    """Solve for the target's weights; what went where."""
+def _weights(
+    flow: Flow, state: Any, target: nn.Module, args: Args, kwargs: Kwargs, *, varied: bool
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict for the target, and what went where.
+
+    A fold leaves out what is nothing or the identity in numbers (a scale that starts as one), and the target
+    may hold such numbers only because it was never trained: `varied` moves all away from those.
+    """
+    copied = private_copy(target).eval()
+    weights = {name: tensor.detach().clone() for name, tensor in copied.state_dict().items()}
+    if varied:
+        _vary(copied)
+    try:
+        own = Target(copied, args, kwargs)
+        theirs = flow_of(capture(own.module, args, kwargs, dynamic=False))
+    except CannotCapture as error:
+        raise CannotCapture(f"the target: {error}", error.reason) from error
+    except UnusableInput as error:
+        raise UnusableInput(f"the target: {error}") from error
+    goals, layers = _goals(own, align(flow, theirs), state)
+    settle(own, goals)
+    settled = reading(own, goals) & weights.keys()
+    for name in settled:
+        weights[name] = own.trial.get(name, own.tensors[name]).to(weights[name]).reshape(weights[name].shape)
+    return _tied(copied, weights, settled), layers
+
+
+def _vary(module: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in {id(t): t for t in module.state_dict(keep_vars=True).values()}.values():
+            if tensor.is_floating_point():
+                share = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+                tensor.add_((tensor.abs() + 0.5) * (0.1 + 0.1 * share))
+
+
+def _tied(module: nn.Module, weights: dict[str, Tensor], settled: set[str]) -> dict[str, Tensor]:
+    """The same weights, where one tensor has several names under each: a capture knows one of them."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    first = {
+        name: next((n for n in group if n in settled), name) for group in names.values() for name in group
+    }
+    return {name: weights[first[name]] for name in weights}
+
+
+def _goals(target: Target, pairs: Sequence[Pair], state: Any) -> tuple[list[Goal], dict[str, str]]:
+    """What the target's folded layers have to hold, and from where to where the numbers go."""
     goals: list[Goal] = []
     layers: dict[str, str] = {}
     for pair in pairs:
         mine, its = pair.ours, pair.theirs
         numbers = None if mine is None else _value(mine, state)
         if its is None:
-            assert mine is not None and numbers is not None
-            if bool((numbers != pair.default).any()):
+            if (
+                mine is not None
+                and numbers is not None
+                and not torch.equal(numbers, torch.full_like(numbers, pair.default or 0.0))
+            ):
                 raise UnusableInput(
                     f"{pair.reader} of the target has no {mine.name.rpartition('.')[2]}, and {mine} of the "
                     "folded network needs one"
                 )
             continue
         if numbers is None:
-            assert pair.default is not None
-            numbers = torch.full(its.shape, pair.default, dtype=torch.float64)
+            numbers = torch.full(its.shape, pair.default or 0.0, dtype=torch.float64)
         if mine is not None and its.name:
             layers[mine.name] = its.name
         goals.append(_goal(target, its, numbers))
-    settle(target, goals)
-    return layers
+    return goals, layers
 
 
 def _value(value: Value, state: Any) -> Tensor:
@@ -222,10 +267,3 @@ def _goal(target: Target, value: Value, numbers: Tensor) -> Goal:
     assert evaluate is not None
     own = value.reads[0] if value.plain and target.is_own(value.reads[0]) else None
     return Goal(f"{value.name or value} of the target", lambda: evaluate(_Now(target)), own, numbers)  # type: ignore[arg-type]
-
-
-def _write_back(target: Target, loaded: nn.Module) -> None:
-    with torch.no_grad():
-        for name, numbers in target.trial.items():
-            tensor = target.tensors[name]
-            tensor.copy_(numbers.to(tensor.dtype))

@@ -132,8 +132,8 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         for place, call in enumerate(calls)
         if surgery.is_used(call)
     }
-    stored = {str(new.target): old.name for new, old in surgery.computed.items()}
-    outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, stored)
+    names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
+    outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
     return outcome, changes, ranks
 
 
