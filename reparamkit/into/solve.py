@@ -130,13 +130,14 @@ def reading(target: Target, goals: Iterable[Goal]) -> set[str]:
 
 
 def _weights_of(target: Target, goal: Goal) -> set[str]:
-    """The tensors of the target that this is made of and that can be set."""
+    """The tensors of the target on which this depends and that can be set."""
     statistics = {name for norm in target.norms for name in norm.fixed}
-    return {
+    names = [
         name
-        for name in (reading(target, [goal]) - statistics) & target.kept
+        for name in sorted((reading(target, [goal]) - statistics) & target.kept)
         if target.tensors[name].is_floating_point()
-    }
+    ]
+    return {*_counting(target, goal, names)}
 
 
 def _free(target: Target, goal: Goal, settled: _Settled) -> list[str]:
@@ -175,7 +176,11 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
 
 def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
     """Those of these tensors on which the goal depends, with the numbers that are on trial."""
-    now, counting = goal.evaluate(), list[str]()
+    counting: list[str] = []
+    try:
+        now = goal.evaluate()
+    except Unsettable:
+        return list(names)
     for name in names:
         kept = target.trial.get(name)
         numbers = _trial(target.tensors[name]) if kept is None else kept
@@ -185,7 +190,10 @@ def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
                 counting.append(name)
         except Unsettable:
             counting.append(name)
-        target.trial[name] = numbers
+        if kept is None:
+            del target.trial[name]
+        else:
+            target.trial[name] = kept
     return counting
 
 
