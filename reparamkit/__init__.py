@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UntrustedPickle,
         UnusableInput,
     )
+    from reparamkit.into.load import Loaded, load_into
     from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.result import Folded, Inspection
@@ -43,6 +44,8 @@ _HOMES = {
     "inspect": "reparamkit.api",
     "CoreMlOptions": "reparamkit.lower.coreml.options",
     "ImageInput": "reparamkit.lower.coreml.options",
+    "Loaded": "reparamkit.into.load",
+    "load_into": "reparamkit.into.load",
     "Source": "reparamkit.loading.source",
     "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
@@ -72,6 +75,7 @@ __all__ = [
     "Folded",
     "ImageInput",
     "Inspection",
+    "Loaded",
     "MissingExtra",
     "NotEquivalent",
     "NothingExpanded",
@@ -89,6 +93,7 @@ __all__ = [
     "fold",
     "inspect",
     "load",
+    "load_into",
     "models",
     "training",
 ]
