@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UntrustedPickle,
         UnusableInput,
     )
+    from reparamkit.exported_program import fold_program
     from reparamkit.into.load import Loaded, load_into
     from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
@@ -46,6 +47,7 @@ _HOMES = {
     "ImageInput": "reparamkit.lower.coreml.options",
     "Loaded": "reparamkit.into.load",
     "load_into": "reparamkit.into.load",
+    "fold_program": "reparamkit.exported_program",
     "Source": "reparamkit.loading.source",
     "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
@@ -91,6 +93,7 @@ __all__ = [
     "expand",
     "expansion_report",
     "fold",
+    "fold_program",
     "inspect",
     "load",
     "load_into",
