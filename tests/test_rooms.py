@@ -60,6 +60,30 @@ def test_only_the_command_line_and_the_package_itself_know_training() -> None:
         assert not {name for name in training if ".training.expand" not in name}, place
 
 
+def test_into_stands_on_what_is_below_and_only_the_surface_knows_it() -> None:
+    below = (
+        "algebra",
+        "errors",
+        "hosts",
+        "capture",
+        "compare",
+        "loading",
+        "lower",
+        "result",
+        "support",
+        "into",
+    )
+    for file in sorted((ROOT / "into").glob("*.py")):
+        for name in _imported(file):
+            top, _, rest = name.partition(".")
+            assert top != "reparamkit" or rest.startswith(below), f"{file.name} imports {name}"
+    for file in sorted(ROOT.rglob("*.py")):
+        place = file.relative_to(ROOT)
+        if place.parts[0] not in ("into", "cli") and place.name != "__init__.py":
+            known = {name for name in _imported(file) if name.startswith("reparamkit.into")}
+            assert not known, place
+
+
 def test_each_law_has_a_file_and_an_equation() -> None:
     from reparamkit.engine.laws import LAWS
 

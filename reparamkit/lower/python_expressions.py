@@ -19,9 +19,10 @@ class Unwritable(Exception):
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "matmul": "@", "floordiv": "//", "pow": "**"}
 _FUNCTIONAL = {
     "relu", "relu6", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "selu",
-    "celu", "softplus", "mish", "prelu", "pad", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d",
-    "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "pixel_shuffle",
-    "pixel_unshuffle", "scaled_dot_product_attention", "linear", "conv1d", "conv2d", "conv3d",
+    "celu", "softplus", "mish", "prelu", "pad", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
+    "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "pixel_shuffle", "pixel_unshuffle", "scaled_dot_product_attention", "linear", "conv1d", "conv2d",
+    "conv3d",
 }  # fmt: skip
 """The operators that torch.nn.functional has under the same name and with the same order of arguments."""
 _METHODS = {

@@ -46,6 +46,7 @@ class {name}(nn.Module):
 
     def forward(self, {arguments}):
 {forward}
+{checks}
 
 
 def load(weights=Path(__file__).with_suffix(".safetensors")):
@@ -77,7 +78,7 @@ def write(module: nn.Module, path: Path) -> None:
         raise CannotWrite(f"cannot write {path}: {reason}") from reason
     from safetensors.torch import save_file
 
-    path.write_text(text, encoding="utf-8")
+    path.write_text(re.sub(r"\n\n\n\n+", "\n\n\n", re.sub(r"[ ]+\n", "\n", text)), encoding="utf-8")
     save_file(source.weights, path.with_suffix(".safetensors"))
 
 
@@ -97,8 +98,9 @@ class _Writer:
         self._module = module
         self._init: list[str] = []
         self._names: dict[str, str] = {}
-        self._taken = {"self", "torch", "F", "nn", "training", "forward"}
+        self._taken = {"self", "torch", "F", "nn", "training", "forward", "check_sizes"}
         self._lines: list[str] = []
+        self._checks: list[str] = []
         self._values: dict[fx.Node, str] = {}
         self._pending: tuple[fx.Node, str] | None = None
         self.weights: dict[str, Tensor] = {}
@@ -122,6 +124,7 @@ class _Writer:
             init=textwrap.indent("\n".join(self._init) or "pass", " " * 8),
             arguments=arguments,
             forward=textwrap.indent("\n".join(self._lines), " " * 8),
+            checks=textwrap.indent("\n".join(self._checks), " " * 4),
         )
 
     def _arguments(self) -> str:
@@ -271,15 +274,13 @@ class _Writer:
             return reused[0]
         parts = [part for part in path.split(".") if part and not part.isdigit()]
         parts = [part for part in parts if part not in ("reparam_conv", "reparam_linear", "conv")] or parts
+        live = {name for other, name in self._values.items() if self._is_live(other, node)}
         if node.op == "call_function" and not path:
-            parts = [str(getattr(node.target, "_opname", getattr(node.target, "__name__", "value")))]
+            is_size = str(node.target).startswith("aten.sym_size")
+            plain = next((letter for letter in "xyzuvw" if letter not in live), "value")
+            parts = [f"size_{node.args[1]}" if is_size else plain]
         base = re.sub(r"\W|_+$", "", parts[-1]) if parts else "x"
         base = base if base.isidentifier() and not keyword.iskeyword(base) else "x"
-        live = {
-            name
-            for other, name in self._values.items()
-            if other.op == "placeholder" or self._is_live(other, node)
-        }
         name, number = base, 1
         while name in live or name in ("torch", "F", "nn", "self", "max", "min"):
             number += 1
@@ -301,6 +302,9 @@ class _Writer:
 
     def _guard(self, node: fx.Node, guards: SizeGuards) -> None:
         tensors = [self._values[arg] for arg in node.args if isinstance(arg, fx.Node)]
+        read = [tensors[i] for i in dict.fromkeys(index for index, _ in guards.places)]
+        self._lines.append(f"self.check_sizes({', '.join(read)})")
+        self._checks = ["", f"def check_sizes(self, {', '.join(read)}):"]
         for text in guards.assumptions:
             plain = re.sub(r"\bsym_(max|min|float|int)\b", r"\1", text)
             _require_plain(plain)
@@ -310,10 +314,8 @@ class _Writer:
                 return f"{tensors[index]}.shape[{axis}]"
 
             condition = re.sub(r"\bn(\d+)\b", size, plain)
-            self._lines.append(f"if not ({condition}):")
-            self._lines.append(
-                f"    raise ValueError({f'this network was captured for {guards.spoken(text)}'!r})"
-            )
+            told = f"this network was captured for {guards.spoken(text)}"
+            self._checks += [f"    if not ({condition}):", f"        raise ValueError({told!r})"]
 
 
 def _uses(node: fx.Node) -> Iterator[fx.Node]:
