@@ -43,12 +43,19 @@ def _pair(name: str, size: int) -> tuple[torch.nn.Module, torch.nn.Module, torch
 )
 def test_into_timm_s_own_folded_form(name: str) -> None:
     original, target, image = _pair(name, INTO[name])
-    loaded = rk.load_into(rk.fold(original, image, dynamic=False, verify=False), target)
+    folded = rk.fold(original, image, dynamic=False, verify=False)
+    loaded = rk.load_into(folded, target)
     assert not loaded.equivalence.differs
     target.load_state_dict(loaded.state_dict(), strict=True)
+    # The folded network holds the same numbers, rounded to float32 as these are.
+    networks = (original, folded.module, target)
     with torch.no_grad():
-        expected, result = original.double()(image.double()), target.double()(image.double())
-    assert float((expected - result).abs().max() / expected.abs().max()) < 1e-3
+        expected, rounded, result = (network.double()(image.double()) for network in networks)
+    assert _error(expected, result) < 4 * _error(expected, rounded) + 1e-6
+
+
+def _error(expected: torch.Tensor, result: torch.Tensor) -> float:
+    return float((expected - result).abs().max() / expected.abs().max())
 
 
 @pytest.mark.slow
