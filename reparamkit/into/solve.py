@@ -155,6 +155,9 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
             other for other in free if other != name and other not in norms and settled.mask(other) is None
         ]
         places = _solved(target, goal, name, others, settled.mask(name))
+        if places is None:
+            target.trial.clear()
+            target.trial.update(before)
         if places is None and len(made_of) == 1:
             places = _inverted(target, goal, name, settled.mask(name))
         if places is not None:

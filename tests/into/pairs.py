@@ -410,6 +410,21 @@ class LoraTrain(nn.Module):
         return F.relu(self.norm(self.base(x) + 0.5 * self.up(self.down(x))))
 
 
+class GatedTrain(nn.Module):
+    """EfficientViM: rows of one table, through a sigmoid, mix each branch with what it was given."""
+
+    def __init__(self, norm: bool = True) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((2, WIDTH), 1e-4))
+        self.one = conv_bn(WIDTH, WIDTH, 3, WIDTH) if norm else depthwise()
+        self.two = conv_bn(WIDTH, WIDTH, 1) if norm else full(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = torch.sigmoid(self.alpha).view(2, -1, 1, 1)
+        x = x + alpha[0] * (F.relu(self.one(x)) - x)
+        return x + alpha[1] * (F.relu(self.two(x)) - x)  # type: ignore[no-any-return]
+
+
 def net(block: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Net(block)
 
@@ -438,6 +453,7 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "twins": (net(TwinTrain), net(TwinSwapped)),
     "weight_norm": (net(WeightNormTrain), net(lambda: Deployed(full()))),
     "lora": (net(LoraTrain), net(lambda: Deployed(full(1)))),
+    "gates_of_one_table": (net(GatedTrain), net(lambda: GatedTrain(norm=False))),
     "repvgg_into_conv_bn": (net(RepVGGTrain), net(lambda: Deployed(conv_bn(WIDTH, WIDTH, 3)))),
     "repvgg_into_itself": (net(RepVGGTrain), net(RepVGGTrain)),
     "conv_into_repvgg": (net(lambda: Deployed(conv_bn(WIDTH, WIDTH, 3))), net(RepVGGTrain)),

@@ -22,6 +22,7 @@ INTO = {
     "levit_128s": 224,
     "tiny_vit_5m_224": 224,
     "efficientvit_m0": 224,
+    "efficientvim_m1": 224,
 }
 """Network -> the image size that it is captured at."""
 OTHERWISE = {
