@@ -14,7 +14,7 @@ INTO = {
     "mobileone_s0": 64,
     "lcnetv2_small": 64,
     "fastvit_t8": 64,
-    "repvit_m0_9": 64,
+    "repvit_m0_9": 224,
     "repghostnet_050": 64,
     "ghostnetv3_050": 64,
     "shvit_s1": 64,
