@@ -12,9 +12,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from reparamkit.api import fold
+from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.lower.exported import free_axes
-from reparamkit.lower.save import refused_sizes
+from reparamkit.lower.pt2 import GuardedRunner
 from reparamkit.support.surroundings import undisturbed
 
 
@@ -50,12 +51,20 @@ def fold_program(
             "or fold a module with reparamkit.fold"
         )
     folded = fold(exported, example_inputs, merge_siblings=merge_siblings)
-    program = folded._export()
+    program = folded.lowering.all_free
     _keep_sizes(exported, program)
     _keep_names(exported, program)
-    reference = folded._get_reference()
-    refused = refused_sizes(reference, program)
-    verdict = reference.narrowed(lambda record: record.probe.name not in refused).judge(program.module())
+    recorded = folded.network.reference
+    own = str(recorded.precision).removeprefix("torch.")
+    runner = GuardedRunner(program.module())
+    refused = {
+        record.probe.name
+        for record in recorded.records
+        if record.probe.sizes and not runner.accepts(*record.probe.inputs())
+    }
+    verdict = judge_candidate(
+        recorded, runner, EXCHANGEABLE, own, keep=lambda record: record.probe.name not in refused
+    )
     verdict.require("the folded program is", allow_untold=allow_untold)
     return program
 

@@ -41,7 +41,7 @@ def test_a_room_imports_only_those_before_it(room: str) -> None:
 
 def test_training_stands_on_the_public_calls_the_models_and_the_runners() -> None:
     allowed = ("training", "models", "errors", "loading")
-    runners = ("compare.subjects",)  # what `check` opens networks and files with
+    runners = ("compare.network",)  # what `check` opens networks and files with
     for file in sorted((ROOT / "training").rglob("*.py")):
         if "expand" in file.parts:  # it captures and composes: it stands on the engine too
             continue
@@ -70,6 +70,7 @@ def test_into_stands_on_what_is_below_and_only_the_surface_knows_it() -> None:
         "loading",
         "lower",
         "result",
+        "runners",
         "support",
         "into",
     )

@@ -165,18 +165,16 @@ def fold(
     image_colour: cli_coreml.ColourOption = None,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
-    from reparamkit.lower.onnx import require_packages
-    from reparamkit.lower.save import check_suffix
+    from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
-    for path in output or []:
-        if into is None:
-            check_suffix(path)
-        else:
-            cli_into.check(path)
+    for path in (output or []) if into is not None else []:
+        cli_into.check(path)
+    formats = {format_of(path) for path in (output or []) if into is None}
+    for each in formats:
+        if each.suffix == ".onnx":
+            each.writer.require()
     target = None if into is None else cli_into.target(into)
-    if any(path.suffix == ".onnx" for path in output or []):
-        require_packages()
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
             coreml_target,

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.capture.export import capture, evaluating
+from reparamkit.capture.program import InParts
 from reparamkit.compare.float64.oracle import private_copy
+from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, MissingExtra, UnusableInput
 from reparamkit.into.align import Pair, align
@@ -22,6 +24,7 @@ from reparamkit.into.target import Target
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.files import write_verified
 from reparamkit.result import Folded
+from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs
 from reparamkit.support.isolation import attributes_kept, random_state_kept
 from reparamkit.support.surroundings import undisturbed
@@ -79,7 +82,7 @@ class Loaded:
                 verify = partial(self._verify, path, partial(save_from, place + 1), allow_untold)
                 write_verified(path, self._write, verify)
 
-        with attributes_kept(self._folded._original, self.module, self._target):
+        with attributes_kept(self._folded.lowering.original, self.module, self._target):
             save_from(0)
 
     def _write(self, path: Path) -> None:
@@ -93,9 +96,16 @@ class Loaded:
     def _verify(self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path) -> None:
         fresh = private_copy(self._target)
         fresh.load_state_dict(_read(written), strict=True)
-        verdict = self._folded._get_reference().judge(fresh.eval())
+        verdict = _verdict_on(self._folded, fresh.eval())
         verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
         following()
+
+
+def _verdict_on(folded: Folded, module: nn.Module) -> Equivalence:
+    """Whether a module computes what the network that was folded does."""
+    recorded = folded.network.reference
+    own = str(recorded.precision).removeprefix("torch.")
+    return judge_candidate(recorded, TorchRunner(module), EXCHANGEABLE, own)
 
 
 def check_target_suffix(path: Path) -> None:
@@ -147,17 +157,15 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
     """
     if not isinstance(target, nn.Module):
         raise UnusableInput(f"the target is a {type(target).__name__}: give an nn.Module of your class")
-    if isinstance(folded._program, CannotCapture):
-        raise CannotCapture(
-            f"cannot load into a target what was folded in parts: {folded._program.reason}",
-            folded._program.reason,
-        )
-    inputs = folded._inputs if example_inputs is None else normalise_inputs(example_inputs)
+    if isinstance(folded.captured, InParts):
+        reason = folded.captured.why.reason
+        raise CannotCapture(f"cannot load into a target what was folded in parts: {reason}", reason)
+    inputs = folded.lowering.example if example_inputs is None else normalise_inputs(example_inputs)
     args, kwargs = usable_inputs(*inputs)
     target, notes = unwrapped(target)
     target, training = evaluating(target)
     notes += [note.replace("folded", "loaded") for note in training]
-    with attributes_kept(folded._original, folded.module, target):
+    with attributes_kept(folded.lowering.original, folded.module, target):
         flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
         try:
             weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)
@@ -169,7 +177,7 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
         # In a copy that has never run: what a network computes once and keeps is of its old numbers.
         loaded = private_copy(target).eval()
         loaded.load_state_dict(weights, strict=True)
-        verdict = folded._get_reference().judge(private_copy(loaded))
+        verdict = _verdict_on(folded, private_copy(loaded))
     verdict.require("with the numbers in it, the target is", allow_untold=True)
     return Loaded(loaded, verdict, layers, tuple(notes), target, folded)
 

@@ -18,9 +18,10 @@ from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import thorough_probes
+from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.saved import load_outputs, save_outputs
 from reparamkit.lower.exported import export_program
-from reparamkit.lower.save import save
+from reparamkit.lower.save import save_program as save
 from tests.compare.comparing import outcome
 from tests.compare.nets import Block, Lambda, folded, net, randomised
 
@@ -175,7 +176,7 @@ def test_a_channel_that_drowns_in_its_own_noise_is_not_judged() -> None:
 
 def test_axes_whose_length_changes_hold_no_channels() -> None:
     axes = {0: {0: "batch", 2: "height", 3: "width"}}
-    reference = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,), dynamic_axes=axes)
+    reference = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,), free=FreeSizes(axes))
     assert [each.axis for each in reference.budgets().channels(0, "normal")] == [1]
     fixed = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,))
     assert [each.axis for each in fixed.budgets().channels(0, "normal")] == [0, 1, 2, 3]
