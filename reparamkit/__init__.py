@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         UntrustedPickle,
         UnusableInput,
     )
+    from reparamkit.into.load import Loaded, load_into
+    from reparamkit.into.program import fold_program
     from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.result import Folded, Inspection
@@ -54,6 +56,9 @@ _HOMES = {
     "inspect": "reparamkit.api",
     "CoreMlOptions": "reparamkit.lower.coreml.options",
     "ImageInput": "reparamkit.lower.coreml.options",
+    "Loaded": "reparamkit.into.load",
+    "load_into": "reparamkit.into.load",
+    "fold_program": "reparamkit.into.program",
     "Source": "reparamkit.loading.source",
     "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
@@ -86,6 +91,7 @@ __all__ = [
     "Folded",
     "ImageInput",
     "Inspection",
+    "Loaded",
     "MissingExtra",
     "NotEquivalent",
     "NothingExpanded",
@@ -102,8 +108,10 @@ __all__ = [
     "expand",
     "expansion_report",
     "fold",
+    "fold_program",
     "inspect",
     "load",
+    "load_into",
     "models",
     "training",
 ]

@@ -99,7 +99,7 @@ class Folded:
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
-        These are .onnx, .mlpackage (Core ML), .pt2 and .pt.
+        These are .onnx, .mlpackage (Core ML), .pt2, .pt and .py (plain PyTorch code, its weights beside it).
 
         A `.pt` is the whole module, pickled; it is the only format for a network that was folded in parts.
 

@@ -19,6 +19,7 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import into as cli_into
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
@@ -87,6 +88,17 @@ MergeOption = Annotated[
 ]
 
 
+IntoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--into",
+        metavar="MODULE:CALLABLE",
+        help="A class of your own that takes the folded numbers: a callable that returns the network in its "
+        "deployed form. Written is its state dict, to .pth or .safetensors.",
+    ),
+]
+
+
 UntoldOption = Annotated[
     bool,
     typer.Option(
@@ -106,16 +118,17 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, or .pt for the whole module, "
-            "pickled; may be given several times. Default: STEM.folded.pt2 beside the source, for a "
-            "reference model in the current folder; STEM.folded.pt for a network that can be folded in parts "
-            "only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
+            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may be "
+            "given several times. Default: STEM.folded.pt2 beside the source, for a reference model in the "
+            "current folder; STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
+    into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
@@ -138,7 +151,11 @@ def fold(
 
     sizes = _dynamic(dynamic)
     for path in output or []:
-        format_of(path).require()
+        if into is not None:
+            cli_into.check(path)
+        else:
+            format_of(path).require()
+    target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
             coreml_target,
@@ -160,6 +177,8 @@ def fold(
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         paths = output or [_default_output(opened)]
+        if target is not None and not output:
+            paths = [path.with_suffix(".pth") for path in paths]
         cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
         import reparamkit as rk
@@ -169,6 +188,15 @@ def fold(
     with _told_if_refused(opened.name, folded):
         if strict:
             require_none_undone(folded)
+        if target is not None:
+            with cli_console.progress() as say:
+                say(f"loading into {into}, writing and verifying {', '.join(map(str, paths))}")
+                loaded = rk.load_into(folded, target)
+                loaded.save(*paths, allow_untold=allow_untold)
+            _tell(opened.name, folded, json_file)
+            with cli_console.report() as console:
+                cli_into.show(loaded, paths, console)
+            return
         if folded.parts and not output:
             paths = [path.with_suffix(".pt") for path in paths]
             cli_console.check_distinct([*paths, *([json_file] if json_file else [])])

@@ -60,9 +60,18 @@ class Rise:
     """The ways to the values made of the root by moving alone that something else reads as they are."""
 
     def numbers(self) -> AffineMap:
-        """The map's."""
-        shift = self.shift if self.structure.has_bias else None
-        return affine.channelwise(self.scale, shift, self.structure.dims)
+        """The map's, as they follow from the network's constants now."""
+        scale, shift = torch.ones_like(self.scale), torch.zeros_like(self.shift)
+        for claim in self.claims:
+            _place(claim, scale, shift)
+        return affine.channelwise(scale, shift if self.structure.has_bias else None, self.structure.dims)
+
+
+def _place(claim: Claim, scale: Tensor, shift: Tensor) -> bool:
+    """Write what a claim asks of its channels; False if it is not the same within a channel."""
+    places, factor, offset = torch.broadcast_tensors(claim.layout.channels(), *claim.numbers())  # type: ignore[no-untyped-call]
+    scale[places], shift[places] = factor, offset
+    return torch.equal(scale[places], factor) and torch.equal(shift[places], offset)
 
 
 def rises(nodes: Sequence[Node], barred: frozenset[int]) -> tuple[list[Rise], dict[int, str]]:
@@ -168,16 +177,13 @@ class _Demand:
             refused: dict[int, str] = {}
             scale, shift = torch.ones(channels).double(), torch.zeros(channels).double()
             for number, claim in enumerate(left):
-                places = claim.layout.channels()
-                mine = places.flatten()
+                mine = claim.layout.channels().flatten()
                 if bool(kept[mine].any()) or bool((owner[mine] >= 0).any()):
                     refused[number] = "another operator reads its channels"
                     refused.update({n: refused[number] for n in set(owner[mine].tolist()) if n >= 0})
                     continue
                 owner[mine] = number
-                places, factor, offset = torch.broadcast_tensors(places, *claim.numbers())  # type: ignore[no-untyped-call]
-                scale[places], shift[places] = factor, offset
-                if not torch.equal(scale[places], factor) or not torch.equal(shift[places], offset):
+                if not _place(claim, scale, shift):
                     refused[number] = "it differs within a channel"
             if not refused:
                 break

@@ -76,6 +76,7 @@ FORMATS = (
     Format(".mlpackage", "Core ML", "coreml", False, True, "reparamkit.lower.coreml.save"),
     Format(".pt2", "torch.export", None, True, True, "reparamkit.lower.pt2"),
     Format(".pt", "a pickled module", None, True, False, "reparamkit.lower.module"),
+    Format(".py", "Python source", None, True, True, "reparamkit.lower.python_source", ("safetensors",)),
 )
 
 SUFFIXES_FOR_TRAINING = (".pt", ".pth", ".safetensors")

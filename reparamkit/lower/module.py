@@ -41,7 +41,7 @@ class ModuleWriter(Writer):
         return TorchRunner(loaded_module(target, work.path), work.path.name)
 
     def count(self, target: Path, work: Work) -> Counter[str]:
-        return _layers(loaded_module(target, work.path))
+        return layer_counts(loaded_module(target, work.path))
 
     def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
         work = Work(stage.path, lowering.module, lowering.network.reference, lambda: lowering.all_free)
@@ -78,7 +78,7 @@ def loaded_module(target: Path, path: Path) -> nn.Module:
     return loaded
 
 
-def _layers(module: nn.Module) -> Counter[str]:
+def layer_counts(module: nn.Module) -> Counter[str]:
     """Modules of torch.nn without children, by class."""
     return Counter(
         type(part).__name__

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx, nn
 
@@ -19,7 +19,7 @@ from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, pla
 from reparamkit.engine.forms import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Realisation, realise
-from reparamkit.engine.numbers import numbers
+from reparamkit.engine.numbers import Terms, numbers
 from reparamkit.engine.plan import Plan, interior, plan
 from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
 from reparamkit.engine.rising import rises
@@ -49,10 +49,16 @@ class Outcome:
     refusals: tuple[Refusal, ...]
     undone: tuple[Refusal, ...]
     in_place: bool = False
+    regions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Path of a folded layer -> the value that it computes, and which of the layers for that it is."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Path of a stored tensor -> the name of the captured constant that it holds."""
 
 
 @dataclass(frozen=True)
-class _Proven:
+class Proven:
+    """The layers of a form, and what shows that they compute it."""
+
     realisation: Realisation
     proof: Proof
 
@@ -76,7 +82,7 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
 
 def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
     changes = Changes()
-    host, (chosen, proven, unproven, failed) = _planned(program)
+    host, (chosen, proven, unproven, failed) = planned(program)
     surgery = Surgery(host)
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.moves(claim.path)
@@ -120,7 +126,15 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         if surgery.is_left(part_of)
     ]
     undone = [standing.refusal(host.nodes[i], reason) for i, reason in sorted(failed.items())]
-    return Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone)), changes, ranks
+    regions = {
+        str(call.target): (form.node, place)
+        for form, _, calls in replacements
+        for place, call in enumerate(calls)
+        if surgery.is_used(call)
+    }
+    names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
+    outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
+    return outcome, changes, ranks
 
 
 class _Standing:
@@ -167,7 +181,7 @@ class _Standing:
         return now if now is not None and now.op == "call_module" else self._layer.get(index)
 
 
-_Planned = tuple[Plan, dict[int, _Proven], dict[int, str], dict[int, str]]
+_Planned = tuple[Plan, dict[int, Proven], dict[int, str], dict[int, str]]
 
 
 class _TakenBack(Exception):
@@ -178,7 +192,7 @@ class _TakenBack(Exception):
         self.root = root
 
 
-def _planned(program: Program) -> tuple[FxHost, _Planned]:
+def planned(program: Program) -> tuple[FxHost, _Planned]:
     """The program as values, with the maps that rise where they rise to, and the proven plan for it."""
     plain, barred = FxHost(program), dict[fx.Node, str]()
     while True:
@@ -225,7 +239,7 @@ def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
 
 def _proven_plan(host: FxHost) -> _Planned:
     """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
-    proven: dict[tuple[int, object], _Proven] = {}
+    proven: dict[tuple[int, object], Proven] = {}
     unproven: dict[int, str] = {}
     failed: dict[int, str] = {}
     same: set[int] = set()
@@ -290,14 +304,9 @@ def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool
     return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
 
 
-def _make(host: FxHost, form: Form) -> _Proven:
+def _make(host: FxHost, form: Form) -> Proven:
     with host.constants.remembered():
-        terms = numbers(host.nodes, form)
-        norm = None if form.norm is None else host.nodes[form.norm].meaning
-        integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
-        named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
-        takes = norm.takes if isinstance(norm, Opaque) else None
-        realisation = realise(terms, takes, integers, named_padding=named)
+        terms, realisation = realised(host, form)
         proof = prove(host, form, terms, realisation)
     like = host.user_node(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
@@ -305,7 +314,17 @@ def _make(host: FxHost, form: Form) -> _Proven:
     if not realisation.rounded(like):
         raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
     require_rounded(exact, layers, like.dtype)
-    return _Proven(realisation, proof)
+    return Proven(realisation, proof)
+
+
+def realised(host: FxHost, form: Form) -> tuple[Terms, Realisation]:
+    """The numbers of a form as they follow from the constants now, and the layers for them, in float64."""
+    terms = numbers(host.nodes, form)
+    norm = None if form.norm is None else host.nodes[form.norm].meaning
+    integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
+    named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
+    takes = norm.takes if isinstance(norm, Opaque) else None
+    return terms, realise(terms, takes, integers, named_padding=named)
 
 
 def _user_name(host: FxHost, index: int) -> str:

@@ -161,6 +161,7 @@ class Surgery:
         tried: dict[str, int] = {}
         for call, (wanted, layer) in self._wanted.items():
             call.target = free_path(root, wanted, tried)
+            call._rename(re.sub(r"\W", "_", call.target))
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
         self._store(root, computed)

@@ -585,8 +585,8 @@ MUTANTS = [
     Mutant(
         "rise: all channels",
         _RISE,
-        "                scale[places], shift[places] = factor, offset\n",
-        "                scale[:], shift[:] = factor.flatten()[0], offset.flatten()[0]\n",
+        "    scale[places], shift[places] = factor, offset\n",
+        "    scale[:], shift[:] = factor.flatten()[0], offset.flatten()[0]\n",
     ),
     Mutant(
         "rise: product with another reader",

@@ -1,0 +1,338 @@
+"""A captured network as data flow: what is computed from what, however it is spelt.
+
+Calls that only look different become the same: every view of other sizes is one `view`, a chain of additions
+one sum, and what changes nothing is left out. Whatever depends on no input is one constant.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+
+from reparamkit.capture.program import Program
+from reparamkit.errors import CannotCapture
+from reparamkit.hosts.fx.constants import is_pure
+from reparamkit.hosts.fx.write import owner_path
+from reparamkit.support.quiet import quiet
+
+aten = torch.ops.aten
+
+OPTIONAL: dict[str, dict[str, float]] = {
+    "convolution": {"bias": 0.0},
+    "linear": {"bias": 0.0},
+    "native_layer_norm": {"weight": 1.0, "bias": 0.0},
+    "native_group_norm": {"weight": 1.0, "bias": 0.0},
+    "_native_batch_norm_legit_no_training": {"weight": 1.0, "bias": 0.0},
+}
+"""Operator -> the weights that it may do without -> the number that leaving one out stands for."""
+
+_KEPT = (aten.linear.default, aten.scaled_dot_product_attention.default, aten.matmul.default)
+_VIEWS = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "alias"}
+_COPIES = {"clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "expand", "contiguous"}
+_COMMUTATIVE = {"add", "mul", "maximum", "minimum", "logical_and", "logical_or", "eq", "ne"}
+
+
+@dataclass(eq=False)
+class Value:
+    """One value of a network.
+
+    Attributes:
+        operator: what computes it, without namespace and overload; "input" and "constant" are computed by
+            nothing.
+        arguments: everything about the call that is no value, comparable.
+        operands: the values that it reads, in order; None where a layer does without a weight.
+        defaults: for each operand, the number that its absence stands for; None where it cannot be absent.
+        where: path of the module that owns the call, "" for the network itself.
+        name: the constant's or the input's own name, else the call's.
+    """
+
+    operator: str
+    arguments: object
+    operands: list[Value | None]
+    defaults: list[float | None]
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+    where: str
+    name: str
+    readers: int = 0
+    constant: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    """For a constant: its value for these tensors of the network's state."""
+    reads: tuple[str, ...] = ()
+    """For a constant: the names of the state that it is made of; exactly one and no more for a weight."""
+    plain: bool = False
+    """For a constant: it is a stored tensor as it is."""
+
+    def __str__(self) -> str:
+        weights = [o for o in self.operands if o is not None and o.operator == "constant"]
+        what = self.operator.strip("_")
+        if self.operator == "constant":
+            return f"{self.name or 'a constant'} {list(self.shape)}"
+        shape = f" {list(weights[0].shape)}" if weights else ""
+        return f"{what}{shape}{f' in {self.where}' if self.where else ''}"
+
+
+@dataclass
+class Flow:
+    """A network's values, each behind those that it reads, and its results."""
+
+    values: list[Value] = field(default_factory=list)
+    results: list[Value | object] = field(default_factory=list)
+
+
+def flow_of(program: Program) -> Flow:
+    """The data flow of a network that was captured with fixed sizes.
+
+    Raises:
+        CannotCapture: the network writes into its buffers or inputs.
+    """
+    table = torch.export.default_decompositions()
+    for kept in _KEPT:
+        table.pop(kept, None)  # type: ignore[no-untyped-call]
+    with quiet(), torch.no_grad():
+        exported = program.exported.run_decompositions(table)
+    return _Reader(exported).flow
+
+
+class _Reader:
+    def __init__(self, exported: ExportedProgram) -> None:
+        self.flow = Flow()
+        self._values: dict[fx.Node, Value] = {}
+        self._known: dict[object, Value] = {}
+        self._constants: set[fx.Node] = set()
+        self._states: dict[fx.Node, str] = {}
+        signature = exported.graph_signature
+        nodes = list(exported.graph.nodes)
+        for spec in signature.output_specs:
+            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.PARAMETER_MUTATION):
+                raise CannotCapture("it writes into its buffers or inputs when it runs")
+        placeholders = [node for node in nodes if node.op == "placeholder"]
+        number = 0
+        for node, spec in zip(placeholders, signature.input_specs, strict=True):
+            if spec.kind != InputKind.USER_INPUT:
+                self._constants.add(node)
+                self._states[node] = str(spec.target)
+            elif isinstance(node.meta.get("val"), Tensor):
+                self._values[node] = self._added(node, "input", number, [], [], node.name)
+                number += 1
+        for node in nodes:
+            if node.op == "get_attr" and isinstance(getattr(exported.graph_module, str(node.target)), Tensor):
+                self._constants.add(node)
+                self._states[node] = str(node.target)
+            elif node.op == "call_function":
+                self._read(node)
+        results: Any = next(node for node in nodes if node.op == "output").args[0]
+        for result, spec in zip(results, signature.output_specs, strict=True):
+            if spec.kind == OutputKind.USER_OUTPUT:
+                plain = spec.arg.value if isinstance(spec.arg, ConstantArgument) else result
+                self.flow.results.append(self._value(plain) if isinstance(plain, fx.Node) else plain)
+        for value in self.flow.values:
+            for operand in value.operands:
+                if operand is not None:
+                    operand.readers += 1
+        for result in self.flow.results:
+            if isinstance(result, Value):
+                result.readers += 1
+        _flatten_sums(self.flow)
+
+    def _read(self, node: fx.Node) -> None:
+        if _checks(node):
+            return
+        if is_pure(node) and all(n in self._constants for n in node.all_input_nodes):
+            self._constants.add(node)
+            return
+        name = _name(node.target)
+        given = _arguments(node)
+        first = next(iter(given.values()), None)
+        source = self._values.get(first) if isinstance(first, fx.Node) else None
+        made = node.meta.get("val")
+        if source is not None and isinstance(made, Tensor):
+            shape = tuple(map(int, made.shape))
+            alike = shape == source.shape and made.dtype == source.dtype
+            if alike and (name in _COPIES | _VIEWS or self._idle(name, given)):
+                self._values[node] = source
+                return
+            if name in _VIEWS and made.dtype == source.dtype:
+                if source.operator == "view":
+                    source = source.operands[0]
+                    assert source is not None
+                if source.shape == shape:
+                    self._values[node] = source
+                    return
+                self._values[node] = self._added(node, "view", shape, [source], [None], node.name)
+                return
+        operands: list[Value | None] = []
+        defaults: list[float | None] = []
+        optional = OPTIONAL.get(name, {})
+        spelt = []
+        for key, argument in given.items():
+            if key in optional:
+                operands.append(None if argument is None else self._value(argument))
+                defaults.append(optional[key])
+                continue
+            before = len(operands)
+            spelt.append((key, self._spelt(argument, operands)))
+            defaults += [None] * (len(operands) - before)
+        self._values[node] = self._added(node, name, tuple(spelt), operands, defaults, node.name)
+
+    def _idle(self, name: str, given: Mapping[str, Any]) -> bool:
+        """Whether a call with a result of the same shape leaves its first operand as it is."""
+        if name == "permute":
+            return list(given["dims"]) == sorted(given["dims"])
+        if name == "slice":
+            return bool(given["step"] == 1)
+        neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1}
+        return name in neutral and bool(given["other"] == neutral[name])
+
+    def _spelt(self, argument: Any, operands: list[Value | None]) -> object:
+        if isinstance(argument, fx.Node):
+            operands.append(self._value(argument))
+            return "@"
+        if isinstance(argument, list | tuple):
+            return tuple(self._spelt(item, operands) for item in argument)
+        if isinstance(argument, int | float | bool | str) or argument is None:
+            return type(argument).__name__, argument
+        return str(argument)
+
+    def _value(self, node: fx.Node) -> Value:
+        if node in self._constants and node not in self._values:
+            reads = tuple(self._states[n] for n in _above(node) if n in self._states)
+            name = reads[0] if len(reads) == 1 else node.name
+            value = self._added(node, "constant", (node.name,), [], [], name)
+            value.reads, value.plain = reads, node in self._states
+            value.constant = _evaluation(node, self._states)
+            self._values[node] = value
+        return self._values[node]
+
+    def _added(
+        self,
+        node: fx.Node,
+        name: str,
+        arguments: object,
+        operands: list[Value | None],
+        defaults: list[float | None],
+        own_name: str,
+    ) -> Value:
+        made = node.meta.get("val")
+        tensor = made if isinstance(made, Tensor) else None
+        shape = () if tensor is None else tuple(map(int, tensor.shape))
+        key = (name, arguments, tuple(map(id, operands)))
+        if key in self._known and is_pure(node):
+            return self._known[key]
+        value = Value(
+            name,
+            arguments,
+            operands,
+            defaults,
+            shape,
+            None if tensor is None else tensor.dtype,
+            owner_path(node),
+            own_name,
+        )
+        self._known[key] = value
+        self.flow.values.append(value)
+        return value
+
+
+def _flatten_sums(flow: Flow) -> None:
+    """Additions of additions that nothing else reads become one sum."""
+    for value in flow.values:
+        if not _is_sum(value):
+            continue
+        terms: list[Value | None] = []
+        for operand in value.operands:
+            inner = operand is not None and operand.readers == 1 and _is_sum(operand)
+            same = operand is not None and (operand.shape, operand.dtype) == (value.shape, value.dtype)
+            terms += operand.operands if operand is not None and inner and same else [operand]
+        value.operands = terms
+        value.defaults = [None] * len(terms)
+        value.arguments = ("sum", len(terms))
+    kept: set[int] = set()
+    stack = [result for result in flow.results if isinstance(result, Value)]
+    while stack:
+        value = stack.pop()
+        if id(value) not in kept:
+            kept.add(id(value))
+            stack.extend(operand for operand in value.operands if operand is not None)
+    flow.values = [value for value in flow.values if id(value) in kept]
+
+
+def _is_sum(value: Value) -> bool:
+    if value.operator != "add" or len(value.operands) < 2:
+        return False
+    return value.arguments == (("self", "@"), ("other", "@"), ("alpha", ("int", 1))) or (
+        isinstance(value.arguments, tuple) and value.arguments[:1] == ("sum",)
+    )
+
+
+def is_commutative(value: Value) -> bool:
+    """Whether the order of its operands does not matter."""
+    return value.operator in _COMMUTATIVE and len(value.operands) >= 2
+
+
+def _checks(node: fx.Node) -> bool:
+    """Whether a call computes nothing: it looks at sizes or raises."""
+    name = _name(node.target)
+    return not node.users and (name.startswith(("_assert", "sym_constrain")) or name == "_guards_fn")
+
+
+def _name(target: Any) -> str:
+    if isinstance(target, OpOverload):
+        name = str(target._schema.name)
+        return name.removeprefix("aten::")
+    return str(getattr(target, "__name__", target)) if target is not operator.getitem else "getitem"
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call by name, with those that were left out."""
+    if not isinstance(node.target, OpOverload):
+        return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
+    names, defaults = _signature(node.target)
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    return {name: given.get(name, defaults.get(name)) for name in names}
+
+
+@cache
+def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
+    arguments = target._schema.arguments
+    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
+
+
+def _above(node: fx.Node) -> Iterable[fx.Node]:
+    """The node and all that it is computed from, each behind what that is computed from."""
+    order: dict[fx.Node, None] = {}
+    stack = [(node, False)]
+    while stack:
+        current, ready = stack.pop()
+        if ready:
+            order.setdefault(current)
+        elif current not in order:
+            stack.append((current, True))
+            stack.extend((n, False) for n in current.all_input_nodes)
+    return order
+
+
+def _evaluation(node: fx.Node, states: Mapping[fx.Node, str]) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    order = list(_above(node))
+
+    def evaluate(state: Mapping[str, Tensor]) -> Tensor:
+        known: dict[fx.Node, Any] = {}
+        with torch.no_grad():
+            for current in order:
+                if current in states:
+                    known[current] = state[states[current]].detach()
+                    continue
+                args, kwargs = fx.map_arg((current.args, current.kwargs), known.__getitem__)
+                known[current] = current.target(*args, **kwargs)  # type: ignore[operator]
+        value: Tensor = known[node]
+        return value
+
+    return evaluate

@@ -1,0 +1,277 @@
+"""`load_into`: the numbers of a folded network in a class of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reparamkit.capture.export import capture, evaluating
+from reparamkit.capture.program import InParts
+from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.errors import CannotCapture, MissingExtra, UnusableInput
+from reparamkit.into.align import Pair, align
+from reparamkit.into.flow import Flow, Value, flow_of
+from reparamkit.into.solve import Goal, reading, settle
+from reparamkit.into.target import Target
+from reparamkit.loading.wrappers import unwrapped, usable_inputs
+from reparamkit.lower.files import write_verified
+from reparamkit.result import Folded
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.copies import private_copy
+from reparamkit.support.inputs import Args, Kwargs, normalise_inputs
+from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.surroundings import undisturbed
+
+SUFFIXES = (".pth", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module of the user's class with the numbers of a folded network.
+
+    Attributes:
+        module: a copy of the target, in evaluation mode, with the numbers in its own parameters and buffers.
+        equivalence: the verdict on it against the network that was folded.
+        layers: tensor of the folded network -> what holds its numbers now: the name of a tensor of the
+            target, or of the layer that several of them make.
+        notes: what else the caller should know.
+    """
+
+    module: nn.Module
+    equivalence: Equivalence
+    layers: dict[str, str]
+    notes: tuple[str, ...]
+    _target: nn.Module
+    _folded: Folded
+
+    def __str__(self) -> str:
+        return f"{len(self.layers)} tensors in {type(self.module).__name__}\n{self.equivalence.summary()}"
+
+    def __repr__(self) -> str:
+        return f"<Loaded: {'; '.join(str(self).splitlines())}>"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights under the target's own names, for its `load_state_dict(…, strict=True)`."""
+        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+
+    @undisturbed()
+    def save(self, *paths: str | Path, allow_untold: bool = False) -> None:
+        """Write the state dict, each file under the format that its suffix names: .pth or .safetensors.
+
+        The files appear only after each was read back, loaded into the target with `strict=True`, run and
+        found equivalent to the network that was folded: all of them, or none.
+
+        Raises:
+            UnusableInput: another suffix, or the file cannot be written; an old file there is untouched.
+            MissingExtra: a .safetensors is asked for and that package is not installed.
+            NotEquivalent: the file does not compute what the network does; nothing was written.
+        """
+        for path in paths:
+            check_target_suffix(Path(path))
+
+        def save_from(place: int) -> None:
+            if place < len(paths):
+                path = Path(paths[place])
+                verify = partial(self._verify, path, partial(save_from, place + 1), allow_untold)
+                write_verified(path, self._write, verify)
+
+        with attributes_kept(self._folded.lowering.original, self.module, self._target):
+            save_from(0)
+
+    def _write(self, path: Path) -> None:
+        if path.suffix == ".pth":
+            torch.save(self.state_dict(), path)
+            return
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
+
+    def _verify(self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path) -> None:
+        fresh = private_copy(self._target)
+        fresh.load_state_dict(_read(written), strict=True)
+        verdict = _verdict_on(self._folded, fresh.eval())
+        verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
+        following()
+
+
+def _verdict_on(folded: Folded, module: nn.Module) -> Equivalence:
+    """Whether a module computes what the network that was folded does."""
+    recorded = folded.network.reference
+    own = str(recorded.precision).removeprefix("torch.")
+    return judge_candidate(recorded, TorchRunner(module), EXCHANGEABLE, own)
+
+
+def check_target_suffix(path: Path) -> None:
+    """Raises UnusableInput for a file that holds no state dict, MissingExtra for one without its package."""
+    if path.suffix not in SUFFIXES:
+        raise UnusableInput(
+            f"cannot write {path}: weights for a class of your own go into {' or '.join(SUFFIXES)}"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            import safetensors.torch  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("safetensors", "train", "writing .safetensors") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".pth":
+        state: dict[str, Tensor] = torch.load(path, weights_only=True)
+        return state
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
+@undisturbed()
+@random_state_kept()
+def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded:
+    """Put the numbers of a folded network into a class of your own, such as RepVGG(deploy=True).
+
+    The target is captured and folded as well; both are then aligned by what is computed from what, never by
+    names or numbers, and each folded layer's numbers go back through the target's own layers. Where the
+    target makes one layer of several tensors, its convolution takes them, its batch norm becomes the
+    identity and its other branches zero.
+
+    Args:
+        folded: what `fold` returned.
+        target: an `nn.Module` that computes the same function when it has the right numbers. Never changed.
+        example_inputs: as for `fold`; by default those that the network was folded with. The sizes may be
+            smaller, and both networks have to take them.
+
+    Returns:
+        A copy of the target that holds the numbers, compared with the original.
+
+    Raises:
+        UnusableInput: the target is of another structure (named is what has no partner, or two), it has
+            nowhere to keep some of the numbers, or it rejects the inputs.
+        CannotCapture: torch.export cannot turn one of the two into one graph.
+        NotEquivalent: with the numbers in it, the target is another function.
+    """
+    if not isinstance(target, nn.Module):
+        raise UnusableInput(f"the target is a {type(target).__name__}: give an nn.Module of your class")
+    if isinstance(folded.captured, InParts):
+        reason = folded.captured.why.reason
+        raise CannotCapture(f"cannot load into a target what was folded in parts: {reason}", reason)
+    inputs = folded.lowering.example if example_inputs is None else normalise_inputs(example_inputs)
+    args, kwargs = usable_inputs(*inputs)
+    target, notes = unwrapped(target)
+    target, training = evaluating(target)
+    notes += [note.replace("folded", "loaded") for note in training]
+    with attributes_kept(folded.lowering.original, folded.module, target):
+        flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
+        try:
+            weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)
+        except UnusableInput as reason:
+            try:
+                weights, layers = _weights(flow, program.state, target, args, kwargs, varied=False)
+            except UnusableInput:
+                raise reason from None
+        # In a copy that has never run: what a network computes once and keeps is of its old numbers.
+        loaded = private_copy(target).eval()
+        loaded.load_state_dict(weights, strict=True)
+        verdict = _verdict_on(folded, private_copy(loaded))
+    verdict.require("with the numbers in it, the target is", allow_untold=True)
+    return Loaded(loaded, verdict, layers, tuple(notes), target, folded)
+
+
+def _weights(
+    flow: Flow, state: Any, target: nn.Module, args: Args, kwargs: Kwargs, *, varied: bool
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict for the target, and what went where.
+
+    A fold leaves out what is nothing or the identity in numbers (a scale that starts as one), and the target
+    may hold such numbers only because it was never trained: `varied` moves all away from those.
+    """
+    copied = private_copy(target).eval()
+    weights = {name: tensor.detach().clone() for name, tensor in copied.state_dict().items()}
+    if varied:
+        _vary(copied)
+    try:
+        own = Target(copied, args, kwargs)
+        theirs = flow_of(capture(own.module, args, kwargs, dynamic=False))
+    except CannotCapture as error:
+        raise CannotCapture(f"the target: {error}", error.reason) from error
+    except UnusableInput as error:
+        raise UnusableInput(f"the target: {error}") from error
+    goals, layers = _goals(own, align(flow, theirs), state)
+    settle(own, goals)
+    settled = reading(own, goals) & weights.keys()
+    for name in settled:
+        weights[name] = own.trial.get(name, own.tensors[name]).to(weights[name]).reshape(weights[name].shape)
+    return _tied(copied, weights, settled), layers
+
+
+def _vary(module: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in {id(t): t for t in module.state_dict(keep_vars=True).values()}.values():
+            if tensor.is_floating_point():
+                share = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+                tensor.add_((tensor.abs() + 0.5) * (0.1 + 0.1 * share))
+
+
+def _tied(module: nn.Module, weights: dict[str, Tensor], settled: set[str]) -> dict[str, Tensor]:
+    """The same weights, where one tensor has several names under each: a capture knows one of them."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    first = {
+        name: next((n for n in group if n in settled), name) for group in names.values() for name in group
+    }
+    return {name: weights[first[name]] for name in weights}
+
+
+def _goals(target: Target, pairs: Sequence[Pair], state: Any) -> tuple[list[Goal], dict[str, str]]:
+    """What the target's folded layers have to hold, and from where to where the numbers go."""
+    goals: list[Goal] = []
+    layers: dict[str, str] = {}
+    for pair in pairs:
+        mine, its = pair.ours, pair.theirs
+        numbers = None if mine is None else _value(mine, state)
+        if its is None:
+            if (
+                mine is not None
+                and numbers is not None
+                and not torch.equal(numbers, torch.full_like(numbers, pair.default or 0.0))
+            ):
+                raise UnusableInput(
+                    f"{pair.reader} of the target has no {mine.name.rpartition('.')[2]}, and {mine} of the "
+                    "folded network needs one"
+                )
+            continue
+        if numbers is None:
+            numbers = torch.full(its.shape, pair.default or 0.0, dtype=torch.float64)
+        if mine is not None and its.name:
+            layers[mine.name] = its.name
+        goals.append(_goal(target, its, numbers))
+    return goals, layers
+
+
+def _value(value: Value, state: Any) -> Tensor:
+    assert value.constant is not None
+    return value.constant(state).detach().cpu()
+
+
+class _Now:
+    """The tensors of the folded target, for the numbers that are on trial when one is asked for."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._target.value(name)
+
+
+def _goal(target: Target, value: Value, numbers: Tensor) -> Goal:
+    evaluate = value.constant
+    assert evaluate is not None
+    own = value.reads[0] if value.plain and target.is_own(value.reads[0]) else None
+    return Goal(f"{value.name or value} of the target", lambda: evaluate(_Now(target)), own, numbers)  # type: ignore[arg-type]

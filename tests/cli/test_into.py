@@ -1,0 +1,63 @@
+"""`reparamkit fold … --into`: run as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.into import pairs
+from tests.nets import noise, randomised
+
+NETS = """
+from tests.into import pairs
+
+def train(): return pairs.trained("repvgg")
+def deploy(): return pairs.deployed("repvgg")
+def other(): return pairs.deployed("mobileone")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nets.py").write_text(NETS)
+    torch.save(randomised(pairs.trained("repvgg"), seed=1).state_dict(), tmp_path / "weights.pth")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "reparamkit", "fold", "weights.pth", "--model", "nets:train"]
+    command += ["--input", "1x3x8x8", "--dynamic", "none", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_both_files(folder: Path) -> None:
+    done = run(folder, "--into", "nets:deploy", "-o", "deploy.pth", "-o", "deploy.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "deploy.pth: 8 tensors for Net, load_state_dict(strict=True); equivalent" in done.stdout
+    original, fresh = randomised(pairs.trained("repvgg"), seed=1), pairs.deployed("repvgg")
+    fresh.load_state_dict(torch.load(folder / "deploy.pth", weights_only=True), strict=True)
+    x = noise(2, 3, 8, 8, seed=7, dtype=torch.float32)
+    torch.testing.assert_close(fresh(x), original(x), rtol=1e-4, atol=1e-5)
+    assert (folder / "deploy.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--into", "nets:other", "-o", "x.pth"], "without a partner in the target"),
+        (["--into", "nets:deploy", "-o", "x.onnx"], "go into .pth or .safetensors"),
+        (["--into", "nets.deploy", "-o", "x.pth"], "it has to be MODULE:CALLABLE"),
+        (["--into", "nets:missing", "-o", "x.pth"], "has no 'missing'"),
+        (["--into", "nets:deploy", "-o", "nowhere/x.pth"], "the folder nowhere does not exist"),
+    ],
+)
+def test_bad_input(folder: Path, arguments: list[str], words: str) -> None:
+    done = run(folder, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "error: " in line]) == 1
+    assert not list(folder.glob("x.*"))

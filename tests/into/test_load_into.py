@@ -1,0 +1,149 @@
+"""A folded network's numbers in the class that it is deployed as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import reparamkit as rk
+from tests.into import pairs
+from tests.nets import noise, randomised
+
+
+def image() -> torch.Tensor:
+    return noise(2, 3, 8, 8, dtype=torch.float32)
+
+
+def assert_computes_the_same(original: nn.Module, other: nn.Module) -> None:
+    """In float64, with what the float32 rounding of the weights leaves."""
+    x = noise(3, 3, 8, 8, seed=5)
+    with torch.no_grad():
+        expected, result = original.double()(x), other.double()(x)
+    assert float((expected - result).abs().max() / expected.abs().max()) < 2e-6
+
+
+@pytest.mark.parametrize("name", pairs.PAIRS)
+def test_every_pair(name: str) -> None:
+    original = randomised(pairs.trained(name), seed=1)
+    target = pairs.deployed(name)
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    loaded = rk.load_into(rk.fold(original, image(), dynamic=False), target)
+    assert loaded.equivalence.passed
+    assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
+    fresh = pairs.deployed(name)
+    fresh.load_state_dict(loaded.state_dict(), strict=True)
+    assert_computes_the_same(original, fresh)
+
+
+def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded_ones() -> None:
+    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    loaded = rk.load_into(folded, pairs.deployed("repvgg_into_conv_bn"))
+    conv, norm = loaded.module.get_submodule("blocks.0.reparam")
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert torch.equal(norm.weight, torch.ones(pairs.WIDTH))
+    assert torch.equal(norm.running_mean, torch.zeros(pairs.WIDTH))
+    torch.testing.assert_close(norm.running_var + norm.eps, torch.ones(pairs.WIDTH))
+    kernel = folded.module.get_submodule("blocks.0.reparam_conv").weight
+    torch.testing.assert_close(conv.weight, kernel, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
+    original = randomised(pairs.trained("mobileone"), seed=1)
+    path = tmp_path / f"deploy{suffix}"
+    rk.load_into(rk.fold(original, image()), pairs.deployed("mobileone")).save(path)
+    if suffix == ".pth":
+        state = torch.load(path, weights_only=True)
+    else:
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    fresh = pairs.deployed("mobileone")
+    fresh.load_state_dict(state, strict=True)
+    assert_computes_the_same(original, fresh)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def _refusal(train: str, target: nn.Module) -> str:
+    folded = rk.fold(randomised(pairs.trained(train), seed=1), image())
+    with pytest.raises(rk.UnusableInput) as error:
+        rk.load_into(folded, target)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_target_of_another_structure() -> None:
+    message = _refusal("repvgg", pairs.deployed("mobileone"))
+    assert message.startswith("the target is not built as the folded network is: the folded network has ")
+    assert "convolution [6, 6, 3, 3] in blocks.0" in message
+    assert "convolution [6, 1, 3, 3] in blocks.0.dw, without a partner in the folded network" in message
+
+
+def test_a_target_with_one_block_more() -> None:
+    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full()), 3))
+    assert "blocks.2" in message
+    assert "without a partner" in message
+
+
+def test_a_target_with_another_activation() -> None:
+    block = lambda: pairs.Deployed(pairs.full(), act=pairs.act_silu)  # noqa: E731
+    assert "relu" in _refusal("repvgg", pairs.Net(block))
+
+
+class _Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = pairs.deployed("repvgg")
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.net(x)
+        return y, y.softmax(1)
+
+
+def test_a_target_with_other_outputs() -> None:
+    assert _refusal("repvgg", _Two()) == (
+        "the folded network returns 1 values and the target 2: give a target that returns the same"
+    )
+
+
+def test_a_target_without_a_bias() -> None:
+    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full(bias=False))))
+    assert "has no bias, and blocks.0.reparam_conv.bias" in message or "has no bias, and blocks.1" in message
+
+
+def test_a_target_whose_weights_are_shared() -> None:
+    block = pairs.Deployed(pairs.full())
+    message = _refusal("repvgg", pairs.Net(lambda: block))
+    assert "are one tensor of the target, and two of the network" in message
+
+
+def test_a_target_that_takes_other_inputs() -> None:
+    class Gray(pairs.Net):
+        def __init__(self) -> None:
+            super().__init__(lambda: pairs.Deployed(pairs.full()))
+            self.stem = nn.Conv2d(1, pairs.WIDTH, 3, padding=1)
+
+    assert _refusal("repvgg", Gray()).startswith("the target: ")
+
+
+def test_what_is_no_module() -> None:
+    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    with pytest.raises(rk.UnusableInput, match="the target is a dict: give"):
+        rk.load_into(folded, {})
+
+
+def test_a_target_that_computes_something_else_behind_a_branch_is_not_returned() -> None:
+    class Odd(pairs.Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.abs().max() < 3.5 else super().forward(-x)
+
+    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    with pytest.raises((rk.NotEquivalent, rk.UnusableInput)):
+        rk.load_into(folded, Odd(lambda: pairs.Deployed(pairs.full())))
