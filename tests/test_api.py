@@ -502,7 +502,7 @@ def test_an_error_beyond_rounding_is_small_enough_to_notice(monkeypatch: pytest.
 
 def test_the_model_is_untouched(tmp_path: Path) -> None:
     model = net()
-    model.first.wide[0].weight.requires_grad_(False)
+    model.get_parameter("first.wide.0.weight").requires_grad_(False)
     twin = copy.deepcopy(model)
     modules, tensors = dict(model.named_modules()), dict(model.state_dict(keep_vars=True))
     x = image()
@@ -537,6 +537,8 @@ def test_the_global_state_of_torch_is_untouched() -> None:
 class Counting(Branchy):
     """A network that counts its calls in a buffer."""
 
+    calls: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
@@ -560,7 +562,8 @@ class Remembering(Branchy):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls, self.last = 0, None
+        self.calls = 0
+        self.last: Tensor | None = None
         self.seen: dict[str, list[Any]] = {"shapes": []}
         self.held = torch.zeros(3)
 
@@ -575,7 +578,7 @@ class Remembering(Branchy):
 
 
 def test_attributes_that_a_forward_changes_are_untouched(tmp_path: Path) -> None:
-    model, other = net(Remembering()), net(Remembering())
+    model, other = randomised(Remembering()), randomised(Remembering())
     shapes = model.seen["shapes"]
     folded = rk.fold(model, image())
     assert len(folded.folds) == 2
@@ -590,7 +593,7 @@ def test_attributes_that_a_forward_changes_are_untouched(tmp_path: Path) -> None
 
 
 def test_attributes_are_given_back_where_the_fold_fails() -> None:
-    model = net(Remembering())
+    model = randomised(Remembering())
     with pytest.raises(rk.UnusableInput):
         rk.fold(model, image()[:, :1])
     assert (model.calls, model.last, model.seen) == (0, None, {"shapes": []})
@@ -628,7 +631,7 @@ def test_example_inputs_that_the_model_changes_in_place_are_untouched() -> None:
 
 def test_training_mode_is_said_once_and_kept() -> None:
     model = net().train()
-    model.first.eval()
+    model.get_submodule("first").eval()
     flags = [m.training for m in model.modules()]
     state = copy.deepcopy(model.state_dict())
     for found in (rk.fold(model, image()), rk.inspect(model, image())):
@@ -849,7 +852,7 @@ def test_torchscript_says_one_thing_about_its_sizes(tmp_path: Path) -> None:
 
 def test_nothing_to_fold(tmp_path: Path) -> None:
     folded = rk.fold(nn.ReLU().eval(), image())
-    assert folded.folds == folded.refusals == ()
+    assert (folded.folds, folded.refusals) == ((), ())
     assert folded.equivalence is not None
     assert folded.equivalence.passed
     folded.save(tmp_path / "net.pt2")
@@ -943,7 +946,7 @@ def test_check_of_other_outputs() -> None:
 
 def test_a_nan_is_never_equivalent() -> None:
     other = net()
-    other.second.skip.bias[0] = math.nan
+    other.get_parameter("second.skip.bias")[0] = math.nan
     assert not rk.check(net(), other, image()).passed
 
 

@@ -238,7 +238,7 @@ class _Pair:
 
 
 class _Stars(PairNet):
-    def forward(self, *args: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, *args: Tensor) -> Any:
         return self.function(self, *args)
 
 
@@ -248,7 +248,7 @@ class _Keywords(PairNet):
 
 
 class _Starred(PairNet):
-    def forward(self, x: Tensor, *rest: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, x: Tensor, *rest: Tensor) -> Any:
         return self.function(self, x, rest[0])
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit import api
 from reparamkit.capture.agreement import batch_is_free, differs_on_example, two_of_each
 from reparamkit.capture.export import capture
 from tests.nets import Net, noise, randomised
@@ -87,13 +86,13 @@ def test_what_writes_is_looked_at_in_full() -> None:
 
 def test_the_whole_verification_runs_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
-    judge = api.Folded._judge
+    judge = rk.Folded._judge
 
     def counted(self: Any) -> Any:
         runs.append(1)
         return judge(self)
 
-    monkeypatch.setattr(api.Folded, "_judge", counted)
+    monkeypatch.setattr(rk.Folded, "_judge", counted)
     x = noise(*SHAPE, dtype=torch.float32)
     right = randomised(Net(AGREE["layers"], conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4)))
     assert rk.fold(right, x, verify=False).equivalence is None

@@ -45,6 +45,10 @@ def _of_the_input(self: Any, x: Tensor) -> Any:
     return self.conv(x)
 
 
+def _float_in_channels_last(y: Any) -> Any:
+    return y.float(memory_format=torch.channels_last)
+
+
 HELD: dict[str, Callable[..., Any]] = {
     "permuted and flattened": _through(lambda y: y.permute(0, 2, 3, 1).reshape(-1)),
     "flattened": _through(lambda y: y.flatten(2)),
@@ -52,7 +56,7 @@ HELD: dict[str, Callable[..., Any]] = {
     "ravelled": _through(torch.ravel),
     "made contiguous": _through(lambda y: y.permute(0, 2, 3, 1).contiguous()),
     "in channels last": _through(lambda y: y.to(memory_format=torch.channels_last)),
-    "of this type in channels last": _through(lambda y: y.float(memory_format=torch.channels_last)),
+    "of this type in channels last": _through(_float_in_channels_last),
     "contiguous in channels last": _through(lambda y: y.contiguous(memory_format=torch.channels_last)),
     "a slice of it": _through(lambda y: y.flatten(2)[:, 1:3]),
     "the source is written": _read_later,

@@ -300,17 +300,19 @@ def test_a_write_into_a_buffer_that_another_is_a_view_of(kind: str) -> None:
 @pytest.mark.parametrize("writes", ["a view of it", "it", "the weight"])
 def test_a_part_that_is_written_into_from_outside_is_left(writes: str) -> None:
     class Gate(nn.Module):
+        outer: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.trunk = _net(lambda self, x: self.norm(self.conv(x)) * self.scale, scale=torch.ones(2)[:1])
-            self.register_buffer("outer", self.trunk.scale.view(1))
+            self.register_buffer("outer", self.trunk.get_buffer("scale").view(1))
 
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
                 written = {
                     "a view of it": self.outer,
-                    "it": self.trunk.scale,
-                    "the weight": self.trunk.conv.bias,
+                    "it": self.trunk.get_buffer("scale"),
+                    "the weight": self.trunk.get_parameter("conv.bias"),
                 }
                 written[writes].add_(1)
             y = self.trunk(x)

@@ -42,7 +42,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def _scaled(layout: Layout, change: Callable[[torch.Tensor], torch.Tensor] = lambda y: y) -> Lambda:
-    def forward(self: nn.Module, x: torch.Tensor) -> object:
+    def forward(self: Lambda, x: torch.Tensor) -> object:
         y: torch.Tensor = self.conv(x)
         return layout(change(y * SCALES.view(1, 4, 1, 1)))
 
@@ -130,7 +130,7 @@ def test_files_of_right_networks_pass(tmp_path: Path) -> None:
     assert compare(tmp_path / "n.onnx", result.module, inputs=IMAGE).comparison.passed
 
 
-CANCELLING: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
+CANCELLING: dict[str, Callable[[Lambda, torch.Tensor], torch.Tensor]] = {
     # A channel that is what is left of larger terms is as noisy as they are, and may show nothing of it.
     "difference": lambda self, x: self.conv(x) + 1000.0 - 1000.0,
     "dead but for a bias": lambda self, x: self.conv(x) * torch.tensor([1.0, 0, 1, 1]).view(1, 4, 1, 1) + 0.3,
@@ -140,7 +140,7 @@ CANCELLING: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("function", CANCELLING.values(), ids=CANCELLING.keys())
-def test_cancellation_is_no_mistake(function: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+def test_cancellation_is_no_mistake(function: Callable[[Lambda, torch.Tensor], torch.Tensor]) -> None:
     """Computed in float64 and rounded once, as a fold is, it is right to the last bit."""
     original = Lambda(function)
 
@@ -161,7 +161,7 @@ def test_few_elements_per_channel_raise_no_alarm(seed: int, shape: tuple[int, ..
 
 
 def test_a_channel_that_drowns_in_its_own_noise_is_not_judged() -> None:
-    def noisy(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def noisy(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.conv(x)
         return torch.cat([y[:, :1] * 1e-9 + 1e3 - 1e3, y[:, 1:]], 1)
 

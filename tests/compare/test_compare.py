@@ -206,11 +206,11 @@ def test_a_module_that_takes_one_size_is_no_failure() -> None:
 
 
 def test_outputs_that_are_true_or_false() -> None:
-    def signs(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def signs(self: Lambda, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x)
         return y, y > 0.5
 
-    def other(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def other(self: Lambda, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x)
         return y, y > 0.4
 

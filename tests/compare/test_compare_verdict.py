@@ -171,10 +171,10 @@ def test_a_constant_candidate_of_a_living_reference_is_different() -> None:
 def test_constant_inputs_through_an_instance_norm_do_not_fail_by_luck() -> None:
     """There the variance is rounding noise alone, and the norm makes it large."""
 
-    def normed(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def normed(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.instance_norm(x + self.conv(x).mean((2, 3))[:, :3, None, None])
 
-    def reordered(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def reordered(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = x + self.conv(x).mean((3, 2))[:, :3, None, None]
         centred = y - y.transpose(2, 3).mean((2, 3)).reshape(-1, 3, 1, 1)
         return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-5).sqrt()

@@ -80,7 +80,7 @@ class _Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.shift(x.relu())
-        total: Tensor = sum(branch(x) for branch in self.branches)  # type: ignore[assignment]
+        total: Tensor = sum(branch(x) for branch in self.branches)
         return total.relu()
 
 

@@ -127,8 +127,8 @@ def test_graphs_inside_a_graph(how: str) -> None:
     assert len(children) == 3
     assert all(isinstance(child, FoldedGraph) for child in children)
     for sign in (1, -1):
-        y = model.norm(model.conv(X * sign)).detach()
-        expected = y * model.scale if y.sum() > 0 else y - 1
+        y = model.get_submodule("norm")(model.get_submodule("conv")(X * sign)).detach()
+        expected = y * model.get_buffer("scale") if y.sum() > 0 else y - 1
         with torch.no_grad():
             assert_same(expected, module(X * sign), 1e-5)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from reparamkit.engine import cost
-from tests.engine.random_graphs import RandomNet, nets, noise_floor
+from tests.engine.random_graphs import nets, noise_floor
+from tests.engine.random_net import RandomNet
 from tests.nets import Folded, fold, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reparamkit.engine import layers
+from reparamkit.engine import layers, unrolled
 from reparamkit.engine.layers import Layer, Realisation, realise
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.relative_error import relative_error
@@ -126,7 +126,7 @@ def test_the_two_sides_share_no_convolution(
     make = lambda: randomised(  # noqa: E731
         nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=4), nn.BatchNorm2d(channels))
     )
-    convolve, x = layers.convolve, noise(1, channels, 5, 5)
+    convolve, x = unrolled.convolve, noise(1, channels, 5, 5)
     used: list[bool] = []
 
     def broken(*args: Any) -> Tensor | None:
@@ -192,8 +192,8 @@ def test_right_rounding_is_no_alarm(dtype: torch.dtype, factor: float) -> None:
     """Also where numbers are below the normal ones of the type."""
     net = randomised(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     with torch.no_grad():
-        net[1].weight.mul_(factor)  # type: ignore[operator, union-attr]
-        net[1].bias.mul_(factor)  # type: ignore[operator, union-attr]
+        net.get_parameter("1.weight").mul_(factor)
+        net.get_parameter("1.bias").mul_(factor)
     done = fold(net, noise(2, 3, 4, 4, dtype=dtype), dtype=dtype)
     assert len(done.folds) == 1, done.reasons()
 

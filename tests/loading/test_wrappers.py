@@ -41,7 +41,8 @@ class Around(nn.Module):
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    wrapped: nn.Module = torch.compile(model, backend="eager")
+    wrapped = torch.compile(model, backend="eager")
+    assert isinstance(wrapped, nn.Module)
     return wrapped
 
 
@@ -94,7 +95,7 @@ def test_a_model_that_was_compiled_in_place() -> None:
     assert rk.fold(model, X).sizes == "free batch and spatial sizes"
 
 
-class Changed(nn.DataParallel):
+class Changed(nn.DataParallel[nn.Module]):
     """A wrapper of the user's own: what it computes is not what is inside."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -222,11 +222,12 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) ->
     (tmp_path / "second").symlink_to(elsewhere / "v1.bin")
     (tmp_path / "first.onnx").symlink_to("second")
     seen: list[Path] = []
-    write_verified(
-        tmp_path / "first.onnx",
-        lambda path: seen.append(path) or path.write_text("new"),  # type: ignore[func-returns-value, arg-type, return-value]
-        lambda path: None,
-    )
+
+    def write(path: Path) -> None:
+        seen.append(path)
+        path.write_text("new")
+
+    write_verified(tmp_path / "first.onnx", write, lambda path: None)
     assert seen[0].name == "first.onnx"
     assert os.readlink(tmp_path / "first.onnx") == "second"
     assert (tmp_path / "first.onnx").read_text() == (elsewhere / "v1.bin").read_text() == "new"

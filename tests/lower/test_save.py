@@ -139,7 +139,7 @@ def test_pt2_holds_no_pickled_weights_and_reads_back(
 def _broken(program_of: Net) -> ExportedProgram:
     candidate = folded(program_of)
     with torch.no_grad():
-        candidate.first[0].weight.view(-1)[31] *= 1.01  # type: ignore[index, union-attr]
+        candidate.get_parameter("first.0.weight").view(-1)[31] *= 1.01
     return export_program(candidate, (IMAGE,), {}, FREE)
 
 
@@ -235,8 +235,8 @@ def test_a_bias_of_zeros_stays(tmp_path: Path) -> None:
     convs = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False)
     )
-    for conv in (convs[0], convs[2]):
-        nn.init.zeros_(conv.bias)
+    for name in ("0.bias", "2.bias"):
+        nn.init.zeros_(convs.get_parameter(name))
     made = export_program(convs.eval(), (IMAGE,), {}, FREE)
     path = tmp_path / "net.onnx"
     assert save(made, path, Reference(convs, (IMAGE,))).operators["Conv"] == 3

@@ -21,6 +21,9 @@ with quiet():
     from coremltools.converters.mil import Builder as mb  # noqa: N813
     from coremltools.converters.mil.mil import types
 
+__all__ = [
+    "Case", "Tensors", "agree", "array", "compare", "ct", "mb", "normal", "read", "save", "types",
+]  # fmt: skip
 IOS = {15: ct.target.iOS15, 16: ct.target.iOS16, 17: ct.target.iOS17, 18: ct.target.iOS18}
 _TYPES = {
     torch.float32: types.fp32,

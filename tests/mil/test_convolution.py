@@ -119,9 +119,8 @@ def _sum(
                 group = channel // (c_in // groups)
                 first = group * w.shape[1]
                 for o in range(w.shape[1]):
-                    y[(slice(None), first + o, *at)] += (
-                        x.numpy()[(slice(None), channel, *place)] * w[(channel, o, *tap)]
-                    )
+                    taken: tuple[Any, ...] = (slice(None), channel, *place)
+                    y[:, first + o, *at] += x.numpy()[taken] * w[channel, o, *tap]
     return torch.from_numpy(y)
 
 

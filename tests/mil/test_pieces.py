@@ -34,7 +34,7 @@ def test_settings_of_the_wrong_kind_are_named() -> None:
         ),
     ):
         with pytest.raises(CannotEvaluate, match=message):
-            ask()  # type: ignore[no-untyped-call]
+            ask()
     several = Call(call.operation, {"x": [torch.ones(1), torch.ones(1)]}, torch.float32, 7)
     with pytest.raises(CannotEvaluate, match="has 2 values for x"):
         several.tensor("x")

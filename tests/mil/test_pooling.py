@@ -39,7 +39,8 @@ def _windows(
             total *= extent
             bounds.append(slice(max(start, 0), max(min(start + extent, size), 0)))
         inside = values[(slice(None), slice(None), *bounds)].reshape(*values.shape[:2], -1)
-        y[(slice(None), slice(None), *place)] = of_window(inside, total)
+        at: tuple[Any, ...] = (slice(None), slice(None), *place)
+        y[at] = of_window(inside, total)
     return y
 
 

@@ -73,9 +73,9 @@ def test_affine_and_lookup() -> None:
             Case(
                 "cast",
                 lambda x: _plus(
-                    x, mb.constexpr_cast(source_val=np.float16([[0.1], [3]]), output_dtype="fp32")
+                    x, mb.constexpr_cast(source_val=np.array([[0.1], [3]], np.float16), output_dtype="fp32")
                 ),
-                lambda x: np.float16([[0.1], [3]]).astype(float).repeat(4, 1),
+                lambda x: np.array([[0.1], [3]], np.float16).astype(float).repeat(4, 1),
             ),
         ],
         {"x": normal(2, 4)},

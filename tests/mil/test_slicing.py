@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,9 @@ def test_gathering(ios: int) -> None:
             Case("one", lambda x: mb.gather(x=x, indices=np.int32(3), axis=-1), lambda x: x[..., 3]),
             Case(
                 "one of a list",
-                lambda x: mb.mul(x=x, y=mb.gather(x=np.float32([2, 3, 4]), indices=np.int32(1), axis=0)),
+                lambda x: mb.mul(
+                    x=x, y=mb.gather(x=np.array([2, 3, 4], np.float32), indices=np.int32(1), axis=0)
+                ),
                 lambda x: x * 3,
             ),
             Case(
@@ -193,7 +196,7 @@ def test_negative_places_count_from_the_end_before_ios17_only() -> None:
         evaluate(program, {"x": x})
 
 
-_MODES = {
+_MODES: dict[str, Callable[[Any, Any], Any]] = {
     "update": lambda a, b: b,
     "add": np.add,
     "sub": np.subtract,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -164,7 +164,8 @@ class Stages(Gate):
     """Children that are iterated and not called."""
 
     def forward(self, x: Tensor) -> Any:
-        for stage in self.trunk.values() if isinstance(self.trunk, nn.ModuleDict) else self.trunk:
+        trunk: Any = self.trunk
+        for stage in trunk.values() if isinstance(trunk, nn.ModuleDict) else trunk:
             x = stage(x) if x.mean() > -100 else x - 1
         return x
 
@@ -195,7 +196,9 @@ def test_the_parts_of_a_part_that_branches() -> None:
 def test_a_condition_that_is_asked_late() -> None:
     class Late(Gate):
         def forward(self, x: Tensor) -> Any:
-            ask = lambda: y.mean() > 0.5 * x.mean() and x.sum() > 0  # noqa: E731
+            def ask() -> Any:
+                return y.mean() > 0.5 * x.mean() and x.sum() > 0
+
             y = self.trunk(x)
             found = (self.trunk(y) for _ in range(1) if ask())
             return next(found, y)
@@ -415,8 +418,9 @@ def test_a_name_that_belongs_to_another_part() -> None:
 
     class Both(Gate):
         def forward(self, x: Tensor) -> Any:
+            other: Any = self.other
             y = self.trunk(x) + self.get_parameter("scale")
-            return y if x.mean() > 0 else self.other.features(y) + self.other.wide(y)
+            return y if x.mean() > 0 else other.features(y) + other.wide(y)
 
     model = Both(other=Block())
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
@@ -485,7 +489,7 @@ def test_what_was_folded_away_says_so(how: str) -> None:
     folded = fold(Hiding())
     assert not keeps(folded, "trunk")
     read, error = HIDDEN[how]
-    folded.module.reads.append(read)
+    cast(Hiding, folded.module).reads.append(read)
     with pytest.raises(error, match=r"'trunk\.0' was folded into 'trunk\.folded'"):
         folded.module(image(sign=-1))
 
@@ -581,7 +585,7 @@ def test_an_attribute_that_the_code_around_sets(positive: bool) -> None:
     class Setting(Gate):
         def forward(self, x: Tensor) -> Any:
             if bool(x.mean() > 0) == positive:
-                self.trunk.factor = 2.0
+                vars(self.trunk)["factor"] = 2.0
             return self.trunk(x) if x.mean() > 0 else self.trunk(x) * 2
 
     folded = fold(Setting(Scaled()))

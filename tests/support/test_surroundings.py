@@ -63,9 +63,9 @@ def _default_device() -> Iterator[None]:
 def _stale_cache(model: nn.Module) -> Iterator[None]:
     """Within `parametrize.cached()`, with a weight in the cache that is not the model's any more."""
     with parametrize.cached():
-        model.grown.weight  # noqa: B018 - reading it is what fills the cache
+        model.get_submodule("grown").weight  # noqa: B018 - reading it is what fills the cache
         with torch.no_grad():
-            model.grown.parametrizations.weight.original0.mul_(2)
+            model.get_parameter("grown.parametrizations.weight.original0").mul_(2)
         yield
 
 

@@ -22,7 +22,7 @@ from reparamkit.training import disk, train, validate
 from reparamkit.training.checkpoint import open_checkpoint
 from tests.training.small import FAST, NET, ROOT, command, data, flags
 
-SMALL = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
+SMALL: dict[str, Any] = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
 
 
 def refused(**arguments: Any) -> str:

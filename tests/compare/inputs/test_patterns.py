@@ -158,7 +158,7 @@ def test_the_smallest_size_that_works_is_taken() -> None:
 def test_a_size_without_numbers_is_passed_over() -> None:
     """The variance of one element is 0 / 0."""
 
-    def spread(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def spread(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
         centred = y - y.mean((2, 3), keepdim=True)
         return centred.square().sum((2, 3)) / (y[0, 0].numel() - torch.ones(()))

@@ -136,11 +136,11 @@ def test_float64_and_float16() -> None:
     original = net().double()
     candidate = copy.deepcopy(original)
     with torch.no_grad():
-        candidate.second.wide.weight.view(-1)[3] *= 1 + 1e-9  # type: ignore[union-attr]
+        candidate.get_parameter("second.wide.weight").view(-1)[3] *= 1 + 1e-9
     assert between(original, candidate, SMALL.double()).place == "second.wide"
     half = folded(net())
     with torch.no_grad():
-        half.second[0].weight.mul_(1.3)  # type: ignore[index, union-attr]
+        half.get_parameter("second.0.weight").mul_(1.3)
     found = compare(net(), half.half(), inputs=SMALL).comparison.location
     assert found is not None
     assert found.place == "second"
@@ -217,7 +217,7 @@ def test_a_value_that_agrees_clears_only_what_is_seen_through_it(layer: str) -> 
 def test_two_mistakes_in_a_row_are_not_called_one_place() -> None:
     candidate = _spoilt("first")
     with torch.no_grad():
-        candidate.second[0].weight.mul_(1.01)  # type: ignore[index, union-attr]
+        candidate.get_parameter("second.0.weight").mul_(1.01)
     found = between(net(), candidate)
     assert not found.found
     assert found.place == ""
@@ -244,7 +244,7 @@ def test_the_first_of_two_mistakes_with_layers_between_them() -> None:
         candidate = Deep()
         with torch.no_grad():
             for index in pair:
-                candidate.layers[index].weight.mul_(1.01)  # type: ignore[operator, union-attr]
+                candidate.get_parameter(f"layers.{index}.weight").mul_(1.01)
         found = between(randomised(Deep()), candidate.eval())
         assert found.place == f"layers.{pair[0]}"
 

@@ -247,7 +247,7 @@ def test_weights_of_an_ir_that_are_no_file_of_its_own(ir: Path, how: str) -> Non
     elif how == "folder":
         weights.mkdir()
     elif how != "none":
-        weights.symlink_to({"outside": secret, "device": "/dev/zero", "circle": weights}[how])
+        weights.symlink_to({"outside": secret, "device": Path("/dev/zero"), "circle": weights}[how])
     words = "is a pipe|outside its own folder|is a device|in a circle|is a folder|are not beside it"
     with pytest.raises(UnusableInput, match=words):
         open_foreign(ir)

@@ -140,7 +140,7 @@ def test_places_in_the_source_that_are_not_there(tmp_path: Path, number: bytes) 
 
 
 def _sparse(size: int) -> torch.Tensor:
-    return torch.sparse_coo_tensor([[0], [0]], [1.0], (size, size), check_invariants=True)
+    return torch.sparse_coo_tensor(torch.tensor([[0], [0]]), [1.0], (size, size), check_invariants=True)
 
 
 def test_tensors_that_are_larger_than_their_storage(tmp_path: Path) -> None:

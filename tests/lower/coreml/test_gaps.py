@@ -115,6 +115,8 @@ def test_truth_values_as_an_input_and_another_order_in_memory(tmp_path: Path) ->
 
 
 class Counting(nn.Module):
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(1))

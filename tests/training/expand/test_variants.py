@@ -83,7 +83,7 @@ def test_a_state_dict_restores_the_network() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_each_module_keeps_its_mode(training: bool) -> None:
     model = random_net(Plain()).train(training)
-    model.wide.train(not training)  # type: ignore[union-attr, operator]
+    model.get_submodule("wide").train(not training)
     expanded = rk.expand(model, batch())
     assert expanded.training is training
     assert expanded.get_submodule("stem.rbr_dense.bn").training is training
@@ -120,7 +120,7 @@ def test_a_module_under_two_names_stays_one() -> None:
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 def test_weight_norm_is_taken_off(old: bool) -> None:
     normed = nn.utils.weight_norm if old else parametrizations.weight_norm
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), normed(nn.Conv2d(4, 6, 3)))  # type: ignore[operator]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), normed(nn.Conv2d(4, 6, 3)))
     x = batch()
     state = copy.deepcopy(dict(model.state_dict()))
     model(x)  # after which the older one holds a weight with a history
@@ -149,19 +149,19 @@ def test_hooks_go_along() -> None:
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
         return tuple(x + 1 for x in args), kwargs
 
-    model.wide.register_forward_hook(after)  # type: ignore[union-attr, operator]
-    model.wide.register_forward_pre_hook(before, with_kwargs=True)  # type: ignore[union-attr, operator]
+    model.get_submodule("wide").register_forward_hook(after)
+    model.get_submodule("wide").register_forward_pre_hook(before, with_kwargs=True)
     expanded = rk.expand(model, x)
     assert seen == []  # what a hook remembers is put back
     assert error64(model, expanded, x) < 1e-12
     expanded(x)
     assert seen[-1] == "ExpandedConv"
-    assert len(model.wide._forward_hooks) == 1  # type: ignore[union-attr, arg-type]
+    assert len(model.get_submodule("wide")._forward_hooks) == 1
 
 
 def test_a_hook_that_reads_the_weight_keeps_its_convolution() -> None:
     model, x = random_net(Plain()), batch()
-    model.wide.register_forward_hook(lambda m, args, out: out + m.weight.sum())  # type: ignore[union-attr, operator]
+    model.get_submodule("wide").register_forward_hook(lambda m, args, out: out + m.weight.sum())
     expanded = rk.expand(model, x)
     left = {one.where: one.reason for one in rk.expansion_report(expanded).left}
     assert left["wide"] == "the network's code reads its weight"
@@ -184,7 +184,9 @@ def test_code_that_reads_the_numbers_of_a_convolution_goes_on() -> None:
                 1,
                 "zeros",
             )
-            return conv(input=x) / (conv.in_channels * conv.kernel_size[0] * conv.stride[1] + conv.bias.sum())
+            return conv(input=x) / (
+                conv.in_channels * conv.kernel_size[0] * conv.stride[1] + conv.get_parameter("bias").sum()
+            )
 
     model = random_net(Reads())
     assert error64(model, rk.expand(model, batch()), batch()) < 1e-12
@@ -206,7 +208,7 @@ def test_blocks_are_not_expanded_again() -> None:
     second = rk.expand(first, x, "dbb")
     assert [one.where for one in rk.expansion_report(second).expanded] == ["stem", "deep"]
     assert rk.expansion_report(second).kind == "dbb"
-    assert second.wide.kind == "repvgg"
+    assert second.get_submodule("wide").kind == "repvgg"
     assert error64(model, second, x) < 1e-12
     assert rk.fold(second, x).after == rk.fold(model, x).after
 
@@ -236,7 +238,8 @@ def test_kernels_of_zeros_and_of_many_branches(kind: str) -> None:
 
 
 def test_channels_last_is_kept() -> None:
-    model = random_net(Plain()).to(memory_format=torch.channels_last)
+    model = random_net(Plain())
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     expanded = rk.expand(model, batch())
     weight = expanded.get_submodule("wide.rbr_dense.conv").get_parameter("weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -247,7 +250,7 @@ def test_channels_last_is_kept() -> None:
 def test_statistics_that_overflow_leave_the_convolution() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)).half()
     with torch.no_grad():
-        model[0].weight.mul_(3000)
+        model.get_parameter("0.weight").mul_(3000)
     with pytest.raises(rk.NothingExpanded, match="the statistics of its branches overflow in float16"):
         rk.expand(model, batch().half(), "dbb", where="0")
 
