@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,29 +47,30 @@ def _drop_bias(candidate: Net) -> None:
 
 
 def _shift_padding(candidate: Net) -> None:
-    conv = candidate.first[0]  # type: ignore[index]
+    conv = candidate.get_submodule("first.0")
+    assert isinstance(conv, nn.Conv2d)
     conv.padding = (0, 0)
     candidate.first = nn.Sequential(nn.ZeroPad2d((2, 0, 1, 1)), candidate.first)
 
 
 def _transpose_kernel(candidate: Net) -> None:
-    weight = candidate.first[0].weight  # type: ignore[index]
+    weight = candidate.get_parameter("first.0.weight")
     weight.copy_(weight.transpose(2, 3).clone())
 
 
 def _swap_channels(candidate: Net) -> None:
-    weight = candidate.second[0].weight  # type: ignore[index]
+    weight = candidate.get_parameter("second.0.weight")
     weight.copy_(weight[[1, 0, *range(2, 16)]].clone())
 
 
 @pytest.mark.parametrize(
     "mutate", [_break_weight, _drop_bias, _shift_padding, _transpose_kernel, _swap_channels]
 )
-def test_one_mistake_fails(mutate: object) -> None:
+def test_one_mistake_fails(mutate: Callable[[Net], None]) -> None:
     original = net()
     candidate = folded(original)
     with torch.no_grad():
-        mutate(candidate)  # type: ignore[operator]
+        mutate(candidate)
     verdict = check(original, candidate, IMAGE)
     assert not verdict.passed
     assert verdict.e1 > verdict.budget
@@ -158,8 +161,8 @@ Pair = namedtuple("Pair", ["left", "right"])
         (lambda y: Pair(y, y + 1), ["left", "right"]),
     ],
 )
-def test_output_structures(structure: object, names: list[str]) -> None:
-    reference = Lambda(lambda self, x: structure(self.conv(x)))  # type: ignore[operator]
+def test_output_structures(structure: Callable[..., Any], names: list[str]) -> None:
+    reference = Lambda(lambda self, x: structure(self.conv(x)))
     good, bad = copy.deepcopy(reference), copy.deepcopy(reference)
     with torch.no_grad():
         bad.conv.weight[2, 1, 1, 1] += 1e-3
@@ -180,11 +183,11 @@ def test_output_structures(structure: object, names: list[str]) -> None:
         (lambda self, x: self.missing(x), "the candidate fails on the probe 'example': AttributeError"),
     ],
 )
-def test_incomparable_candidates_fail_with_a_reason(function: object, reason: str) -> None:
+def test_incomparable_candidates_fail_with_a_reason(function: Callable[..., Any], reason: str) -> None:
     import re
 
     reference = Lambda(lambda self, x: self.conv(x))
-    candidate = Lambda(function)  # type: ignore[arg-type]
+    candidate = Lambda(function)
     if "nan" in reason:
         candidate = Lambda(lambda self, x: self.conv(x).masked_fill(x[:, :1] > 0.5, float("nan")))
     verdict = check(reference, candidate, IMAGE)
@@ -215,8 +218,8 @@ def test_infinity_on_one_side_fails_and_on_both_agrees() -> None:
         lambda self, x: (),
     ],
 )
-def test_nothing_to_compare_cannot_be_told(function: object) -> None:
-    reference = Lambda(function)  # type: ignore[arg-type]
+def test_nothing_to_compare_cannot_be_told(function: Callable[..., Any]) -> None:
+    reference = Lambda(function)
     with pytest.raises(UnusableInput, match="cannot tell"):
         check(reference, copy.deepcopy(reference), IMAGE)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +40,8 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("function", RANDOM.values(), ids=RANDOM.keys())
-def test_a_random_reference_cannot_be_told(function: object) -> None:
-    network = Lambda(function)  # type: ignore[arg-type]
+def test_a_random_reference_cannot_be_told(function: Callable[..., Any]) -> None:
+    network = Lambda(function)
     found = compare(network, network, inputs=IMAGE).comparison
     assert found.status == "cannot tell"
     assert "the network is random: it gives other outputs" in found.reason
@@ -129,14 +131,14 @@ class Built(nn.Module):
         return self.conv(x)
 
 
-def steady() -> nn.Module:
+def steady() -> nn.Conv2d:
     torch.manual_seed(0)
     return nn.Conv2d(3, 4, 3)
 
 
-def wrong() -> nn.Module:
+def wrong() -> nn.Conv2d:
     made = steady()
-    made.weight.data[0] *= 1.1  # type: ignore[index, operator]
+    made.weight.data[0] *= 1.1
     return made
 
 

@@ -93,8 +93,10 @@ def test_a_channel_that_cancels_is_held_against_its_terms(left: float) -> None:
         )
     ).double()
     with torch.no_grad():
-        net.norm.weight[1] = torch.sqrt(net.norm.running_var[1] + net.norm.eps) * (1 + left)  # type: ignore[union-attr, index, operator]
-        net.norm.bias[1] = net.norm.running_mean[1] * (1 + left)  # type: ignore[union-attr, index, operator]
+        norm = net.get_submodule("norm")
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.weight[1] = torch.sqrt(norm.get_buffer("running_var")[1] + norm.eps) * (1 + left)
+        norm.bias[1] = norm.get_buffer("running_mean")[1] * (1 + left)
     done = fold(net, noise(2, 3, 6, 7))
     assert len(done.folds) == 1, done.reasons()
     done.compare(noise(2, 3, 6, 7))

@@ -183,7 +183,9 @@ def test_a_checkpoint_folds_from_the_command_line(
     assert caught.value.code == 0
     assert "the average of the weights, after 4 epochs" in capsys.readouterr().out
     for folder in ("last", "best", "best_ema"):
-        assert rk.load(run / folder, model=NET).example_inputs[0].shape == (1, 3, 8, 8)  # type: ignore[index]
+        inputs = rk.load(run / folder, model=NET).example_inputs
+        assert inputs is not None
+        assert inputs[0].shape == (1, 3, 8, 8)
     with pytest.raises(
         UnusableInput, match=r"is a checkpoint of tests\.training\.small:net, not of repnets_toy"
     ):

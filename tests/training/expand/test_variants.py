@@ -104,7 +104,7 @@ def test_a_module_under_two_names_stays_one() -> None:
     model, x = random_net(Tied()), batch()
     for where in (None, "one", "rest"):
         expanded = rk.expand(model, x, where=where)
-        assert expanded.one is expanded.rest[1]  # type: ignore[index]
+        assert expanded.one is expanded.get_submodule("rest.1")
         assert isinstance(expanded.one, ExpandedConv)
         entry = rk.expansion_report(expanded).expanded[-1]
         assert (entry.where, entry.also) == ("one", ("rest.1",))
@@ -112,7 +112,7 @@ def test_a_module_under_two_names_stays_one() -> None:
         optimizer = torch.optim.SGD(expanded.train().parameters(), lr=0.1)
         expanded(x).square().mean().backward()
         optimizer.step()
-        assert expanded.one is expanded.rest[1]  # type: ignore[index]
+        assert expanded.one is expanded.get_submodule("rest.1")
         assert rk.fold(expanded.eval(), x).after == rk.fold(model, x).after
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import reparamkit as rk
+from reparamkit.training.expand import ExpandedConv
 from tests.training.expand.nets import Plain, UNet, batch, error64, random_net
 
 
@@ -278,10 +279,9 @@ def test_one_branch_is_no_block() -> None:
     conv = nn.Conv2d(3, 4, 1)
     with pytest.raises(rk.NothingExpanded, match="ask for two branches or more"):
         rk.expand(conv, batch(), "mobileone", branches=1)
-    assert [name for name, _ in rk.expand(conv, batch(), "mobileone", 2).branches()] == [  # type: ignore[operator]
-        "rbr_conv.0",
-        "rbr_conv.1",
-    ]
+    block = rk.expand(conv, batch(), "mobileone", 2)
+    assert isinstance(block, ExpandedConv)
+    assert [name for name, _ in block.branches()] == ["rbr_conv.0", "rbr_conv.1"]
 
 
 def test_what_is_no_model_and_what_are_no_inputs() -> None:
