@@ -422,7 +422,7 @@ FILES = [
 ]
 
 
-def _files_are_right(find: str, name: str, folder: Path) -> None:
+def _assert_files_are_right(find: str, name: str, folder: Path) -> None:
     model = _network(find, name)
     folded = rk.fold(copy.deepcopy(model).float(), values(*EXAMPLE, dtype=torch.float32))
     pt2, onnx = folded.save(folder / "net.pt2", folder / "net.onnx")
@@ -442,10 +442,10 @@ def _files_are_right(find: str, name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(("find", "name"), FILES)
 def test_files_are_right_or_refuse(find: str, name: str, tmp_path: Path) -> None:
-    _files_are_right(find, name, tmp_path)
+    _assert_files_are_right(find, name, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("find", "name"), [each for each in EVERY if each not in FILES])
 def test_all_files_are_right_or_refuse(find: str, name: str, tmp_path: Path) -> None:
-    _files_are_right(find, name, tmp_path)
+    _assert_files_are_right(find, name, tmp_path)

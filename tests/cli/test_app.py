@@ -191,7 +191,7 @@ def save_exported(path: Path, batch: int = 2) -> Path:
     return path
 
 
-def same(path: Path) -> None:
+def assert_same_as_branchy(path: Path) -> None:
     """The `.pt2` computes what `branchy` does, at another batch and size."""
     x = noise(3, 4, 7, 6, seed=5, dtype=torch.float32)
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_a_fold_finishes_though_nobody_reads(
     failed = (stream, kind) == ("stdout", "full")
     assert result.status == (2 if failed else 0)
     assert ("the report cannot be written: No space left" in result.err) == failed
-    same(tmp_path / "out.pt2")
+    assert_same_as_branchy(tmp_path / "out.pt2")
     getattr(sys, stream).close()
 
 
@@ -357,7 +357,7 @@ def test_a_callable_of_a_module_in_the_current_folder(
     result = run("fold", "cwd_net_of_test_cli:build", "--input", SHAPE)
     monkeypatch.delitem(sys.modules, "cwd_net_of_test_cli")
     assert result.status == 0, result.err
-    same(tmp_path / "build.folded.pt2")
+    assert_same_as_branchy(tmp_path / "build.folded.pt2")
     assert sys.path == path
 
 
@@ -367,14 +367,14 @@ def test_a_pt2_file_brings_its_inputs(run: Run, tmp_path: Path) -> None:
     result = run("fold", "in/my.net.pt2")
     assert result.status == 0, result.err
     assert set(content(tmp_path)) == {"in/my.net.pt2", "in/my.net.folded.pt2"}
-    same(tmp_path / "in" / "my.net.folded.pt2")
+    assert_same_as_branchy(tmp_path / "in" / "my.net.folded.pt2")
 
 
 def test_a_pt2_file_with_a_free_batch_given_one_image(run: Run, tmp_path: Path) -> None:
     save_exported(tmp_path / "net.pt2")
     result = run("fold", "net.pt2", "--input", "1x4x8x8", "-o", "out.pt2")
     assert result.status == 0, result.err
-    same(tmp_path / "out.pt2")
+    assert_same_as_branchy(tmp_path / "out.pt2")
 
 
 def test_inputs_are_given_in_order_keywords_too(run: Run, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_weights_with_a_model(
     assert result.status == 0, result.err
     assert (note in result.out) if note else ("found under" not in result.out)
     assert "training mode" in result.out
-    same(tmp_path / "w.folded.pt2")
+    assert_same_as_branchy(tmp_path / "w.folded.pt2")
 
 
 def test_a_pickled_module(run: Run, tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_a_pickled_module(run: Run, tmp_path: Path) -> None:
     assert content(tmp_path) == before
     result = run("fold", "net.pt", "--input", SHAPE, "--trust-pickle")
     assert result.status == 0, result.err
-    same(tmp_path / "net.folded.pt2")
+    assert_same_as_branchy(tmp_path / "net.folded.pt2")
 
 
 # Outputs
@@ -443,7 +443,7 @@ def test_several_outputs_and_json(run: Run, tmp_path: Path) -> None:
     )
     assert result.status == 0, result.err
     assert set(content(tmp_path)) == {"a.pt2", "b.onnx", "c.json"}
-    same(tmp_path / "a.pt2")
+    assert_same_as_branchy(tmp_path / "a.pt2")
     convs = [n for n in onnx.load(tmp_path / "b.onnx").graph.node if n.op_type == "Conv"]
     assert [len(n.input) for n in convs] == [3]
     found = json.loads((tmp_path / "c.json").read_text())
@@ -501,7 +501,7 @@ def test_an_older_output_is_replaced(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out.pt2").write_text("old")
     assert run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "out.pt2").status == 0
     assert list(content(tmp_path)) == ["out.pt2"]
-    same(tmp_path / "out.pt2")
+    assert_same_as_branchy(tmp_path / "out.pt2")
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_training_mode_is_said_once(run: Run, tmp_path: Path) -> None:
     result = run("fold", f"{HERE}:training", "--input", SHAPE)
     assert result.status == 0
     assert result.out.count("the model was in training mode; a copy in eval mode was folded") == 1
-    same(tmp_path / "training.folded.pt2")
+    assert_same_as_branchy(tmp_path / "training.folded.pt2")
 
 
 # Networks that fold in parts only
@@ -799,7 +799,7 @@ def test_pt2_needs_no_extra(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     for package in ("onnx", "onnxruntime", "onnxsim", "onnxscript"):
         monkeypatch.setitem(sys.modules, package, None)
     assert run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt2").status == 0
-    same(tmp_path / "a.pt2")
+    assert_same_as_branchy(tmp_path / "a.pt2")
 
 
 def test_siblings_are_merged_where_that_is_asked_for(run: Run) -> None:

@@ -31,7 +31,7 @@ def _answer(module: torch.nn.Module, x: Tensor) -> Any:
         return module(given), given
 
 
-def _compare(net: RandomNet, done: Folded, x: Tensor, where: str) -> None:
+def _assert_same(net: RandomNet, done: Folded, x: Tensor, where: str) -> None:
     expected, found = _answer(done.original, x), _answer(done.module, x)
     for a, b in zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True):
         assert b.shape == a.shape, f"{where}: shape {list(b.shape)}\n{net.source}"
@@ -51,7 +51,7 @@ def _other(done: Folded, x: Tensor) -> Tensor | None:
     return noise(*shape, seed=1)
 
 
-def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) -> None:
+def assert_same_function(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) -> None:
     """Fold a copy and compare: at the example, and at another size where sizes are free.
 
     `kappa`, the price of moving one element, decides what merges: at 1e6 all that is exact, at 0 what saves
@@ -67,8 +67,8 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
         raise
     finally:
         cost._layer.cache_clear()
-    _compare(net, done, x, "at the example")
-    _compare(net, done, noise(*x.shape, seed=2), "at other values")
+    _assert_same(net, done, x, "at the example")
+    _assert_same(net, done, noise(*x.shape, seed=2), "at other values")
     other = _other(done, x)
     if other is not None:
         try:
@@ -80,7 +80,7 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
         except ValueError as error:
             if "captured for other sizes" in str(error):
                 return
-        _compare(net, done, other, f"at size {list(other.shape)}")
+        _assert_same(net, done, other, f"at size {list(other.shape)}")
 
 
 @given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
@@ -88,13 +88,13 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
 def test_the_fold_of_a_random_network_is_the_same_function(
     drawn: tuple[RandomNet, Tensor], kappa: float
 ) -> None:
-    check(*drawn, dynamic=False, kappa=kappa)
+    assert_same_function(*drawn, dynamic=False, kappa=kappa)
 
 
 @given(drawn=nets())
 @settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
 def test_the_fold_of_a_random_network_holds_at_every_size(drawn: tuple[RandomNet, Tensor]) -> None:
-    check(*drawn, dynamic="auto")
+    assert_same_function(*drawn, dynamic="auto")
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_the_folds_of_thousands_of_random_networks(capsys: pytest.CaptureFixture
     def sweep(drawn: tuple[RandomNet, Tensor], dynamic: Any, kappa: float) -> None:
         nonlocal count
         count += 1
-        check(*drawn, dynamic=dynamic, kappa=kappa)
+        assert_same_function(*drawn, dynamic=dynamic, kappa=kappa)
 
     try:
         sweep()

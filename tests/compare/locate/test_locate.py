@@ -48,7 +48,7 @@ def between(
     return locate(reference, ours.runner, adapted, theirs.precision, verdict, **options)
 
 
-def check_found(found: Location, block: str, others: list[str]) -> None:
+def assert_found(found: Location, block: str, others: list[str]) -> None:
     assert found.found, found.text()
     assert found.reason == ""
     assert found.place == block or found.place.startswith(f"{block}."), found.text()
@@ -71,7 +71,7 @@ def test_a_mistake_is_found_in_its_own_block(name: str, form: str, tmp_path: Pat
     for place, (block, layer) in enumerate(sites.items()):
         kind = _kind(layer, place + FORMS.index(form))
         found = where(name, f"{block}.{layer}", kind, form, tmp_path)
-        check_found(found, block, [other for other in sites if other != block])
+        assert_found(found, block, [other for other in sites if other != block])
         if form == "onnx":
             assert found.nodes[0].startswith("Conv node_conv2d")
         if form == "bare onnx":
@@ -87,7 +87,7 @@ def test_every_kind_of_mistake_in_every_form(name: str, form: str, kind: str, tm
     for block, layer in sites.items():
         if _has_taps(layer, block) or kind != "shifted":
             found = where(name, f"{block}.{layer}", kind, form, tmp_path)
-            check_found(found, block, [other for other in sites if other != block])
+            assert_found(found, block, [other for other in sites if other != block])
 
 
 def _has_taps(layer: str, block: str) -> bool:

@@ -44,7 +44,7 @@ def _one_thread() -> Iterator[None]:
 
 def test_a_few_mutations_of_small_networks() -> None:
     found = campaign(seed=0, count=60, networks=FEW)
-    _holds(found, 60)
+    _assert_holds(found, 60)
     assert len(found.pairs) == 4 * len(FEW)
     assert {result.kind for result in found.results if result.exceeds} >= BOTH
 
@@ -52,14 +52,14 @@ def test_a_few_mutations_of_small_networks() -> None:
 @pytest.mark.slow
 def test_thousands_of_mutations_of_all_networks() -> None:
     found = campaign(seed=0, count=FULL_COUNT)
-    _holds(found, 2000)
+    _assert_holds(found, 2000)
     assert len(found.pairs) >= 200
     for candidate, kinds in KINDS.items():
         real = {result.kind for result in found.results if result.candidate == candidate and result.changed}
         assert real == kinds
 
 
-def _holds(found: Campaign, count: int) -> None:
+def _assert_holds(found: Campaign, count: int) -> None:
     said = tables(found.seed, found.results, found.pairs)
     assert len(found.results) >= count, said
     assert not [result for result in found.results if result.missed], said
