@@ -1,14 +1,19 @@
-"""A share of the slow tests besides the others: `--slow-share NUMBER/SHARES`.
+"""What is slow, and a share of it besides the others: `--slow-share NUMBER/SHARES`.
 
 Which share a test is in follows from its file and its parameters alone, so that cases which a fixture serves
 together stay together. NUMBER counts on from run to run (commits, days): SHARES runs in a row reach every
 slow test once.
+
+A test marked `diagonal` runs over every combination of its parameters in the slow part, and in the fast part
+over the diagonal: every value of every parameter once, the shorter lists from their start again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pytest
@@ -38,6 +43,44 @@ class Share(NamedTuple):
         return int.from_bytes(digest[:8]) % self.shares == self.number
 
 
+def on_diagonal(places: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
+    """Whether some number counts to every place: with sizes 3 and 2, (0, 0), (1, 1) and (2, 0)."""
+    return any(
+        all(number % sizes[name] == place for name, place in places.items())
+        for number in range(max(sizes.values()))
+    )
+
+
+def _mark_combinations(items: Iterable[pytest.Item]) -> None:
+    """What is off the diagonal of a test's parameters is slow."""
+    cases: dict[str, list[tuple[pytest.Item, dict[str, int]]]] = defaultdict(list)
+    places: dict[tuple[str, str], dict[tuple[int, ...], int]] = defaultdict(dict)
+    for item in items:
+        if item.get_closest_marker("diagonal") and isinstance(item, pytest.Function):
+            test = item.nodeid.removesuffix(item.name) + item.originalname
+            indices = {}
+            for names in _lists(item):
+                known = places[test, " ".join(names)]
+                value = tuple(id(item.callspec.params[name]) for name in names)
+                indices[" ".join(names)] = known.setdefault(value, len(known))
+            cases[test].append((item, indices))
+    for test, together in cases.items():
+        sizes = {names: len(places[test, names]) for names in together[0][1]}
+        for item, indices in together:
+            if not on_diagonal(indices, sizes):
+                item.add_marker(pytest.mark.slow)
+
+
+def _lists(item: pytest.Function) -> list[tuple[str, ...]]:
+    """The names of a test's parameters, those of one list together; a fixture's are one of their own."""
+    lists = []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        lists.append(tuple(re.findall(r"\w+", names) if isinstance(names, str) else names))
+    listed = {name for names in lists for name in names}
+    return [*lists, *((name,) for name in item.callspec.params if name not in listed)]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow-share",
@@ -58,7 +101,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None if share is None else f"slow tests: share {share.number} of {share.shares}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _mark_combinations(items)
     share = config.getoption("slow_share")
     if share is None:
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 
-from tests.slow_share import Share
+from tests.slow_share import Share, on_diagonal
 
 pytest_plugins = ("pytester",)
 
@@ -32,7 +33,9 @@ def test_others(n): pass
 SETTINGS = """
 [pytest]
 addopts = --strict-markers -m "not slow" -p tests.slow_share -p no:hypothesispytest
-markers = slow: takes long
+markers =
+    slow: takes long
+    diagonal: of the combinations, those with a new value
 """
 
 
@@ -102,3 +105,41 @@ def test_the_shares_are_of_about_one_size() -> None:
     )
     assert max(counts.values()) < 140
     assert min(counts.values()) > 60
+
+
+COMBINATIONS = """
+import pytest
+
+@pytest.mark.diagonal
+@pytest.mark.parametrize("a", "xyz")
+@pytest.mark.parametrize(("b", "c"), [(1, 2), (3, 2)])
+def test_all(a, b, c): pass
+
+class TestHere:
+    @pytest.mark.diagonal
+    @pytest.mark.parametrize("a", [False, True])
+    @pytest.mark.parametrize("b", [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_all(self, a, b): pass
+"""
+
+
+def test_every_value_of_every_parameter_is_fast_once(cases: pytest.Pytester) -> None:
+    cases.makepyfile(test_it=COMBINATIONS)
+    assert selected(cases) == [
+        "test_it.py::test_all[1-2-x]",
+        "test_it.py::test_all[1-2-z]",
+        "test_it.py::test_all[3-2-y]",
+        "test_it.py::TestHere::test_all[False-False]",
+    ]
+    runs = [selected(cases, "-m", "slow", "--slow-share", f"{i}/{SHARES}") for i in range(SHARES)]
+    assert sorted([*selected(cases), *(test for run in runs for test in run)]) == sorted(every(cases))
+    assert len(every(cases)) == 10
+
+
+@pytest.mark.parametrize("sizes", [(1,), (5,), (2, 2), (3, 2), (2, 5, 3), (4, 1, 2)])
+def test_a_diagonal_is_as_long_as_the_longest_list(sizes: tuple[int, ...]) -> None:
+    names = dict(zip("abc", sizes, strict=False))
+    every_place = itertools.product(*map(range, sizes))
+    diagonal = [d for d in every_place if on_diagonal(dict(zip(names, d, strict=True)), names)]
+    assert len(diagonal) == max(sizes)
+    assert [len({places[axis] for places in diagonal}) for axis in range(len(sizes))] == list(sizes)
