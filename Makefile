@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # A commit's number is the turn of the slow tests; a clone without history has none, and takes the day's.
 SHARES := 24
-TURN = $(shell if [ "$$(git rev-parse --is-shallow-repository)" = false ]; \
+TURN = $(shell if [ "$$(git rev-parse --is-shallow-repository 2>/dev/null)" = false ]; \
 	then git rev-list --count HEAD; else echo $$(($$(date +%s) / 86400)); fi)
 
 .PHONY: demo train-demo test share slow lint clean

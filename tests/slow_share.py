@@ -14,12 +14,18 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 FAST = "not slow"
 """What pytest is told to select where nobody says otherwise (`addopts` in pyproject.toml)."""
+
+
+def few(values: Iterable[T], *fast: T) -> list[Any]:
+    """All of these for `parametrize`; but for the ones that are named, they are slow."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 class Share(NamedTuple):

@@ -45,6 +45,7 @@ def _write(kind: str, folder: Path, broken: bool) -> object:
 FORMS = ("module", "pt2", "torchscript", "onnx", "openvino")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("candidate", FORMS)
 @pytest.mark.parametrize("reference", FORMS)
 def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> None:

@@ -19,6 +19,7 @@ _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+@pytest.mark.diagonal
 @MODES
 @DIMS
 @pytest.mark.parametrize("dynamic", [False, "auto"])
@@ -46,6 +47,7 @@ ONE: dict[str, Callable[[Any, Tensor, str], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @MODES
 @pytest.mark.parametrize("name", ONE)
 def test_several_widths_are_one_layer(name: str, mode: Any) -> None:

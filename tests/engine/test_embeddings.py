@@ -35,6 +35,7 @@ ONE: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("places", [PLACES, PLACES[0], PLACES.int(), PLACES[:, :, None]])
 @pytest.mark.parametrize("name", ONE)
 def test_one_table(name: str, places: Tensor) -> None:

@@ -33,6 +33,7 @@ NORMS: dict[str, tuple[nn.Module, Tensor]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_of_feature_maps(name: str, dynamic: Any) -> None:
@@ -55,6 +56,7 @@ LAYER_NORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "batch"])
 @pytest.mark.parametrize("name", LAYER_NORMS)
 def test_layer_norms(name: str, dynamic: Any) -> None:

@@ -181,6 +181,7 @@ def _left(net: nn.Module, *shapes: tuple[int, ...], dynamic: Any = False) -> dic
     return census(outcome.module.graph, dict(outcome.module.named_modules()))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", RIGHT, ids=lambda s: s.__name__)
 def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: Any) -> None:
@@ -188,6 +189,7 @@ def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: A
     assert _left(Around(spelling), *shapes, dynamic=dynamic) == {"conv2d": 1}
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", WRONG, ids=lambda s: s.__name__)
 def test_what_is_no_border_of_the_shift_stays(spelling: Spelling, dynamic: Any) -> None:
@@ -322,6 +324,7 @@ BETWEEN: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, int]]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", BETWEEN)
 def test_a_copy_that_is_written_hinders_nothing_that_passes_it(name: str, dynamic: Any) -> None:

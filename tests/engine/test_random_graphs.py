@@ -17,10 +17,13 @@ from reparamkit.engine import cost
 from tests.engine.random_graphs import nets, noise_floor
 from tests.engine.random_net import RandomNet
 from tests.nets import Folded, fold, noise
+from tests.slow_share import few
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 BAR = 1e-9
+PARTS = 20
+"""The thousands are dealt out into so many tests."""
 _UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
 
@@ -83,27 +86,36 @@ def assert_same_function(net: RandomNet, x: Tensor, dynamic: Any, kappa: float =
         _assert_same(net, done, other, f"at size {list(other.shape)}")
 
 
-@given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
-@settings(max_examples=240, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
-def test_the_fold_of_a_random_network_is_the_same_function(
-    drawn: tuple[RandomNet, Tensor], kappa: float
-) -> None:
-    assert_same_function(*drawn, dynamic=False, kappa=kappa)
+@pytest.mark.parametrize("count", few([40, 240], 40))
+def test_the_fold_of_a_random_network_is_the_same_function(count: int) -> None:
+    @given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
+    @settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED
+    )
+    def holds(drawn: tuple[RandomNet, Tensor], kappa: float) -> None:
+        assert_same_function(*drawn, dynamic=False, kappa=kappa)
+
+    holds()
 
 
-@given(drawn=nets())
-@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
-def test_the_fold_of_a_random_network_holds_at_every_size(drawn: tuple[RandomNet, Tensor]) -> None:
-    assert_same_function(*drawn, dynamic="auto")
+@pytest.mark.parametrize("count", few([15, 60], 15))
+def test_the_fold_of_a_random_network_holds_at_every_size(count: int) -> None:
+    @given(drawn=nets())
+    @settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED
+    )
+    def holds(drawn: tuple[RandomNet, Tensor]) -> None:
+        assert_same_function(*drawn, dynamic="auto")
+
+    holds()
 
 
 @pytest.mark.slow
-def test_the_folds_of_thousands_of_random_networks(capsys: pytest.CaptureFixture[str]) -> None:
-    """REPARAMKIT_SEED and REPARAMKIT_GRAPHS choose which and how many."""
-    number, graphs = (
-        int(os.environ.get("REPARAMKIT_SEED", "0")),
-        int(os.environ.get("REPARAMKIT_GRAPHS", "3000")),
-    )
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_folds_of_thousands_of_random_networks(part: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """REPARAMKIT_SEED and REPARAMKIT_GRAPHS choose which and how many in all."""
+    number = PARTS * int(os.environ.get("REPARAMKIT_SEED", "0")) + part
+    graphs = int(os.environ.get("REPARAMKIT_GRAPHS", "3000")) // PARTS
     count = 0
 
     @seed(number)

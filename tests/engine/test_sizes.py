@@ -211,6 +211,7 @@ LEVELS: dict[str, Callable[..., Any]] = {
 LEFT_FREE = ("a convolution", "its only row squeezed away", "broadcast rows")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("example", [(2, 3, 8, 16), (1, 3, 15, 8)], ids=str)
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_size_of_one_inside_the_example_settles_nothing(name: str, example: tuple[int, ...]) -> None:

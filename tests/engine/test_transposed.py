@@ -42,6 +42,7 @@ def names(done: Folded, x: Tensor) -> dict[str, int]:
     return operators(done.module, (x,))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("attributes", ATTRIBUTES)

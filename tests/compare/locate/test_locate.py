@@ -64,6 +64,7 @@ def assert_found(found: Location, block: str, others: list[str]) -> None:
     assert not agreeing[-1]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SITES)
 def test_a_mistake_is_found_in_its_own_block(name: str, form: str, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import torch
 
 from reparamkit.support.quiet import quiet
 from tests.compare.mutations.campaign import Campaign, campaign
-from tests.compare.mutations.networks import FULL_COUNT, build
+from tests.compare.mutations.networks import FULL_COUNT, build, names
 from tests.compare.mutations.tables import tables
 from tests.compare.mutations.trials import FALSE_ALARM, ONNX, PASSED, TORCH, Trials
 from tests.compare.mutations.true_effect import effect, run_module, run_onnx, zero_mean_inputs
+from tests.slow_share import few
 
 BOTH = {
     "weight off by 1 %",
@@ -31,6 +32,8 @@ BOTH = {
     "branch left out",
 }
 KINDS = {TORCH: BOTH, ONNX: {*BOTH, "attribute changed"}}
+PARTS = 8
+"""The networks are dealt out into so many campaigns."""
 FEW = ["repvgg_grouped", "mobileone_stride2", "vanillanet_stem", "attention_norm", "lcnetv2_stride2"]
 
 
@@ -42,18 +45,22 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_a_few_mutations_of_small_networks() -> None:
-    found = campaign(seed=0, count=60, networks=FEW)
-    _assert_holds(found, 60)
-    assert len(found.pairs) == 4 * len(FEW)
+@pytest.mark.parametrize(
+    ("count", "networks"), [(24, FEW[:2]), pytest.param(60, FEW, marks=pytest.mark.slow)]
+)
+def test_a_few_mutations_of_small_networks(count: int, networks: list[str]) -> None:
+    found = campaign(seed=0, count=count, networks=networks)
+    _assert_holds(found, count)
+    assert len(found.pairs) == 4 * len(networks)
     assert {result.kind for result in found.results if result.exceeds} >= BOTH
 
 
 @pytest.mark.slow
-def test_thousands_of_mutations_of_all_networks() -> None:
-    found = campaign(seed=0, count=FULL_COUNT)
-    _assert_holds(found, 2000)
-    assert len(found.pairs) >= 200
+@pytest.mark.parametrize("part", range(PARTS))
+def test_thousands_of_mutations_of_all_networks(part: int) -> None:
+    found = campaign(seed=0, count=FULL_COUNT // PARTS, networks=names()[part::PARTS])
+    _assert_holds(found, 2000 // PARTS)
+    assert len(found.pairs) >= 200 // PARTS
     for candidate, kinds in KINDS.items():
         real = {result.kind for result in found.results if result.candidate == candidate and result.changed}
         assert real == kinds
@@ -69,7 +76,7 @@ def _assert_holds(found: Campaign, count: int) -> None:
     assert beyond, said
 
 
-@pytest.mark.parametrize("name", ["repvgg", "conv_ffn"])
+@pytest.mark.parametrize("name", few(["repvgg", "conv_ffn"], "repvgg"))
 def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None:
     """Of mistakes of all sizes those beyond the budget are caught, and no rounding error is."""
     results = list(Trials(build(name, 0, tmp_path), 0).near_the_budget(60))

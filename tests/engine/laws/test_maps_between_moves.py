@@ -58,6 +58,7 @@ ONE: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", ONE)
 def test_one_layer(name: str, dynamic: Any) -> None:
