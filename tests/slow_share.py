@@ -25,7 +25,16 @@ FAST = "not slow"
 
 def few(values: Iterable[T], *fast: T) -> list[Any]:
     """All of these for `parametrize`; but for the ones that are named, they are slow."""
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    values = list(values)
+    missing = [value for value in fast if value not in values]
+    if missing or not fast:
+        raise ValueError(f"not among the values: {missing}" if missing else "nothing of it is fast")
+    return [
+        value
+        if value in fast
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 class Share(NamedTuple):

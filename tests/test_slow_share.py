@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.slow_share import Share, on_diagonal
+from tests.slow_share import Share, few, on_diagonal
 
 pytest_plugins = ("pytester",)
 
@@ -52,6 +52,10 @@ def selected(cases: pytest.Pytester, *arguments: str) -> list[str]:
     tests = [line for line in result.outlines if line.startswith("test_it.py::")]
     assert tests
     return tests
+
+
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def every(cases: pytest.Pytester) -> set[str]:
@@ -143,3 +147,12 @@ def test_a_diagonal_is_as_long_as_the_longest_list(sizes: tuple[int, ...]) -> No
     diagonal = [d for d in every_place if on_diagonal(dict(zip(names, d, strict=True)), names)]
     assert len(diagonal) == max(sizes)
     assert [len({places[axis] for places in diagonal}) for axis in range(len(sizes))] == list(sizes)
+
+
+def test_a_few_of_a_table_are_fast() -> None:
+    assert few("abc", "b") == [slow("a"), "b", slow("c")]
+    assert few([("a", 0), ("b", 1)], ("a", 0)) == [("a", 0), slow("b", 1)]
+    with pytest.raises(ValueError, match=r"not among the values: \['d'\]"):
+        few("abc", "a", "d")
+    with pytest.raises(ValueError, match="nothing of it is fast"):
+        few("abc")

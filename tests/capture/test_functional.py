@@ -192,6 +192,7 @@ FORWARDS: list[Callable[..., Any]] = [
 ]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("dynamic", [False, "auto"], ids=["fixed", "free"])
 def test_in_place_networks_compute_what_they_did(forward: Callable[..., Any], dynamic: Any) -> None:

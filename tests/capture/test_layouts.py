@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from tests.nets import Net, PairNet, assert_same, noise, randomised
+from tests.slow_share import few
 
 X = noise(2, 3, 6, 4, dtype=torch.float32)
 LAST = torch.channels_last
@@ -81,7 +82,7 @@ def _answered(module: nn.Module, model: nn.Module) -> list[str]:
     return layouts
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", few(HELD, "flattened", "made contiguous", "the source is written"))
 def test_another_layout_is_refused(name: str) -> None:
     model = randomised(Net(HELD[name], conv=nn.Conv2d(3, 4, 3, padding=1)))
     folded = rk.fold(model, X.clone())
@@ -96,6 +97,7 @@ def test_another_layout_is_refused(name: str) -> None:
         rk.fold(model, LAYOUTS["channels last"](X))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("merge_siblings", [False, True])
 @pytest.mark.parametrize("name", ["flattened", "of this type in channels last", "the source is written"])
 def test_a_network_of_two_inputs(name: str, merge_siblings: bool) -> None:

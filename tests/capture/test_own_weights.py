@@ -83,6 +83,7 @@ DECIDED: dict[str, tuple[Callable[..., Any], set[str]]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("gate", [0.0, 2.0])
 @pytest.mark.parametrize("name", DECIDED)
 def test_decisions_by_weights_are_taken(name: str, gate: float) -> None:
@@ -189,6 +190,7 @@ def _reads_data(self: Any, x: Tensor) -> Tensor:
 SETTLING = [_puts_a_kernel_together, _sets_a_transposed_one, _clamps, _normalises, _reads_data]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("forward", SETTLING, ids=lambda f: f.__name__.strip("_"))
 def test_weights_that_settle(forward: Callable[..., Any], verify: bool) -> None:

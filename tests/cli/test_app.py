@@ -24,6 +24,7 @@ from reparamkit.cli import app as cli
 from reparamkit.operators.base import _READERS, Call, Meaning
 from tests.loading.files import write_scripted
 from tests.nets import assert_same, noise, randomised
+from tests.slow_share import few
 from tests.spoiling import spoil
 
 HERE = "tests.cli.test_app"
@@ -244,7 +245,7 @@ def test_a_failed_verification_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("arguments", ["models", "--help"])
+@pytest.mark.parametrize("arguments", few(["models", "--help"], "models"))
 def test_a_reader_who_leaves_in_processes_of_their_own(tmp_path: Path, arguments: str) -> None:
     done = shell(tmp_path, f"$R {arguments} | true; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 0
@@ -266,6 +267,7 @@ def lost(kind: str) -> TextIO:
     return os.fdopen(theirs, "w")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", ["pipe", "full"])
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_fold_finishes_though_nobody_reads(
