@@ -34,13 +34,13 @@ demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
 	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx
 
 test: $(VENV)/installed-test  ## install what the tests need and run them
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 share: $(VENV)/installed-test  ## the tests, and the share of the slow ones that is this commit's turn
-	$(BIN)/python -m pytest -q -n 2 --slow-share $(TURN)/$(SHARES)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --slow-share $(TURN)/$(SHARES)
 
 slow: $(VENV)/installed-test  ## all of the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff check .
