@@ -311,7 +311,7 @@ def script_with(folder: Path, old: str, new: str) -> Path:
         (record,) = [
             name.removeprefix(root)
             for name in archive.namelist()
-            if "/code/__torch__/tests/capture/" in name and name.endswith(".py")
+            if "/code/__torch__/tests/loading/" in name and name.endswith(".py")
         ]
         assert old in archive.read(root + record).decode()
     files.tamper(path, record, lambda content: content.decode().replace(old, new, 1).encode())
