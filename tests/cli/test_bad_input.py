@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.test_app import HERE, SHAPE, Run, branchy, content, refused, run, save_exported, shell
+from tests.cli.running import HERE, SHAPE, Run, branchy, content, refused, save_exported, shell
 from tests.loading.files import Bomb
-
-__all__ = ["run"]
 
 Case = tuple[Callable[[Path], tuple[Any, ...]], tuple[str, ...]]
 NET = f"{HERE}:branchy"

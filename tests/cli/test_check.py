@@ -17,12 +17,10 @@ from lxml import etree
 from torch import nn
 
 from reparamkit.report.check_document import schema_text
-from tests.cli.test_app import Result, Run, content, run, shell
+from tests.cli.running import Result, Run, content, shell
 from tests.compare import files
 from tests.compare.files import IMAGE, write_onnx, write_openvino, write_pt2, write_scripted
 from tests.slow_share import few
-
-__all__ = ["run"]
 
 HERE = "tests.cli.test_check"
 SHAPE = ("--input", "1x3x12x10")
