@@ -39,6 +39,7 @@ def test_inspect_finds_the_same() -> None:
         assert getattr(found, name) == getattr(folded, name), name
 
 
+@pytest.mark.slow
 def test_a_mobileone_trunk() -> None:
     trunk = rk.models.create("mobileone_s0")
     model = Gate(trunk).eval()

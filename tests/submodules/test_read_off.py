@@ -44,6 +44,7 @@ def helper(net: Any, x: Tensor) -> Any:
     return net.trunk.features(x)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("reached", [True, False], ids=["on the way of the example", "elsewhere"])
 @pytest.mark.parametrize("how", READERS)
 def test_what_is_read_off_a_part_is_what_was_there(how: str, reached: bool) -> None:
@@ -93,6 +94,7 @@ class Indexed(Gate):
         return y + self.read(self, x) if bool(x.mean() > 0) == self.positive else y
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize(
     "read",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.loading.door.fuzz import campaign
+from tests.slow_share import few
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify and limits of memory are Linux's")
 
@@ -20,8 +21,9 @@ def _assert_none_wrong(seeds: range, folder: Path) -> None:
     assert ends["0"] > 0
 
 
-def test_sixty_damaged_files(tmp_path: Path) -> None:
-    _assert_none_wrong(range(60), tmp_path)
+@pytest.mark.parametrize("seeds", few([range(20, 40), range(60)], range(20, 40)), ids=str)
+def test_sixty_damaged_files(seeds: range, tmp_path: Path) -> None:
+    _assert_none_wrong(seeds, tmp_path)
 
 
 @pytest.mark.slow
