@@ -5,7 +5,8 @@ together stay together. NUMBER counts on from run to run (commits, days): SHARES
 slow test once.
 
 A test marked `diagonal` runs over every combination of its parameters in the slow part, and in the fast part
-over the diagonal: every value of every parameter once, the shorter lists from their start again.
+over the diagonal: every value of every parameter once, the shorter lists from their start again. Marked
+`diagonal(most)`, so many of these are fast, spread evenly from the first to the last.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ class Share(NamedTuple):
         return int.from_bytes(digest[:8]) % self.shares == self.number
 
 
-def on_diagonal(places: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
+def on_diagonal(places: Mapping[str, int], sizes: Mapping[str, int], most: int | None = None) -> bool:
     """Whether some number counts to every place: with sizes 3 and 2, (0, 0), (1, 1) and (2, 0)."""
-    return any(
-        all(number % sizes[name] == place for name, place in places.items())
-        for number in range(max(sizes.values()))
-    )
+    length = max(sizes.values())
+    most = min(most or length, length)
+    numbers = {round(i * (length - 1) / max(most - 1, 1)) for i in range(most)}
+    return any(all(number % sizes[name] == place for name, place in places.items()) for number in numbers)
 
 
 def _mark_combinations(items: Iterable[pytest.Item]) -> None:
@@ -82,7 +83,8 @@ def _mark_combinations(items: Iterable[pytest.Item]) -> None:
     for test, together in cases.items():
         sizes = {names: len(places[test, names]) for names in together[0][1]}
         for item, indices in together:
-            if not on_diagonal(indices, sizes):
+            mark = item.get_closest_marker("diagonal")
+            if mark is not None and not on_diagonal(indices, sizes, *mark.args):
                 item.add_marker(pytest.mark.slow)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -147,6 +148,16 @@ def test_a_diagonal_is_as_long_as_the_longest_list(sizes: tuple[int, ...]) -> No
     diagonal = [d for d in every_place if on_diagonal(dict(zip(names, d, strict=True)), names)]
     assert len(diagonal) == max(sizes)
     assert [len({places[axis] for places in diagonal}) for axis in range(len(sizes))] == list(sizes)
+
+
+@pytest.mark.parametrize(
+    ("most", "fast"),
+    [(None, range(9)), (1, [0]), (2, [0, 8]), (3, [0, 4, 8]), (5, [0, 2, 4, 6, 8]), (20, range(9))],
+)
+def test_a_few_of_a_diagonal_are_spread_evenly(most: int | None, fast: Sequence[int]) -> None:
+    sizes = {"a": 9, "b": 2}
+    diagonal = [n for n in range(9) if on_diagonal({"a": n, "b": n % 2}, sizes, most)]
+    assert diagonal == list(fast)
 
 
 def test_a_few_of_a_table_are_fast() -> None:

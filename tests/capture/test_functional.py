@@ -192,7 +192,7 @@ FORWARDS: list[Callable[..., Any]] = [
 ]
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(11)
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("dynamic", [False, "auto"], ids=["fixed", "free"])
 def test_in_place_networks_compute_what_they_did(forward: Callable[..., Any], dynamic: Any) -> None:
@@ -201,6 +201,7 @@ def test_in_place_networks_compute_what_they_did(forward: Callable[..., Any], dy
     done.compare(noise(2, 3, 6, 5, seed=1))
 
 
+@pytest.mark.diagonal(11)
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__.strip("_"))
 def test_nothing_in_place_is_left_in_the_graph(forward: Callable[..., Any]) -> None:
     """But for the write-back into the network's own inputs, which comes last."""

@@ -130,6 +130,7 @@ def test_cannot_tell(run: Run, tmp_path: Path, name: str, words: str) -> None:
     assert etree.parse(str(tmp_path / "r.xml")).findall(".//error")
 
 
+@pytest.mark.slow
 def test_every_kind_of_side(run: Run, tmp_path: Path) -> None:
     write_onnx(tmp_path / "net.onnx")
     write_openvino(tmp_path / "net.xml", tmp_path / "net.onnx")
@@ -309,6 +310,7 @@ def test_where_it_differs_and_without(run: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["location"] is None
 
 
+@pytest.mark.slow
 def test_where_it_cannot_be_seen_it_says_so(run: Run, tmp_path: Path) -> None:
     run("check", NET, NET, *SHAPE, "--save-outputs", "out.npz", "--save-inputs", "in.npz")
     saved = run("check", "-", WRONG, "--reference-outputs", "out.npz", "--inputs", "in.npz")

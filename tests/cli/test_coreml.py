@@ -23,6 +23,7 @@ def image_net() -> nn.Module:
     return branches()
 
 
+@pytest.mark.slow
 def test_a_package_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text(f"from {HERE} import image_net as build\n")
     done = shell(tmp_path, f"$R fold my_net:build --input {SHAPE} -o net.mlpackage --json net.json")

@@ -40,6 +40,7 @@ def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_verification_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "spoilt.py").write_text(
         "import sys\n"
@@ -64,6 +65,7 @@ def test_a_reader_who_leaves_in_processes_of_their_own(tmp_path: Path, arguments
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_full_stdout_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = shell(tmp_path, "$R models > /dev/full")
     assert done.returncode == 2

@@ -51,6 +51,7 @@ def test_a_reference_model_by_name(
     assert not any("batch_norm" in t or "add" in t for t in targets)
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("named", [True, False])
 def test_inputs_that_are_no_images(run: Run, tmp_path: Path, named: bool) -> None:
     ids, mask = ("ids:", "mask:") if named else ("", "")

@@ -55,6 +55,7 @@ def _with(channel: int, factor: float) -> Callable[[torch.Tensor], torch.Tensor]
     return lambda y: y * factors
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("factor", [0.0, 1.01])
 def test_a_small_channel_beside_a_large_one(layout: Layout, factor: float) -> None:

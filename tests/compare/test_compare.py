@@ -76,6 +76,7 @@ def test_where_no_input_is_given_either_side_may_know(tmp_path: Path) -> None:
     assert "neither Small nor Small says what its inputs look like; describe them" in reason
 
 
+@pytest.mark.slow
 def test_a_reference_model_by_name(tmp_path: Path) -> None:
     found = compare("repvgg_a0", "repvgg_a0", described=parse(["1x3x32x32"])).comparison
     assert found.status == "same"
@@ -101,6 +102,7 @@ def test_a_lower_precision_is_judged_by_its_own_budget(dtype: torch.dtype) -> No
     assert outcome(small(), small().double())[0] == "same"
 
 
+@pytest.mark.slow
 def test_a_half_onnx_file(tmp_path: Path) -> None:
     found = run(small(), write_half_onnx(tmp_path / "h.onnx")).comparison
     assert found.status == "same", found.reason

@@ -161,6 +161,7 @@ print(type(answer).__name__, tuple(answer.logits.shape), answer.size, f"{answer.
 """
 
 
+@pytest.mark.slow
 def test_a_file_is_read_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An output of a class of the user's, which that process has never told torch about."""
     (tmp_path / "theirs.py").write_text(MODULE)

@@ -181,7 +181,7 @@ def _left(net: nn.Module, *shapes: tuple[int, ...], dynamic: Any = False) -> dic
     return census(outcome.module.graph, dict(outcome.module.named_modules()))
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", RIGHT, ids=lambda s: s.__name__)
 def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: Any) -> None:
@@ -189,7 +189,7 @@ def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: A
     assert _left(Around(spelling), *shapes, dynamic=dynamic) == {"conv2d": 1}
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", WRONG, ids=lambda s: s.__name__)
 def test_what_is_no_border_of_the_shift_stays(spelling: Spelling, dynamic: Any) -> None:

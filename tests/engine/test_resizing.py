@@ -118,6 +118,7 @@ class _Trials:
         return noted
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("name", NETS)
 def test_odd_and_even_sizes_besides_the_captured_one(

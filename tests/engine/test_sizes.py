@@ -154,6 +154,7 @@ def test_a_size_that_the_network_settles_is_not_free_in_a_file_either(tmp_path: 
     folded.module(noise(1, 3, 8, 17).float())
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     "name", ["a branch on the height", "a branch on a fraction", "a branch on the larger"]
 )

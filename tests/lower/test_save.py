@@ -269,6 +269,7 @@ def test_a_simplifier_that_fails_or_fixes_sizes_is_left_out(
     assert notes == ("not simplified: onnxsim changed the sizes of inputs or outputs",)
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_keeps_the_old_file(
     tmp_path: Path, program: ExportedProgram, reference: Reference
 ) -> None:

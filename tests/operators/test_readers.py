@@ -141,6 +141,7 @@ ARITHMETIC: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.diagonal(40)
 @pytest.mark.parametrize("name", ARITHMETIC)
 @pytest.mark.parametrize(
     ("shape", "constant"),

@@ -44,7 +44,7 @@ def helper(net: Any, x: Tensor) -> Any:
     return net.trunk.features(x)
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("reached", [True, False], ids=["on the way of the example", "elsewhere"])
 @pytest.mark.parametrize("how", READERS)
 def test_what_is_read_off_a_part_is_what_was_there(how: str, reached: bool) -> None:

@@ -82,6 +82,7 @@ SURROUNDINGS: dict[str, Callable[[nn.Module], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_a_fold_is_what_it_is_elsewhere(name: str, tmp_path: Path) -> None:
     model, x, z = randomised(Branches()), noise(2, 3, 6, 5, dtype=torch.float32), torch.ones(1, 3, 4, 7)

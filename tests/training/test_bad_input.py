@@ -242,6 +242,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_real_limit_on_files_ends_with_status_2_and_the_older_checkpoint(tmp_path: Path) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
     before = (tmp_path / "run" / "last" / "training.pt").read_bytes()

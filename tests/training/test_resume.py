@@ -96,6 +96,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_weights(
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_kill_9_in_an_epoch(tmp_path: Path, whole: Path) -> None:
     settings = {name: value for name, value in EVERYTHING.items() if name != "channels_last"}
     process = subprocess.Popen(

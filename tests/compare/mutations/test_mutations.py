@@ -86,6 +86,7 @@ def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None
     assert sum(result.below == PASSED for result in results) > 10
 
 
+@pytest.mark.slow
 def test_every_mutation_is_taken_out_again(tmp_path: Path) -> None:
     network = build("lcnetv2_stride2", 1, tmp_path)
     folded, double = copy.deepcopy(network.folded), copy.deepcopy(network.folded64)

@@ -56,6 +56,7 @@ def saved(model: nn.Module, path: Path, options: CoreMlOptions) -> tuple[Any, Mi
     return made, open_program(path / "net.mlpackage")
 
 
+@pytest.mark.slow
 def test_the_layers_that_lose_most_are_named(tmp_path: Path) -> None:
     made, program = saved(branches(), tmp_path, PLAIN)
     (note,) = [note for note in made.notes if note.startswith("float16 loses most at")]

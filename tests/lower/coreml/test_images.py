@@ -40,6 +40,7 @@ def test_pixels_come_back_from_an_example() -> None:
     assert pixels_of(torch.full((1, 3, 2, 2), 1e9), IMAGENET).unique().tolist() == [255]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_std_per_channel_goes_into_the_stem_and_a_mean_too_if_it_is_unpadded(
     tmp_path: Path, padding: int
@@ -107,6 +108,7 @@ def test_listed_shapes_of_an_image(tmp_path: Path) -> None:
     assert sorted((size.width, size.height) for size in sizes) == [(32, 32), (64, 48)]
 
 
+@pytest.mark.slow
 def test_bgr_and_gray(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     folded(branches()).save(path, coreml=CoreMlOptions(image=ImageInput(mean=(0.4, 0.5, 0.6), colour="bgr")))

@@ -186,6 +186,7 @@ def test_float16_is_judged_as_float16(tmp_path: Path, network: rk.Folded) -> Non
     assert small < sum(map(len, files_of(path).values()))
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(("target", "version"), [("iOS15", 6), ("iOS18", 9), ("macOS26", 10)])
 def test_other_targets(tmp_path: Path, network: rk.Folded, target: str, version: int) -> None:
     path = tmp_path / "net.mlpackage"

@@ -81,6 +81,7 @@ def test_the_running_statistics_are_those_of_what_goes_through(net: str, kind: s
         assert torch.allclose(held, (deviation**2 + norms[name].eps).sqrt(), rtol=0.02), name
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [False, True])
@@ -118,6 +119,7 @@ def test_no_two_branches_are_alike(kind: str) -> None:
                         assert not torch.allclose(one.grad, other.grad, rtol=0.01), name
 
 
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_step_changes_every_branch_and_still_folds(net: str, kind: str) -> None:

@@ -41,6 +41,7 @@ def test_the_model_is_not_touched_and_shares_nothing(kind: str) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in expanded.modules())
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ordinary_module(kind: str) -> None:
     model, x = random_net(Plain()), batch()
@@ -387,6 +388,7 @@ def test_functional_convolutions_with_a_named_padding(form: str, padding: str) -
     assert torch.allclose(value, model(x), rtol=1e-3, atol=1e-4 * float(model(x).detach().abs().max()))
 
 
+@pytest.mark.slow
 def test_a_reference_model() -> None:
     model = rk.models.create("fastvit_t8")
     x = batch(2, 3, 64, 64)
