@@ -208,6 +208,7 @@ def _network(find: str, name: str) -> Net:
     return randomised(Net(forward, **parts)).double()
 
 
+@pytest.mark.diagonal(24)
 @pytest.mark.parametrize(("find", "name"), DEFAULT)
 def test_a_module_is_right_or_refuses(find: str, name: str) -> None:
     model = _network(find, name)

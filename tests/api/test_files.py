@@ -31,6 +31,7 @@ def test_several_files_at_once(tmp_path: Path) -> None:
     assert_same([original(x)], run_onnx(tmp_path / "b.onnx", x), F32)
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize(
     ("held", "number"),
     [

@@ -108,6 +108,7 @@ def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1e-4 < verdict.e1 < 1e-2
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_a_wrong_fold_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     spoil(monkeypatch)

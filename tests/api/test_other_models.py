@@ -49,6 +49,7 @@ def test_the_module_is_an_ordinary_module() -> None:
 # Other models
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     ("dims", "shape", "kind", "window"),
     [(1, (1, 4, 9), nn.Conv1d, (3,)), (3, (1, 4, 5, 6, 4), nn.Conv3d, (3, 3, 3))],
@@ -70,6 +71,7 @@ def test_other_numbers_of_dimensions(
     assert_same([expected], run_onnx(tmp_path / "net.onnx", x), F32)
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_number_types(tmp_path: Path, dtype: torch.dtype) -> None:
     original = net().to(dtype)
@@ -133,6 +135,7 @@ def test_an_exported_program_rejects_what_it_was_not_made_for() -> None:
         rk.fold(program, image(1, 4, 9, 8))
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("make", [scripted, traced])
 def test_torchscript(tmp_path: Path, make: Callable[[Path], rk.Source]) -> None:
     source = make(tmp_path)

@@ -17,6 +17,7 @@ from tests.nets import assert_same
 pytestmark = pytest.mark.usefixtures("no_grad")
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("model", [Branchy, Classifier])
 def test_a_batch_of_one_stands_for_every_batch_and_size(tmp_path: Path, model: type[nn.Module]) -> None:
     original = net(model())

@@ -58,6 +58,7 @@ def test_a_failed_verification_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", few(["models", "--help"], "models"))
 def test_a_reader_who_leaves_in_processes_of_their_own(tmp_path: Path, arguments: str) -> None:
     done = shell(tmp_path, f"$R {arguments} | true; exit ${{PIPESTATUS[0]}}")
@@ -103,6 +104,7 @@ def test_a_complaint_that_nobody_reads(run: Run, monkeypatch: pytest.MonkeyPatch
     sys.stderr.close()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_source_is_no_markup(tmp_path: Path) -> None:
     import pty
 

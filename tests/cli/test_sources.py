@@ -27,6 +27,7 @@ from tests.loading.files import write_scripted
 from tests.nets import noise, randomised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "convs", "norms", "adds", "left"),
     [

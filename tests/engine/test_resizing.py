@@ -137,6 +137,7 @@ def test_odd_and_even_sizes_besides_the_captured_one(
         assert any({n % 2 for n in sizes} == {0, 1} for sizes in varying)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(["dbb", "ecb"], "ecb"))
 def test_borders_written_slice_by_slice_too(name: str) -> None:
     model, sizes = catalogue.build(name)

@@ -175,6 +175,7 @@ def test_a_file_that_cannot_refuse_a_size_has_none_free_that_matters(name: str, 
     torch.testing.assert_close(folded.module(noise(2, 3, 9, 8).float()), net(noise(2, 3, 9, 8).float()))
 
 
+@pytest.mark.slow
 def test_sizes_that_no_assumption_speaks_of_stay_free_in_files(tmp_path: Path) -> None:
     net = Net(lambda s, x: s.conv(x)[:, :, 3:-3], conv=nn.Conv2d(3, 4, 1)).eval()
     (saved,) = rk.fold(net, torch.randn(2, 3, 8, 8)).save(tmp_path / "net.onnx")

@@ -183,6 +183,7 @@ def test_an_export_with_a_fixed_size_under_a_free_name_fails(tmp_path: Path, ref
         save(made, tmp_path / "net.onnx", Reference(mean, (IMAGE,)))
 
 
+@pytest.mark.slow
 def test_a_large_network_takes_two_files(
     tmp_path: Path, program: ExportedProgram, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +249,7 @@ def test_names_that_repeat(tmp_path: Path, program: ExportedProgram) -> None:
         save_onnx(program, tmp_path / "net.onnx", output_names=["a", "a"])
 
 
+@pytest.mark.slow
 def test_a_simplifier_that_fails_or_fixes_sizes_is_left_out(
     tmp_path: Path, program: ExportedProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:

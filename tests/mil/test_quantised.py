@@ -218,6 +218,7 @@ def _two_layers(x: Any) -> Any:
     return mb.conv(x=y, weight=array(16, 32, 3, 3, seed=5), name="second")
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize(
     ("ios", "settings"),
     [

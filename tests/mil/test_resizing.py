@@ -207,6 +207,7 @@ def test_the_reference_s_other_nearest_neighbours() -> None:
     )
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("sizes", [(25, 30), (2, 20), (3, 7), (10, 40), (1, 1)])
 def test_the_two_kinds_of_nearest_neighbour(sizes: tuple[int, int]) -> None:
     """At the sizes at which the reference is held against TensorFlow, and others: torch's two kinds."""
@@ -236,6 +237,7 @@ def test_the_two_kinds_of_nearest_neighbour(sizes: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "DEFAULT"])
 def test_what_the_reference_leaves_open_is_refused(mode: str) -> None:
     x = normal(1, 1, 4, 4)

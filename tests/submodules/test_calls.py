@@ -92,6 +92,7 @@ def test_nested_inputs_and_outputs_and_keywords() -> None:
     assert not keeps(folded, "trunk")
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("other", [{"scale": 3.0}, {"skip": torch.ones(1, dtype=torch.float64)}])
 def test_a_call_that_the_graph_does_not_answer(other: dict[str, Any]) -> None:
     """The example never passes `scale` or `skip`; a graph that was captured without must not answer."""

@@ -207,6 +207,7 @@ def test_folding_again_changes_nothing() -> None:
         assert_same(once.module(x), again.module(x), 0)
 
 
+@pytest.mark.slow
 def test_torch_compile() -> None:
     folded = fold(Gate())
     compiled = torch.compile(folded.module, backend="eager")

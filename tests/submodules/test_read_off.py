@@ -44,7 +44,7 @@ def helper(net: Any, x: Tensor) -> Any:
     return net.trunk.features(x)
 
 
-@pytest.mark.diagonal(4)
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("reached", [True, False], ids=["on the way of the example", "elsewhere"])
 @pytest.mark.parametrize("how", READERS)
 def test_what_is_read_off_a_part_is_what_was_there(how: str, reached: bool) -> None:
@@ -94,7 +94,7 @@ class Indexed(Gate):
         return y + self.read(self, x) if bool(x.mean() > 0) == self.positive else y
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize(
     "read",
@@ -127,6 +127,7 @@ HIDDEN: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception]]] = {
 }
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("how", HIDDEN)
 def test_what_was_folded_away_says_so(how: str) -> None:
     """Nothing foresees this use; it must not be answered by something else."""

@@ -59,6 +59,7 @@ def test_the_average_is_validated_and_kept(tmp_path: Path) -> None:
     assert not last.weights("ema")["head.weight"].equal(last.weights("raw")["head.weight"])
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_a_student_learns_from_a_trained_teacher(tmp_path: Path, kind: str) -> None:
     """With alpha 1 the labels say nothing: whatever the student knows, it has from the teacher."""

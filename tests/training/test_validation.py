@@ -47,6 +47,7 @@ def logits_of(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
         return network((x - 0.3) / 0.4), torch.tensor([samples[i][1] for i in range(len(samples))])
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_logits(run: Path) -> None:
     logits, labels = logits_of(run)
     row = validate(run, DATA).rows[0]

@@ -101,6 +101,7 @@ def test_every_mutation_is_taken_out_again(tmp_path: Path) -> None:
     assert network.onnx.SerializeToString() == written
 
 
+@pytest.mark.slow
 def test_a_mutation_is_reproduced_by_its_number() -> None:
     every = campaign(3, 20, ["repvgg"]).results
     for candidate in (TORCH, ONNX):
@@ -108,6 +109,7 @@ def test_a_mutation_is_reproduced_by_its_number() -> None:
         assert campaign(3, 20, ["repvgg"], only=(candidate, result.number)).results == [result]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("name", ["attention_norm", "vanillanet_stem", "text_repmixer", "ghostnetv3_gated"])
 def test_the_file_computes_what_the_fold_computes_in_float64(name: str, tmp_path: Path) -> None:
     """Both ways to find a true effect agree, and the fold is off by no more than the rounding of weights."""

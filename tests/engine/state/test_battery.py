@@ -32,7 +32,7 @@ _ALWAYS = (
     "constant",
 )
 NAMES = [
-    name if name in _ALWAYS or number % 20 == 5 else pytest.param(name, marks=pytest.mark.slow)
+    name if name in _ALWAYS or number % 40 == 5 else pytest.param(name, marks=pytest.mark.slow)
     for number, name in enumerate(NETWORKS)
 ]
 BAR = 1e-5

@@ -83,6 +83,7 @@ def test_what_leaves_the_range_of_float16_stays(tmp_path: Path) -> None:
     assert made.equivalence.passed
 
 
+@pytest.mark.slow
 def test_the_range_has_to_do_for_large_inputs_too(tmp_path: Path) -> None:
     made, program = saved(Wide(0.0, 4e3), tmp_path, AUTO)
     assert made.equivalence.passed

@@ -86,6 +86,7 @@ def test_a_mean_of_zero_leaves_nothing_to_core_ml(tmp_path: Path) -> None:
     assert next(kind for kind, _ in operations(path)) == "conv"
 
 
+@pytest.mark.slow
 def test_names_do_not_show_the_normalisation(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(image=IMAGENET, precision="float16", keep_float32=("stem",))
@@ -93,6 +94,7 @@ def test_names_do_not_show_the_normalisation(tmp_path: Path) -> None:
     assert ("conv", "stem") in operations(path)
 
 
+@pytest.mark.slow
 def test_a_batch_is_one_image(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     network = folded(branches(), IMAGE.expand(4, -1, -1, -1))
@@ -100,6 +102,7 @@ def test_a_batch_is_one_image(tmp_path: Path) -> None:
     assert saved.notes[0].endswith("image: 1x3x1..256x1..256")
 
 
+@pytest.mark.slow
 def test_listed_shapes_of_an_image(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(image=IMAGENET, sizes=((1, 3, 32, 32), (1, 3, 48, 64)))

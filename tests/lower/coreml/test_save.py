@@ -211,6 +211,7 @@ def test_a_convolution_of_constants_is_computed_beforehand(tmp_path: Path) -> No
     assert saved.operators["conv"] == 1
 
 
+@pytest.mark.slow
 def test_some_of_it_stays_in_float32(tmp_path: Path, network: rk.Folded) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(precision="float16", keep_float32=("stem",))
@@ -224,6 +225,7 @@ def test_some_of_it_stays_in_float32(tmp_path: Path, network: rk.Folded) -> None
         network.save(path, coreml=CoreMlOptions(precision="float16", keep_float32=("stam",)))
 
 
+@pytest.mark.slow
 def test_float16_of_a_network_that_is_all_noise_is_refused(tmp_path: Path) -> None:
     class Cancelling(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -275,6 +277,7 @@ def test_an_output_that_is_an_input_or_given_twice(tmp_path: Path) -> None:
     assert saved.equivalence.passed
 
 
+@pytest.mark.slow
 def test_a_wrong_package_never_appears_and_the_old_one_stays(
     tmp_path: Path, network: rk.Folded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +338,7 @@ def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
             folded(branches().to(dtype), IMAGE.to(dtype)).save(tmp_path / "net.mlpackage")
 
 
+@pytest.mark.slow
 def test_all_files_or_none(tmp_path: Path, network: rk.Folded) -> None:
     with pytest.raises(rk.UnusableInput):
         network.save(tmp_path / "net.mlpackage", tmp_path / "net.pt2", tmp_path / "missing" / "net.onnx")

@@ -119,7 +119,7 @@ def test_no_two_branches_are_alike(kind: str) -> None:
                         assert not torch.allclose(one.grad, other.grad, rtol=0.01), name
 
 
-@pytest.mark.diagonal(4)
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_step_changes_every_branch_and_still_folds(net: str, kind: str) -> None:

@@ -345,6 +345,7 @@ class Functional(nn.Module):
         return F.conv2d(y, self.stem["weight"], stride=2)
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("form", ["module", "program", "script", "source"])
 def test_functional_convolutions_are_expanded_in_the_captured_graph(form: str) -> None:
@@ -408,6 +409,7 @@ def test_a_unet_in_three_and_one_axes() -> None:
         rk.expand(nn.Conv1d(3, 4, 3), batch(4, 3, 20), "acb")
 
 
+@pytest.mark.slow
 def test_an_expanded_network_exports_and_compiles_to_files(tmp_path: Any) -> None:
     model, x = random_net(UNet()), batch()
     expanded = rk.expand(model, x, "dbb")
