@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch.export import Dim
 

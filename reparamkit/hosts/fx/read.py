@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from sympy import Mul
+from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
