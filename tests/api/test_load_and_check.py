@@ -55,7 +55,7 @@ def test_the_notes_of_a_source_reach_the_findings(tmp_path: Path) -> None:
 # check
 
 
-def test_check_passes_what_is_the_same(tmp_path: Path) -> None:
+def test_check_passes_what_is_the_same(tmp_path: Path, subtests: pytest.Subtests) -> None:
     original = net()
     folded = rk.fold(original, image())
     folded.save(tmp_path / "net.onnx", tmp_path / "net.pt2")
@@ -65,10 +65,11 @@ def test_check_passes_what_is_the_same(tmp_path: Path) -> None:
         str(tmp_path / "net.pt2"),
         copy.deepcopy(original),
     ):
-        verdict = rk.check(original, candidate, image(2, 4, 9, 8))
-        assert isinstance(verdict, rk.Equivalence)
-        assert verdict.passed, verdict.summary()
-        assert rk.assert_equivalent(original, candidate, image(2, 4, 9, 8)).passed
+        with subtests.test(type(candidate).__name__):
+            verdict = rk.check(original, candidate, image(2, 4, 9, 8))
+            assert isinstance(verdict, rk.Equivalence)
+            assert verdict.passed, verdict.summary()
+            assert rk.assert_equivalent(original, candidate, image(2, 4, 9, 8)).passed
 
 
 @pytest.mark.parametrize("name", ["first.wide.1.running_mean", "second.narrow.0.weight", "second.skip.bias"])

@@ -141,7 +141,7 @@ def test_other_decisions_are_refused_with_their_line(forward: Callable[..., Any]
 
 
 @pytest.mark.parametrize("batch", [2, 4])
-def test_a_size_in_a_decision_is_not_taken_for_known(batch: int) -> None:
+def test_a_size_in_a_decision_is_not_taken_for_known(batch: int, subtests: pytest.Subtests) -> None:
     """It is refused, or the size is held: never answered for another one."""
     model = _net(_by_a_size, gate=nn.Parameter(torch.ones(1)))
     try:
@@ -149,13 +149,14 @@ def test_a_size_in_a_decision_is_not_taken_for_known(batch: int) -> None:
     except rk.CannotCapture:
         return
     for other in (1, 2, 3, 4, 5):
-        x = noise(other, 3, 6, 5, dtype=torch.float32)
-        try:
-            found = folded.module(x)
-        except ValueError:
-            continue
-        with torch.no_grad():
-            assert_same(model(x), found.detach(), 1e-5)
+        with subtests.test(str(other)):
+            x = noise(other, 3, 6, 5, dtype=torch.float32)
+            try:
+                found = folded.module(x)
+            except ValueError:
+                continue
+            with torch.no_grad():
+                assert_same(model(x), found.detach(), 1e-5)
 
 
 # Networks that change their own weights

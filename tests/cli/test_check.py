@@ -263,7 +263,7 @@ def test_in_a_process_of_its_own(tmp_path: Path, candidate: str, status: int) ->
     assert "Traceback" not in done.stderr
 
 
-def test_help_says_what_it_is(run: Run) -> None:
+def test_help_says_what_it_is(run: Run, subtests: pytest.Subtests) -> None:
     text = run("check", "--help").out
     for word in (
         "REFERENCE",
@@ -271,7 +271,8 @@ def test_help_says_what_it_is(run: Run) -> None:
         "--reference-outputs",
         "Exit status: 0 same, 1 different, 2 cannot",
     ):
-        assert word in text
+        with subtests.test(str(word)):
+            assert word in text
     assert "check" in run("--help").out
 
 

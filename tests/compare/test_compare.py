@@ -62,12 +62,13 @@ def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> 
     assert "of the output's scale, where" in reason
 
 
-def test_where_no_input_is_given_either_side_may_know(tmp_path: Path) -> None:
+def test_where_no_input_is_given_either_side_may_know(tmp_path: Path, subtests: pytest.Subtests) -> None:
     pt2, onnx = write_pt2(tmp_path / "n.pt2"), write_onnx(tmp_path / "fixed.onnx", free=False)
     for pair in ((pt2, small()), (small(), pt2), (onnx, small()), (small(), onnx)):
-        found = compare(*pair).comparison
-        assert found.status == "same", found.reason
-        assert found.inputs[0].shape[1:] == (3, 12, 10)
+        with subtests.test(str(pair)):
+            found = compare(*pair).comparison
+            assert found.status == "same", found.reason
+            assert found.inputs[0].shape[1:] == (3, 12, 10)
     found = compare(small(), write_onnx(tmp_path / "free.onnx")).comparison
     assert found.inputs[0].shape == (1, 3, 64, 64)
     assert any("leaves sizes free; 1x3x64x64 was taken" in note for note in found.notes)

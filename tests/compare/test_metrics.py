@@ -68,11 +68,12 @@ def test_top1_counts_rows_and_lets_ties_be() -> None:
     assert measure(torch.full((4, 3), math.nan), truth, 9.0, tie=0.01).top1 == 0.5  # argmax says 0
 
 
-def test_what_scores_are() -> None:
+def test_what_scores_are(subtests: pytest.Subtests) -> None:
     assert is_scores(torch.zeros(1, 2))
     for other in (torch.zeros(3), torch.zeros(2, 1), torch.zeros(1, 2, 1), torch.zeros(1, 2).long()):
-        assert not is_scores(other)
-        assert measure(other, other, 1.0).top1 is None
+        with subtests.test(str(other)):
+            assert not is_scores(other)
+            assert measure(other, other, 1.0).top1 is None
     assert not is_scores(torch.zeros(0, 5))
 
 

@@ -200,7 +200,7 @@ def test_right_rounding_is_no_alarm(dtype: torch.dtype, factor: float) -> None:
     assert len(done.folds) == 1, done.reasons()
 
 
-def test_padding_keeps_its_factor() -> None:
+def test_padding_keeps_its_factor(subtests: pytest.Subtests) -> None:
     """pad(2·x) is no pad of x: the kernel of ones that a pad promises has become one of twos."""
     pad = nn.functional.pad
     for function in (
@@ -214,9 +214,10 @@ def test_padding_keeps_its_factor() -> None:
         lambda s, x: pad(x * 2.0, (2, 2, 2, 2)) + pad(x, (2, 2, 2, 2)),
         lambda s, x: pad(x.relu(), (1, 1, 1, 1))[:, :, 1:-1, 1:-1].relu(),
     ):
-        done = fold_and_compare(Net(function), noise(2, 3, 7, 8))
-        assert "check failed" not in done.reasons()
-        assert "shape" not in done.reasons()
+        with subtests.test(str(function)):
+            done = fold_and_compare(Net(function), noise(2, 3, 7, 8))
+            assert "check failed" not in done.reasons()
+            assert "shape" not in done.reasons()
 
 
 SIZED: dict[str, tuple[Callable[[Any, Tensor], Any], tuple[int, ...]]] = {

@@ -151,11 +151,11 @@ NO_VALUES: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @pytest.mark.parametrize("name", NO_VALUES)
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_weights_without_values_are_named(name: str) -> None:
+def test_weights_without_values_are_named(name: str, subtests: pytest.Subtests) -> None:
     make, words = NO_VALUES[name]
     model = randomised(Branches())
     for call in (rk.fold, rk.inspect, lambda m, x: rk.check(m, model, x), lambda m, x: rk.check(model, m, x)):
-        with pytest.raises(rk.UnusableInput, match=words):
+        with subtests.test(str(call)), pytest.raises(rk.UnusableInput, match=words):
             call(make(), X)
     assert compare(model, make(), inputs=X).comparison.status == "cannot tell"
 

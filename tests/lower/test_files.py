@@ -104,7 +104,7 @@ def test_a_file_system_without_fsync_is_good_enough(tmp_path: Path, monkeypatch:
     assert (tmp_path / "out.bin").read_text() == "new"
 
 
-def test_unusable_places(tmp_path: Path) -> None:
+def test_unusable_places(tmp_path: Path, subtests: pytest.Subtests) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.bin").mkdir()
     (tmp_path / "own.mlpackage").mkdir()
@@ -121,10 +121,11 @@ def test_unusable_places(tmp_path: Path) -> None:
         (Path("/dev/full"), r"it is a device or a pipe"),
         (Path("/"), r"it names no file"),
     ]:
-        with pytest.raises(UnusableInput, match=words):
-            check_writable(path)
-        with pytest.raises(UnusableInput, match=words):
-            write_verified(path, _text("new"), _assert_written)
+        with subtests.test(str(path)):
+            with pytest.raises(UnusableInput, match=words):
+                check_writable(path)
+            with pytest.raises(UnusableInput, match=words):
+                write_verified(path, _text("new"), _assert_written)
     assert protected.read_text() == "old"
 
 

@@ -40,13 +40,14 @@ def test_single_impulses(name: str, place: list[int]) -> None:
     assert len(set(values[..., place[0], place[1]].flatten().tolist())) == 6
 
 
-def test_impulses_for_any_number_of_axes() -> None:
+def test_impulses_for_any_number_of_axes(subtests: pytest.Subtests) -> None:
     assert list(patterns.impulses(1)) == ["impulse at the start", "impulse at the end", "impulse centre"]
     assert list(patterns.impulses(3)) == ["impulse at the start", "impulse at the end", "impulse centre"]
     for shape in ([5], [2, 5], [1, 2, 5], [1, 2, 3, 4, 5], []):
-        for name in patterns.impulses(patterns.spatial_axes(shape)):
-            values = patterns.pattern(name, shape, torch.Generator().manual_seed(0))
-            assert list(values.shape) == shape
+        with subtests.test(str(shape)):
+            for name in patterns.impulses(patterns.spatial_axes(shape)):
+                values = patterns.pattern(name, shape, torch.Generator().manual_seed(0))
+                assert list(values.shape) == shape
 
 
 def test_the_probes_of_an_image() -> None:

@@ -145,7 +145,7 @@ def _sparse(size: int) -> torch.Tensor:
     return torch.sparse_coo_tensor(torch.tensor([[0], [0]]), [1.0], (size, size), check_invariants=True)
 
 
-def test_tensors_that_are_larger_than_their_storage(tmp_path: Path) -> None:
+def test_tensors_that_are_larger_than_their_storage(tmp_path: Path, subtests: pytest.Subtests) -> None:
     one = torch.ones(1)
     for held, words in [
         (one.expand(1 << 50), "declares tensors of 4,194,304 GiB"),
@@ -153,9 +153,10 @@ def test_tensors_that_are_larger_than_their_storage(tmp_path: Path) -> None:
         (_sparse(1 << 25), "declares tensors of"),
         (torch.empty(1 << 40, device="meta"), "a tensor without values"),
     ]:
-        torch.save(held, tmp_path / "x.pt")
-        with pytest.raises(UnusableInput, match=words):
-            load_samples(tmp_path / "x.pt", ["x"])
+        with subtests.test(str(held)):
+            torch.save(held, tmp_path / "x.pt")
+            with pytest.raises(UnusableInput, match=words):
+                load_samples(tmp_path / "x.pt", ["x"])
 
 
 def test_weights_with_a_key_that_cannot_be_hashed(tmp_path: Path) -> None:
