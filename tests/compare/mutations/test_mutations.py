@@ -11,7 +11,7 @@ import torch
 
 from reparamkit.support.quiet import quiet
 from tests.compare.mutations.campaign import Campaign, campaign
-from tests.compare.mutations.networks import FULL_COUNT, build, names
+from tests.compare.mutations.networks import FULL_COUNT, build
 from tests.compare.mutations.tables import tables
 from tests.compare.mutations.trials import FALSE_ALARM, ONNX, PASSED, TORCH, Trials
 from tests.compare.mutations.true_effect import effect, run_module, run_onnx, zero_mean_inputs
@@ -32,8 +32,6 @@ BOTH = {
     "branch left out",
 }
 KINDS = {TORCH: BOTH, ONNX: {*BOTH, "attribute changed"}}
-PARTS = 8
-"""The networks are dealt out into so many campaigns."""
 FEW = ["repvgg_grouped", "mobileone_stride2", "vanillanet_stem", "attention_norm", "lcnetv2_stride2"]
 
 
@@ -56,11 +54,10 @@ def test_a_few_mutations_of_small_networks(count: int, networks: list[str]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-def test_thousands_of_mutations_of_all_networks(part: int) -> None:
-    found = campaign(seed=0, count=FULL_COUNT // PARTS, networks=names()[part::PARTS])
-    _assert_holds(found, 2000 // PARTS)
-    assert len(found.pairs) >= 200 // PARTS
+def test_thousands_of_mutations_of_all_networks() -> None:
+    found = campaign(seed=0, count=FULL_COUNT)
+    _assert_holds(found, 2000)
+    assert len(found.pairs) >= 200
     for candidate, kinds in KINDS.items():
         real = {result.kind for result in found.results if result.candidate == candidate and result.changed}
         assert real == kinds
