@@ -284,6 +284,7 @@ def test_the_command_line_still_starts_without_torch() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_no_back_end_is_imported_before_it_is_needed() -> None:
     heavy = ("onnx", "onnxruntime", "openvino", "rich", "jinja2", "jsonschema", "lxml")
     code = (

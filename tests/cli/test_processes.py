@@ -14,6 +14,7 @@ from tests.cli.running import HERE, ROOT, SHAPE, Run, assert_same_as_branchy, co
 from tests.slow_share import few
 
 
+@pytest.mark.slow
 def test_a_whole_fold_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text(f"from {HERE} import branchy as build\n")
     done = shell(tmp_path, f"$R fold my_net:build --input {SHAPE} -o net.onnx --json net.json")

@@ -45,7 +45,7 @@ def _write(kind: str, folder: Path, broken: bool) -> object:
 FORMS = ("module", "pt2", "torchscript", "onnx", "openvino")
 
 
-@pytest.mark.diagonal
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("candidate", FORMS)
 @pytest.mark.parametrize("reference", FORMS)
 def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> None:
@@ -114,6 +114,7 @@ def test_a_half_onnx_file(tmp_path: Path) -> None:
     assert run(small(), weights).comparison.rule.startswith("candidate is float16")
 
 
+@pytest.mark.slow
 def test_without_a_module_the_noise_is_scaled(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "n.onnx", free=False)
     found = run(source, write_half_onnx(tmp_path / "h.onnx")).comparison

@@ -160,6 +160,7 @@ def test_a_module_that_is_wrong_at_a_size_of_one_is_refused() -> None:
     assert "of one (" in verdict.reason
 
 
+@pytest.mark.slow
 @pytest.mark.diagonal(1)
 @pytest.mark.parametrize(("wrong_at", "fewer"), [((3, 1), True), ((16, 16), False)])
 def test_a_file_that_is_wrong_at_other_sizes_only_may_do_with_fewer(

@@ -38,6 +38,7 @@ def test_a_hook_that_changes_the_values() -> None:
     assert taken(folded) == ["trunk.wide", "trunk.narrow"]
 
 
+@pytest.mark.slow
 def test_a_value_that_changes_while_a_part_runs() -> None:
     class Caching(Block):
         def __init__(self) -> None:

@@ -149,6 +149,7 @@ def test_what_was_folded_away_says_so(how: str) -> None:
         folded.module(image(sign=-1))
 
 
+@pytest.mark.slow
 def test_a_network_that_goes_through_its_own_modules() -> None:
     class Walking(Gate):
         def forward(self, x: Tensor) -> Any:

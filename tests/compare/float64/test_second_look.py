@@ -187,6 +187,7 @@ def _normal(reference: Reference) -> list[Record]:
     return [record for record in reference.records if record.probe.group == "normal"]
 
 
+@pytest.mark.slow
 def test_files_of_networks_that_decide(tmp_path: Path) -> None:
     """ONNX Runtime adds in another order than torch, and has no float64 run."""
     original = deciding("attention", 41)

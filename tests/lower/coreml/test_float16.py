@@ -64,6 +64,7 @@ def test_the_layers_that_lose_most_are_named(tmp_path: Path) -> None:
     assert in_float32(program) == []
 
 
+@pytest.mark.slow
 def test_they_stay_in_float32(tmp_path: Path) -> None:
     with pytest.raises(rk.NotEquivalent, match=r"float16 loses most at far \(\d+ % of the squared error\)"):
         saved(Wide(300.0), tmp_path, PLAIN)

@@ -80,6 +80,7 @@ def test_probes_are_pixels(tmp_path: Path) -> None:
     assert saved.equivalence.passed
 
 
+@pytest.mark.slow
 def test_a_mean_of_zero_leaves_nothing_to_core_ml(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     folded(branches()).save(path, coreml=CoreMlOptions(image=ImageInput()))

@@ -300,6 +300,7 @@ def test_a_wrong_package_never_appears_and_the_old_one_stays(
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.mlpackage"]
 
 
+@pytest.mark.slow
 def test_flexible_sizes_that_compute_something_else_fall_back_to_fixed_ones(
     tmp_path: Path, network: rk.Folded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

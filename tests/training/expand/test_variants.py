@@ -40,7 +40,7 @@ def test_the_model_is_not_touched_and_shares_nothing(kind: str) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in expanded.modules())
 
 
-@pytest.mark.diagonal(2)
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ordinary_module(kind: str) -> None:
     model, x = random_net(Plain()), batch()
