@@ -15,8 +15,13 @@ from torch.export import ExportedProgram
 
 from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
-from reparamkit.capture.program import Program
+from reparamkit.capture.program import Captured, InParts, Program
 from reparamkit.compare.float64.oracle import private_copy
+from reparamkit.compare.inputs.sizes import FreeSizes
+from reparamkit.compare.network import Network
+from reparamkit.compare.per_call import SteadyRunner, proposed_sizes
+from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
+from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import short
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.hosts.fx.census import census
@@ -24,7 +29,9 @@ from reparamkit.hosts.fx.fold import Outcome, fold_program
 from reparamkit.loading.source import Source
 from reparamkit.loading.weights import non_finite
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
+from reparamkit.lower.lowering import free_sizes_of
 from reparamkit.result import Folded, Inspection
+from reparamkit.runners.torch import TorchRunner
 from reparamkit.submodules.replacement import assemble, refused_calls
 from reparamkit.submodules.search import Parts, fold_parts
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
@@ -86,13 +93,7 @@ def _fold(
         program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
         parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
-        folded = _assembled(parts, original, inputs, error, notes)
-        while verify:
-            folded.equivalence, reference = folded._judge(), folded._reference
-            if not folded.equivalence.differs or not parts.keep(refused_calls(folded.module)):
-                break
-            folded = _assembled(parts, original, inputs, error, notes)
-            folded._reference = reference
+        folded = _folded_in_parts(parts, original, inputs, error, notes, verify=verify)
     else:
         before = census(program.graph)
         # Unverified, a fold stands for what was captured, and that need not be the network.
@@ -100,25 +101,66 @@ def _fold(
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
         outcome = fold_program(program, merge_siblings=merge_siblings)
-        findings = _findings(program, outcome, before, notes)
-        folded = Folded(
-            module=outcome.module,
-            equivalence=None,
-            _original=original,
-            _program=program,
-            _inputs=inputs,
-            **vars(findings),
-        )
+        network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
+        findings = vars(_findings(program, outcome, before, notes))
+        folded = Folded(outcome.module, **findings, equivalence=None, network=network, captured=program)
     if not verify:
-        _check_inputs(folded._program, original, inputs)
+        _check_inputs(folded.captured, original, inputs)
         return folded
-    folded.equivalence = folded.equivalence or folded._judge()
+    folded.equivalence = folded.equivalence or _verdict_on(folded.network)
     if folded.equivalence.differs:
         raise NotEquivalent(
-            f"the folded network is {folded.equivalence.summary()}{_otherwise(folded._program)}",
+            f"the folded network is {folded.equivalence.summary()}{_otherwise(folded.captured)}",
             folded.equivalence,
         )
     return folded
+
+
+def _folded_in_parts(
+    parts: Parts,
+    original: nn.Module | ExportedProgram,
+    inputs: tuple[Args, Kwargs],
+    error: CannotCapture,
+    notes: list[str],
+    *,
+    verify: bool,
+) -> Folded:
+    """A copy of the network with its parts folded, without those that refuse what it hands them."""
+    assert isinstance(original, nn.Module)
+    opened = Network(type(original).__name__, SteadyRunner(original))
+    while True:
+        module = assemble(private_copy(original), parts.taken)
+        free = None
+        if any(part.folded and part.sizes != "fixed sizes" for part in parts.parts):
+            free = proposed_sizes(module, *inputs)
+        network = _network(module, inputs, free, opened)
+        findings = vars(_findings_in(parts, notes))
+        folded = Folded(module, **findings, equivalence=None, network=network, captured=InParts(error))
+        if not verify:
+            return folded
+        folded.equivalence = _verdict_on(network)
+        if not folded.equivalence.differs or not parts.keep(refused_calls(module)):
+            return folded
+
+
+def _network(
+    module: nn.Module, inputs: tuple[Args, Kwargs], free: FreeSizes | None, original: Network
+) -> Network:
+    """A folded network, and what it must agree with."""
+    return Network(original.label, TorchRunner(module), example=inputs, free=free, original=original)
+
+
+def _opened(original: nn.Module | ExportedProgram) -> Network:
+    if isinstance(original, nn.Module):
+        return Network(type(original).__name__, TorchRunner(original))
+    return Network("ExportedProgram", TorchRunner(original.module(), "torch.export"), program=original)
+
+
+def _verdict_on(network: Network) -> Equivalence:
+    """Whether a folded network computes what its original does."""
+    recorded = network.reference
+    own = str(recorded.precision).removeprefix("torch.")
+    return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
 
 
 @undisturbed()
@@ -184,7 +226,7 @@ def _prepared(
 
 
 def _check_inputs(
-    program: Program | CannotCapture, original: nn.Module | ExportedProgram, inputs: tuple[Args, Kwargs]
+    program: Captured, original: nn.Module | ExportedProgram, inputs: tuple[Args, Kwargs]
 ) -> None:
     """Run the original once: torch.export lets some inputs pass that the model itself rejects."""
     if isinstance(original, nn.Module):
@@ -198,7 +240,7 @@ def _check_inputs(
         raise UnusableInput(f"the model rejects the example inputs: {error}") from error
 
 
-def _otherwise(program: Program | CannotCapture) -> str:
+def _otherwise(program: Captured) -> str:
     if not isinstance(program, Program) or not program.captured_otherwise:
         return ""
     return (
@@ -231,24 +273,6 @@ def _parts_of(
     if not isinstance(original, nn.Module):
         raise error
     return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
-
-
-def _assembled(
-    parts: Parts,
-    original: nn.Module | ExportedProgram,
-    inputs: tuple[Args, Kwargs],
-    error: CannotCapture,
-    notes: list[str],
-) -> Folded:
-    assert isinstance(original, nn.Module)
-    return Folded(
-        module=assemble(private_copy(original), parts.taken),
-        equivalence=None,
-        _original=original,
-        _program=error,
-        _inputs=inputs,
-        **vars(_findings_in(parts, notes)),
-    )
 
 
 def _findings_in(found: Parts, notes: list[str]) -> Inspection:

@@ -77,6 +77,7 @@ def _assert_equivalent(
     from reparamkit.compare.compare import compare
     from reparamkit.compare.criteria import Criteria
     from reparamkit.compare.inputs.input_spec import parse
+    from reparamkit.compare.profile import Profile
 
     given: dict[str, Any] = {"inputs": inputs}
     if isinstance(inputs, str):
@@ -88,7 +89,7 @@ def _assert_equivalent(
     found = compare(
         reference,
         candidate,
-        criteria=Criteria(**budget),
+        profile=Profile(criteria=Criteria(**budget)),
         seed=seed,
         where=locate,
         model=model,

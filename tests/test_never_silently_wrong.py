@@ -281,7 +281,9 @@ def _assert_files_are_right(find: str, name: str, folder: Path) -> None:
     for kind, candidate in candidates.items():
         answers = {shape: told(model, candidate, values(*shape), FLOAT32) for shape in maps()}
         assert answers[EXAMPLE] == SAME, kind
-    free_in_the_module = {symbol for axes in folded._program.axes.values() for symbol in axes.values()}  # type: ignore[union-attr]
+    free_in_the_module = {
+        symbol for axes in folded.lowering.program.axes.values() for symbol in axes.values()
+    }
     free_in_the_file = {size for size in fixed_axes(onnx.path) if isinstance(size, str)}
     if len(free_in_the_file) < len(free_in_the_module):
         assert any("is fixed" in note or "free" in note for note in onnx.notes)

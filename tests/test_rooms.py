@@ -41,7 +41,7 @@ def test_a_room_imports_only_those_before_it(room: str) -> None:
 
 def test_training_stands_on_the_public_calls_the_models_and_the_runners() -> None:
     allowed = ("training", "models", "errors", "loading")
-    runners = ("compare.subjects",)  # what `check` opens networks and files with
+    runners = ("compare.network",)  # what `check` opens networks and files with
     for file in sorted((ROOT / "training").rglob("*.py")):
         if "expand" in file.parts:  # it captures and composes: it stands on the engine too
             continue

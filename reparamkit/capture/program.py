@@ -346,3 +346,18 @@ def _dynamic_axes(
             least = 1 if bound.lower <= 2 else int(bound.lower)
             ranges[name] = (least, int(bound.upper) if bound.upper.is_Integer else None)
     return axes, ranges
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A network that cannot be captured as one graph, of which parts were captured each by itself.
+
+    Attributes:
+        why: what keeps it from being captured whole.
+    """
+
+    why: CannotCapture
+
+
+Captured = Program | InParts
+"""How a network was captured."""

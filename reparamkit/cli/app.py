@@ -151,14 +151,13 @@ def fold(
     image_colour: cli_coreml.ColourOption = None,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
-    from reparamkit.lower.onnx import require_packages
-    from reparamkit.lower.save import check_suffix
+    from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
-    for path in output or []:
-        check_suffix(path)
-    if any(path.suffix == ".onnx" for path in output or []):
-        require_packages()
+    formats = {format_of(path) for path in output or []}
+    for each in formats:
+        if each.suffix == ".onnx":
+            each.writer.require()
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
             coreml_target,

@@ -135,6 +135,7 @@ def check(
     from reparamkit.cli import console as cli_console
     from reparamkit.compare.criteria import Criteria
     from reparamkit.compare.inputs.input_spec import parse
+    from reparamkit.compare.profile import Profile
     from reparamkit.errors import UnusableInput
 
     started = time.monotonic()
@@ -155,7 +156,7 @@ def check(
             described=described,
             data=data,
             saved=reference_outputs,
-            criteria=limits,
+            profile=Profile(criteria=limits),
             seed=seed,
             model=model,
             trust_pickle=trust_pickle,

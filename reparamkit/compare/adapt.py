@@ -17,7 +17,7 @@ import torch
 from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.second_look import in_double
 from reparamkit.compare.layout import permuted_shape
-from reparamkit.compare.subjects import Subject
+from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
@@ -35,21 +35,26 @@ class Adapted:
         UnusableInput: the candidate takes another number of inputs, or inputs of another kind or layout.
     """
 
-    def __init__(self, candidate: Subject, names: Sequence[str], args: Args, kwargs: Kwargs) -> None:
+    def __init__(self, candidate: Network, names: Sequence[str], args: Args, kwargs: Kwargs) -> None:
         self.name = candidate.runner.name
         self.structured = candidate.runner.structured
         self.notes: list[str] = []
         self._candidate = candidate
-        self._slots: list[str] = []
+        self._slots: Sequence[str] = ()
         self._plain = all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values()))
         self._order = self._matched(list(names), len(tensor_leaves(args, kwargs)))
         self._dtypes: list[torch.dtype | None] = []
         self._settle_dtypes(args, kwargs)
 
     @property
-    def candidate(self) -> Subject:
+    def candidate(self) -> Network:
         """What is called."""
         return self._candidate
+
+    @property
+    def precision(self) -> str:
+        """The candidate's."""
+        return self._candidate.precision
 
     def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
         """The candidate's outputs for inputs in the reference's form."""

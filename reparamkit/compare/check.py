@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from reparamkit.compare.float64.reference import Reference
-from reparamkit.compare.inputs.sizes import DynamicAxes, Ranges
+from reparamkit.compare.compare import Question, answered
+from reparamkit.compare.comparison import Side
+from reparamkit.compare.inputs.sizes import DynamicAxes, FreeSizes, Ranges
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.support.inputs import normalise_inputs
-from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
 
 
@@ -27,7 +27,9 @@ def check(
     """Compare two networks on inputs that expose mistakes, and say whether they are the same function.
 
     The error allowed is not a fixed tolerance: it is four times the reference's own rounding error, measured
-    against its float64 run, plus a few ulp. `reparamkit.compare.float64.reference` has the formula.
+    against its float64 run, plus a few ulp. `reparamkit.compare.float64.reference` has the formula. A
+    candidate in a lower precision than the reference is judged by that precision, and the notes say so. It
+    is the verdict of ``reparamkit check`` for the same pair.
 
     Args:
         reference, candidate: each an `nn.Module`, a `torch.export.ExportedProgram`, or the path of a file
@@ -36,7 +38,7 @@ def check(
             They are tried too, and their shapes and dtypes are those of the probes.
         seed: reproduces the probes.
         dynamic_axes: axes to try at other sizes: flat tensor index -> axis -> symbol; axes of one symbol
-            change together.
+            change together. By default those that neither of the two fixes.
         ranges: symbol -> (smallest, largest size), inclusive.
 
     Raises:
@@ -47,11 +49,13 @@ def check(
     reference, candidate = (
         unwrapped(side)[0] if isinstance(side, nn.Module) else side for side in (reference, candidate)
     )
-    with attributes_kept(reference, candidate):
-        recorded = Reference(reference, args, kwargs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges)
-        verdict = recorded.judge(candidate)
-    if verdict.untold:
-        raise UnusableInput(f"cannot tell whether the two are the same: {verdict.untold}")
+    free = FreeSizes(dynamic_axes, ranges) if dynamic_axes is not None else None
+    asked = Question(inputs=kwargs or args, free=free, seed=seed, where=False)
+    sides = [Side("the reference", "", ""), Side("the candidate", "", "")]
+    comparison = answered(reference, candidate, asked, sides).comparison
+    verdict = comparison.equivalence
+    if verdict is None or not (comparison.passed or verdict.differs):
+        raise UnusableInput(f"cannot tell whether the two are the same: {comparison.reason}")
     return verdict
 
 

@@ -2,8 +2,8 @@
 
     open both ─▶ inputs ─▶ probes ─▶ reference, once each ─▶ candidate ─▶ judge ─▶ evidence ─▶ Comparison
 
-`reparamkit.compare.check` asks the same of two networks that are meant to be exchangeable in every respect,
-in types and names; here a candidate may be in another precision, on another back end and under other names.
+`rk.check`, `rk.assert_equivalent`, `reparamkit check` and the fixture for pytest are this; `fold` and `save`,
+which have recorded their reference already, begin at the candidate (`reparamkit.compare.profile`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.allowance import Allowance, allowance, criteria_rule
+from reparamkit.compare.allowance import Allowance
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
-from reparamkit.compare.criteria import Criteria
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
 from reparamkit.compare.inputs.enumerated_sizes import listed_probes
@@ -25,17 +23,18 @@ from reparamkit.compare.inputs.example_inputs import Supply, supply
 from reparamkit.compare.inputs.free_axes import free_axes
 from reparamkit.compare.inputs.input_spec import Described
 from reparamkit.compare.inputs.probes import Probe, size_probes, thorough_probes
+from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.judge import describe
 from reparamkit.compare.locate.locating import locate
 from reparamkit.compare.locate.location import Location
+from reparamkit.compare.network import Network, open_network
+from reparamkit.compare.profile import DEPLOYED, Profile, allowed_by, judge_candidate
 from reparamkit.compare.rebuilt import drawn_anew
 from reparamkit.compare.saved import input_hash, load_outputs
-from reparamkit.compare.subjects import Subject, open_subject
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.compare.versions import versions
-from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
 from reparamkit.errors import ReparamkitError, UnusableInput
-from reparamkit.runners.base import BoundsSizes, InputSpec
+from reparamkit.runners.base import BoundsSizes, ComputesInFloat64, InputSpec
 from reparamkit.runners.open import EVALUATE
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import attributes_kept
@@ -59,7 +58,7 @@ class Compared:
     comparison: Comparison
     recorded: Recorded | None = None
     supply: Supply | None = None
-    reference: Subject | None = None
+    reference: Network | None = None
     candidate: Adapted | None = None
 
     def __repr__(self) -> str:
@@ -75,7 +74,8 @@ def compare(
     described: Sequence[Described] = (),
     data: Path | None = None,
     saved: Path | None = None,
-    criteria: Criteria | None = None,
+    profile: Profile = DEPLOYED,
+    free: FreeSizes | None = None,
     seed: int = 0,
     model: str | None = None,
     trust_pickle: bool = False,
@@ -86,12 +86,13 @@ def compare(
     """Compare two networks on inputs that expose mistakes.
 
     Args:
-        reference, candidate: what `open_subject` takes; the reference may be None where `saved` is given.
+        reference, candidate: what `open_network` takes; the reference may be None where `saved` is given.
         inputs: example inputs as `reparamkit.check` takes them.
         described: inputs in words, one per input, in place of an example.
         data: a file or folder of real inputs (`reparamkit.compare.inputs.data_files`), or a file of probes.
         saved: a file of `save_outputs`: the reference is not run.
-        criteria: limits that decide in place of the error budget.
+        profile: what the candidate is held to.
+        free: the sizes to vary; by default those that neither side fixes.
         seed: reproduces the probes.
         model, trust_pickle: as in `reparamkit.load`.
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
@@ -107,11 +108,12 @@ def compare(
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
-    asked = _Asked(inputs, tuple(described), data, saved, criteria, seed, where, coreml)
+    asked = Question(
+        inputs, tuple(described), data, saved, profile, free, seed, where, coreml, model, trust_pickle
+    )
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
-        with attributes_kept(reference, candidate):
-            return _compare(reference, candidate, asked, sides, model, trust_pickle, say)
+        return answered(reference, candidate, asked, sides, say)
     except ReparamkitError as error:
         return Compared(
             Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
@@ -119,36 +121,54 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Asked:
-    inputs: object
-    described: tuple[Described, ...]
-    data: Path | None
-    saved: Path | None
-    criteria: Criteria | None
-    seed: int
-    where: bool
-    coreml: str
+class Question:
+    """What is asked of two networks: the arguments of `compare`, in one piece."""
+
+    inputs: object = None
+    described: tuple[Described, ...] = ()
+    data: Path | None = None
+    saved: Path | None = None
+    profile: Profile = DEPLOYED
+    free: FreeSizes | None = None
+    seed: int = 0
+    where: bool = True
+    coreml: str = EVALUATE
+    model: str | None = None
+    trust_pickle: bool = False
 
 
-def _compare(
+def answered(
     reference: object,
     candidate: object,
-    asked: _Asked,
+    asked: Question,
     sides: list[Side],
-    model: str | None,
-    trust_pickle: bool,
-    say: Say,
+    say: Say = lambda text: None,
 ) -> Compared:
+    """As `compare`, but what keeps the comparison from being made is raised.
+
+    Args:
+        sides: how the two are called; what is found out about them is put there.
+
+    Raises:
+        UnusableInput, MissingExtra, UntrustedPickle: one of the two cannot be opened, or they take different
+            inputs.
+    """
+    with attributes_kept(reference, candidate):
+        return _compare(reference, candidate, asked, sides, say)
+
+
+def _compare(reference: object, candidate: object, asked: Question, sides: list[Side], say: Say) -> Compared:
+    model, trust_pickle = asked.model, asked.trust_pickle
     held = load_outputs(asked.saved) if asked.saved is not None else None
     ours = None
     if held is None:
         say(f"opening {_label(reference)}")
-        ours = open_subject(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+        ours = open_network(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
         sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
     say(f"opening {_label(candidate)}")
-    theirs = open_subject(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+    theirs = open_network(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
 
     seed = asked.seed if held is None else held.seed
@@ -160,12 +180,16 @@ def _compare(
     if held is None:
         assert ours is not None
         say(f"running {ours.label}")
-        recorded: Recorded = _record(ours, theirs, adapted, fed, notes)
+        recorded: Recorded = _record(ours, theirs, adapted, fed, asked.free, notes)
     else:
         recorded = held.recorded(fed.again(held))
     say(f"running {theirs.label}")
-    allowed = _allowed(recorded, sides, asked.criteria)
-    comparison = _judged(recorded, adapted, allowed, fed, sides, [*notes, *allowed.notes])
+    quantised = "int8" in (sides[0].precision, sides[1].precision)
+    precision = "int8" if quantised else sides[1].precision
+    allowed = allowed_by(asked.profile, recorded, precision)
+    comparison = _judged(
+        recorded, adapted, asked.profile, precision, allowed, fed, sides, [*notes, *allowed.notes]
+    )
     if comparison.status == DIFFERENT:
         anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
         if anew:
@@ -176,7 +200,14 @@ def _compare(
     return Compared(comparison, recorded, fed, ours, adapted)
 
 
-def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes: list[str]) -> Reference:
+def _record(
+    ours: Network,
+    theirs: Network,
+    adapted: Adapted,
+    fed: Supply,
+    free: FreeSizes | None,
+    notes: list[str],
+) -> Reference:
     """Run the reference on every probe, other sizes last."""
     planned = fed.probes or fed.with_samples(
         thorough_probes(fed.args, fed.kwargs, seed=fed.seed, kinds=fed.kinds)
@@ -188,7 +219,10 @@ def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes
     def of_reference(index: int) -> InputSpec | None:
         return ours.declared[index] if ours.declared is not None else None
 
-    axes, ranges = free_axes(fed.tensors, [(of_reference, ours.ranges), (adapted.spec_of, theirs.ranges)])
+    if free is not None:
+        axes, ranges = free.axes, free.ranges or {}
+    else:
+        axes, ranges = free_axes(fed.tensors, [(of_reference, ours.ranges), (adapted.spec_of, theirs.ranges)])
     guards = [inputs_accepted_by(side.program) for side in (ours, theirs) if side.program is not None]
     if isinstance(ours.runner, BoundsSizes):
         guards.append(ours.runner.accepts)
@@ -221,17 +255,11 @@ def _record(ours: Subject, theirs: Subject, adapted: Adapted, fed: Supply, notes
     return reference
 
 
-def _allowed(recorded: Recorded, sides: list[Side], criteria: Criteria | None) -> Allowance:
-    if criteria is not None and criteria.given:
-        stated = f"limits given: {criteria.stated()}, on every probe"
-        return Allowance(recorded, criteria_rule(criteria), stated)
-    quantised = "int8" in (sides[0].precision, sides[1].precision)
-    return allowance(recorded, "int8" if quantised else sides[1].precision)
-
-
 def _judged(
     recorded: Recorded,
     candidate: Adapted,
+    profile: Profile,
+    precision: str,
     allowed: Allowance,
     fed: Supply,
     sides: list[Side],
@@ -251,16 +279,18 @@ def _judged(
         versions=versions((sides[0].runner, sides[1].runner)),
         inputs_hash=_hash(recorded),
     )
-    records = allowed.recorded.records
-    theirs: Any = candidate.candidate.runner
+    theirs = candidate.candidate.runner
+    in_float64 = None
+    if isinstance(theirs, ComputesInFloat64):
+        exact = theirs.in_float64
+
+        def in_float64() -> Adapted:
+            return Adapted(replace(candidate.candidate, runner=exact()), fed.names, fed.args, fed.kwargs)
+
     try:
-        verdict = allowed.recorded.judge(candidate, rule=allowed.rule, measured=True, same_dtypes=False)
-        exact = None if allowed.rule else stored_budget(recorded, theirs, sides[1].precision)
-        if exact is not None and verdict.passed:
-            again = Adapted(
-                replace(candidate.candidate, runner=theirs.in_float64()), fed.names, fed.args, fed.kwargs
-            )
-            verdict = judge_stored(exact, exact.recorded, again, verdict)
+        verdict = judge_candidate(
+            recorded, candidate, profile, precision, allowed=allowed, in_float64=in_float64
+        )
     except UnusableInput as error:
         return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
     status, reason = _status(verdict)
@@ -269,14 +299,14 @@ def _judged(
         status=status,
         reason=reason,
         equivalence=verdict,
-        probes=tuple(_probe_fact(record.probe, verdict) for record in records),
+        probes=tuple(_probe_fact(record.probe, verdict) for record in allowed.recorded.records),
         blind=verdict.blind,
         inputs_hash=_hash(recorded),
         notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
     )
 
 
-def _location(recorded: Recorded, ours: Subject | None, candidate: Adapted, verdict: Equivalence) -> Location:
+def _location(recorded: Recorded, ours: Network | None, candidate: Adapted, verdict: Equivalence) -> Location:
     if ours is None or not isinstance(recorded, Reference):
         return Location(False, "", reason="of the reference there are only outputs that were saved")
     return locate(recorded, ours.runner, candidate, candidate.candidate.precision, verdict)

@@ -20,7 +20,7 @@ from reparamkit.compare.measure import as_real, deviation, value_at
 from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
-from reparamkit.runners.base import NamedTensors, Runner
+from reparamkit.runners.base import NamedTensors, Runner, StatesPrecision
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
 """The limits, in words, that an output's measures break under a probe; None where there is nothing to say.
@@ -70,7 +70,9 @@ def judge(
         for place, (truth, values) in enumerate(zip(record.truths, found, strict=True)):
             entry = _compare(record, place, truth, values, budgets, rule, measured)
             if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
-                differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
+                differs, said = other_type(
+                    truth.name, truth.dtype, values.dtype, runner.name, _precision(runner)
+                )
                 entry = replace(entry, failures=(said, *(entry.failures or ()))) if differs else entry
             entries.append(entry)
     return conclude(records, budgets, entries, broken, notes=told)
@@ -161,7 +163,7 @@ def _outputs(
     ordered = in_order(found, record, structured=structured and runner.structured)
     for truth, values in zip(record.truths, ordered, strict=True):
         if values.dtype is not truth.dtype:
-            differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
+            differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name, _precision(runner))
             if same_dtypes or (differs and not _both_exact(values.dtype, truth.dtype)):
                 raise Incomparable(said)
             if not differs:
@@ -174,6 +176,10 @@ def _outputs(
                 f"{in_words(as_real(values), truth.values)}"
             )
     return ordered
+
+
+def _precision(runner: Runner) -> str:
+    return runner.precision if isinstance(runner, StatesPrecision) else ""
 
 
 def _both_exact(left: torch.dtype, right: torch.dtype) -> bool:

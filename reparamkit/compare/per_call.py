@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from reparamkit.compare.float64.reference import Accepts
-from reparamkit.compare.inputs.sizes import DynamicAxes, Ranges
+from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.runners.base import NamedTensors
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
@@ -37,8 +36,8 @@ class SteadyRunner(TorchRunner):
         return found
 
 
-def other_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> tuple[DynamicAxes, Ranges | None, Accepts]:
-    """What `Reference.widen` takes: the axes that are a batch or an extent in most networks.
+def proposed_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> FreeSizes:
+    """The axes that are a batch or an extent in most networks.
 
     It is a proposal. The original may reject a size, and so may the copy, with the `ValueError` of a part
     that was captured for others; such a size is passed over.
@@ -57,4 +56,4 @@ def other_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> tuple[DynamicA
             return True  # for the comparison to tell
         return True
 
-    return axes, None, accepts
+    return FreeSizes(axes, accepts=accepts)

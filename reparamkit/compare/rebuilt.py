@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reparamkit.compare.subjects import Subject
+from reparamkit.compare.network import Network
 from reparamkit.loading.construct import construct, is_address
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import random_state_kept
 
 
-def drawn_anew(given: object, opened: Subject | None) -> str:
+def drawn_anew(given: object, opened: Network | None) -> str:
     """Why two calls of a source give two networks, in words; empty where they do not, or it is no callable.
 
     Args:

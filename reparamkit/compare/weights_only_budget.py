@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reparamkit.compare.allowance import Allowance, weights_allowance
+from reparamkit.compare.allowance import Allowance
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.runners.base import ComputesInFloat64, Runner
-
-
-def stored_budget(recorded: Recorded, candidate: object, precision: str) -> Allowance | None:
-    """The budget of `weights_allowance`; None as there, and where the candidate cannot compute in float64."""
-    return weights_allowance(recorded, precision) if isinstance(candidate, ComputesInFloat64) else None
+from reparamkit.runners.base import Runner
 
 
 def judge_stored(
@@ -21,7 +16,7 @@ def judge_stored(
     """The verdict on a candidate that passed as it is, after the test of its weights.
 
     Args:
-        allowed: what `stored_budget` gave.
+        allowed: what `weights_allowance` gave.
         recorded: with the records of `allowed` that are to be tried.
         in_float64: the candidate, computing in float64.
         verdict: the one that it passed with.

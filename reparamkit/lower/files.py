@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -26,39 +27,92 @@ _TRIES = 20
 _PAUSE = 0.01  # seconds
 
 
+class Stage:
+    """An output that lies in its hidden folder until it is put in place.
+
+    Attributes:
+        path: where it is to appear.
+        made: where it is written: a path of the same name. Files that are put beside it (ONNX weights, say)
+            are moved into place first; give them names that no older output uses.
+    """
+
+    def __init__(self, path: Path, hidden: Path) -> None:
+        self.path, self.made = path, hidden / path.name
+        self._hidden, self._target = hidden, _target(path)
+
+    def clear(self) -> None:
+        """Remove what was written, to write it in another way."""
+        for entry in self._hidden.iterdir():
+            if entry.name == LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def check_written(self) -> None:
+        """Find out whether what was written can be put in place.
+
+        Raises:
+            UnusableInput: it has a second file, and the place is a link.
+        """
+        if not self.made.exists():
+            raise RuntimeError(f"nothing was written under the name {self.path.name}")
+        if self._companions() and self.path.is_symlink():
+            raise UnusableInput(
+                f"cannot write {self.path}: it is a link, and this output has a second file, which belongs "
+                f"beside the first; give the place that the link leads to"
+            )
+
+    def commit(self) -> None:
+        """Put it in place; an older file there is replaced in one step.
+
+        Raises:
+            UnusableInput: the place cannot be written, in words.
+        """
+        with _words_for_os_errors(self.path):
+            _to_disk(self._hidden)
+            for companion in self._companions():
+                os.replace(companion, self._target.parent / companion.name)
+            _move(self.made, self._target, self._hidden)
+            _sync(self._target.parent)
+
+    def _companions(self) -> list[Path]:
+        return sorted(
+            entry for entry in self._hidden.iterdir() if entry not in (self.made, self._hidden / LOCK)
+        )
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Stage]:
+    """An output for this path, in a hidden folder that is removed at the end, whatever happens.
+
+    Raises:
+        UnusableInput: the folder does not exist, or it cannot be written: no permission, disk full, … What is
+            raised inside for such a reason becomes this, too. In every case an older file is untouched.
+    """
+    check_writable(path)
+    with _words_for_os_errors(path), hidden_folder(_target(path)) as hidden:
+        yield Stage(path, hidden)
+
+
 def write_verified(path: Path, write: Callable[[Path], object], verify: Callable[[Path], None]) -> None:
     """Write a file (or a folder that counts as one, such as an .mlpackage), verify it, then put it in place.
 
     Args:
         path: where it is to appear. An older file there is replaced.
-        write: writes to the path it is given, whose name is that of `path`. Files that it puts beside it
-            (ONNX weights, say) are moved into place first; give them names that no older output uses.
+        write: writes to the path it is given, whose name is that of `path`.
         verify: raises if what lies at the path it is given is not good.
 
     Raises:
-        UnusableInput: the folder does not exist, or it cannot be written: no permission, disk full, …
+        UnusableInput: as `staged`.
         Exception: whatever `write` and `verify` raise. In every case an older file is untouched.
     """
-    check_writable(path)
-    with _words_for_os_errors(path):
-        target = _target(path)
-        with hidden_folder(target) as hidden:
-            made = hidden / path.name
-            write(made)
-            if not made.exists():
-                raise RuntimeError(f"nothing was written under the name {path.name}")
-            companions = sorted(entry for entry in hidden.iterdir() if entry not in (made, hidden / LOCK))
-            if companions and path.is_symlink():
-                raise UnusableInput(
-                    f"cannot write {path}: it is a link, and this output has a second file, which belongs "
-                    f"beside the first; give the place that the link leads to"
-                )
-            verify(made)
-            _to_disk(hidden)
-            for companion in companions:
-                os.replace(companion, target.parent / companion.name)
-            _move(made, target, hidden)
-            _sync(target.parent)
+    with staged(path) as stage:
+        write(stage.made)
+        stage.check_written()
+        verify(stage.made)
+        stage.commit()
 
 
 def _target(path: Path) -> Path:

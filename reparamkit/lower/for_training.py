@@ -6,6 +6,7 @@ Nothing is lowered. Every file is read back and holds the same numbers, bit by b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.errors import MissingExtra, NotEquivalent, UnusableInput
-from reparamkit.lower.files import write_verified
+from reparamkit.lower.files import staged
 from reparamkit.lower.module import loaded_module, pickled
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -35,7 +36,7 @@ def check_suffix(path: Path) -> None:
 
 
 def save_for_training(module: nn.Module, paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Write each file once those behind it have been read back: all appear, or none.
+    """Write the files, and put them in place once all have been read back: all appear, or none.
 
     Returns:
         For each path what is true of the file.
@@ -43,18 +44,19 @@ def save_for_training(module: nn.Module, paths: Sequence[Path]) -> list[tuple[st
     Raises:
         UnusableInput: it cannot be pickled or written; NotEquivalent: other numbers were read back.
     """
-    if not paths:
-        return []
-    path, *others = paths
-    write, compare, said = _format(module, path)
-    following: list[tuple[str, str]] = []
-
-    def verify(target: Path) -> None:
-        compare(target)
-        following.extend(save_for_training(module, others))
-
-    write_verified(path, write, verify)
-    return [(str(path), said), *following]
+    results = []
+    with ExitStack() as stack:
+        stages = []
+        for path in paths:
+            write, compare, said = _format(module, path)
+            stages.append(stack.enter_context(staged(path)))
+            write(stages[-1].made)
+            stages[-1].check_written()
+            compare(stages[-1].made)
+            results.append((str(path), said))
+        for stage in stages:
+            stage.commit()
+    return results
 
 
 def _format(module: nn.Module, path: Path) -> tuple[Callable[[Path], object], Callable[[Path], None], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +16,39 @@ import torch
 from torch import nn
 
 from reparamkit.compare.float64.oracle import first_line
-from reparamkit.compare.float64.reference import Reference
-from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.files import check_writable, write_verified
+from reparamkit.lower.files import Stage
+from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.saved import Saved
+from reparamkit.lower.writer import Request, Work, Writer
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.quiet import quiet
 
 
-def save_module(
-    module: nn.Module,
-    path: Path,
-    reference: Reference,
-    *,
-    before_it_appears: Callable[[], object] | None = None,
-    allow_untold: bool = False,
-) -> tuple[Equivalence, Counter[str], tuple[str, ...]]:
-    """Write a module with torch.save, read it back, run that against the reference, put the file in place.
+class ModuleWriter(Writer):
+    """`.pt`: the whole module, pickled."""
 
-    Returns:
-        The verdict on the file, how many layers of each class it holds, and notes.
+    def write(self, work: Work, target: Path) -> Sequence[str]:
+        assert work.module is not None
+        target.write_bytes(pickled(work.module, work.path).getbuffer())
+        return [
+            f"{kind.__qualname__} is defined in __main__: only a script that defines it too can read the file"
+            for kind in dict.fromkeys(type(part) for part in work.module.modules())
+            if kind.__module__ == "__main__"
+        ]
 
-    Raises:
-        UnusableInput: something in the module cannot be pickled, the place cannot be written, or (without
-            `allow_untold`) it cannot be told whether what was read back is right.
-        NotEquivalent: what was read back computes something else. Nothing was written.
-    """
-    check_writable(path)
-    archive = pickled(module, path)
-    found: list[tuple[Equivalence, Counter[str]]] = []
+    def reopen(self, target: Path, work: Work) -> TorchRunner:
+        return TorchRunner(loaded_module(target, work.path), work.path.name)
 
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            file.write(archive.getbuffer())
+    def count(self, target: Path, work: Work) -> Counter[str]:
+        return _layers(loaded_module(target, work.path))
 
-    def verify(target: Path) -> None:
-        loaded = loaded_module(target, path)
-        verdict = reference.judge(TorchRunner(loaded, path.name))
-        verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
-        if before_it_appears is not None:
-            before_it_appears()
-        found.append((verdict, _layers(loaded)))
+    def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
+        work = Work(stage.path, lowering.module, lowering.network.reference, lambda: lowering.all_free)
+        return self.staged(work, stage, request)
 
-    write_verified(path, write, verify)
-    notes = [
-        f"{kind.__qualname__} is defined in __main__: only a script that defines it too can read the file"
-        for kind in dict.fromkeys(type(part) for part in module.modules())
-        if kind.__module__ == "__main__"
-    ]
-    return (*found[0], tuple(notes))
+
+WRITER = ModuleWriter()
 
 
 def pickled(module: nn.Module, path: Path) -> io.BytesIO:

@@ -1,7 +1,7 @@
 """The `.onnx` file: exported, given readable names, simplified, checked.
 
 torch.onnx (dynamo) translates the program, onnxsim simplifies it, onnx.checker reads it with strict shape
-inference. Running it is the verification's part (`reparamkit.lower.save`).
+inference. Running it is the verification's part (`reparamkit.lower.writer`).
 
 The file says nothing of the machine that made it: stack traces, which torch.onnx writes into every node, are
 taken out. The module path of each node ("pkg.torch.onnx.name_scopes") stays.
@@ -22,6 +22,9 @@ from torch.export.graph_signature import TensorArgument
 
 from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
+from reparamkit.lower.writer import Work, Writer
+from reparamkit.runners.base import Runner
+from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.quiet import quiet
 
 if TYPE_CHECKING:
@@ -317,3 +320,31 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)
+
+
+class OnnxWriter(Writer):
+    """`.onnx`, run under ONNX Runtime."""
+
+    def write(self, work: Work, target: Path) -> Sequence[str]:
+        return save_onnx(
+            work.program,
+            target,
+            input_names=work.input_names,
+            output_names=work.outputs,
+            axis_names=work.axis_names,
+        )
+
+    def reopen(self, target: Path, work: Work) -> Runner:
+        return OnnxRuntimeRunner(target)
+
+    def count(self, target: Path, work: Work) -> Counter[str]:
+        return operator_counts(target)
+
+    def require(self) -> None:
+        require_packages()
+
+    def finish(self, path: Path) -> None:
+        remove_stale_weights(path)
+
+
+WRITER = OnnxWriter()

@@ -1,31 +1,58 @@
-"""Save a network under the format that the file's suffix names, and only once the file has proved itself."""
+"""Save a network under the formats that files' suffixes name, and only once every file has proved itself.
+
+stage all ─▶ verify all ─▶ put all in place
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import nn
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.recorded import Recorded
-from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
-from reparamkit.compare.verdict import Equivalence
-from reparamkit.errors import UnusableInput
-from reparamkit.lower import exported, onnx, pt2
-from reparamkit.lower.files import check_writable, write_verified
-from reparamkit.lower.module import save_module
-from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.runners.base import Runner
-from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
-from reparamkit.runners.torch import TorchRunner
-from reparamkit.support.isolation import call_untouched
-
-SUFFIXES = (".onnx", ".mlpackage", ".pt2", ".pt")
+from reparamkit.capture.program import InParts
+from reparamkit.compare.float64.reference import Reference
+from reparamkit.errors import CannotCapture, UnusableInput
+from reparamkit.lower.files import check_writable, staged
+from reparamkit.lower.formats import Format, format_of
+from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.saved import Saved
+from reparamkit.lower.writer import Request, Work
 
 
-def save(
+def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Saved]:
+    """Write a folded network to files, each in the format of its suffix: all appear, or none.
+
+    Raises:
+        UnusableInput: it cannot be told whether a file computes what the original does; an unknown suffix, a
+            missing folder, a full disk, a network that the format cannot express. Old files are untouched.
+        CannotCapture: an exported format for a network that cannot be exported as a whole.
+        MissingExtra: a package for a format is not installed.
+        NotEquivalent: a file does not compute what the original does. Nothing was written.
+    """
+    formats = [format_of(path) for path in paths]
+    for path, each in zip(paths, formats, strict=True):
+        if isinstance(lowering.captured, InParts) and each.whole:
+            raise _in_parts_only(path, lowering.captured.why)
+    results = []
+    with ExitStack() as stack:
+        stages = []
+        for path, each in zip(paths, formats, strict=True):
+            check_writable(path)
+            each.writer.require()
+            stages.append(stack.enter_context(staged(path)))
+            refuses = each.refuses_sizes
+            results.append(each.writer.stage(lowering, stages[-1], request, refuses_sizes=refuses))
+        for stage in stages:
+            stage.commit()
+    for path, each in zip(paths, formats, strict=True):
+        each.writer.finish(path)
+    return results
+
+
+def save_program(
     program: ExportedProgram | nn.Module | Callable[[], ExportedProgram],
     path: str | Path,
     reference: Reference,
@@ -33,7 +60,6 @@ def save(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     axis_names: Mapping[str, str] | None = None,
-    before_it_appears: Callable[[], object] | None = None,
     allow_untold: bool = False,
 ) -> Saved:
     """Write a program to a file, run the file against the reference, and put it in place if it agrees.
@@ -50,7 +76,6 @@ def save(
         input_names, output_names: names in an ONNX file; the outputs' default is the reference's names,
             with "_" for "." and "output_" before a bare number.
         axis_names: symbol -> readable name of a free axis; by default batch, height, width, …
-        before_it_appears: called once the file has passed; if it raises, the file does not appear.
         allow_untold: write the file where it cannot be told whether it is right, too.
 
     Raises:
@@ -60,115 +85,36 @@ def save(
         NotEquivalent: the file does not compute what the reference computes. Nothing was written.
     """
     path = Path(path)
-    check_suffix(path)
+    kind = format_of(path)
     check_writable(path)
-    if path.suffix == ".mlpackage":
-        raise UnusableInput(f"cannot write {path}: a Core ML package is written by `save_coreml`")
-    if path.suffix == ".onnx":
-        onnx.require_packages()
-    if isinstance(program, nn.Module):
-        verdict, layers, said = save_module(
-            program, path, reference, before_it_appears=before_it_appears, allow_untold=allow_untold
-        )
-        return Saved(path, verdict, layers, said)
-    made = program if isinstance(program, ExportedProgram) else program()
-    names = dict(axis_names if axis_names is not None else exported.axis_names(made))
-    _widen(reference, made, names)
-    verdicts: list[Equivalence] = []
-    notes: list[str] = []
-    operators: Counter[str] = Counter()
+    _check_fits(path, kind, program)
+    kind.writer.require()
 
-    def write(target: Path) -> None:
-        if path.suffix == ".pt2":
-            pt2.save_pt2(made, target)
-            return
-        notes.extend(
-            onnx.save_onnx(
-                made,
-                target,
-                input_names=input_names,
-                output_names=output_names or plain_names(reference.output_names),
-                axis_names=names,
-            )
-        )
+    def exported() -> ExportedProgram:
+        assert not isinstance(program, nn.Module)
+        return program if isinstance(program, ExportedProgram) else program()
 
-    def verify(target: Path) -> None:
-        judged: Recorded = reference
-        refused: list[str] = []
-        if path.suffix == ".pt2":
-            refused = refused_sizes(reference, made)
-            judged = reference.narrowed(lambda record: record.probe.name not in refused)
-        verdict = judged.judge(_runner(target))
-        verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
-        verdicts.append(verdict)
-        if refused:
-            notes.append(f"torch.export's own guards refuse these sizes in the file: {', '.join(refused)}")
-        if before_it_appears is not None:
-            before_it_appears()
-        operators.update(onnx.operator_counts(target) if path.suffix == ".onnx" else aten_counts(made))
-
-    write_verified(path, write, verify)
-    if path.suffix == ".onnx":
-        onnx.remove_stale_weights(path)
-    return Saved(path, verdicts[0], operators, tuple(notes))
+    module = program if isinstance(program, nn.Module) else None
+    work = Work(path, module, reference, exported, input_names, output_names, axis_names)
+    with staged(path) as stage:
+        saved = kind.writer.staged(work, stage, Request(allow_untold=allow_untold))
+        stage.commit()
+    kind.writer.finish(path)
+    return saved
 
 
-def check_suffix(path: Path) -> None:
-    """Find out whether `save` knows the format that a path asks for.
-
-    Raises:
-        UnusableInput: it does not, with the list of those that it knows.
-    """
-    if path.suffix not in SUFFIXES:
-        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UnusableInput(
-            f"cannot write {path}: it has {asked}, which names no format (supported: {', '.join(SUFFIXES)})"
-        )
+def _check_fits(path: Path, kind: Format, program: object) -> None:
+    if kind.suffix == ".mlpackage":
+        raise UnusableInput(f"cannot write {path}: a Core ML package is written by `Folded.save`")
+    if isinstance(program, nn.Module) is kind.whole:
+        given = "a whole module" if kind.whole else "an exported program"
+        raise UnusableInput(f"cannot write {path}: {given} does not go into a {kind.suffix}")
 
 
-def aten_counts(program: ExportedProgram) -> Counter[str]:
-    """How many calls of each operator a program holds, by name ("conv2d", "relu")."""
-    return Counter(
-        str(getattr(node.target, "overloadpacket", node.target)).rsplit(".", 1)[-1]
-        for node in program.graph.nodes
-        if node.op == "call_function"
-    )
-
-
-def _runner(path: Path) -> Runner:
-    if path.suffix == ".onnx":
-        return OnnxRuntimeRunner(path)
-    return TorchRunner(pt2.load_pt2(path).module(), path.name)
-
-
-def refused_sizes(reference: Recorded, program: ExportedProgram) -> list[str]:
-    """The probes at other sizes that torch's own guards in a program refuse.
-
-    torch.export writes down that sizes inside the network are not one, whether or not that matters. A file
-    that refuses a size gives no wrong answer.
-    """
-    module, refused = program.module(), []
-    for record in reference.records:
-        if record.probe.sizes:
-            try:
-                call_untouched(module, *record.probe.inputs())
-            except AssertionError as error:
-                if str(error).startswith("Guard failed"):
-                    refused.append(record.probe.name)
-            except Exception:  # for the comparison to tell
-                continue
-    return refused
-
-
-def _widen(reference: Reference, program: ExportedProgram, names: Mapping[str, str]) -> None:
-    """Probe along the program's free axes too, under their readable names."""
-    axes, ranges = exported.free_axes(program)
-    reference.widen(
-        {
-            index: {axis: names.get(symbol, symbol) for axis, symbol in found.items()}
-            for index, found in axes.items()
-        },
-        {names.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
-        inputs_accepted_by(program),
-        inner=exported.inner_sizes_of(program, names),
+def _in_parts_only(path: Path, why: CannotCapture) -> CannotCapture:
+    return CannotCapture(
+        f"cannot write {path}: the network as a whole cannot be exported: {why.reason}. What was folded "
+        "are parts of it, inside a copy of the module, which can be saved whole under the suffix .pt: "
+        f"{path.with_suffix('.pt')}",
+        why.reason,
     )

@@ -66,7 +66,16 @@ class DeclaresInputs(Protocol):
 
 
 @runtime_checkable
-class BoundsSizes(Protocol):
+class RefusesSizes(Protocol):
+    """A runner that knows which sizes what it runs refuses."""
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether it would run on inputs of these sizes."""
+        ...
+
+
+@runtime_checkable
+class BoundsSizes(RefusesSizes, Protocol):
     """A runner that knows how far the free sizes of its inputs go.
 
     Attributes:
@@ -79,10 +88,6 @@ class BoundsSizes(Protocol):
 
     @property
     def listed(self) -> dict[str, tuple[tuple[int, ...], ...]]: ...
-
-    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether it would run on inputs of these sizes."""
-        ...
 
 
 @runtime_checkable

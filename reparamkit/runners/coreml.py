@@ -83,6 +83,7 @@ class CoreMlRunner:
         """The same file, computed in float64 from its weights as they are stored."""
         other = copy.copy(self)
         other.arithmetic = torch.float64
+        other.precision = "float64"
         return other
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """What is validated: networks and files, each as a function from images to logits.
 
-Files are opened and run exactly as `reparamkit check` does (`reparamkit.compare.subjects`).
+Files are opened and run exactly as `reparamkit check` does (`reparamkit.compare.network`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.compare.subjects import Subject, open_subject
+from reparamkit.compare.network import Network, open_network
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import About, Checkpoint, open_checkpoint
@@ -72,7 +72,7 @@ def open_validated(
         entry.about, entry.size = checkpoint.about, checkpoint.about.input_size
         entry.notes = list(source.notes)
         return entry
-    subject = open_subject(str(given), model=model, trust_pickle=trust_pickle)
+    subject = open_network(str(given), model=model, trust_pickle=trust_pickle)
     return _file(subject, _module_of(subject))
 
 
@@ -118,7 +118,7 @@ def _torch(name: str, module: nn.Module) -> Validated:
     return Validated(name, "torch", predict, module=module)
 
 
-def _module_of(subject: Subject) -> nn.Module | None:
+def _module_of(subject: Network) -> nn.Module | None:
     """The network behind a name or a pickle; an exported program is a file like any other."""
     if not subject.is_torch or subject.program is not None:
         return None
@@ -126,7 +126,7 @@ def _module_of(subject: Subject) -> nn.Module | None:
     return None if isinstance(module, torch.jit.ScriptModule) else module
 
 
-def _file(subject: Subject, module: nn.Module | None) -> Validated:
+def _file(subject: Network, module: nn.Module | None) -> Validated:
     spec = subject.declared[0] if subject.declared else None
     if subject.declared is not None and len(subject.declared) != 1:
         raise UnusableInput(

@@ -62,10 +62,10 @@ def write(folder: Path, megabytes: float) -> None:
 def opened(reference: str, candidate: str) -> None:
     import torch
 
-    from reparamkit.compare.subjects import open_subject
+    from reparamkit.compare.network import open_network
 
     torch.set_num_threads(1)
-    sides = [open_subject(Path(path)) for path in (reference, candidate)]
+    sides = [open_network(Path(path)) for path in (reference, candidate)]
     for side in sides:
         side.runner.run((torch.randn(1, 3, _SIZE, _SIZE),), {})
     _say(resident=_resident(), peak=_peak())

@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 import reparamkit as rk
+from reparamkit import api
 from reparamkit.compare.channels import Noise, noise_between, peaks
 from reparamkit.compare.check import check
 from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import thorough_probes
+from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.saved import load_outputs, save_outputs
 from reparamkit.lower.exported import export_program
-from reparamkit.lower.save import save
+from reparamkit.lower.save import save_program as save
 from tests.compare.comparing import outcome
 from tests.compare.nets import Block, Lambda, folded, net, randomised
 
@@ -115,7 +117,7 @@ def test_the_fold_s_own_verdict_and_files_see_it_too(tmp_path: Path) -> None:
         conv = [part for part in result.module.modules() if isinstance(part, nn.Conv2d)][-1]
         assert conv.bias is not None
         conv.bias[1] += 0.01
-    assert result._judge().differs
+    assert api._verdict_on(result.network).differs
     for name in ("wrong.onnx", "wrong.pt2"):
         program = export_program(result.module, (IMAGE,), {})
         with pytest.raises(rk.NotEquivalent, match="channel 1 along axis 1"):
@@ -176,7 +178,7 @@ def test_a_channel_that_drowns_in_its_own_noise_is_not_judged() -> None:
 
 def test_axes_whose_length_changes_hold_no_channels() -> None:
     axes = {0: {0: "batch", 2: "height", 3: "width"}}
-    reference = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,), dynamic_axes=axes)
+    reference = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,), free=FreeSizes(axes))
     assert [each.axis for each in reference.budgets().channels(0, "normal")] == [1]
     fixed = Reference(Lambda(lambda self, x: self.conv(x)), (IMAGE,))
     assert [each.axis for each in fixed.budgets().channels(0, "normal")] == [0, 1, 2, 3]

@@ -12,6 +12,7 @@ from torch import nn
 
 from reparamkit.compare.compare import compare
 from reparamkit.compare.criteria import Criteria
+from reparamkit.compare.profile import Profile
 from reparamkit.errors import UnusableInput
 from tests.compare.comparing import SHAPE, outcome, run
 from tests.compare.files import (
@@ -40,17 +41,17 @@ from tests.compare.test_compare_fit import Two
 def test_limits_decide_in_place_of_the_budget(
     kept: dict[str, float], broken: dict[str, float] | None
 ) -> None:
-    found = run(small(), spoilt(), criteria=Criteria(**kept)).comparison
+    found = run(small(), spoilt(), profile=Profile(criteria=Criteria(**kept))).comparison
     assert found.status == "same", found.reason
     assert found.rule == f"limits given: {Criteria(**kept).stated()}, on every probe"
     if broken is not None:
-        status, reason = outcome(small(), spoilt(), criteria=Criteria(**broken))
+        status, reason = outcome(small(), spoilt(), profile=Profile(criteria=Criteria(**broken)))
         assert status == "different"
         assert "allowed 1e-05" in reason or "wanted" in reason
 
 
 def test_one_probe_that_breaks_a_limit_is_enough_and_named() -> None:
-    found = run(small(), spoilt(), criteria=Criteria(atol=1e-3)).comparison
+    found = run(small(), spoilt(), profile=Profile(criteria=Criteria(atol=1e-3))).comparison
     assert found.status == "different"
     failing = [probe for probe in found.probes if not probe.passed]
     assert 0 < len(failing) < len(found.probes)
@@ -63,8 +64,8 @@ def test_an_absolute_limit_grows_with_the_output(scale: float) -> None:
     reference = Lambda(lambda self, x: self.conv(x) * scale)
     off = Lambda(lambda self, x: self.conv(x) * scale * (1 + 1e-4))
     usual = float(reference(torch.randn(1, 3, 12, 10)).detach().abs().max()) * 1e-4
-    assert outcome(reference, off, criteria=Criteria(atol=3 * usual))[0] == "same"
-    status, reason = outcome(reference, off, criteria=Criteria(atol=usual / 3), where=False)
+    assert outcome(reference, off, profile=Profile(criteria=Criteria(atol=3 * usual)))[0] == "same"
+    status, reason = outcome(reference, off, profile=Profile(criteria=Criteria(atol=usual / 3)), where=False)
     assert status == "different"
     assert "max abs is" in reason
 
@@ -73,8 +74,8 @@ def test_an_absolute_limit_does_not_shrink_with_the_output() -> None:
     """On the probe `tiny` an error of the usual size is within the limit."""
     reference = Lambda(lambda self, x: self.conv(x) - self.conv.bias.view(1, 4, 1, 1))
     off = Lambda(lambda self, x: self.conv(x) - self.conv.bias.view(1, 4, 1, 1) + 1e-4)
-    assert outcome(reference, off, criteria=Criteria(atol=2e-4))[0] == "same"
-    found = run(reference, off, criteria=Criteria(atol=5e-5), where=False).comparison
+    assert outcome(reference, off, profile=Profile(criteria=Criteria(atol=2e-4)))[0] == "same"
+    found = run(reference, off, profile=Profile(criteria=Criteria(atol=5e-5)), where=False).comparison
     assert found.status == "different"
     failing = {probe.group for probe in found.probes if not probe.passed}
     assert {"normal", "tiny"} <= failing
@@ -83,7 +84,12 @@ def test_an_absolute_limit_does_not_shrink_with_the_output() -> None:
 
 def test_an_absolute_limit_still_finds_what_is_wrong_on_large_values_alone() -> None:
     clamped = Lambda(lambda self, x: self.conv(x).clamp(-6, 6))
-    found = run(Lambda(lambda self, x: self.conv(x)), clamped, criteria=Criteria(atol=1e-2), where=False)
+    found = run(
+        Lambda(lambda self, x: self.conv(x)),
+        clamped,
+        profile=Profile(criteria=Criteria(atol=1e-2)),
+        where=False,
+    )
     assert found.comparison.status == "different"
     failing = [probe for probe in found.comparison.probes if not probe.passed]
     assert [probe.name for probe in failing] == ["large"]
@@ -95,22 +101,22 @@ def test_other_classes_break_the_limit_on_classes() -> None:
     with torch.no_grad():
         swapped.head.weight.copy_(swapped.head.weight[[1, 0, 2, 3, 4]])
         swapped.head.bias.copy_(swapped.head.bias[[1, 0, 2, 3, 4]] + torch.tensor([9.0, 0, 0, 0, 0]))
-    status, reason = outcome(small(), swapped, criteria=Criteria(top1=0.99))
+    status, reason = outcome(small(), swapped, profile=Profile(criteria=Criteria(top1=0.99)))
     assert status == "different"
     assert "top-1 agreement is 0, wanted 0.99" in reason
 
 
 def test_a_limit_that_says_nothing_cannot_tell() -> None:
     a_map = Lambda(lambda self, x: self.conv(x))
-    assert outcome(a_map, a_map, criteria=Criteria(top1=0.9))[0] == "cannot tell"
+    assert outcome(a_map, a_map, profile=Profile(criteria=Criteria(top1=0.9)))[0] == "cannot tell"
 
 
 def test_a_limit_on_integers() -> None:
     labels = Lambda(lambda self, x: (self.conv(x) * 100).round().long())
     off = Lambda(lambda self, x: (self.conv(x) * 100).round().long() + 1)
     assert outcome(labels, off)[0] == "different"
-    assert outcome(labels, off, criteria=Criteria(atol=1))[0] == "same"
-    assert outcome(labels, off, criteria=Criteria(atol=0.5))[0] == "different"
+    assert outcome(labels, off, profile=Profile(criteria=Criteria(atol=1)))[0] == "same"
+    assert outcome(labels, off, profile=Profile(criteria=Criteria(atol=0.5)))[0] == "different"
 
 
 # Evidence
@@ -158,7 +164,7 @@ def test_nan_in_the_candidate_alone_is_different(subtests: pytest.Subtests) -> N
     candidate = Lambda(lambda self, x: self.conv(x) * float("nan"))
     for criteria in (None, Criteria(atol=1e9), Criteria(cosine=-1), Criteria(top1=0)):
         with subtests.test(str(criteria)):
-            found = run(reference, candidate, criteria=criteria).comparison
+            found = run(reference, candidate, profile=Profile(criteria=criteria)).comparison
             assert found.status == "different"
             assert "is nan in the candidate" in found.reason
             assert found.as_dict()["outputs"][0]["probes"][0]["metrics"]["max_abs"] == "inf"

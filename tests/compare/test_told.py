@@ -155,7 +155,7 @@ def test_a_module_that_is_wrong_at_a_size_of_one_is_refused() -> None:
             y: torch.Tensor = graph(x)
             return y * 1.01 if x.shape[2] == 1 else y
 
-    verdict = result._get_reference().judge(Wrong().eval())
+    verdict = result.network.reference.judge(Wrong().eval())
     assert verdict.differs
     assert "of one (" in verdict.reason
 

@@ -52,6 +52,29 @@ def test_a_size_that_the_capture_left_out_is_answered_rightly_or_refused(name: s
     done.compare(noise(2, 3, 17, 16))
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        lambda x: torch.arange(1.0, x.shape[2]),
+        lambda x: torch.arange(x.shape[2], dtype=torch.float32),
+        lambda x: torch.arange(0.5, x.shape[2] + 1, 2.0),
+        lambda x: torch.linspace(-1.0, 1.0, x.shape[2]),
+    ],
+    ids=["start", "end", "step", "linspace"],
+)
+def test_a_range_as_long_as_a_free_size(places: Callable[[Tensor], Tensor]) -> None:
+    """A range has a start and an end as a slice has, and its first argument may be a number."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return net.norm(net.conv(x)) + places(x).sum()
+
+    net = randomised(Net(forward, conv=nn.Conv2d(3, 4, 3, padding=1), norm=nn.BatchNorm2d(4)))
+    folded = rk.fold(net, noise(2, 3, 8, 9, dtype=torch.float32))
+    assert (folded.before["batch_norm"], folded.after.get("batch_norm", 0)) == (1, 0)
+    assert folded.equivalence is not None
+    assert folded.equivalence.passed
+
+
 def test_a_fold_whose_sources_depend_on_each_other_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     """0.5·x + v with v = x[:]: drawn independently, the two sources deny what the network grants."""
     monkeypatch.setattr(cost, "KAPPA", 0.0)

@@ -20,7 +20,7 @@ from reparamkit.errors import CannotCapture, MissingExtra, NotEquivalent, Unusab
 from reparamkit.lower.exported import axis_names, export_program, free_axes, inner_sizes_of
 from reparamkit.lower.onnx import convolutions_without_bias, operator_counts, save_onnx
 from reparamkit.lower.pt2 import load_pt2, save_pt2
-from reparamkit.lower.save import save
+from reparamkit.lower.save import save_program as save
 from tests.compare.nets import Lambda, Net, folded, net
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -215,7 +215,7 @@ def test_unusable_paths_are_found_before_any_work(tmp_path: Path, reference: Ref
             r"the suffix '.tflite', which names no format \(supported: .onnx, .mlpackage, .pt2, .pt\)",
         ),
         ("net", "it has no suffix"),
-        ("net.mlpackage", "a Core ML package is written by `save_coreml`"),
+        ("net.mlpackage", "a Core ML package is written by `Folded.save`"),
         ("missing/net.onnx", "the folder .*missing does not exist"),
     ]:
         with pytest.raises(UnusableInput, match=words):
@@ -283,7 +283,7 @@ from pathlib import Path
 import torch
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.pt2 import load_pt2
-from reparamkit.lower.save import save
+from reparamkit.lower.save import save_program as save
 from reparamkit.compare.float64.reference import Reference
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

@@ -25,13 +25,15 @@ def _settled(forward: Callable[..., Any], *inputs: Tensor, kind: type[Net] = Net
     given = inputs or (noise(*SHAPE, dtype=torch.float32),)
     net = randomised(kind(forward, conv=nn.Conv2d(3, 4, 3, padding=1), norm=nn.BatchNorm2d(4)))
     folded = rk.fold(net, given)
-    program = folded._program
+    program = folded.lowering.program
     assert isinstance(program, Program)
-    left = without(program, folded._settled)
-    assert all(symbol not in folded._settled for axes in left.values() for symbol in axes.values())
+    left = without(program, folded.lowering.unguardable)
+    assert all(
+        symbol not in folded.lowering.unguardable for axes in left.values() for symbol in axes.values()
+    )
     return {
         f"{program.input_names[index]}.shape[{axis}]": reason
-        for symbol, reason in folded._settled.items()
+        for symbol, reason in folded.lowering.unguardable.items()
         for index, axis in program.places_with(symbol)
     }
 

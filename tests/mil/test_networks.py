@@ -33,7 +33,7 @@ def _program(name: str) -> tuple[torch.export.ExportedProgram, torch.Tensor, tor
     model = reparamkit.models.create(name).eval()
     x = normal(1, 3, X, X)
     folded = reparamkit.fold(model, x, dynamic=False, verify=False)
-    program = folded._export().run_decompositions({})
+    program = folded.lowering.all_free.run_decompositions({})
     with torch.no_grad():
         return program, model(x), model.double()(x.double())
 

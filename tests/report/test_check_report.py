@@ -17,6 +17,7 @@ from rich.console import Console
 from reparamkit.compare.compare import compare
 from reparamkit.compare.criteria import Criteria
 from reparamkit.compare.inputs.input_spec import parse
+from reparamkit.compare.profile import Profile
 from reparamkit.report.check_document import Document, decimal, number, schema_text
 from reparamkit.report.check_html import html
 from reparamkit.report.check_junit import junit
@@ -49,7 +50,7 @@ def _documents(folder: Path) -> dict[str, Document]:
     return {
         "same": document(small(), small()),
         "different": document(small(), spoilt()),
-        "limits": document(small(), spoilt(), criteria=Criteria(atol=1e-3, top1=0.9)),
+        "limits": document(small(), spoilt(), profile=Profile(criteria=Criteria(atol=1e-3, top1=0.9))),
         "several": document(Lambda(several), Lambda(several)),
         "nan": document(Lambda(lambda self, x: self.conv(x)), nan),
         "both nan": document(nan, nan),

@@ -47,10 +47,9 @@ from reparamkit.compare.inputs.probes import (
     special_size_probes,
     thorough_probes,
 )
-from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, example_sizes
+from reparamkit.compare.inputs.sizes import Accepts, DynamicAxes, FreeSizes, InnerSizes, Ranges, example_sizes
 from reparamkit.compare.randomness import said_of
 from reparamkit.errors import UnusableInput
-from reparamkit.runners.base import Runner
 from reparamkit.runners.open import open_runner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
@@ -58,8 +57,6 @@ from reparamkit.support.isolation import call_untouched
 
 _MOST_DRAWS = 8
 _SIZES_WANTED = 2
-
-Accepts = Callable[[Args, Kwargs], bool]
 
 
 class Reference(Recorded):
@@ -72,8 +69,7 @@ class Reference(Recorded):
             copy in evaluation mode if it is in training mode, and is never changed.
         args, kwargs: the example, as the forward takes it.
         seed: what the probes are drawn from.
-        dynamic_axes, ranges: axes that are free, as in `reparamkit.compare.inputs.sizes`; see also `widen`.
-        accepts: see `widen`.
+        free: the sizes that may vary; see `widen`.
         planned: the probes to try at the example's size, the example first, in place of those of
             `reparamkit.compare.inputs.probes.probes`. More normal draws are added as the formula above says.
 
@@ -88,9 +84,7 @@ class Reference(Recorded):
         kwargs: Kwargs | None = None,
         *,
         seed: int = 0,
-        dynamic_axes: DynamicAxes | None = None,
-        ranges: Ranges | None = None,
-        accepts: Accepts | None = None,
+        free: FreeSizes | None = None,
         planned: Sequence[Probe] | None = None,
     ) -> None:
         self._runner = open_runner(subject)
@@ -112,36 +106,20 @@ class Reference(Recorded):
         self.oracle = recorder.oracle
         self.notes += recorder.notes
         del recorder
-        if dynamic_axes:
-            self.widen(dynamic_axes, ranges, accepts)
+        if free is not None:
+            self.widen(free)
 
     @property
     def module(self) -> nn.Module | None:
         """The module that runs, in evaluation mode; None for another back end. Not to be changed."""
         return self._module
 
-    def widen(
-        self,
-        dynamic_axes: DynamicAxes,
-        ranges: Ranges | None = None,
-        accepts: Accepts | None = None,
-        lets_in: Accepts | None = None,
-        inner: InnerSizes | None = None,
-    ) -> None:
+    def widen(self, free: FreeSizes) -> None:
         """Add probes at other sizes along free axes. Once there are some, this does nothing.
 
         Sizes that the reference rejects are passed over; if none is left, a note says so.
-
-        Args:
-            dynamic_axes: flat tensor index -> axis -> symbol.
-            ranges: symbol -> (smallest, largest size).
-            accepts: a further word on whether sizes are meant to work, for instance the guards of an
-                exported program. It is asked with the probe's inputs.
-            lets_in: the same for sizes of one and equal ones, where that is another question: they have to
-                be tried wherever a candidate answers. By default `accepts`.
-            inner: the sizes inside the network. Where one of them is that of the example at all probes,
-                larger sizes are tried: a candidate may have it as a constant.
         """
+        dynamic_axes, ranges, accepts = free.axes, free.ranges, free.accepts
         if not dynamic_axes or any(record.probe.sizes for record in self.records):
             return
         recorder = self._recorder()
@@ -164,9 +142,9 @@ class Reference(Recorded):
                 recorder_notes.append(f"{probe.name}: {reason}")
         if not taken:
             recorder.record(self.records[0].probe)
-        self._try_special(recorder, dynamic_axes, ranges, lets_in or accepts)
-        if inner is not None:
-            self._try_larger(recorder, dynamic_axes, ranges, accepts, inner)
+        self._try_special(recorder, dynamic_axes, ranges, free.lets_in or accepts)
+        if free.inner is not None:
+            self._try_larger(recorder, dynamic_axes, ranges, accepts, free.inner)
         if not any(record.probe.sizes for record in self.records):
             tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
@@ -335,6 +313,3 @@ def inputs_accepted_by(program: torch.export.ExportedProgram) -> Accepts:
         return True
 
     return accepts
-
-
-__all__ = ["Accepts", "Probe", "Reference", "Runner", "inputs_accepted_by"]

@@ -11,8 +11,8 @@ import torch
 from reparamkit.compare.inputs.data_files import Sample, load_samples
 from reparamkit.compare.inputs.input_spec import NORMAL_KIND, Described, Kind
 from reparamkit.compare.inputs.probes import DATA, EXAMPLE, Probe
+from reparamkit.compare.network import Network
 from reparamkit.compare.saved import SavedOutputs, again, load_probes
-from reparamkit.compare.subjects import Subject
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import InputSpec
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, normalise_inputs, tensor_leaves
@@ -75,8 +75,8 @@ class Supply:
 
 
 def supply(
-    ours: Subject | None,
-    theirs: Subject,
+    ours: Network | None,
+    theirs: Network,
     inputs: object,
     described: Sequence[Described],
     data: Path | None,
@@ -110,11 +110,13 @@ def supply(
     return _declared(ours, theirs, positional, keyword, seed, held)
 
 
-def _names(ours: Subject | None, held: SavedOutputs | None, theirs: Subject) -> tuple[list[str], list[str]]:
+def _names(
+    ours: Network | None, held: SavedOutputs | None, theirs: Network
+) -> tuple[Sequence[str], Sequence[str]]:
     """The names of the reference's inputs, by place and by keyword only."""
     if ours is not None:
-        return (ours.positional, ours.keyword) if ours.names else (theirs.names, [])
-    return (held.positional, held.keyword) if held is not None else ([], [])
+        return (ours.positional, ours.keyword) if ours.names else (theirs.names, ())
+    return (held.positional, held.keyword) if held is not None else ((), ())
 
 
 def _supply(args: Args, kwargs: Kwargs, positional: Sequence[str], seed: int) -> Supply:
@@ -145,7 +147,7 @@ def _from_description(
     return supplied
 
 
-def _in_precision(described: Sequence[Described], ours: Subject) -> list[Described]:
+def _in_precision(described: Sequence[Described], ours: Network) -> list[Described]:
     """Floating-point inputs whose type was left open become what the reference computes in."""
     own = torch.float32
     if ours.precision in ("float64", "float16", "bfloat16"):
@@ -161,7 +163,7 @@ def _in_precision(described: Sequence[Described], ours: Subject) -> list[Describ
     return found
 
 
-def _slots(ours: Subject | None, names: Sequence[str], count: int) -> list[str]:
+def _slots(ours: Network | None, names: Sequence[str], count: int) -> Sequence[str]:
     """The names of the inputs that descriptions without a name are for."""
     if ours is not None and ours.names:
         return ours.slots(count)
@@ -191,8 +193,8 @@ def _in_order(described: Sequence[Described], ours: Sequence[str], theirs: Seque
 
 
 def _declared(
-    ours: Subject | None,
-    theirs: Subject,
+    ours: Network | None,
+    theirs: Network,
     positional: Sequence[str],
     keyword: Sequence[str],
     seed: int,
@@ -263,8 +265,8 @@ def _of_spec(spec: InputSpec, other: InputSpec | None, notes: list[str]) -> Desc
 
 def _from_data(
     data: Path,
-    ours: Subject | None,
-    theirs: Subject,
+    ours: Network | None,
+    theirs: Network,
     positional: Sequence[str],
     keyword: Sequence[str],
     seed: int,
@@ -308,7 +310,7 @@ def _from_data(
     return supplied
 
 
-def _fitting(sample: Sample, side: Subject, notes: list[str]) -> Sample:
+def _fitting(sample: Sample, side: Network, notes: list[str]) -> Sample:
     """The sample in the floating-point type that the network takes: what NumPy saves is float64."""
     precision = getattr(torch, side.precision) if side.precision != "int8" else torch.float32
 

@@ -9,9 +9,12 @@ that the example obeys also divides.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
+
+from reparamkit.support.inputs import Args, Kwargs
 
 DynamicAxes = Mapping[int, Mapping[int, str]]
 """Flat tensor index, as in `reparamkit.support.inputs.tensor_leaves` -> axis -> name of its symbol."""
@@ -24,6 +27,32 @@ Sizes = dict[str, int]
 
 InnerSizes = Callable[[Sizes], Sequence[int]]
 """What the sizes inside a network are where its free axes have these sizes."""
+
+Accepts = Callable[[Args, Kwargs], bool]
+"""Whether inputs are of sizes that are meant to work."""
+
+
+@dataclass(frozen=True)
+class FreeSizes:
+    """Which sizes of a network's inputs may vary, and how far.
+
+    Attributes:
+        axes: flat tensor index -> axis -> symbol.
+        ranges: symbol -> (smallest, largest size).
+        accepts: a further word on whether sizes are meant to work, for instance the guards of an exported
+            program. It is asked with inputs of that size.
+        lets_in: the same for sizes of one and equal ones, where that is another question: they have to be
+            tried wherever a candidate answers. By default `accepts`.
+        inner: the sizes inside the network. Where one of them is that of the example at all sizes that are
+            tried, larger ones are tried: a candidate may have it as a constant.
+    """
+
+    axes: DynamicAxes
+    ranges: Ranges | None = None
+    accepts: Accepts | None = None
+    lets_in: Accepts | None = None
+    inner: InnerSizes | None = None
+
 
 _LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
 """Times the example's size, and more."""

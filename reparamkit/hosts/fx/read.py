@@ -310,7 +310,9 @@ class FxHost:
 
     def _from_the_end(self, called: fx.Node, bound: fx.Node, axis: Any) -> Any:
         """A place on an axis, as the number of positions from its end; as it is if that varies."""
-        place, operand = bound.meta.get("val"), called.args[0].meta.get("val")  # type: ignore[union-attr]
+        whole = called.args[0]  # of a range, too, whose start it is
+        place = bound.meta.get("val")
+        operand = whole.meta.get("val") if isinstance(whole, fx.Node) else None
         if (
             not isinstance(place, torch.SymInt)
             or not isinstance(operand, Tensor)
@@ -318,8 +320,8 @@ class FxHost:
         ):
             return bound
         size = operand.shape[axis]
-        whole = size.node.expr if isinstance(size, torch.SymInt) else size
-        behind = self.program.general.of(whole - place.node.expr)
+        length = size.node.expr if isinstance(size, torch.SymInt) else size
+        behind = self.program.general.of(length - place.node.expr)
         if not behind.is_Integer or behind < 0:
             return bound
         return -int(behind) if behind else sys.maxsize

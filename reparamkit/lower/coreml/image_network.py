@@ -7,85 +7,59 @@ compared with the original network behind the same normalisation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
-from torch.export import ExportedProgram
 
 from reparamkit.capture.export import capture
-from reparamkit.capture.program import Program
-from reparamkit.compare.float64.reference import Reference
-from reparamkit.compare.inputs.probes import thorough_probes
-from reparamkit.compare.inputs.sizes import DynamicAxes
+from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of
-from reparamkit.lower.coreml.metadata import Facts
-from reparamkit.lower.coreml.network import export, facts_of, input_names, widened
+from reparamkit.lower.coreml.network import Packaged
 from reparamkit.lower.coreml.options import ImageInput
-from reparamkit.lower.unguardable_axes import without
-from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.lower.lowering import Lowering
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import tensor_leaves
 from reparamkit.support.quiet import quiet
 
-if TYPE_CHECKING:
-    from reparamkit.result import Folded
 
-
-@dataclass
-class ImageNetwork:
-    """A network that takes pixels."""
-
-    module: nn.Module
-    original: nn.Module
-    inputs: tuple[Args, Kwargs]
-    axes: DynamicAxes
-    facts: Facts
-    image_bias: tuple[float, ...] | None
-    input_names: list[str]
-    inner: str = INNER
-
-    def export(self, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:
-        return export(self.module, inputs, axes)
-
-    def reference(self, inputs: tuple[Args, Kwargs], program: ExportedProgram) -> Reference:
-        planned = thorough_probes(*inputs, seed=0, kinds={0: PIXELS})
-        return widened(Reference(self.original, *inputs, planned=planned), program)
-
-
-def behind_an_image(folded: Folded, image: ImageInput) -> ImageNetwork:
+def behind_an_image(folded: Packaged, lowering: Lowering, image: ImageInput) -> Packaged:
     """The folded network behind the normalisation of an image, folded again.
 
     Raises:
         UnusableInput: the network takes something else than one image.
     """
-    program = folded._program
-    assert isinstance(program, Program)
-    example = _image_example(folded, image)
+    example = _image_example(lowering, image)
     pixels = pixels_of(example, image)
-    free = {axis for axis in without(program, folded._settled).get(0, {}) if axis > 0}
+    free = {axis for axis in folded.axes.get(0, {}) if axis > 0}
     dynamic = "auto" if free else False
     with quiet():
-        whole = _refolded(Normalised(folded.module, image, example.dtype), pixels, dynamic)
+        whole = _refolded(Normalised(lowering.module, image, example.dtype), pixels, dynamic)
     shift = None
-    if whole.operators > sum(folded.after.values()):
+    if whole.operators > sum(lowering.after.values()):
         with quiet():
-            whole = _refolded(Scaled(folded.module, image, example.dtype), pixels, dynamic)
+            whole = _refolded(Scaled(lowering.module, image, example.dtype), pixels, dynamic)
         shift = shift_of(image)
-    original = folded._original
-    if isinstance(original, ExportedProgram):
-        original = original.module()
-    _move_stem(whole.module, folded.module)
+    _move_stem(whole.module, lowering.module)
     axes = {axis: symbol for axis, symbol in whole.axes.items() if axis in free}
-    return ImageNetwork(
-        whole.module,
-        Normalised(original, image, example.dtype).eval(),
-        ((pixels,), {}),
+    original = Normalised(lowering.original, image, example.dtype).eval()
+    label = lowering.network.label
+    network = Network(
+        label,
+        TorchRunner(whole.module),
+        example=((pixels,), {}),
+        original=Network(label, TorchRunner(original)),
+    )
+    return Packaged(
+        network,
         {0: axes} if axes else {},
-        facts_of(folded),
-        shift,
-        input_names(folded),
+        folded.facts,
+        folded.input_names,
+        image_bias=shift,
+        inner=INNER,
+        kinds={0: PIXELS},
     )
 
 
@@ -141,9 +115,8 @@ def _path(node: fx.Node) -> str:
     return next((name.removesuffix(".weight") for name in names if name.endswith(".weight")), "")
 
 
-def _image_example(folded: Folded, image: ImageInput) -> torch.Tensor:
-    args, kwargs = folded._inputs
-    leaves = tensor_leaves(args, kwargs)
+def _image_example(lowering: Lowering, image: ImageInput) -> torch.Tensor:
+    leaves = tensor_leaves(*lowering.example)
     if len(leaves) != 1:
         raise UnusableInput(f"an image input is for a network with one input, and this one has {len(leaves)}")
     example = leaves[0][1]
@@ -157,8 +130,7 @@ def _image_example(folded: Folded, image: ImageInput) -> torch.Tensor:
         raise UnusableInput(
             f"a {image.colour} image has {image.channels} channels, and the network takes {shape[1]}"
         )
-    assert isinstance(folded._program, Program)
-    if shape[0] != 1 and 0 not in folded._program.axes.get(0, {}):
+    if shape[0] != 1 and 0 not in lowering.program.axes.get(0, {}):
         raise UnusableInput(
             f"Core ML takes one image at a time, and the network was captured with the fixed batch "
             f"{shape[0]}: give an example with a batch of one"

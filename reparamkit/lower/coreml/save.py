@@ -8,29 +8,30 @@ another size, the package has the example's size, and a note says why.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.compare.allowance import allowance
 from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.sizes import DynamicAxes
+from reparamkit.compare.profile import DEPLOYED, allowed_by, judge_candidate
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.compare.weights_only_budget import judge_stored, stored_budget
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml.convert import Keep, convert
 from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
+from reparamkit.lower.coreml.image_network import behind_an_image
 from reparamkit.lower.coreml.keep import kept
 from reparamkit.lower.coreml.labels import check_fits, read_labels
 from reparamkit.lower.coreml.metadata import Facts, description, entries
 from reparamkit.lower.coreml.names import identifiers, operator_origins
+from reparamkit.lower.coreml.network import Packaged, packaged
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import write_package
 from reparamkit.lower.coreml.prepare import prepared
@@ -38,40 +39,12 @@ from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
 from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
-from reparamkit.lower.files import check_writable, write_verified
+from reparamkit.lower.files import Stage
+from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.saved import Saved, plain_names
+from reparamkit.lower.writer import Request, Work, Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
-
-
-class Subject(Protocol):
-    """What is lowered: a network and what it has to agree with.
-
-    Attributes:
-        inputs: its example.
-        axes: those that may be free, flat tensor index -> axis -> symbol.
-        facts: for the package's metadata.
-        image_bias: for an image input, what Core ML adds to its channels before the network.
-        input_names: of the tensors, in order.
-        inner: the path of the network in what is exported; empty where that is the network.
-    """
-
-    inputs: tuple[Args, Kwargs]
-    axes: DynamicAxes
-    facts: Facts
-    image_bias: tuple[float, ...] | None
-    input_names: list[str]
-    inner: str
-
-    def export(self, inputs: tuple[Args, Kwargs], axes: DynamicAxes) -> ExportedProgram:
-        """The network at the sizes of these inputs, with these axes free as far as they can be.
-
-        Raises:
-            CannotCapture: it does not take them, or cannot be exported with them.
-        """
-
-    def reference(self, inputs: tuple[Args, Kwargs], program: ExportedProgram) -> Reference:
-        """What the package has to agree with, probed at these inputs and at other sizes of `program`."""
 
 
 @dataclass(frozen=True)
@@ -90,69 +63,62 @@ class _Plan:
         return ranges_of(tensors, *free_axes(program))
 
 
-def save_coreml(
-    subject: Subject,
-    path: Path,
-    options: CoreMlOptions,
-    *,
-    before_it_appears: Callable[[], object] | None = None,
-    allow_untold: bool = False,
-) -> Saved:
-    """Write a network as an ML program, evaluate the package against the reference, put it in place.
+class PackageWriter(Writer):
+    """`.mlpackage`: an ML program, evaluated by its operators' definitions."""
 
-    Args:
-        path: ends in `.mlpackage`; an older package there is replaced, or left as it was.
-        before_it_appears: called once the package has passed; if it raises, the package does not appear.
-        allow_untold: write the package where it cannot be told whether it is right, too.
+    def require(self) -> None:
+        require_coremltools()
 
-    Raises:
-        UnusableInput: the options do not fit the network, coremltools cannot convert it, the place cannot be
-            written.
-        MissingExtra: coremltools is not installed.
-        NotEquivalent: the package does not compute what the reference computes. Nothing was written.
-    """
-    check_writable(path)
-    require_coremltools()
-    labels = read_labels(options.labels) if options.labels is not None else None
-    plans = _plans(subject, options)
-    notes: list[str] = []
-    passed = False
+    def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
+        options = request.coreml or CoreMlOptions()
+        network = packaged(lowering)
+        if options.image is not None:
+            network = behind_an_image(network, lowering, options.image)
+        labels = read_labels(options.labels) if options.labels is not None else None
+        plans = _plans(network, options)
+        notes: list[str] = []
+        while True:
+            plan = plans.pop(0)
+            try:
+                saved = _saved(network, plan, stage, options, labels, notes, request.allow_untold)
+                return replace(saved, notes=(*lowering.notes_on_sizes, *saved.notes))
+            except (UnusableInput, NotEquivalent) as error:
+                if not plans:
+                    raise
+                notes.append(f"{plan.wish} could not be kept: {getattr(error, 'reason', None) or error}")
 
-    def following() -> None:
-        nonlocal passed
-        passed = True
-        if before_it_appears is not None:
-            before_it_appears()
+    def write(self, work: Work, target: Path) -> Sequence[str]:
+        raise NotImplementedError("a package is written in more than one try, by `stage`")
 
-    while True:
-        plan = plans.pop(0)
-        try:
-            return _saved(subject, plan, path, options, labels, notes, following, allow_untold)
-        except (UnusableInput, NotEquivalent) as error:
-            if not plans or passed:
-                raise
-            notes.append(f"{plan.wish} could not be kept: {getattr(error, 'reason', None) or error}")
+    def reopen(self, target: Path, work: Work) -> CoreMlRunner:
+        return CoreMlRunner(target)
+
+    def count(self, target: Path, work: Work) -> Counter[str]:
+        return Counter(CoreMlRunner(target).operators)
 
 
-def _plans(subject: Subject, options: CoreMlOptions) -> list[_Plan]:
+WRITER = PackageWriter()
+
+
+def _plans(network: Packaged, options: CoreMlOptions) -> list[_Plan]:
     """What to try, best first."""
     if options.shapes:
-        return [_listed(subject, options.shapes)]
-    fixed = _Plan(subject.inputs, {}, (), "")
-    if options.sizes == "fixed" or not subject.axes:
+        return [_listed(network, options.shapes)]
+    fixed = _Plan(network.example, {}, (), "")
+    if options.sizes == "fixed" or not network.axes:
         return [fixed]
-    return [_Plan(subject.inputs, subject.axes, (), "flexible sizes"), fixed]
+    return [_Plan(network.example, network.axes, (), "flexible sizes"), fixed]
 
 
-def _listed(subject: Subject, shapes: tuple[Shape, ...]) -> _Plan:
-    tensors = [tensor for _, tensor in tensor_leaves(*subject.inputs)]
+def _listed(network: Packaged, shapes: tuple[Shape, ...]) -> _Plan:
+    tensors = [tensor for _, tensor in tensor_leaves(*network.example)]
     check_listed(tensors, shapes)
     example = tuple(tensors[0].shape)
-    inputs = subject.inputs
+    inputs = network.example
     if shapes[0] != example:
         inputs = probe_of(shapes[0], example, *inputs, seed=0).inputs()
     differ = {axis for shape in shapes for axis, size in enumerate(shape) if size != shapes[0][axis]}
-    free = subject.axes.get(0, {})
+    free = network.axes.get(0, {})
     fixed = sorted(differ - set(free))
     if fixed:
         raise UnusableInput(
@@ -163,18 +129,18 @@ def _listed(subject: Subject, shapes: tuple[Shape, ...]) -> _Plan:
 
 
 def _saved(
-    subject: Subject,
+    network: Packaged,
     plan: _Plan,
-    path: Path,
+    stage: Stage,
     options: CoreMlOptions,
     labels: Sequence[str] | None,
     earlier: Sequence[str],
-    before_it_appears: Callable[[], object],
     allow_untold: bool,
 ) -> Saved:
-    program = subject.export(plan.inputs, plan.axes)
+    path = stage.path
+    program = network.export(plan.inputs, plan.axes)
     sizes = plan.sizes(program)
-    reference = subject.reference(plan.inputs, program)
+    reference = network.recorded(plan.inputs, program)
     _try_listed(reference, plan)
     if reference.precision is torch.float64:
         raise UnusableInput(
@@ -183,11 +149,10 @@ def _saved(
     if labels is not None:
         truths = reference.records[0].truths
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
-    inputs = identifiers(subject.input_names)
+    inputs = identifiers(network.input_names)
     outputs = identifiers(plain_names(reference.output_names), inputs)
-    made = prepared(program, [*inputs, *outputs], subject.inner)
+    made = prepared(program, [*inputs, *outputs], network.inner)
     keep, said = kept(options, made)
-    found: list[tuple[Equivalence, Counter[str]]] = []
     lost: list[Lost] = []
     stay: list[str] = []
 
@@ -198,7 +163,7 @@ def _saved(
             options,
             input_names=inputs,
             output_names=outputs,
-            image_bias=subject.image_bias,
+            image_bias=network.image_bias,
             labels=labels,
             keep=keep,
         )
@@ -210,16 +175,17 @@ def _saved(
             records = _narrowed(reference, sizes).records
             return measured(CoreMlRunner(trial), records, made)
 
-    def write(target: Path) -> None:
+    def written() -> tuple[Equivalence, Counter[str]]:
+        """Write the package with what stays in float32 now, and judge it."""
+        stage.clear()
         write_package(
             lowered(keep),
-            target,
-            metadata=entries(subject.facts, options),
-            description=description(subject.facts, options),
+            stage.made,
+            metadata=entries(network.facts, options),
+            description=description(network.facts, options),
         )
-
-    def verify(target: Path) -> None:
-        runner = CoreMlRunner(target)
+        stage.check_written()
+        runner = CoreMlRunner(stage.made)
         verdict = _judged(reference, runner, sizes, options.precision)
         if options.precision == "float16" and not stay:
             lost[:] = measured(runner, _narrowed(reference, sizes).records, made)
@@ -227,15 +193,14 @@ def _saved(
             said = f"; float16 loses most at {in_words(lost[:3])}" if lost else ""
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}{said}", verdict)
         verdict.require(f"{path} was not written: the package is", allow_untold=allow_untold)
-        before_it_appears()
-        found.append((verdict, Counter(runner.operators)))
+        return verdict, Counter(runner.operators)
 
     if options.keep_float32 == "auto":
         stay, lost = settled(lowered, measure)
         keep = exactly(stay)
     while True:
         try:
-            write_verified(path, write, verify)
+            verdict, operators = written()
             break
         except NotEquivalent:
             more = next_choice(lost, stay) if options.keep_float32 == "auto" else []
@@ -243,7 +208,6 @@ def _saved(
                 raise
             stay += more
             keep = exactly(stay)
-    verdict, operators = found[0]
     if stay:
         taken = [each for each in lost if each.origin in stay]
         said = [
@@ -256,7 +220,7 @@ def _saved(
         *earlier,
         f"for {options.target} and later, in {options.precision}; {_in_words(inputs, sizes)}",
         *said,
-        *_convolutions(subject.facts, operators),
+        *_convolutions(network.facts, operators),
         version_note(),
     ]
     return Saved(path, verdict, operators, tuple(filter(None, notes)))
@@ -270,17 +234,18 @@ def _judged(
     Raises:
         UnusableInput: as `Recorded.judge`.
     """
-    allowed = allowance(reference, precision)
+    allowed = allowed_by(DEPLOYED, reference, precision)
     dtypes = [truth.dtype for truth in reference.records[0].truths]
     try:
-        # Core ML has no integers of 64 bits.
-        verdict = _narrowed(allowed.recorded, sizes).judge(
-            WithTruthValues(runner, dtypes), rule=allowed.rule, same_dtypes=False
+        verdict = judge_candidate(
+            reference,
+            WithTruthValues(runner, dtypes),
+            DEPLOYED,
+            precision,
+            allowed=allowed,
+            in_float64=lambda: WithTruthValues(runner.in_float64(), dtypes),
+            keep=lambda record: _admitted(record, sizes),
         )
-        exact = stored_budget(reference, runner, precision)
-        if exact is not None and verdict.passed:
-            again = WithTruthValues(runner.in_float64(), dtypes)
-            verdict = judge_stored(exact, _narrowed(exact.recorded, sizes), again, verdict)
     except UnusableInput as error:
         if precision == "float32":
             raise

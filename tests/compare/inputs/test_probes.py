@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import Probe, probes
-from reparamkit.compare.inputs.sizes import other_sizes, special_sizes
+from reparamkit.compare.inputs.sizes import FreeSizes, other_sizes, special_sizes
 from reparamkit.errors import UnusableInput
 from reparamkit.support.inputs import normalise_inputs, tensor_leaves
 from tests.compare.nets import Lambda, folded, net
@@ -106,7 +106,7 @@ def test_other_sizes_stay_in_range_and_differ_from_the_example() -> None:
 
 def test_a_network_is_compared_at_another_batch_and_size() -> None:
     original = net()
-    reference = Reference(original, (IMAGE,), dynamic_axes=AXES)
+    reference = Reference(original, (IMAGE,), free=FreeSizes(AXES))
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
     ordinary, special = tried[:2], tried[2:]
     assert all(size["batch"] != 2 and size["height"] != 32 and size["width"] != 32 for size in ordinary)
@@ -126,9 +126,9 @@ def test_a_candidate_that_is_right_at_the_example_s_size_only_fails() -> None:
     pooled = Lambda(lambda self, x: self.conv(x).mean((2, 3)))
     fixed = Lambda(lambda self, x: self.conv(x).sum((2, 3)) / 1024)
     assert Reference(pooled, (IMAGE,)).judge(fixed).passed
-    assert not Reference(pooled, (IMAGE,), dynamic_axes=AXES).judge(fixed).passed
+    assert not Reference(pooled, (IMAGE,), free=FreeSizes(AXES)).judge(fixed).passed
     crashing = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024).mean(2))
-    verdict = Reference(pooled, (IMAGE,), dynamic_axes=AXES).judge(crashing)
+    verdict = Reference(pooled, (IMAGE,), free=FreeSizes(AXES)).judge(crashing)
     assert not verdict.passed
     assert "the candidate fails on the probe 'another size (batch=3" in verdict.reason
 
@@ -137,14 +137,14 @@ def test_sizes_that_the_reference_rejects_are_passed_over() -> None:
     def multiple(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         return F.pixel_unshuffle(self.conv(x), 32)
 
-    reference = Reference(Lambda(multiple), (IMAGE,), dynamic_axes=AXES)
+    reference = Reference(Lambda(multiple), (IMAGE,), free=FreeSizes(AXES))
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
     assert len(tried) == 4
     assert all(size["height"] % 32 == 0 and size["width"] % 32 == 0 for size in tried)
     assert tried[2] == {"batch": 1, "height": 32, "width": 32}
     assert tried[3] == {"batch": 32, "height": 32, "width": 32}
     stubborn = Lambda(lambda self, x: self.conv(x).reshape(2, 4, 1024))
-    reference = Reference(stubborn, (IMAGE,), dynamic_axes={0: {0: "batch"}})
+    reference = Reference(stubborn, (IMAGE,), free=FreeSizes({0: {0: "batch"}}))
     assert reference.judge(stubborn).passed
     assert "free axes were compared at the example's size only (tried another size" in reference.notes[-1]
 
@@ -155,7 +155,7 @@ def test_sizes_that_the_exported_guards_reject_are_passed_over() -> None:
     original = net()
     dynamic = torch.export.Dim("batch", max=64)
     program = torch.export.export(original, (IMAGE,), dynamic_shapes=({0: dynamic},))
-    reference = Reference(original, (IMAGE,), dynamic_axes=AXES, accepts=inputs_accepted_by(program))
+    reference = Reference(original, (IMAGE,), free=FreeSizes(AXES, accepts=inputs_accepted_by(program)))
     tried = [record.probe.sizes for record in reference.records if record.probe.sizes]
     assert tried == [{"batch": batch, "height": 32, "width": 32} for batch in (3, 1, 32)]
     assert reference.judge(program).passed
@@ -180,8 +180,8 @@ def test_what_differs_at_a_size_of_one_or_at_equal_ones_is_found(kind: str) -> N
     }.get(kind, lambda self, x: self.conv(x))
     original, captured = Lambda(ONES[kind]), Lambda(plain)
     assert Reference(original, (IMAGE,)).judge(captured).passed
-    assert Reference(original, (IMAGE,), dynamic_axes=AXES).judge(captured).differs
-    assert Reference(captured, (IMAGE,), dynamic_axes=AXES).judge(copy.deepcopy(captured)).passed
+    assert Reference(original, (IMAGE,), free=FreeSizes(AXES)).judge(captured).differs
+    assert Reference(captured, (IMAGE,), free=FreeSizes(AXES)).judge(copy.deepcopy(captured)).passed
     found = compare(original, captured, inputs=IMAGE, where=False).comparison
     assert found.status == "different"
 
@@ -205,9 +205,9 @@ def test_special_sizes() -> None:
 
 def test_widening_twice_adds_nothing() -> None:
     reference = Reference(net(), (IMAGE,))
-    reference.widen(AXES)
+    reference.widen(FreeSizes(AXES))
     count = len(reference.records)
-    reference.widen(AXES)
+    reference.widen(FreeSizes(AXES))
     assert len(reference.records) == count
 
 
@@ -221,8 +221,8 @@ def _rows(self: Lambda, x: torch.Tensor, step: int = 40) -> torch.Tensor:
 def test_a_size_inside_that_is_that_of_the_example_near_it_is_another_at_some_probe() -> None:
     image = IMAGE.repeat(1, 1, 3, 1)[:, :, :84]
     told, untold = Reference(Lambda(_rows), (image,)), Reference(Lambda(_rows), (image,))
-    told.widen(AXES, inner=lambda sizes: [sizes["height"] // 40, sizes["width"], 7])
-    untold.widen(AXES)
+    told.widen(FreeSizes(AXES, inner=lambda sizes: [sizes["height"] // 40, sizes["width"], 7]))
+    untold.widen(FreeSizes(AXES))
     constant = Lambda(lambda self, x: F.adaptive_avg_pool2d(self.conv(x), (2, 1)))
     assert untold.judge(constant).passed
     verdict = told.judge(constant)
@@ -235,7 +235,7 @@ def test_larger_sizes_are_tried_only_where_they_tell() -> None:
     names = []
     for inner in (lambda sizes: [sizes["height"] // 2], lambda sizes: [5], lambda sizes: []):
         reference = Reference(net(), (IMAGE,))
-        reference.widen(AXES, inner=inner)
+        reference.widen(FreeSizes(AXES, inner=inner))
         names.append([record.probe.name for record in reference.records])
     assert names[0] == names[1] == names[2]
     assert not any(name.startswith("a larger size") for name in names[0])

@@ -16,7 +16,7 @@ from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.locate.locating import locate
 from reparamkit.compare.locate.location import Location
-from reparamkit.compare.subjects import Subject, open_subject
+from reparamkit.compare.network import Network, open_network
 from tests.compare.injecting import FORMS, IMAGE, KINDS, SITES, injected, subject
 from tests.compare.nets import Net, folded, net, randomised
 from tests.slow_share import few
@@ -25,14 +25,14 @@ SMALL = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
 
 @cache
-def recorded(name: str) -> tuple[Subject, Reference]:
-    original = open_subject(subject(name).original)
+def recorded(name: str) -> tuple[Network, Reference]:
+    original = open_network(subject(name).original)
     return original, Reference(original.runner, (IMAGE,), {})
 
 
 def where(name: str, layer: str, kind: str, form: str, folder: Path) -> Location:
     ours, reference = recorded(name)
-    candidate = Adapted(open_subject(injected(name, layer, kind, form, folder)), ["x"], (IMAGE,), {})
+    candidate = Adapted(open_network(injected(name, layer, kind, form, folder)), ["x"], (IMAGE,), {})
     verdict = reference.judge(candidate)
     assert not verdict.passed
     return locate(reference, ours.runner, candidate, "float32", verdict)
@@ -41,7 +41,7 @@ def where(name: str, layer: str, kind: str, form: str, folder: Path) -> Location
 def between(
     original: nn.Module, candidate: nn.Module, inputs: torch.Tensor = SMALL, **options: float
 ) -> Location:
-    ours, theirs = open_subject(original), open_subject(candidate)
+    ours, theirs = open_network(original), open_network(candidate)
     reference = Reference(ours.runner, (inputs,), {})
     adapted = Adapted(theirs, ["x"], (inputs,), {})
     verdict = reference.judge(adapted)

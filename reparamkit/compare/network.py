@@ -1,13 +1,15 @@
-"""One side of a comparison: opened, with what it says of its own inputs.
+"""A network that can be run, with what it says of its own inputs, and what it has to agree with.
 
 A PyTorch network says how its inputs are called, an exported program and a file of another back end how they
-look as well.
+look as well. A folded network knows its original too, the sizes that may vary, and an example: all that it
+takes to judge it, or a file made of it.
 """
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
+from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.input_spec import Described, describe_tensor
-from reparamkit.compare.inputs.sizes import ranges_of
+from reparamkit.compare.inputs.sizes import FreeSizes, ranges_of
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.files import exists
 from reparamkit.loading.source import Source, load
@@ -30,9 +33,9 @@ from reparamkit.support.inputs import Args, Kwargs
 Ranges = dict[str, tuple[int, int | None]]
 
 
-@dataclass
-class Subject:
-    """A network that can be run.
+@dataclass(frozen=True)
+class Network:
+    """A network that can be run, and what it must agree with.
 
     Attributes:
         label: as the user named it.
@@ -46,28 +49,32 @@ class Subject:
         described: those inputs as a description, where their values do not matter.
         program: the exported program, where it is one.
         notes: for the report.
+        free: the sizes that may vary, of a folded network; None where `declared` says it, or nobody.
+        original: what it must agree with; None for a network that stands for itself.
     """
 
     label: str
     runner: Runner
-    positional: list[str] = field(default_factory=list)
-    keyword: list[str] = field(default_factory=list)
+    positional: tuple[str, ...] = ()
+    keyword: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
-    declared: list[InputSpec] | None = None
+    declared: tuple[InputSpec, ...] | None = None
     ranges: Ranges = field(default_factory=dict)
     example: tuple[Args, Kwargs] | None = None
-    described: list[Described] | None = None
+    described: tuple[Described, ...] | None = None
     program: ExportedProgram | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    free: FreeSizes | None = None
+    original: Network | None = None
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """All input names, in order."""
-        return [*self.positional, *self.keyword]
+        return (*self.positional, *self.keyword)
 
-    def slots(self, count: int) -> list[str]:
+    def slots(self, count: int) -> tuple[str, ...]:
         """The names of the inputs that get `count` tensors in order: those that have to be given go first."""
-        required = [name for name in self.names if name not in self.optional]
+        required = tuple(name for name in self.names if name not in self.optional)
         return required[:count] if count <= len(required) else self.names[:count]
 
     @property
@@ -77,12 +84,29 @@ class Subject:
 
     @property
     def is_torch(self) -> bool:
+        """Whether PyTorch runs it."""
         return isinstance(self.runner, TorchRunner)
 
+    @cached_property
+    def reference(self) -> Reference:
+        """What the original computes on every probe, run once: at the example's size and at the free ones.
 
-def open_subject(
+        A network without an original is held against itself.
+
+        Raises:
+            UnusableInput: there is no example, or the original rejects it.
+        """
+        if self.example is None:
+            raise UnusableInput(f"{self.label} comes without an example: give its inputs")
+        recorded = Reference((self.original or self).runner, *self.example)
+        if self.free is not None:
+            recorded.widen(self.free)
+        return recorded
+
+
+def open_network(
     given: object, *, model: str | None = None, trust_pickle: bool = False, coreml: str = EVALUATE
-) -> Subject:
+) -> Network:
     """Open one side.
 
     Args:
@@ -126,51 +150,59 @@ def _load(path: Path, text: str, model: str | None, trust_pickle: bool) -> Sourc
         return load(path, model=model, trust_pickle=trust_pickle)
 
 
-def _from_source(label: str, source: Source) -> Subject:
+def _from_source(label: str, source: Source) -> Network:
     if isinstance(source.model, ExportedProgram):
-        subject = _from_program(label, source.model)
+        network = _from_program(label, source.model)
     else:
-        subject = _from_module(label, source.model)
+        network = _from_module(label, source.model)
         if source.example_inputs is not None:
             # A reference model's example is noise of a shape; any other noise of that shape is as good.
-            names = [*subject.positional, *[""] * len(source.example_inputs)]
-            subject.described = [
+            names = [*network.positional, *[""] * len(source.example_inputs)]
+            described = tuple(
                 describe_tensor(name, tensor)
                 for name, tensor in zip(names, source.example_inputs, strict=False)
                 if isinstance(tensor, torch.Tensor)
-            ]
-    subject.notes += source.notes
-    return subject
+            )
+            network = replace(network, described=described)
+    return replace(network, notes=(*network.notes, *source.notes))
 
 
-def _from_module(label: str, module: nn.Module) -> Subject:
+def _from_module(label: str, module: nn.Module) -> Network:
     module, notes = unwrapped(module)
     positional, keyword, optional = _parameters(module)
-    return Subject(label, TorchRunner(module), positional, keyword, optional, notes=notes)
+    return Network(label, TorchRunner(module), positional, keyword, optional, notes=tuple(notes))
 
 
-def _from_program(label: str, program: ExportedProgram) -> Subject:
+def _from_program(label: str, program: ExportedProgram) -> Network:
     specs, ranges = declared_by(program)
-    names = [spec.name for spec in specs]
+    names = tuple(spec.name for spec in specs)
     signature: Any = program.call_spec.in_spec
     count = len(names)
-    keyword: list[str] = []
+    keyword: tuple[str, ...] = ()
     if signature is not None and signature.num_children == 2:
         count = signature.child(0).num_leaves
-        keyword = [str(name) for name in signature.child(1).context or ()]
-    subject = Subject(label, TorchRunner(program.module(), "torch.export"), names[:count], keyword)
-    subject.declared, subject.ranges, subject.program = specs, ranges, program
+        keyword = tuple(str(name) for name in signature.child(1).context or ())
+    example = None
     if program.example_inputs is not None:
         args, kwargs = program.example_inputs
-        subject.example = tuple(args), dict(kwargs)
-    return subject
+        example = tuple(args), dict(kwargs)
+    return Network(
+        label,
+        TorchRunner(program.module(), "torch.export"),
+        names[:count],
+        keyword,
+        declared=tuple(specs),
+        ranges=ranges,
+        example=example,
+        program=program,
+    )
 
 
-def _foreign(label: str, runner: Runner) -> Subject:
-    declared = runner.declared if isinstance(runner, DeclaresInputs) else None
+def _foreign(label: str, runner: Runner) -> Network:
+    declared = tuple(runner.declared) if isinstance(runner, DeclaresInputs) else None
     ranges = dict(runner.ranges) if isinstance(runner, BoundsSizes) else {}
-    names = [spec.name for spec in declared or ()]
-    return Subject(label, runner, names, declared=declared, ranges=ranges)
+    names = tuple(spec.name for spec in declared or ())
+    return Network(label, runner, names, declared=declared, ranges=ranges)
 
 
 def declared_by(program: ExportedProgram) -> tuple[list[InputSpec], Ranges]:
@@ -190,23 +222,23 @@ def declared_by(program: ExportedProgram) -> tuple[list[InputSpec], Ranges]:
     return specs, dict(ranges_of(program))
 
 
-def _parameters(module: nn.Module) -> tuple[list[str], list[str], frozenset[str]]:
+def _parameters(module: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
     """Names of the arguments of forward: by place, by keyword only, and those that have a default."""
     if isinstance(module, torch.jit.ScriptModule):
         schema: Any = getattr(module.forward, "schema", None)
         arguments = schema.arguments[1:] if schema is not None else []
         return (
-            [entry.name for entry in arguments if not entry.kwarg_only],
-            [entry.name for entry in arguments if entry.kwarg_only],
+            tuple(entry.name for entry in arguments if not entry.kwarg_only),
+            tuple(entry.name for entry in arguments if entry.kwarg_only),
             frozenset(entry.name for entry in arguments if entry.has_default_value()),
         )
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
-        return [], [], frozenset()
+        return (), (), frozenset()
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return (
-        [entry.name for entry in parameters if entry.kind in places],
-        [entry.name for entry in parameters if entry.kind is inspect.Parameter.KEYWORD_ONLY],
+        tuple(entry.name for entry in parameters if entry.kind in places),
+        tuple(entry.name for entry in parameters if entry.kind is inspect.Parameter.KEYWORD_ONLY),
         frozenset(entry.name for entry in parameters if entry.default is not inspect.Parameter.empty),
     )

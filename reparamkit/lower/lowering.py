@@ -1,0 +1,183 @@
+"""A folded network on its way into files: what was found out for one is there for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from reparamkit.capture.program import Captured, Program
+from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
+from reparamkit.compare.inputs.sizes import DynamicAxes, FreeSizes
+from reparamkit.compare.network import Network
+from reparamkit.errors import CannotCapture
+from reparamkit.lower.exported import (
+    axis_names,
+    export_program,
+    free_axes,
+    free_shapes,
+    freed_example,
+    inner_sizes_of,
+    input_shapes,
+)
+from reparamkit.lower.unguardable_axes import settled_symbols, without
+from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import Args, Kwargs
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A folded network, and what is known of it that goes into files.
+
+    Attributes:
+        network: the folded network, with its example, the sizes that may vary, and its original.
+        captured: what it was folded in: one graph, or parts.
+        folds: how many regions became one layer.
+        before, after: operator -> number of calls.
+    """
+
+    network: Network
+    captured: Captured
+    folds: int
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+
+    @property
+    def module(self) -> nn.Module:
+        """The folded network."""
+        return module_of(self.network)
+
+    @property
+    def original(self) -> nn.Module:
+        """What it was folded from, in evaluation mode."""
+        assert self.network.original is not None
+        return module_of(self.network.original)
+
+    @property
+    def example(self) -> tuple[Args, Kwargs]:
+        """The example that it was folded with."""
+        assert self.network.example is not None
+        return self.network.example
+
+    @property
+    def program(self) -> Program:
+        """The capture of a network that was captured whole.
+
+        Raises:
+            CannotCapture: it was not.
+        """
+        if not isinstance(self.captured, Program):
+            raise self.captured.why
+        return self.captured
+
+    @cached_property
+    def unguardable(self) -> dict[str, str]:
+        """Symbol of a free size -> why it must not be free in a file that cannot refuse one."""
+        return settled_symbols(self.program, self.original, self.module, self.example)
+
+    @property
+    def notes_on_sizes(self) -> list[str]:
+        """Which sizes are fixed in such a file, and why."""
+        names = axis_names(self.program.exported)
+        return [
+            f"the {names.get(symbol, symbol)} is fixed, because the file cannot refuse a size: {reason}"
+            for symbol, reason in self.unguardable.items()
+        ]
+
+    def axes(self, *, refuses_sizes: bool) -> DynamicAxes:
+        """The axes that may be free in a file, which can refuse a size of its inputs or not."""
+        return self.program.axes if refuses_sizes else without(self.program, self.unguardable)
+
+    def export(self, axes: DynamicAxes) -> ExportedProgram:
+        """The folded network as an exported program with these axes free.
+
+        Raises:
+            CannotCapture: torch.export refuses.
+        """
+        if axes == self.program.axes:
+            return self.all_free
+        if not axes:
+            return export_program(self.module, *self.example)
+        args, kwargs = freed_example(*self.example, axes)
+        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
+
+    @cached_property
+    def all_free(self) -> ExportedProgram:
+        """With the sizes free that were free at capture."""
+        program = self.program
+        args, kwargs = freed_example(program.args, program.kwargs, program.axes)
+        shapes = free_shapes(program.args, program.kwargs, program.axes)
+        try:
+            return export_program(self.module, args, kwargs, shapes)
+        except CannotCapture:
+            if shapes is None:
+                raise
+            return export_program(self.module, *self.example)
+
+    def recorded(self, axes: DynamicAxes) -> Reference:
+        """What a file with these axes free has to agree with; widened by its own program later."""
+        if not isinstance(self.captured, Program) or axes == self.captured.axes:
+            return self.network.reference
+        return Reference(self.original_runner, *self.example)
+
+    @property
+    def original_runner(self) -> TorchRunner:
+        """Runs the original."""
+        assert self.network.original is not None
+        assert isinstance(self.network.original.runner, TorchRunner)
+        return self.network.original.runner
+
+    @property
+    def input_names(self) -> list[str]:
+        """What the network's own forward calls its tensors."""
+        return [name for name, _ in input_shapes(self.program.exported)]
+
+
+def module_of(network: Network) -> nn.Module:
+    """The module of a network that PyTorch runs."""
+    assert isinstance(network.runner, TorchRunner)
+    return network.runner.module
+
+
+def free_sizes_of(program: Program) -> FreeSizes | None:
+    """The sizes that may vary in a captured network, under readable names; None where all are fixed."""
+    if not program.axes:
+        return None
+    names = axis_names(program.exported)
+    return FreeSizes(
+        {
+            index: {axis: names[symbol] for axis, symbol in axes.items()}
+            for index, axes in program.axes.items()
+        },
+        {names[symbol]: bounds for symbol, bounds in program.ranges.items()},
+        program.takes,
+        inner=inner_sizes_of(program.exported, names),
+    )
+
+
+def free_sizes_in(program: ExportedProgram, names: Mapping[str, str] | None = None) -> FreeSizes | None:
+    """The sizes that an exported program leaves free, under these names; None where all are fixed."""
+    axes, ranges = free_axes(program)
+    if not axes:
+        return None
+    called = dict(names if names is not None else axis_names(program))
+    return FreeSizes(
+        {
+            index: {axis: called.get(symbol, symbol) for axis, symbol in here.items()}
+            for index, here in axes.items()
+        },
+        {called.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
+        inputs_accepted_by(program),
+        inner=inner_sizes_of(program, called),
+    )
+
+
+def weights_of(program: Program) -> dict[str, torch.Tensor]:
+    """Every tensor that a captured network holds, by name."""
+    exported = program.exported
+    state = {**exported.state_dict, **exported.constants}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
