@@ -47,5 +47,21 @@ lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs dist
+docs: $(VENV)/installed-test  ## the pages that are written from the sources
+	$(BIN)/python -m tests.picture
+	$(BIN)/python -m tests.cli_page
+
+# The wheel is built from the sdist; a second one from this tree has to hold the same. What lies in build/lib
+# from another time would go into that one.
+TRIAL := build/dist-trial
+dist: $(VENV)/installed-test  ## sdist and wheel, tried in an environment that holds nothing else
+	rm -rf dist $(TRIAL) build/lib build/bdist* build/from-tree *.egg-info
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --wheel --outdir build/from-tree .
+	$(PYTHON) -m venv $(TRIAL)
+	$(TRIAL)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	$(TRIAL)/bin/python -P tests/dist_trial.py dist build/from-tree
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

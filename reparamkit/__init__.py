@@ -13,6 +13,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from reparamkit.loading import registry as _registry
+from reparamkit.support.version import __version__
+
 if TYPE_CHECKING:
     from reparamkit import models, training
     from reparamkit.api import fold, inspect
@@ -31,10 +34,18 @@ if TYPE_CHECKING:
     from reparamkit.loading.source import Source, load
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
     from reparamkit.result import Folded, Inspection
-    from reparamkit.submodules.search import Part
+    from reparamkit.submodules.search import Submodule
+    from reparamkit.submodules.search import Submodule as Part
     from reparamkit.training.expand import ExpansionReport, expand, expansion_report
 
-__version__ = "0.1.0"
+# Who builds the networks of names, and opens folders of training: modules by name, imported when asked for.
+_registry.register("", "reparamkit.models.sources")
+_registry.register("timm", "reparamkit.loading.libraries.timm", "timm")
+_registry.register("hf-hub", "reparamkit.loading.libraries.timm", "timm")
+_registry.register("torchvision", "reparamkit.loading.libraries.torchvision", "torchvision")
+_registry.register("transformers", "reparamkit.loading.libraries.transformers", "transformers")
+_registry.register("ultralytics", "reparamkit.loading.libraries.ultralytics", "ultralytics")
+_registry.register_checkpoints("reparamkit.training.sources")
 
 _HOMES = {
     "Folded": "reparamkit.result",
@@ -47,7 +58,7 @@ _HOMES = {
     "load": "reparamkit.loading.source",
     "Fold": "reparamkit.engine.findings",
     "Refusal": "reparamkit.engine.findings",
-    "Part": "reparamkit.submodules.search",
+    "Submodule": "reparamkit.submodules.search",
     "ExpansionReport": "reparamkit.training.expand",
     "expand": "reparamkit.training.expand",
     "expansion_report": "reparamkit.training.expand",
@@ -62,6 +73,9 @@ _HOMES = {
     "UntrustedPickle": "reparamkit.errors",
     "UnusableInput": "reparamkit.errors",
 }
+
+_EARLIER_NAMES = {"Part": "Submodule"}
+"""Names of the public API that go on working."""
 
 __all__ = [
     "CannotCapture",
@@ -79,6 +93,7 @@ __all__ = [
     "Refusal",
     "ReparamkitError",
     "Source",
+    "Submodule",
     "UntrustedPickle",
     "UnusableInput",
     "__version__",
@@ -97,6 +112,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("models", "training"):
         return importlib.import_module(f"reparamkit.{name}")
+    if name in _EARLIER_NAMES:
+        name = _EARLIER_NAMES[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

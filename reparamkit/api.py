@@ -16,7 +16,6 @@ from torch.export import ExportedProgram
 from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Captured, InParts, Program
-from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.network import Network
 from reparamkit.compare.per_call import SteadyRunner, proposed_sizes
@@ -34,6 +33,7 @@ from reparamkit.result import Folded, Inspection
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.submodules.replacement import assemble, refused_calls
 from reparamkit.submodules.search import Parts, fold_parts
+from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, random_state_kept
 from reparamkit.support.surroundings import undisturbed
@@ -198,6 +198,7 @@ def _prepared(
         notes += model.notes
         if inputs is None and model.example_inputs is not None:
             inputs = model.example_inputs, model.example_kwargs
+            notes += [model.inferred_note] if model.inferred_note else []
         model = model.model
     if not isinstance(model, nn.Module | ExportedProgram):
         raise UnusableInput(

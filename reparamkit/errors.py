@@ -7,11 +7,9 @@ result was computed and is wrong (exit status 1).
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from reparamkit.compare.verdict import Equivalence
-
+import os
+import shlex
+from typing import Any, Protocol
 
 WRITE_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -57,13 +55,76 @@ class UntrustedPickle(UnusableInput):
 
 
 class MissingExtra(UnusableInput):
-    """An optional package is not installed; the message names the command that installs it."""
+    """An optional package is not installed; the message names the command that installs it.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"pip install 'reparamkit[{extra}]'"
-        )
+    `extra` is the extra of reparamkit's that brings the package, None for a package of its own.
+    """
+
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        how = f"pip install {package}" if extra is None else install_line(extra)
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: {how}")
+
+
+def install_line(extra: str) -> str:
+    """The command that installs an extra, for an install from an index and for one from a checkout."""
+    folder, editable = _checkout()
+    if not folder:
+        return f"pip install 'reparamkit[{extra}]'"
+    bounds = os.path.join(folder, "constraints.txt")
+    constrained = f"-c {shlex.quote(bounds)} " if os.path.exists(bounds) else ""
+    return f"pip install {constrained}{'-e ' if editable else ''}{shlex.quote(f'{folder}[{extra}]')}"
+
+
+def _checkout() -> tuple[str, bool]:
+    """The folder that reparamkit was installed from, and whether it still runs there; "" for an index."""
+    import importlib.metadata
+    import json
+    import urllib.parse
+
+    try:
+        # A checkout holds what setuptools left there as well, which does not say where it came from.
+        installed = importlib.metadata.distributions(name="reparamkit")
+        texts = (each.read_text("direct_url.json") for each in installed)
+        told = json.loads(next((text for text in texts if text), "{}"))
+        url = urllib.parse.urlsplit(told.get("url", ""))
+        editable = bool(told.get("dir_info", {}).get("editable"))
+    except (ValueError, AttributeError):
+        return "", False
+    folder = urllib.parse.unquote(url.path) if url.scheme == "file" else ""
+    return (folder, editable) if os.path.isdir(folder) else ("", False)
+
+
+class Verdict(Protocol):
+    """What is known of a verdict without the comparator: whether, how near, and all of it as plain JSON.
+
+    `rk.Equivalence` is the class that `isinstance` narrows it to, with the errors of every output.
+    """
+
+    @property
+    def passed(self) -> bool:
+        """The two are the same function, to within rounding."""
+
+    @property
+    def e0(self) -> float | None:
+        """The reference's own error; None where there is no float64 run of it."""
+
+    @property
+    def e1(self) -> float:
+        """The candidate's error."""
+
+    @property
+    def budget(self) -> float:
+        """What `e1` had to stay under."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in words."""
+
+    def summary(self) -> str:
+        """The verdict in one or two lines."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for `json.dumps`."""
 
 
 class NotEquivalent(ReparamkitError):
@@ -72,6 +133,6 @@ class NotEquivalent(ReparamkitError):
     `equivalence` holds the numbers.
     """
 
-    def __init__(self, message: str, equivalence: Equivalence | None = None) -> None:
+    def __init__(self, message: str, equivalence: Verdict | None = None) -> None:
         super().__init__(message)
         self.equivalence = equivalence

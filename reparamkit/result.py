@@ -17,7 +17,7 @@ from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
 from reparamkit.lower.writer import Request
-from reparamkit.submodules.search import Part
+from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
 
@@ -48,7 +48,7 @@ class Inspection:
     sizes: str
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Submodule, ...]
 
     def __str__(self) -> str:
         return _told(self, None)
@@ -81,7 +81,7 @@ class Folded:
     sizes: str
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Submodule, ...]
     equivalence: Equivalence | None
     network: Network
     captured: Captured

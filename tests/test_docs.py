@@ -1,4 +1,4 @@
-"""The examples in `docs/` run as they stand, each page in an interpreter of its own."""
+"""The examples in `docs/` run as they stand, each page alone; what is written from sources is fresh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+from tests.cli_page import PAGE, cli_page
+
+WITHOUT_EXAMPLES = {"architecture", "cli"}
+PAGES = sorted(
+    page for page in (Path(__file__).parents[1] / "docs").glob("*.md") if page.stem not in WITHOUT_EXAMPLES
+)
 
 
 @pytest.mark.diagonal(1)
@@ -21,3 +26,20 @@ def test_the_examples_run(page: Path) -> None:
         [sys.executable, "-W", "ignore", "-c", "\n".join(blocks)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_on_the_command_line_is_what_the_help_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == cli_page(), "stale: make docs"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])
+def test_commands_and_paths_are_there(name: str) -> None:
+    root = Path(__file__).parents[1]
+    text = (root / name).read_text(encoding="utf-8")
+    paths = {module.replace(".", "/") + ".py" for module in re.findall(r"python -m (tests\.[\w.]*\w)", text)}
+    paths |= set(re.findall(r"\b(?:docs|fixtures|tests|reparamkit|examples)/[\w/]+\.(?:py|md|toml)\b", text))
+    assert paths
+    assert [path for path in sorted(paths) if not (root / path).exists()] == []
+    targets = set(re.findall(r"`make ([a-z-]+)", text))
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.M)] == []

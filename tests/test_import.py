@@ -67,3 +67,9 @@ def test_every_public_name_is_there() -> None:
     )
     with pytest.raises(AttributeError, match="module 'reparamkit' has no attribute 'nothing'"):
         _ = rk.nothing
+
+
+def test_a_name_that_it_had_before_goes_on_working() -> None:
+    import reparamkit as rk
+
+    assert rk.Part is rk.Submodule

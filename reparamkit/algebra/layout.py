@@ -120,7 +120,7 @@ class Layout:
 
         Only for layouts in which no axis that tells channels apart has a size that varies.
         """
-        found = torch.tensor(self.first)
+        channels = torch.tensor(self.first)
         for axis in self.axes:
             along = torch.zeros(1, dtype=torch.long)
             if any(digit.stride for digit in axis):
@@ -128,8 +128,8 @@ class Layout:
                     assert isinstance(digit.size, int)
                     steps = torch.arange(digit.size) * digit.stride
                     along = (along[:, None] + steps).flatten()
-            found = found[..., None] + along
-        return found
+            channels = channels[..., None] + along
+        return channels
 
     @property
     def is_told_by_fixed_axes(self) -> bool:
@@ -257,20 +257,20 @@ def _axis(digits: Sequence[Digit]) -> Axis:
 
 def _merged(digits: list[Digit]) -> list[Digit]:
     """The fewest digits that count the same: (4:2)(2:1) is (8:1)."""
-    found: list[Digit] = []
+    merged: list[Digit] = []
     for digit in digits:
         if digit.size == 1:
             continue
-        last = found[-1] if found else None
+        last = merged[-1] if merged else None
         closed = last is not None and last.stride == digit.stride == 0
         runs_on = (
             last is not None and isinstance(digit.size, int) and last.stride == digit.stride * digit.size != 0
         )
         if last is not None and (closed or runs_on):
-            found[-1] = Digit(product([last.size, digit.size]), digit.stride)
+            merged[-1] = Digit(product([last.size, digit.size]), digit.stride)
         else:
-            found.append(digit)
-    return found
+            merged.append(digit)
+    return merged
 
 
 def _taken(digits: list[Digit], size: Size, *, front: bool) -> tuple[Axis, list[Digit]] | None:
@@ -294,10 +294,10 @@ def _taken(digits: list[Digit], size: Size, *, front: bool) -> tuple[Axis, list[
                 part = Digit(missing, digit.stride * (other if isinstance(other, int) else 0))
                 rest.insert(0, Digit(other, digit.stride))
             else:
-                if digit.stride and not isinstance(missing, int):
+                if digit.stride:  # the channels are cut from the front; where that fails, no shape is right
                     return None
-                part = Digit(missing, digit.stride)
-                rest.append(Digit(other, digit.stride * (missing if isinstance(missing, int) else 0)))
+                part = Digit(missing, 0)
+                rest.append(Digit(other, 0))
             missing = 1
         axis = [*axis, part] if front else [part, *axis]
     return _axis(axis), rest

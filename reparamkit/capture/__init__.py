@@ -1,0 +1,1 @@
+"""torch.export to a functional program, and which sizes may vary."""

@@ -32,8 +32,8 @@ def two_of_each(
     if not tensors or any(t.ndim == 0 or t.shape[0] != 1 for t in tensors):
         return None
     twice = [torch.cat([x, x]) if isinstance(x, Tensor) else x for x in leaves]
-    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(twice, spec)
-    return found
+    copies: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(twice, spec)
+    return copies
 
 
 def batch_is_free(exported: ExportedProgram) -> bool:

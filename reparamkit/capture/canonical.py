@@ -96,9 +96,9 @@ def _read_size_off_an_input(graph: fx.Graph, node: fx.Node, sizes: InputSizes) -
         return
     if _first(node).op == "placeholder" or not isinstance(value, torch.SymInt):
         return
-    found = sizes.of(value)
-    if found is not None:
-        node.replace_all_uses_with(found)
+    size = sizes.of(value)
+    if size is not None:
+        node.replace_all_uses_with(size)
         graph.erase_node(node)
 
 

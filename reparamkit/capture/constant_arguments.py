@@ -1,4 +1,4 @@
-"""Arguments that are no tensors: the capture settled them, so the captured graph answers for no others."""
+"""Arguments that are no tensors: constants of the capture, whose graph answers for no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 
-class SettledArguments(nn.Module):
+class ConstantArguments(nn.Module):
     """Takes the arguments that are not tensors and raises `ValueError` if one is not as captured."""
 
     _is_impure = True  # so that fx keeps the call, whose result nobody reads
@@ -28,14 +28,14 @@ class SettledArguments(nn.Module):
                 )
 
 
-def settled_nodes(inputs: Sequence[fx.Node]) -> list[fx.Node]:
+def constant_nodes(inputs: Sequence[fx.Node]) -> list[fx.Node]:
     """The inputs that are plain values."""
     return [n for n in inputs if not isinstance(n.meta.get("val"), Tensor | torch.SymInt | torch.SymFloat)]
 
 
-def settled_arguments(inputs: Sequence[fx.Node]) -> SettledArguments | None:
-    """What the capture settled of a program's inputs; None if all are tensors."""
-    nodes = settled_nodes(inputs)
+def constant_arguments(inputs: Sequence[fx.Node]) -> ConstantArguments | None:
+    """What the capture took for a constant among a program's inputs; None if all are tensors."""
+    nodes = constant_nodes(inputs)
     if not nodes:
         return None
-    return SettledArguments([n.name for n in nodes], [n.meta.get("val") for n in nodes])
+    return ConstantArguments([n.name for n in nodes], [n.meta.get("val") for n in nodes])

@@ -101,8 +101,8 @@ class Executed(TorchDispatchMode):
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         """What the run returned and what it wrote into its inputs and its state, as expressions."""
-        found, structure = pytree.tree_flatten(outputs)
-        leaves = [self._key(leaf) for leaf in found]
+        values, structure = pytree.tree_flatten(outputs)
+        leaves = [self._key(leaf) for leaf in values]
         writes = {
             name: number
             for memory, number in self._written.items()

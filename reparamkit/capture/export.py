@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +20,10 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.agreement import batch_is_free, two_of_each
-from reparamkit.capture.blame import line_of
 from reparamkit.capture.known_values import SETS_DATA, KnownValues, changed_weights, may_be_known, sets_data
 from reparamkit.capture.limit import OutOfTime, limited
 from reparamkit.capture.oblivious import sizes_oblivious
+from reparamkit.capture.other_inputs import what_it_takes
 from reparamkit.capture.own_weights import settled_copy
 from reparamkit.capture.program import Program, program_of
 from reparamkit.capture.questions import questions_recorded, remember
@@ -31,10 +33,12 @@ from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line, first_line_alone
 
 Model = nn.Module | ExportedProgram
 SECONDS_PER_ATTEMPT = 60.0
 
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _DECIDED = "decided by the values of"
 
 _FULL, _BATCH = "batch and spatial sizes", "batch size"
@@ -120,7 +124,7 @@ def evaluating(model: nn.Module) -> tuple[nn.Module, list[str]]:
     except Exception as error:
         raise UnusableInput(
             "the model is in training mode and cannot be copied: call model.eval() before folding "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     return model, ["the model was in training mode; a copy in eval mode was folded (call model.eval() first)"]
 
@@ -148,7 +152,9 @@ def _export(
                 failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
                 break
             except CannotCapture as error:
-                failures.append(f"not captured with free {kind}: {_first_line(error.__cause__ or error)}")
+                failures.append(
+                    f"not captured with free {kind}: {first_line_alone(error.__cause__ or error)}"
+                )
                 break
             program = program_of(exported, *example, watched=True)
             if example is not doubled or (
@@ -226,25 +232,21 @@ def run_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
             if isinstance(x, Tensor)
         )
         raise UnusableInput(
-            f"the model rejects the example inputs ({shapes}): {type(error).__name__}: {_first_line(error)}"
+            f"the model rejects the example inputs ({shapes}): {first_line(error)}"
+            f"{what_it_takes(model, args, kwargs)}"
         ) from error
 
 
 def _explained(error: Exception) -> CannotCapture:
-    text, kind = _first_line(error), type(error).__name__
+    text, kind = first_line_alone(error), type(error).__name__
     data_dependent = "data-dependent" in str(error).lower() or "DataDependent" in kind
     reason = "its control flow depends on the data" if data_dependent else f"torch.export stopped with {kind}"
-    reason = f"{reason} ({text}){line_of(error)}"
+    reason = f"{reason} ({text}){_line_of(error)}"
     return CannotCapture(
         f"the model cannot be captured as one graph: {reason}. Fold the part of it that is a fixed graph, "
         "for instance rk.fold(model.backbone, x), or rewrite the branch with torch.cond or torch.where",
         reason,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, spatial: bool) -> Any:
@@ -333,6 +335,14 @@ def _from_torchscript(
     except Exception as error:  # the converter raises all sorts
         run_example(model, args, kwargs)  # says so if it is the inputs that are wrong
         raise CannotCapture(
-            f"the TorchScript model cannot be converted: {type(error).__name__}: {_first_line(error)}; "
+            f"the TorchScript model cannot be converted: {first_line(error)}; "
             "fold the nn.Module that it was made from"
         ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """The user's line that it came from, as ", at line 12 of net.py: `if x.sum() > 0:`"; "" if unknown."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.line and not frame.filename.startswith((*_NOT_THE_USERS, "<")):
+            return f", at line {frame.lineno} of {Path(frame.filename).name}: `{frame.line.strip()[:80]}`"
+    return ""

@@ -26,6 +26,7 @@ from reparamkit.capture.layouts import LayoutGuard, layout_guard
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.errors import CannotCapture
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 _ASSUMED = "what was assumed of sizes when it was made functional"
 
@@ -93,7 +94,7 @@ def _decomposed(exported: ExportedProgram) -> ExportedProgram:
                 "(clone it), or make one of them an attribute of the other's values when the network runs",
                 reason,
             ) from error
-        reason = f"it writes in place in a way that torch cannot express without: {_first_line(error)}"
+        reason = f"it writes in place in a way that torch cannot express without: {first_line(error)}"
         raise CannotCapture(
             f"the model cannot be captured as one graph: {reason}. Write out of place (y = y.add(1) for "
             "y.add_(1), y = torch.where(...) for y[...] = ...), or into copies of its buffers",
@@ -217,10 +218,10 @@ def _may_alias(node: fx.Node, op: OpOverload[Any, Any]) -> list[fx.Node]:
     if any(r.alias_info is not None for r in schema.returns):
         names = {a.name for a in schema.arguments if a.alias_info is not None}
         bound = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-        found: list[fx.Node] = []
+        aliases: list[fx.Node] = []
         for name in names:
-            fx.map_arg(bound.get(name), found.append)
-        return found
+            fx.map_arg(bound.get(name), aliases.append)
+        return aliases
     composite = op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     if composite and op._schema.name.removeprefix("aten::") not in _FRESH:
         return list(node.all_input_nodes)
@@ -249,11 +250,6 @@ def _functional_form(node: fx.Node, op: OpOverload[Any, Any]) -> OpOverload[Any,
         value = other.meta.get("val")
         if isinstance(value, torch.Tensor) and value.dtype != written.dtype:  # type: ignore[union-attr]
             return None  # the functional operator would promote where the in-place one casts back
-    found: OpOverload[Any, Any] = getattr(packet, op._overloadname)
-    same = [a.name for a in found._schema.arguments] == [a.name for a in op._schema.arguments]
-    return found if same else None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    functional: OpOverload[Any, Any] = getattr(packet, op._overloadname)
+    same = [a.name for a in functional._schema.arguments] == [a.name for a in op._schema.arguments]
+    return functional if same else None

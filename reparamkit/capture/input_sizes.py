@@ -49,16 +49,16 @@ class InputSizes:
         before = self._latest
         with self._graph.inserting_before(before.next):
             if expression.is_symbol:
-                found = self._graph.call_function(torch.ops.aten.sym_size.int, self._axes[expression])
+                reading = self._graph.call_function(torch.ops.aten.sym_size.int, self._axes[expression])
             else:
                 written = self._written(before, symbols, expression)
                 if written is None:
                     self._nodes[expression] = None
                     return None
-                found = written
-        found.meta["val"] = size
-        self._nodes[expression] = self._latest = found
-        return found
+                reading = written
+        reading.meta["val"] = size
+        self._nodes[expression] = self._latest = reading
+        return reading
 
     def _written(
         self, before: fx.Node, symbols: dict[sympy.Symbol, fx.Proxy], expression: sympy.Expr
@@ -80,9 +80,9 @@ class InputSizes:
 
     def _symbol(self, symbol: sympy.Symbol) -> fx.Proxy:
         node, axis = self._axes[symbol]
-        found = self.of(node.meta["val"].shape[axis])
-        assert found is not None
-        return fx.Proxy(found)
+        reading = self.of(node.meta["val"].shape[axis])
+        assert reading is not None
+        return fx.Proxy(reading)
 
     def _evaluate(self, after: fx.Node, last: fx.Node) -> None:
         """Give the nodes between their own values, as every node of a captured graph has one."""

@@ -104,19 +104,19 @@ class KnownValues(TorchFunctionMode):
                 if isinstance(tensor, Tensor):
                     self._written.add(tensor.untyped_storage()._cdata)
         else:
-            made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
-            if made and not all(tensor in self._values for tensor in made):
-                self._values.update(zip(made, self._computed(func, args, kwargs, made), strict=True))
+            tensors = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+            if tensors and not all(tensor in self._values for tensor in tensors):
+                self._values.update(zip(tensors, self._computed(func, args, kwargs, tensors), strict=True))
         return result
 
-    def _computed(self, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> list[_Known | None]:
+    def _computed(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> list[_Known | None]:
         """What is known of the tensors that a function has made."""
-        unknown: list[_Known | None] = [None] * len(made)
+        unknown: list[_Known | None] = [None] * len(tensors)
         leaves, spec = pytree.tree_flatten((args, kwargs))
         known = [self._known(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
         name = getattr(func, "__name__", "")
         settled = not any(map(_varies, leaves)) and not any(word in name for word in _RANDOM)
-        if not settled or None in known or not all(map(_is_small, made)):
+        if not settled or None in known or not all(map(_is_small, tensors)):
             return unknown
         operands = iter(known)
         given = [next(operands).value if isinstance(leaf, Tensor) else leaf for leaf in leaves]  # type: ignore[union-attr]
@@ -128,14 +128,14 @@ class KnownValues(TorchFunctionMode):
             return unknown
         names = frozenset[str]().union(*(k.names for k in known if k is not None))
         values = [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-        return [_Known(t, names) for t in values] if len(values) == len(made) else unknown
+        return [_Known(t, names) for t in values] if len(values) == len(tensors) else unknown
 
     def _known(self, tensor: Tensor) -> _Known | None:
         if tensor.untyped_storage()._cdata in self._written:
             return None
         if tensor in self._values:
-            found: _Known | None = self._values[tensor]
-            return found
+            known: _Known | None = self._values[tensor]
+            return known
         return self._state.get(self._names[tensor]) if tensor in self._names else None
 
 

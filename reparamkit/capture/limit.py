@@ -26,14 +26,14 @@ def limited(seconds: float | None) -> Iterator[None]:
         yield
         return
     thread = threading.get_ident()
-    done, lock, sent = threading.Event(), threading.Lock(), 0
+    finished, lock, sent = threading.Event(), threading.Lock(), 0
 
     def watch() -> None:
         nonlocal sent
         pause = seconds
-        while not done.wait(pause):
+        while not finished.wait(pause):
             with lock:
-                if done.is_set():
+                if finished.is_set():
                     return
                 if _imports(thread):
                     pause = 0.05
@@ -54,7 +54,7 @@ def limited(seconds: float | None) -> Iterator[None]:
         raise
     finally:
         with lock:
-            done.set()
+            finished.set()
         if sent > caught:
             _absorb()
         watcher.join()

@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from reparamkit.capture.canonical import canonicalise, symbolic_sizes
-from reparamkit.capture.constant_arguments import SettledArguments, settled_arguments
+from reparamkit.capture.constant_arguments import ConstantArguments, constant_arguments
 from reparamkit.capture.functional import assumed_of, functional_graph, writes_by_layout
 from reparamkit.capture.general_sizes import GeneralSizes
 from reparamkit.capture.layouts import LayoutGuard
@@ -63,7 +63,7 @@ class Program:
     shapes: list[tuple[str, tuple[int | torch.SymInt, ...]]] = field(default_factory=list)
     """Name and sizes of every tensor of the inputs, in call order."""
     guards: SizeGuards | None = None
-    settled: SettledArguments | None = None
+    constant_arguments: ConstantArguments | None = None
     layout: LayoutGuard | None = None
     notes: list[str] = field(default_factory=list)
     general: GeneralSizes = field(default_factory=lambda: GeneralSizes({}))
@@ -131,15 +131,15 @@ class Program:
     @cached_property
     def _varying(self) -> list[tuple[Place, Any, dict[Any, str]]]:
         """Where in the inputs a size varies, as which formula (None for a symbol), and the names in that."""
-        found = []
+        varying = []
         for index, (_, shape) in enumerate(self.shapes):
             for axis, size in enumerate(shape):
                 if isinstance(size, torch.SymInt):
                     expression = size.node.expr
                     symbols = {symbol: str(symbol) for symbol in expression.free_symbols}
                     if symbols:
-                        found.append(((index, axis), None if expression.is_symbol else expression, symbols))
-        return found
+                        varying.append(((index, axis), None if expression.is_symbol else expression, symbols))
+        return varying
 
     def sizes_of(self, guards: SizeGuards, point: Mapping[str, int]) -> list[int]:
         """The sizes that these guards look at, where free symbols have these sizes."""
@@ -217,7 +217,7 @@ def program_of(
     )
     for symbol, reason in held_sizes(program.guards, inputs).items():
         program.hold(symbol, reason)
-    program.settled = settled_arguments(inputs)
+    program.constant_arguments = constant_arguments(inputs)
     program.layout = writes_by_layout(original, inputs)
     if program.layout is not None:
         # Which memory a reshape shares depends on sizes of one, too; torch settles it when it traces anew.

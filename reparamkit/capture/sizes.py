@@ -144,41 +144,43 @@ def size_guards(
         watched: also assume that no size, of an input or inside the network, is 0 or 1 (`synthetic`).
     """
     tensors = [n for n in inputs if isinstance(n.meta.get("val"), Tensor)]
-    found = _Assumptions(tensors)
+    assumptions = _Assumptions(tensors)
     limits: dict[str, Any] = {str(k): v for k, v in exported.range_constraints.items()}
     for place, size, _ in _sizes(tensors):
         if isinstance(size, int):
-            found.add(f"{found.size(place)} == {size}")
+            assumptions.add(f"{assumptions.size(place)} == {size}")
             continue
         bound = limits.get(str(size))
         if bound is not None and bound.lower > 2:  # 2 only says that it was not a constant
-            found.add(f"{found.size(place)} >= {int(bound.lower)}")
+            assumptions.add(f"{assumptions.size(place)} >= {int(bound.lower)}")
         if bound is not None and bound.upper.is_Integer:
-            found.add(f"{found.size(place)} <= {int(bound.upper)}")
+            assumptions.add(f"{assumptions.size(place)} <= {int(bound.upper)}")
     tree = _argument_tree(exported, inputs)
     for guard in getattr(exported, "_guards_code", ()):
         try:
-            text = rewritten(guard, tree, found.size)
+            text = rewritten(guard, tree, assumptions.size)
         except Unread as unread:
-            found.hold(unread.places)
+            assumptions.hold(unread.places)
         else:
-            found.add(text)
+            assumptions.add(text)
     symbols: dict[Any, str] = {}
     for place, size, _ in _sizes(tensors):
         if not isinstance(size, int) and size.is_symbol and size not in symbols:
-            symbols[size] = found.size(place)
-    questions = frozenset(text for condition in asked if (text := found.condition(condition, symbols)))
-    permanent = found.never(1, [formula(size, symbols) for size in not_one])
+            symbols[size] = assumptions.size(place)
+    questions = frozenset(text for condition in asked if (text := assumptions.condition(condition, symbols)))
+    permanent = assumptions.never(1, [formula(size, symbols) for size in not_one])
     for margin in nonnegative:
         size, least = bounded_below(margin)
-        permanent |= found.at_least(least, formula(size, symbols))
-    permanent |= {text for condition in retraced if (text := found.condition(condition, symbols))}
-    recorded = len(found.texts)
+        permanent |= assumptions.at_least(least, formula(size, symbols))
+    permanent |= {text for condition in retraced if (text := assumptions.condition(condition, symbols))}
+    recorded = len(assumptions.texts)
     inner = inner_sizes(exported.graph, symbols) if watched else []
-    found.never(0, [*symbols.values(), *inner])
-    found.never(1, [*symbols.values(), *inner] if watched else [])
-    synthetic = frozenset(found.texts[recorded:])
-    return SizeGuards(found.places, found.names, found.texts, synthetic, frozenset(permanent), questions)
+    assumptions.never(0, [*symbols.values(), *inner])
+    assumptions.never(1, [*symbols.values(), *inner] if watched else [])
+    synthetic = frozenset(assumptions.texts[recorded:])
+    return SizeGuards(
+        assumptions.places, assumptions.names, assumptions.texts, synthetic, frozenset(permanent), questions
+    )
 
 
 def held_sizes(guards: SizeGuards, inputs: Sequence[fx.Node]) -> dict[str, str]:

@@ -77,11 +77,11 @@ def is_exclusion(text: str) -> bool:
     if text.count(" != ") == 1:
         return True
     for sign, largest in ((" > ", 1), (" >= ", 2)):
-        _, found, least = text.rpartition(sign)
-        if found and least.isdigit() and int(least) <= largest:
+        _, matched, least = text.rpartition(sign)
+        if matched and least.isdigit() and int(least) <= largest:
             return True
-    least, found, _ = text.partition(" < ")
-    return bool(found) and least.isdigit() and int(least) <= 1
+    least, matched, _ = text.partition(" < ")
+    return bool(matched) and least.isdigit() and int(least) <= 1
 
 
 def special_points(

@@ -13,12 +13,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
@@ -42,14 +43,7 @@ app = typer.Typer(
 )
 
 
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A file (.pt2, TorchScript, weights, pickled module; recognised by its content), the name of a "
-        "reference model (see 'reparamkit models'), or package.module:callable.",
-    ),
-]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=cli_sources.SOURCE_HELP)]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,19 +53,6 @@ InputOption = Annotated[
         "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
         "does not know its own.",
     ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="MODULE:CALLABLE",
-        help="What a file of weights alone belongs to: a callable that returns the network, or the name of a "
-        "reference model.",
-    ),
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
@@ -132,8 +113,10 @@ def fold(
         ),
     ] = None,
     shapes: InputOption = None,
-    model: ModelOption = None,
-    trust_pickle: TrustOption = False,
+    model: cli_sources.ModelOption = None,
+    model_args: cli_sources.ArgumentsOption = None,
+    key: cli_sources.KeyOption = None,
+    trust_pickle: cli_sources.TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
@@ -154,10 +137,8 @@ def fold(
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
-    formats = {format_of(path) for path in output or []}
-    for each in formats:
-        if each.suffix == ".onnx":
-            each.writer.require()
+    for path in output or []:
+        format_of(path).require()
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
             coreml_target,
@@ -175,8 +156,9 @@ def fold(
     )
     cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
+    cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
-        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         paths = output or [_default_output(opened)]
         cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
@@ -200,8 +182,10 @@ def fold(
 def inspect(
     source: SourceArgument,
     shapes: InputOption = None,
-    model: ModelOption = None,
-    trust_pickle: TrustOption = False,
+    model: cli_sources.ModelOption = None,
+    model_args: cli_sources.ArgumentsOption = None,
+    key: cli_sources.KeyOption = None,
+    trust_pickle: cli_sources.TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
@@ -214,8 +198,9 @@ def inspect(
     if json_file:
         check_writable(json_file)
     _check_spared(source, json_file)
+    cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
-        opened, inputs = _opened(source, model, trust_pickle, shapes, say)
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         say(f"reading {opened.name}")
         import reparamkit as rk
         from reparamkit.api import require_none_undone
@@ -252,7 +237,7 @@ app.command()(validate)
 
 def _version(asked: bool) -> None:
     if asked:
-        from reparamkit import __version__
+        from reparamkit.support.version import __version__
 
         typer.echo(f"reparamkit {__version__}")
         raise typer.Exit
@@ -296,22 +281,6 @@ def _report_bug() -> NoReturn:
     traceback.print_exc()
     cli_console.complain("error: this should not have happened; please report it with the lines above")
     sys.exit(3)
-
-
-def _opened(
-    source: str, model: str | None, trust_pickle: bool, shapes: list[str] | None, say: Any
-) -> tuple[Source, Any]:
-    import reparamkit as rk
-    from reparamkit.compare.inputs.input_spec import examples, parse
-
-    inputs = examples(parse(shapes)) if shapes else None
-    say(f"opening {source}")
-    opened = rk.load(source, model=model, trust_pickle=trust_pickle)
-    if inputs is None and opened.example_inputs is None and not opened.example_kwargs:
-        raise rk.UnusableInput(
-            f"{source} does not say what its inputs look like; give --input, for instance --input 1x3x224x224"
-        )
-    return opened, inputs
 
 
 def _check_spared(source: str, json_file: Path | None) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from reparamkit.cli import sources as cli_sources
+
 if TYPE_CHECKING:
     from reparamkit.compare.compare import Compared
     from reparamkit.report.check_document import Document
@@ -97,14 +99,10 @@ def check(
         ),
     ] = True,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Draw other inputs.")] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODULE:CALLABLE", help="What a file of weights alone belongs to."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool,
-        typer.Option("--trust-pickle", help="Open files that can run code while they are opened."),
-    ] = False,
+    model: cli_sources.ModelOption = None,
+    model_args: cli_sources.ArgumentsOption = None,
+    key: cli_sources.KeyOption = None,
+    trust_pickle: cli_sources.TrustOption = False,
     coreml_runtime: Annotated[
         str,
         typer.Option(
@@ -133,9 +131,6 @@ def check(
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
     from reparamkit.cli import console as cli_console
-    from reparamkit.compare.criteria import Criteria
-    from reparamkit.compare.inputs.input_spec import parse
-    from reparamkit.compare.profile import Profile
     from reparamkit.errors import UnusableInput
 
     started = time.monotonic()
@@ -147,6 +142,15 @@ def check(
         )
     outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
     _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
+    sides = [side for side in (reference, candidate) if side != "-"]
+    wrong = cli_sources.wrong_ahead(sides, model, model_args)
+    if wrong and not outputs:
+        typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
+        raise typer.Exit(2)
+    from reparamkit.compare.criteria import Criteria
+    from reparamkit.compare.inputs.input_spec import parse
+    from reparamkit.compare.profile import Profile
+
     limits = Criteria(atol, rtol, psnr, cosine, top1)
     described = parse(shapes or [])
     with cli_console.progress() as say:
@@ -159,6 +163,8 @@ def check(
             profile=Profile(criteria=limits),
             seed=seed,
             model=model,
+            model_args=model_args,
+            key=key,
             trust_pickle=trust_pickle,
             where=locate,
             say=say,

@@ -148,8 +148,8 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
         raise UnusableInput(f"{normalising[0]} is for an image input: give --image-input too")
     from reparamkit.lower.coreml.labels import read_labels
     from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
-    from reparamkit.lower.coreml.toolbox import require_coremltools
 
+    labels = read_labels(arguments.labels) if arguments.labels is not None else None
     image = None
     if arguments.image:
         image = ImageInput(
@@ -164,9 +164,11 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
         precision=arguments.precision or "float32",
         image=image,
         sizes=_sizes(arguments.sizes),
-        labels=read_labels(arguments.labels) if arguments.labels is not None else None,
+        labels=labels,
         keep_float32=chosen[0] if len(chosen) == 1 and chosen[0] in ("auto", "none") else chosen or "none",
     )
+    from reparamkit.lower.coreml.toolbox import require_coremltools  # imports torch
+
     require_coremltools()
     return options
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reparamkit.cli import sources as cli_sources
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -60,14 +62,10 @@ def expand(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Draw other shares.")] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODULE:CALLABLE", help="What a file of weights alone belongs to."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool,
-        typer.Option("--trust-pickle", help="Open a file that can run code while it is opened."),
-    ] = False,
+    model: cli_sources.ModelOption = None,
+    model_args: cli_sources.ArgumentsOption = None,
+    key: cli_sources.KeyOption = None,
+    trust_pickle: cli_sources.TrustOption = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report to FILE as JSON.")
     ] = None,
@@ -77,23 +75,17 @@ def expand(
     The inverse of 'fold': train what it writes, then fold that.
     """
     from reparamkit.cli import console as cli_console
-    from reparamkit.lower.for_training import check_suffix, save_for_training
+    from reparamkit.lower.formats import check_suffix_for_training as check_suffix
 
     for path in output or []:
         check_suffix(path)
     _check_outputs(source, [*(output or []), *([json_file] if json_file else [])])
+    cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         import reparamkit as rk
-        from reparamkit.compare.inputs.input_spec import examples, parse
+        from reparamkit.lower.for_training import save_for_training
 
-        inputs = examples(parse(shapes)) if shapes else None
-        say(f"opening {source}")
-        opened = rk.load(source, model=model, trust_pickle=trust_pickle)
-        if inputs is None and opened.example_inputs is None and not opened.example_kwargs:
-            raise rk.UnusableInput(
-                f"{source} does not say what its inputs look like; give --input, for instance "
-                "--input 8x3x224x224"
-            )
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         paths = output or [_default_output(opened)]
         _check_outputs(source, [*paths, *([json_file] if json_file else [])])
         say(f"expanding {opened.name}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
 from reparamkit.training.config import Config, PretrainConfig
 
@@ -59,6 +60,7 @@ def train(
     """
     from reparamkit.training.extra import require_extra
 
+    cli_sources.check_trained(model, settings.get("model_args"))
     require_extra("training")
     from reparamkit.training.trainer import train as run
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
 from reparamkit.training.config import DataSettings
 
@@ -34,13 +35,10 @@ def validate(
             "--weights", metavar="ema|raw", help="Of a checkpoint: the average, or the last update's weights."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODULE:CALLABLE", help="What a file of weights alone belongs to."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Open files that can run code while they are opened.")
-    ] = False,
+    model: cli_sources.ModelOption = None,
+    model_args: cli_sources.ArgumentsOption = None,
+    key: cli_sources.KeyOption = None,
+    trust_pickle: cli_sources.TrustOption = False,
     real_labels: Annotated[
         Path | None,
         typer.Option(
@@ -73,6 +71,8 @@ def validate(
 
     require_extra("validation")
     cli_console.check_distinct([path for path in (csv_file, json_file) if path])
+    for one in subjects:
+        cli_sources.check_ahead(one, model, model_args, side=True)
     from reparamkit.lower.files import write_text
     from reparamkit.report.training_text import show_validation, validation_csv
     from reparamkit.training.validation import validate as run
@@ -85,6 +85,8 @@ def validate(
             fold=fold,
             weights=weights,
             model=model,
+            model_args=model_args,
+            key=key,
             trust_pickle=trust_pickle,
             real_labels=real_labels,
             valid=valid_labels,

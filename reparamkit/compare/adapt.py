@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.second_look import in_double
 from reparamkit.compare.layout import permuted_shape
 from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+from reparamkit.support.text import first_line
 
 
 class Adapted:
@@ -181,14 +181,14 @@ class Adapted:
     def _check_shape(self, spec: InputSpec, tensor: torch.Tensor) -> None:
         if spec.shape is None:
             return
-        found = tuple(tensor.shape)
-        fits = len(found) == len(spec.shape) and all(
-            isinstance(size, str) or size == own for size, own in zip(spec.shape, found, strict=True)
+        shape = tuple(tensor.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            isinstance(size, str) or size == own for size, own in zip(spec.shape, shape, strict=True)
         )
         if fits:
             return
         fixed = tuple(size for size in spec.shape if isinstance(size, int))
-        order = permuted_shape(fixed, found) if len(fixed) == len(spec.shape) else None
+        order = permuted_shape(fixed, shape) if len(fixed) == len(spec.shape) else None
         hint = (
             f": it looks like the reference's with axes permuted ({', '.join(map(str, order))}); export one "
             f"of the two in the other's layout"
@@ -197,7 +197,7 @@ class Adapted:
         )
         raise UnusableInput(
             f"input {spec.name!r} of {self._candidate.label} is {_shape(spec.shape)}, the reference's is "
-            f"{_shape(found)}{hint}"
+            f"{_shape(shape)}{hint}"
         )
 
 

@@ -38,18 +38,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from reparamkit.compare.channels import noise_between
 from reparamkit.compare.criteria import Criteria
-from reparamkit.compare.float64.oracle import first_line
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.float64.rounding import RoundedTwin
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import GIVEN, NORMAL, Probe
 from reparamkit.compare.judge import Rule
 from reparamkit.compare.measure import as_real
 from reparamkit.compare.metrics import Metrics
-from reparamkit.runners.base import named_outputs
+from reparamkit.compare.noise import noise_between
+from reparamkit.compare.verdict import Equivalence
+from reparamkit.runners.base import Runner, named_outputs
+from reparamkit.support.text import first_line
 
 FLOOR_ULPS = 2.0
 FLOOR_ULPS_WEIGHTS = 1.0
@@ -126,7 +127,7 @@ def _quantised_rule(recorded: Recorded) -> tuple[Rule, str]:
 
 def _at_precision(
     recorded: Recorded, dtype: torch.dtype, *, results: bool
-) -> tuple[list[Record], str, list[str]]:
+) -> tuple[list[Run], str, list[str]]:
     """Records whose noise is that of this precision, how it was found, and the probes that overflow in it.
 
     Without `results` only weights are rounded.
@@ -139,13 +140,13 @@ def _at_precision(
     if module is not None:
         try:
             twin = RoundedTwin(module, dtype)
-            found = [_rounded_record(twin, record, results=results) for record in recorded.records]
+            rounded_runs = [_rounded_record(twin, record, results=results) for record in recorded.records]
         except Exception as error:
             how = f"{scaled} (it cannot be run rounded: {first_line(error)})"
         else:
             what = "weights and activations" if results else "weights"
             how = f"the error of the reference with {what} rounded to {name}"
-            pairs = list(zip(recorded.records, found, strict=True))
+            pairs = list(zip(recorded.records, rounded_runs, strict=True))
             left_out = [old.probe.name for old, new in pairs if new is None and old.probe.group not in GIVEN]
             kept = [new or old for old, new in pairs if old.probe.name not in left_out]
             if _says_something(recorded.with_records(kept, dtype, FLOOR_ULPS)):
@@ -175,15 +176,15 @@ def _says_something(recorded: Recorded) -> bool:
     return any(budgets.budget(place, group) <= budgets.resolution for place in places for group in groups)
 
 
-def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Record | None:
+def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | None:
     """The record with the noise of the rounded run; None where a finite output stops being finite in it."""
-    found = named_outputs(twin.run(*record.probe.inputs(), results=results))
-    if [tuple(as_real(tensor).shape) for _, tensor in found] != [
+    outputs = named_outputs(twin.run(*record.probe.inputs(), results=results))
+    if [tuple(as_real(tensor).shape) for _, tensor in outputs] != [
         tuple(truth.values.shape) for truth in record.truths
     ]:
         raise ValueError("its outputs have other shapes there")
     truths = []
-    for (_, tensor), truth in zip(found, record.truths, strict=True):
+    for (_, tensor), truth in zip(outputs, record.truths, strict=True):
         values = as_real(tensor)
         if not truth.values.is_floating_point():
             differs = values != truth.values
@@ -195,3 +196,28 @@ def _rounded_record(twin: RoundedTwin, record: Record, *, results: bool) -> Reco
             return None
         truths.append(truth.with_noise(truth.rounding.joined(noise_between(values, truth.values))))
     return replace(record, truths=tuple(truths))
+
+
+def judge_stored(
+    allowed: Allowance, recorded: Recorded, in_float64: Runner, verdict: Equivalence
+) -> Equivalence:
+    """The verdict on a candidate that passed as it is, after the test of its weights.
+
+    Args:
+        allowed: what `weights_allowance` gave.
+        recorded: with the records of `allowed` that are to be tried.
+        in_float64: the candidate, computing in float64.
+        verdict: the one that it passed with.
+
+    Returns:
+        `verdict` with a note, or the one that the weights did not pass with.
+
+    Raises:
+        UnusableInput: as `Recorded.judge`.
+    """
+    stored = recorded.judge(in_float64, measured=True, same_dtypes=False)
+    if stored.passed:
+        said = f"{allowed.stated}: error {stored.e1:.1e}, allowed {stored.budget:.1e}"
+        return replace(verdict, notes=(*verdict.notes, said))
+    reason = f"with its weights as stored, computed in float64, {stored.reason}"
+    return replace(stored, reason=reason, notes=(*verdict.notes, allowed.stated))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reparamkit.compare.channels import ChannelBudgets, Channels, PerAxis, by_place
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.channels import ChannelBudgets, Channels, by_place
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import NORMAL
+from reparamkit.compare.noise import PerAxis
 
 
 class Budgets:
@@ -23,7 +24,7 @@ class Budgets:
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: Sequence[Run],
         factor: float,
         floor: float,
         enough: int,

@@ -29,70 +29,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from reparamkit.compare.float64.record import Record, Truth
+from reparamkit.compare.float64.run import Run, Truth
+from reparamkit.compare.noise import PerAxis, distances, peaks
 
 _FACTORS = (30000.0, 110.0, 40.0, 20.0, 16.0)
 _MOVED_FACTOR = 4.0
 _OTHER_MAGNITUDE = frozenset({"large", "tiny"})
-
-PerAxis = tuple[torch.Tensor | None, ...]
-"""For each axis one number per index along it, float64; None for an axis of length 0 or 1."""
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How far one run of an output is from another: largest absolute distance, of all and along each axis."""
-
-    whole: float = 0.0
-    along: PerAxis = ()
-
-    def joined(self, other: Noise) -> Noise:
-        """The larger of both, everywhere."""
-        whole = max(self.whole, other.whole)
-        if len(self.along) != len(other.along):
-            return Noise(whole, self.along or other.along)
-        return Noise(whole, tuple(map(_larger, self.along, other.along)))
-
-    def times(self, ratio: float) -> Noise:
-        """All of it multiplied by a number."""
-        along = tuple(None if values is None else values * ratio for values in self.along)
-        return Noise(self.whole * ratio, along)
-
-
-def _larger(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
-    if left is None or right is None or left.shape != right.shape:
-        return None
-    return torch.maximum(left, right)
-
-
-def peaks(magnitudes: torch.Tensor) -> PerAxis:
-    """The largest entry at each index along each axis of a tensor without negative entries."""
-    if magnitudes.numel() == 0:
-        return (None,) * magnitudes.ndim
-    found: list[torch.Tensor | None] = []
-    for axis, length in enumerate(magnitudes.shape):
-        others = [other for other in range(magnitudes.ndim) if other != axis]
-        found.append(None if length < 2 else magnitudes.amax(others) if others else magnitudes)
-    return tuple(found)
-
-
-def distances(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """|values − truth| in float64; 0 where either is not finite."""
-    both = values.isfinite() & truth.isfinite()
-    return (values.double() - truth.double()).abs_().where(both, 0.0)
-
-
-def noise_between(values: torch.Tensor, truth: torch.Tensor) -> Noise:
-    """The distance between two runs of one output; none where they are integers or of other shapes."""
-    if not (values.is_floating_point() and truth.is_floating_point()) or values.shape != truth.shape:
-        return Noise()
-    found = distances(values, truth)
-    return Noise(float(found.max()) if found.numel() else 0.0, peaks(found))
 
 
 @dataclass(frozen=True)
@@ -196,8 +141,8 @@ def worst_channel(
     """The channel with the largest error beyond `share` of what it is allowed; None where there is none."""
     if not channels:
         return None
-    found = distances(values, truth)
-    along = peaks(found)
+    apart = distances(values, truth)
+    along = peaks(apart)
     worst, most = None, 1.0
     for each in channels:
         errors = along[each.axis]
@@ -210,20 +155,20 @@ def worst_channel(
     if worst is None:
         return None
     each, place = worst
-    inside = found.select(each.axis, place)
+    inside = apart.select(each.axis, place)
     rest = [int(i) for i in torch.unravel_index(inside.argmax(), inside.shape)] if inside.ndim else []
     index = (*rest[: each.axis], place, *rest[each.axis :])
     return ChannelError(
         each.axis,
         place,
         index,
-        float(found[index]),
+        float(apart[index]),
         float(each.scale[place]),
         float(each.allowed[place]),
     )
 
 
-def by_place(records: Sequence[Record], place: int) -> list[tuple[str, Truth]]:
+def by_place(records: Sequence[Run], place: int) -> list[tuple[str, Truth]]:
     """One output under each probe, with the probe's group."""
     return [(record.probe.group, record.truths[place]) for record in records]
 

@@ -9,9 +9,10 @@ which have recorded their reference already, begin at the candidate (`reparamkit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from reparamkit.compare.adapt import Adapted
 from reparamkit.compare.allowance import Allowance
@@ -27,7 +28,7 @@ from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.judge import describe
 from reparamkit.compare.locate.locating import locate
 from reparamkit.compare.locate.location import Location
-from reparamkit.compare.network import Network, open_network
+from reparamkit.compare.network import Network, Opening, open_network
 from reparamkit.compare.profile import DEPLOYED, Profile, allowed_by, judge_candidate
 from reparamkit.compare.rebuilt import drawn_anew
 from reparamkit.compare.saved import input_hash, load_outputs
@@ -78,6 +79,8 @@ def compare(
     free: FreeSizes | None = None,
     seed: int = 0,
     model: str | None = None,
+    model_args: str | Mapping[str, Any] | None = None,
+    key: str | None = None,
     trust_pickle: bool = False,
     where: bool = True,
     coreml: str = EVALUATE,
@@ -94,7 +97,7 @@ def compare(
         profile: what the candidate is held to.
         free: the sizes to vary; by default those that neither side fixes.
         seed: reproduces the probes.
-        model, trust_pickle: as in `reparamkit.load`.
+        model, model_args, key, trust_pickle: as in `reparamkit.load`, for whichever side needs them.
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
         coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
         say: is told what is being done.
@@ -108,9 +111,8 @@ def compare(
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
-    asked = Question(
-        inputs, tuple(described), data, saved, profile, free, seed, where, coreml, model, trust_pickle
-    )
+    how = Opening(model, trust_pickle, model_args, key)
+    asked = Question(inputs, tuple(described), data, saved, profile, free, seed, where, coreml, how)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
         return answered(reference, candidate, asked, sides, say)
@@ -133,8 +135,7 @@ class Question:
     seed: int = 0
     where: bool = True
     coreml: str = EVALUATE
-    model: str | None = None
-    trust_pickle: bool = False
+    how: Opening = field(default_factory=Opening)
 
 
 def answered(
@@ -158,17 +159,16 @@ def answered(
 
 
 def _compare(reference: object, candidate: object, asked: Question, sides: list[Side], say: Say) -> Compared:
-    model, trust_pickle = asked.model, asked.trust_pickle
     held = load_outputs(asked.saved) if asked.saved is not None else None
     ours = None
     if held is None:
         say(f"opening {_label(reference)}")
-        ours = open_network(reference, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+        ours = open_network(reference, how=asked.how, coreml=asked.coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
         sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
     say(f"opening {_label(candidate)}")
-    theirs = open_network(candidate, model=model, trust_pickle=trust_pickle, coreml=asked.coreml)
+    theirs = open_network(candidate, how=asked.how, coreml=asked.coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
 
     seed = asked.seed if held is None else held.seed
@@ -191,7 +191,9 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
         recorded, adapted, asked.profile, precision, allowed, fed, sides, [*notes, *allowed.notes]
     )
     if comparison.status == DIFFERENT:
-        anew = drawn_anew(reference, ours) or drawn_anew(candidate, theirs)
+        anew = drawn_anew(reference, ours, model_args=asked.how.model_args) or drawn_anew(
+            candidate, theirs, model_args=asked.how.model_args
+        )
         if anew:
             comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:

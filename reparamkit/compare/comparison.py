@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from reparamkit.compare.json_number import json_number
 from reparamkit.compare.locate.location import Location
+from reparamkit.compare.metrics import json_number
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
@@ -117,8 +117,8 @@ class Comparison:
 
         A number that JSON lacks becomes the text "inf", "-inf" or "nan".
         """
-        found = self.equivalence
-        entries = found.outputs if found is not None else ()
+        verdict = self.equivalence
+        entries = verdict.outputs if verdict is not None else ()
         return {
             "format": FORMAT,
             "status": self.status,
@@ -129,8 +129,8 @@ class Comparison:
             "candidate": vars(self.candidate),
             "rule": self.rule,
             "seed": self.seed,
-            "oracle": found.oracle if found is not None else None,
-            "floor": json_number(found.floor) if found is not None else None,
+            "oracle": verdict.oracle if verdict is not None else None,
+            "floor": json_number(verdict.floor) if verdict is not None else None,
             "inputs": [{**vars(entry), "shape": list(entry.shape)} for entry in self.inputs],
             "inputs_hash": self.inputs_hash,
             "probes": [vars(probe) for probe in self.probes],

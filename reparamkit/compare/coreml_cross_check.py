@@ -49,9 +49,9 @@ def compare_both(reference: object, candidate: str | Path, **settings: Any) -> C
 
 
 def _with(compared: Compared, agree: bool, note: str) -> Compared:
-    found = compared.comparison
-    if agree or found.status != SAME:
-        changed = replace(found, notes=(*found.notes, note))
+    comparison = compared.comparison
+    if agree or comparison.status != SAME:
+        changed = replace(comparison, notes=(*comparison.notes, note))
     else:
-        changed = replace(found, status=CANNOT_TELL, reason=note)
+        changed = replace(comparison, status=CANNOT_TELL, reason=note)
     return replace(compared, comparison=changed)

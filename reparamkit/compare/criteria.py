@@ -79,19 +79,19 @@ class Criteria:
         Args:
             growth: how many times larger the output is on such probes than on normal values, at least 1.
         """
-        found = []
+        broken = []
         # `not <=` rather than `>`: a measure that is NaN meets nothing.
         if self.atol is not None and not metrics.max_abs <= self.atol * growth:
             scaled = (
                 f" ({self.atol:g} times {growth:.3g}, by which the output is larger)" if growth > 1 else ""
             )
-            found.append(f"max abs is {metrics.max_abs:.3g}, allowed {self.atol * growth:g}{scaled}")
+            broken.append(f"max abs is {metrics.max_abs:.3g}, allowed {self.atol * growth:g}{scaled}")
         if self.rtol is not None and not metrics.max_rel <= self.rtol:
-            found.append(f"max rel is {metrics.max_rel:.3g}, allowed {self.rtol:g}")
+            broken.append(f"max rel is {metrics.max_rel:.3g}, allowed {self.rtol:g}")
         if self.psnr is not None and not metrics.psnr >= self.psnr:
-            found.append(f"PSNR is {metrics.psnr:.4g} dB, wanted {self.psnr:g} dB")
+            broken.append(f"PSNR is {metrics.psnr:.4g} dB, wanted {self.psnr:g} dB")
         if self.cosine is not None and not metrics.cosine >= self.cosine:
-            found.append(f"cosine is {metrics.cosine:.6g}, wanted {self.cosine:g}")
+            broken.append(f"cosine is {metrics.cosine:.6g}, wanted {self.cosine:g}")
         if self.top1 is not None and metrics.top1 is not None and not metrics.top1 >= self.top1:
-            found.append(f"top-1 agreement is {metrics.top1:.4g}, wanted {self.top1:g}")
-        return tuple(found)
+            broken.append(f"top-1 agreement is {metrics.top1:.4g}, wanted {self.top1:g}")
+        return tuple(broken)

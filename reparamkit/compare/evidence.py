@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from reparamkit.compare.float64.record import Record, Truth
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.verdict import OutputError
 
 _RAIL = 1e-6
@@ -19,7 +19,7 @@ _HINDRANCES = ("NaN", "noisy", "judged", "a tie everywhere")
 
 
 def blind_outputs(
-    records: Sequence[Record], judged: Sequence[OutputError], constant: Collection[str], resolution: float
+    records: Sequence[Run], judged: Sequence[OutputError], constant: Collection[str], resolution: float
 ) -> dict[str, str]:
     """Output -> why it is no evidence, for those that are none.
 
@@ -29,28 +29,28 @@ def blind_outputs(
         constant: the outputs that no probe changes.
         resolution: the budget above which an output says nothing.
     """
-    found: dict[str, str] = {}
+    blind: dict[str, str] = {}
     for place, truth in enumerate(records[0].truths):
         values = [record.truths[place].values for record in records]
         entries = [entry for entry in judged if entry.output == truth.name and entry.judged]
         if not any(each.numel() for each in values):
-            found[truth.name] = "is empty on every probe"
+            blind[truth.name] = "is empty on every probe"
         elif not any(record.truths[place].finite for record in records):
-            found[truth.name] = "is NaN or infinite everywhere, on every probe"
+            blind[truth.name] = "is NaN or infinite everywhere, on every probe"
         elif _all_tied([record.truths[place] for record in records]):
-            found[truth.name] = "is a tie everywhere: rounding decides every element"
+            blind[truth.name] = "is a tie everywhere: rounding decides every element"
         elif truth.name in constant:
-            found[truth.name] = "does not depend on the input: no probe changes it"
+            blind[truth.name] = "does not depend on the input: no probe changes it"
         elif _saturated(values):
-            found[truth.name] = "is saturated: every element is at one of its ends (0 or 1, -1 or 1)"
+            blind[truth.name] = "is saturated: every element is at one of its ends (0 or 1, -1 or 1)"
         elif entries and all(entry.failures is None and entry.budget > resolution for entry in entries):
             least = min(entry.budget for entry in entries)
-            found[truth.name] = (
+            blind[truth.name] = (
                 f"is so noisy that nothing can be seen: an error of {least:.0%} of its scale would pass"
             )
         elif not entries:
-            found[truth.name] = "is not judged by any of the limits given"
-    return found
+            blind[truth.name] = "is not judged by any of the limits given"
+    return blind
 
 
 def untold(blind: Mapping[str, str], names: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from reparamkit.compare.budgets import Budgets, relative
 from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.dtypes import other_type
 from reparamkit.compare.evidence import blind_outputs, untold
-from reparamkit.compare.float64.oracle import first_line
-from reparamkit.compare.float64.record import Record, Truth, listed
+from reparamkit.compare.float64.record import listed
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.probes import Probe
 from reparamkit.compare.layout import in_words
 from reparamkit.compare.measure import as_real, deviation, value_at
@@ -21,6 +21,7 @@ from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import NamedTensors, Runner, StatesPrecision
+from reparamkit.support.text import first_line
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
 """The limits, in words, that an output's measures break under a probe; None where there is nothing to say.
@@ -35,7 +36,7 @@ class Incomparable(Exception):
 
 def judge(
     runner: Runner,
-    records: Sequence[Record],
+    records: Sequence[Run],
     budgets: Budgets,
     *,
     structured: bool,
@@ -63,11 +64,11 @@ def judge(
     told: dict[str, None] = {}
     for record in records:
         try:
-            found = _outputs(runner, record, structured, same_dtypes, told)
+            outputs = _outputs(runner, record, structured, same_dtypes, told)
         except Incomparable as difference:
             broken[record.probe.name] = str(difference)
             continue
-        for place, (truth, values) in enumerate(zip(record.truths, found, strict=True)):
+        for place, (truth, values) in enumerate(zip(record.truths, outputs, strict=True)):
             entry = _compare(record, place, truth, values, budgets, rule, measured)
             if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
                 differs, said = other_type(
@@ -79,7 +80,7 @@ def judge(
 
 
 def conclude(
-    records: Sequence[Record],
+    records: Sequence[Run],
     budgets: Budgets,
     entries: Sequence[OutputError],
     broken: Mapping[str, str],
@@ -150,17 +151,17 @@ def describe(entry: OutputError) -> str:
 
 
 def _outputs(
-    runner: Runner, record: Record, structured: bool, same_dtypes: bool, told: dict[str, None]
+    runner: Runner, record: Run, structured: bool, same_dtypes: bool, told: dict[str, None]
 ) -> list[torch.Tensor]:
     """The candidate's outputs in the reference's order; other types that are no difference go into `told`."""
     probe = record.probe.name
     try:
-        found = runner.run(*record.probe.inputs())
+        named = runner.run(*record.probe.inputs())
     except UnusableInput:
         raise
     except Exception as error:
         raise Incomparable(f"the candidate fails on the probe {probe!r}: {first_line(error)}") from error
-    ordered = in_order(found, record, structured=structured and runner.structured)
+    ordered = in_order(named, record, structured=structured and runner.structured)
     for truth, values in zip(record.truths, ordered, strict=True):
         if values.dtype is not truth.dtype:
             differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name, _precision(runner))
@@ -187,26 +188,26 @@ def _both_exact(left: torch.dtype, right: torch.dtype) -> bool:
     return not any(dtype.is_floating_point or dtype.is_complex for dtype in (left, right))
 
 
-def in_order(found: NamedTensors, record: Record, *, structured: bool) -> list[torch.Tensor]:
+def in_order(named: NamedTensors, record: Run, *, structured: bool) -> list[torch.Tensor]:
     """A candidate's outputs in the reference's order.
 
     Raises:
         Incomparable: there are more or fewer, or with `structured` they have other names.
     """
     names = [truth.name for truth in record.truths]
-    by_name = dict(found)
-    if set(by_name) == set(names) and len(found) == len(names):
+    by_name = dict(named)
+    if set(by_name) == set(names) and len(named) == len(names):
         return [by_name[name] for name in names]
-    if structured or len(found) != len(names):
+    if structured or len(named) != len(names):
         raise Incomparable(
-            f"the outputs are {listed([name for name, _ in found])} in the candidate and "
+            f"the outputs are {listed([name for name, _ in named])} in the candidate and "
             f"{listed(names)} in the reference"
         )
-    return [values for _, values in found]
+    return [values for _, values in named]
 
 
 def _compare(
-    record: Record,
+    record: Run,
     place: int,
     truth: Truth,
     values: torch.Tensor,
@@ -217,7 +218,7 @@ def _compare(
     """One output under one probe."""
     values = as_real(values)
     group = record.probe.group
-    found = deviation(values, truth.values, truth.undecided)
+    apart = deviation(values, truth.values, truth.undecided)
     floating = truth.values.is_floating_point()
     scale = budgets.scale(place, group) if floating else 1.0
     metrics = None
@@ -226,22 +227,22 @@ def _compare(
             scale if floating else float(truth.values.double().abs().max()) if truth.values.numel() else 0.0
         )
         metrics = measure(values, truth.values, size, 2 * truth.noise)
-        if found.conflict is not None:
+        if apart.conflict is not None:
             metrics = replace(
                 metrics, max_abs=math.inf, max_rel=math.inf, rms=math.inf, psnr=-math.inf, cosine=math.nan
             )
     failures = None
-    if found.conflict is not None:
+    if apart.conflict is not None:
         e0, e1, budget = budgets.noise(place, group), math.inf, budgets.budget(place, group)
     elif floating:
-        e0, e1 = budgets.noise(place, group), relative(found.max_abs, scale)
+        e0, e1 = budgets.noise(place, group), relative(apart.max_abs, scale)
         budget = budgets.budget(place, group)
     else:
-        e0, e1, budget = 0.0, found.differing / max(truth.values.numel(), 1), 0.0
+        e0, e1, budget = 0.0, apart.differing / max(truth.values.numel(), 1), 0.0
     if rule is not None and metrics is not None:
         failures = rule(record.probe, metrics, budgets.growth(place, group) if floating else 1.0)
     judged = rule is None or failures is not None
-    if found.conflict is not None:
+    if apart.conflict is not None:
         judged, failures = (
             True,
             None if rule is None else ("NaN or infinite on one side only", *(failures or ())),
@@ -251,11 +252,11 @@ def _compare(
         probe=record.probe.name,
         e0=e0,
         e1=e1,
-        max_abs=found.max_abs,
+        max_abs=apart.max_abs,
         scale=scale,
-        index=found.index,
-        reference_value=value_at(truth.values, found.index),
-        candidate_value=value_at(values, found.index),
+        index=apart.index,
+        reference_value=value_at(truth.values, apart.index),
+        candidate_value=value_at(values, apart.index),
         budget=budget,
         metrics=metrics,
         failures=failures,
@@ -280,7 +281,7 @@ def _compare(
     return entry
 
 
-def _constant_outputs(records: Sequence[Record], budgets: Budgets) -> list[str]:
+def _constant_outputs(records: Sequence[Run], budgets: Budgets) -> list[str]:
     """Outputs that are the same on every probe of the example's size."""
     comparable = [record for record in records if not record.probe.sizes]
     if len(comparable) < 2:
@@ -296,12 +297,12 @@ def _constant_outputs(records: Sequence[Record], budgets: Budgets) -> list[str]:
 def _same(left: torch.Tensor, right: torch.Tensor, floor: float) -> bool:
     if left.shape != right.shape:
         return False
-    found = deviation(left, right)
+    apart = deviation(left, right)
     scale = float(right.abs().nan_to_num(0, 0, 0).max()) if right.is_floating_point() else 1.0
-    return found.conflict is None and found.max_abs <= floor * scale
+    return apart.conflict is None and apart.max_abs <= floor * scale
 
 
-def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> list[str]:
+def _notes(records: Sequence[Run], budgets: Budgets, constant: list[str]) -> list[str]:
     notes = [
         f"output {name!r} does not depend on the input (it is the same on every probe), so it is no evidence"
         for name in constant
@@ -332,7 +333,7 @@ def _notes(records: Sequence[Record], budgets: Budgets, constant: list[str]) -> 
     return notes
 
 
-def _aside(records: Sequence[Record], aside: Mapping[str, str]) -> list[str]:
+def _aside(records: Sequence[Run], aside: Mapping[str, str]) -> list[str]:
     if not aside:
         return []
     named = "; ".join(f"{probe}: {why}" for probe, why in aside.items())

@@ -25,15 +25,15 @@ def permutation(values: torch.Tensor, truth: torch.Tensor) -> tuple[int, ...] | 
     return None
 
 
-def permuted_shape(found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:
+def permuted_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:
     """The order of axes that turns the shape `wanted` into `found`; channels-last is tried first."""
     count = len(wanted)
-    if len(found) != count or found == wanted or sorted(found) != sorted(wanted) or count > _MOST_AXES:
+    if len(shape) != count or shape == wanted or sorted(shape) != sorted(wanted) or count > _MOST_AXES:
         return None
     channels_last = (0, *range(2, count), 1)
     channels_first = (0, count - 1, *range(1, count - 1))
     for order in (channels_last, channels_first, *itertools.permutations(range(count))):
-        if found == tuple(wanted[axis] for axis in order):
+        if shape == tuple(wanted[axis] for axis in order):
             return order
     return None
 

@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 
-from reparamkit.compare.json_number import json_number
-
 
 @dataclass(frozen=True)
 class Metrics:
@@ -107,3 +105,10 @@ def _share(error: float, scale: float) -> float:
     if scale > 0:
         return error / scale
     return math.inf if error > 0 else 0.0
+
+
+def json_number(value: float | None) -> float | str | None:
+    """The number, or the text "inf", "-inf" or "nan" for one that JSON lacks."""
+    if value is None or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")

@@ -8,6 +8,7 @@ takes to judge it, or a file made of it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,16 +105,26 @@ class Network:
         return recorded
 
 
-def open_network(
-    given: object, *, model: str | None = None, trust_pickle: bool = False, coreml: str = EVALUATE
-) -> Network:
+@dataclass(frozen=True)
+class Opening:
+    """How what is named is to be opened: as `reparamkit.load` takes it, for whichever side needs it."""
+
+    model: str | None = None
+    trust_pickle: bool = False
+    model_args: str | Mapping[str, Any] | None = None
+    key: str | None = None
+
+
+_AS_IT_IS = Opening()
+
+
+def open_network(given: object, *, how: Opening = _AS_IT_IS, coreml: str = EVALUATE) -> Network:
     """Open one side.
 
     Args:
         given: an `nn.Module`, an `ExportedProgram`, a `Source`, a `Runner`; or as text or path whatever
             `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`) or an `.mlpackage`.
-        model: what a file of weights alone belongs to, as in `reparamkit.load`.
-        trust_pickle: as there.
+        how: what a file of weights alone belongs to, and more that `reparamkit.load` takes.
         coreml: as in `reparamkit.runners.open_foreign`.
 
     Raises:
@@ -127,7 +138,7 @@ def open_network(
             return _foreign(str(given), runner)
         if path.suffix in (".onnx", ".xml", ".mlpackage") and not exists(path):
             raise UnusableInput(f"there is no file {path}")
-        return _from_source(str(given), _load(path, str(given), model, trust_pickle))
+        return _from_source(str(given), _load(path, str(given), how))
     if isinstance(given, Source):
         return _from_source(given.name, given)
     if isinstance(given, nn.Module):
@@ -141,13 +152,20 @@ def open_network(
     )
 
 
-def _load(path: Path, text: str, model: str | None, trust_pickle: bool) -> Source:
-    if model is None or not exists(path):
-        return load(text, trust_pickle=trust_pickle)
+def _load(path: Path, text: str, how: Opening) -> Source:
+    if not exists(path):
+        return load(text, trust_pickle=how.trust_pickle, model_args=how.model_args)
     try:
-        return load(path, trust_pickle=trust_pickle)
+        return load(path, **vars(how))
     except UnusableInput:
-        return load(path, model=model, trust_pickle=trust_pickle)
+        if how == Opening(trust_pickle=how.trust_pickle):
+            raise
+        try:
+            # what was said of the other side is nothing that this one takes
+            return load(path, trust_pickle=how.trust_pickle)
+        except UnusableInput:
+            pass
+        raise
 
 
 def _from_source(label: str, source: Source) -> Network:

@@ -27,13 +27,13 @@ class SteadyRunner(TorchRunner):
         self._names: list[str] | None = None
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
-        found = super().run(args, kwargs)
-        names = [name for name, _ in found]
+        outputs = super().run(args, kwargs)
+        names = [name for name, _ in outputs]
         if self._names is None:
             self._names = names
         if names != self._names:
             raise ValueError(f"it returns {len(names)} outputs there, named otherwise than for the example")
-        return found
+        return outputs
 
 
 def proposed_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> FreeSizes:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reparamkit.compare.allowance import Allowance, allowance, criteria_rule, weights_allowance
+from reparamkit.compare.allowance import Allowance, allowance, criteria_rule, judge_stored, weights_allowance
 from reparamkit.compare.criteria import Criteria
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.compare.weights_only_budget import judge_stored
 from reparamkit.runners.base import Runner
 
 
@@ -53,7 +52,7 @@ def judge_candidate(
     *,
     allowed: Allowance | None = None,
     in_float64: Callable[[], Runner] | None = None,
-    keep: Callable[[Record], bool] | None = None,
+    keep: Callable[[Run], bool] | None = None,
 ) -> Equivalence:
     """The verdict on a candidate.
 

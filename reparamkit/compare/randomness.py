@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from reparamkit.compare.channels import noise_between
 from reparamkit.compare.inputs.probes import Probe
 from reparamkit.compare.measure import as_real
+from reparamkit.compare.noise import noise_between
 from reparamkit.runners.base import NamedTensors, Runner
 from reparamkit.support.isolation import random_state_kept
 

@@ -7,23 +7,29 @@ either. So where two networks differ, and one of them was built by a callable, t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from reparamkit.compare.network import Network
+from reparamkit.loading.arguments import as_arguments
 from reparamkit.loading.construct import construct, is_address
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import random_state_kept
 
 
-def drawn_anew(given: object, opened: Network | None) -> str:
+def drawn_anew(
+    given: object, opened: Network | None, *, model_args: str | Mapping[str, Any] | None = None
+) -> str:
     """Why two calls of a source give two networks, in words; empty where they do not, or it is no callable.
 
     Args:
         given: what the user named.
         opened: what the first call gave.
+        model_args: as in `reparamkit.load`.
     """
     if not isinstance(given, str) or not is_address(given) or Path(given).exists():
         return ""
@@ -31,7 +37,7 @@ def drawn_anew(given: object, opened: Network | None) -> str:
         return ""
     try:
         with random_state_kept():
-            again = construct(given)
+            again = construct(given, as_arguments(model_args))
     except Exception:
         return ""
     if not isinstance(again, nn.Module) or _same_weights(again, opened.runner.module):

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from reparamkit.compare.channels import PerAxis
-from reparamkit.compare.float64.record import Record, Truth, scale_along
 from reparamkit.compare.float64.recorded import Recorded
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.input_spec import Described, Kind
 from reparamkit.compare.inputs.probes import Probe
+from reparamkit.compare.noise import PerAxis, scale_along
 from reparamkit.compare.saved_schema import check_outputs, check_probes
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.arrays import read_npz
@@ -97,7 +97,7 @@ class SavedOutputs:
                     f"{self.path} does not belong to these inputs: their hash on the probe {name!r} is "
                     f"another. Give the inputs that --save-inputs wrote along with it (--inputs FILE)"
                 )
-            records.append(Record(probe, tuple(self._truths(place, entry["outputs"]))))
+            records.append(Run(probe, tuple(self._truths(place, entry["outputs"]))))
         return Recorded(
             records,
             self._meta["oracle"],
@@ -108,12 +108,12 @@ class SavedOutputs:
         )
 
     def _truths(self, place: int, outputs: list[dict[str, Any]]) -> list[Truth]:
-        found = []
+        truths = []
         for number, entry in enumerate(outputs):
             undecided = self._arrays.get(f"undecided {place}.{number}")
             values = torch.from_numpy(self._arrays[f"output {place}.{number}"])
             along = self._along(f"noise {place}.{number}", values)
-            found.append(
+            truths.append(
                 Truth(
                     entry["name"],
                     values,
@@ -126,16 +126,16 @@ class SavedOutputs:
                     along,
                 )
             )
-        return found
+        return truths
 
     def _along(self, key: str, values: torch.Tensor) -> PerAxis:
         """The rounding noise along each axis; files of before hold none."""
-        found: list[torch.Tensor | None] = []
+        per_axis: list[torch.Tensor | None] = []
         for axis, length in enumerate(values.shape if values.is_floating_point() else ()):
             array = self._arrays.get(f"{key}.{axis}")
             usable = array is not None and array.shape == (length,) and array.dtype == np.float64
-            found.append(torch.from_numpy(array) if usable else None)
-        return tuple(found)
+            per_axis.append(torch.from_numpy(array) if usable else None)
+        return tuple(per_axis)
 
 
 def input_hash(probe: Probe) -> str:
@@ -356,12 +356,12 @@ def _from_description(entry: dict[str, Any]) -> Described:
 
 def _meta_of(path: Path, arrays: dict[str, np.ndarray[Any, Any]], wanted: str) -> dict[str, Any]:
     meta: Any = parse_json(arrays[_META].tobytes(), f"{path}: what it says of itself")
-    found = meta.get("format") if isinstance(meta, dict) else None
-    if not isinstance(found, str):
+    kind = meta.get("format") if isinstance(meta, dict) else None
+    if not isinstance(kind, str):
         raise UnusableInput(f"{path} is damaged: what it says of itself cannot be read")
-    if found != wanted:
+    if kind != wanted:
         what = {_PROBES: "a file of probes (--save-inputs)", _OUTPUTS: "reference outputs (--save-outputs)"}
-        raise UnusableInput(f"{path} is {what.get(found, f'of the format {found!r}')}, not {what[wanted]}")
+        raise UnusableInput(f"{path} is {what.get(kind, f'of the format {kind!r}')}, not {what[wanted]}")
     return dict(meta)
 
 
@@ -377,10 +377,10 @@ def _plain(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _dtype(name: object) -> torch.dtype:
-    found = getattr(torch, name, None) if isinstance(name, str) else None
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{name!r} is no dtype")
-    return found
+    return dtype
 
 
 def _short(dtype: torch.dtype) -> str:

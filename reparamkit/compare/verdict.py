@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from reparamkit.compare.json_number import json_number
-from reparamkit.compare.metrics import Metrics
+from reparamkit.compare.metrics import Metrics, json_number
 from reparamkit.errors import NotEquivalent, UnusableInput
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from importlib import import_module, metadata
+from importlib import metadata
+
+from reparamkit.support.version import __version__
 
 _PACKAGES = {
     "ONNX Runtime": "onnxruntime",
@@ -17,12 +19,10 @@ _PACKAGES = {
 def versions(runners: Iterable[str] | None) -> dict[str, str]:
     """Package -> version, with those of the back ends that these runners stand for."""
     wanted = ["torch", "numpy", *(_PACKAGES[name] for name in runners or () if name in _PACKAGES)]
-    # By name: this room is imported by the package, which is not to import itself.
-    own: str = import_module("reparamkit").__version__
-    found = {"reparamkit": own, "python": platform.python_version()}
+    installed = {"reparamkit": __version__, "python": platform.python_version()}
     for package in dict.fromkeys(wanted):
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

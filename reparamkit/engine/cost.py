@@ -84,7 +84,7 @@ def concatenation(result: Value) -> float:
     return 2.0 * KAPPA * math.prod(result.shape)
 
 
-def upkeep(elements: int) -> float:
+def recomputation(elements: int) -> float:
     """Constants recomputed on every run."""
     return KAPPA * elements
 

@@ -11,7 +11,7 @@ from reparamkit.algebra import Scalar
 from reparamkit.engine.forms import Form, Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Zero, properties
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Work, Zero, properties
 
 CAPTURED_ONLY = "proven at the captured size only"
 ALONE = "nothing beside it can take it in"
@@ -90,29 +90,29 @@ def counted(operators: list[str]) -> dict[str, int]:
 
 def refusals(plan: Plan, unproven: dict[int, str]) -> list[tuple[Node, str, int]]:
     """Every operator that stays, the reason, and the value that it is part of, in the order of the graph."""
-    found = []
+    refused = []
     for node in plan.nodes:
         if node.id in unproven:
             if isinstance(node.meaning, Bordered):
                 continue  # told about what reads it
-            found.append((node, unproven[node.id], node.id))
+            refused.append((node, unproven[node.id], node.id))
         elif node.meaning is None:
             if node.notable:
-                found.append((node, node.reason, node.id))
+                refused.append((node, node.reason, node.id))
         elif node.id in plan.chosen:
             reason = _why_kept(plan, node, plan.chosen[node.id])
             if reason:
-                found.append((node, reason, node.id))
+                refused.append((node, reason, node.id))
             if not plan.chosen[node.id].original:
-                found += _meetings(plan, plan.chosen[node.id])
-    return found
+                refused += _meetings(plan, plan.chosen[node.id])
+    return refused
 
 
 def _meetings(plan: Plan, form: Form) -> list[tuple[Node, str, int]]:
     """Where one fold ends and the next begins although nothing else reads what lies between."""
     nodes, forms = plan.nodes, plan.forms
     inside = set(interior(nodes, form))
-    found = []
+    meetings = []
     for source in form.sources:
         below = nodes[source]
         if not isinstance(below.meaning, Affine) or not forms.only_for(form.node, source):
@@ -128,8 +128,8 @@ def _meetings(plan: Plan, form: Form) -> list[tuple[Node, str, int]]:
                 if others and form.cost > 0 and min(others) > form.cost:
                     reason = _dearer(below, min(others) / form.cost)
             if reason:
-                found.append((_layer_of(nodes, inside, reader), reason, form.node))
-    return found
+                meetings.append((_layer_of(nodes, inside, reader), reason, form.node))
+    return meetings
 
 
 def _layer_of(nodes: Sequence[Node], inside: set[int], reader: int) -> Node:
@@ -155,13 +155,13 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         if len(form.terms) > 1:
             return _several_sources(nodes, form)
         return ""
-    if isinstance(node.meaning, Affine) and len(node.meaning.parts) > 1 and len(form.terms) > 1:
+    if isinstance(node.meaning, Affine) and len(node.meaning.terms) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
     if isinstance(node.meaning, Move | Opaque | Zero):
         return node.meaning.reason if isinstance(node.meaning, Move) else ""
     if isinstance(node.meaning, Bordered):
         return ""
-    if isinstance(node.meaning, Affine) and node.meaning.moves == "a view":
+    if isinstance(node.meaning, Affine) and node.meaning.work is Work.VIEW:
         return ""
     mergeable = properties.should_merge(node.operator)
     reasons = [
@@ -179,7 +179,7 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
     if mergeable:
         return ""
     if isinstance(node.meaning, Affine):
-        structure = node.meaning.parts[0].structure
+        structure = node.meaning.terms[0].structure
         if structure.identity if isinstance(structure, Scalar) else structure.unit:
             return ""
     source = nodes[node.operands[0].id]

@@ -22,7 +22,7 @@ from reparamkit.algebra import Geometry, Inexact, Map, Scalar, Transposed, geome
 from reparamkit.engine import cost, crops
 from reparamkit.engine.graph import Alternative, Node
 from reparamkit.engine.post_dominance import PostDominance
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Part, Value, Zero
+from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Term, Value, Work, Zero
 
 BEAM = 3
 MOST_TERMS = 4
@@ -31,7 +31,7 @@ _HORIZON = 32
 _CONCATENATED = "its input is a concatenation of different values"
 
 Maps = tuple[tuple[int, Map], ...]
-Term = tuple[int, Map | None]
+SourceTerm = tuple[int, Map | None]
 """A source and the map applied to it; None where the node is a concatenation or a reshape kept as it is."""
 
 
@@ -45,7 +45,7 @@ class Form:
     """
 
     node: int
-    terms: tuple[Term, ...]
+    terms: tuple[SourceTerm, ...]
     choices: tuple[Form | None, ...]
     original: bool
     own: float
@@ -76,8 +76,8 @@ class Forms:
     """All forms of all nodes, and why some compositions were not exact.
 
     `barred` nodes take their original form only, and the pairs of a node and an operand in `apart` are not
-    composed. `why[node, operand]` is the reason why the operator at
-    `node` could not be composed with what computes `operand`.
+    composed. `why[node, operand]` is the reason why the operator at `node` could not be composed with what
+    computes `operand`. What `earlier` forms of the same nodes say is not worked out again.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Forms:
         nodes: Sequence[Node],
         barred: frozenset[int] = frozenset(),
         apart: frozenset[tuple[int, int]] = frozenset(),
+        earlier: Forms | None = None,
     ) -> None:
         self.nodes = nodes
         self.barred = barred
@@ -92,9 +93,20 @@ class Forms:
         self.why: dict[tuple[int, int], str] = {}
         self._pads = frozenset(n.id for n in nodes if isinstance(n.meaning, Move) and n.meaning.pads)
         self._of: list[list[Form]] = []
-        self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
-        for node in nodes:
+        if earlier is None:
+            self._postdominates = PostDominance([n.users for n in nodes], [n.forced for n in nodes])
+        else:
+            self._postdominates = earlier._postdominates
+            self._take_over(earlier)
+        for node in nodes[len(self._of) :]:
             self._of.append(self._forms(node) if node.meaning is not None else [])
+
+    def _take_over(self, earlier: Forms) -> None:
+        """The forms of the nodes before the first that is treated otherwise."""
+        changed = [*(self.barred ^ earlier.barred), *(node for node, _ in self.apart ^ earlier.apart)]
+        first = min(changed, default=len(self.nodes))
+        self._of = earlier._of[:first]
+        self.why = {pair: reason for pair, reason in earlier.why.items() if pair[0] < first}
 
     def of(self, node: int) -> list[Form]:
         """The forms of a node, the cheapest first; none if its operator is not affine."""
@@ -110,34 +122,34 @@ class Forms:
 
     def _forms(self, node: Node) -> list[Form]:
         if isinstance(node.meaning, Concat):
-            found = list(self._concat(node, node.meaning))
+            forms = list(self._concat(node, node.meaning))
         elif isinstance(node.meaning, Move | Opaque):
-            found = list(self._passed(node, node.meaning))
+            forms = list(self._passed(node, node.meaning))
         elif isinstance(node.meaning, Zero):
-            found = list(self._zero(node, node.meaning))
+            forms = list(self._zero(node, node.meaning))
         elif isinstance(node.meaning, Bordered):
-            found = list(self._bordered(node, node.meaning))
+            forms = list(self._bordered(node, node.meaning))
         else:
             assert isinstance(node.meaning, Affine)
-            found = list(self._sum(node, node.meaning))
+            forms = list(self._sum(node, node.meaning))
         if node.covers:
             kept = tuple((v, None) for v in sorted({*(v.id for v in node.operands), *node.covers}))
-            found = [form for form in found if not form.original]
-            found.append(Form(node.id, kept, (None,), True, cost.copy(node.value)))
+            forms = [form for form in forms if not form.original]
+            forms.append(Form(node.id, kept, (None,), True, cost.copy(node.value)))
         for alternative in node.alternatives if node.id not in self.barred else ():
-            part = alternative.part
+            term = alternative.term
             ways: Iterable[tuple[Maps, tuple[Form | None, ...]]] = [
-                (((part.value.id, part.structure),), (None,))
+                (((term.value.id, term.structure),), (None,))
             ]
-            if alternative.others or _mixes(part.structure):  # one map per channel is left for its readers
+            if alternative.others or _mixes(term.structure):  # one map per channel is left for its readers
                 ways = self._combined(node, alternative.meaning)
             for terms, choices in ways:
                 other = self._form(node, terms, choices, original=False)
                 other.alternative = alternative
-                found.append(other)
+                forms.append(other)
         if node.id not in self.barred:
-            found += [inside for form in found if (inside := self._in_passing(node, form)) is not None]
-        return self._pruned(found)
+            forms += [inside for form in forms if (inside := self._in_passing(node, form)) is not None]
+        return self._pruned(forms)
 
     def _in_passing(self, node: Node, form: Form) -> Form | None:
         """A map of a norm, for which alone the norm is there, as the norm with another weight and bias."""
@@ -154,10 +166,10 @@ class Forms:
 
     def _sum(self, node: Node, meaning: Affine) -> Iterator[Form]:
         for terms, choices in self._combined(node, meaning):
-            read = {part.value.id for part in meaning.parts}
+            read = {term.value.id for term in meaning.terms}
             cuts = choices == (None,) * len(choices) and {source for source, _ in terms} == read
-            replaces = not cuts or node.upkeep or node.covers or node.is_map_alone or _is_identity(terms)
-            if node.id not in self.barred and replaces:
+            replaces = not cuts or node.covers or node.is_map_alone or _is_identity(terms)
+            if node.id not in self.barred and (replaces or node.recomputed_elements):
                 yield self._form(node, terms, choices, original=False)
             if cuts and not node.is_map_alone:
                 yield self._form(node, terms, choices, original=True)
@@ -167,7 +179,7 @@ class Forms:
 
         Sources that lie in others are also taken from these.
         """
-        options = [list(self._through(node, part)) for part in meaning.parts]
+        options = [list(self._through(node, term)) for term in meaning.terms]
         for chosen in itertools.product(*options):
             choices = tuple([choice for choice, _ in chosen])
             try:
@@ -182,12 +194,12 @@ class Forms:
                 if steps:
                     yield tuple(sorted(left.items())), choices
 
-    def _through(self, node: Node, part: Part) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
-        mixes = _mixes(part.structure)
-        for form in self._of[part.value.id] if (node.id, part.value.id) not in self.apart else ():
+    def _through(self, node: Node, term: Term) -> Iterator[tuple[Form | None, list[tuple[int, Map]]]]:
+        mixes = _mixes(term.structure)
+        for form in self._of[term.value.id] if (node.id, term.value.id) not in self.apart else ():
             if mixes and len(form.terms) > 1:
                 continue  # one layer on a sum is not spread over the summands
-            if not form.terms and part.structure.has_bias:
+            if not form.terms and term.structure.has_bias:
                 continue
             if form.alternative is not None and form.is_identity and self.nodes[form.terms[0][0]].synthetic:
                 continue  # the cut says as much
@@ -198,13 +210,13 @@ class Forms:
                         raise Inexact(
                             _CONCATENATED if isinstance(self.nodes[form.node].meaning, Concat) else ""
                         )
-                    terms.append((source, geometry.compose(part.structure, structure)))
+                    terms.append((source, geometry.compose(term.structure, structure)))
             except Inexact as reason:
                 if str(reason):
-                    self.why.setdefault((node.id, part.value.id), str(reason))
+                    self.why.setdefault((node.id, term.value.id), str(reason))
                 continue
             yield form, terms
-        yield None, [(part.value.id, part.structure)]
+        yield None, [(term.value.id, term.structure)]
 
     def _passed(self, node: Node, meaning: Move | Opaque) -> Iterator[Form]:
         rescales = isinstance(meaning, Opaque) and meaning.rescales
@@ -212,7 +224,7 @@ class Forms:
         yield Form(node.id, ((meaning.value.id, None),), (None,), True, passing)
 
     def _zero(self, node: Node, meaning: Zero) -> Iterator[Form]:
-        kept: tuple[Term, ...] = tuple((value.id, None) for value in meaning.values)
+        kept: tuple[SourceTerm, ...] = tuple((value.id, None) for value in meaning.values)
         yield Form(node.id, kept, (None,) * len(kept), True, cost.copy(node.value))
         if node.id not in self.barred:  # the sum of nothing is only a summand of others
             yield Form(node.id, (), (), False, math.inf)
@@ -232,7 +244,7 @@ class Forms:
             yield self._form(node, ((source, replace(whole, has_bias=True)),), (form,), original=False)
 
     def _concat(self, node: Node, meaning: Concat) -> Iterator[Form]:
-        kept: tuple[Term, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
+        kept: tuple[SourceTerm, ...] = tuple((v, None) for v in dict.fromkeys(v.id for v in meaning.values))
         cuts = (None,) * len(meaning.values)
         yield Form(node.id, kept, cuts, True, cost.concatenation(node.value))
         if node.id in self.barred:
@@ -255,20 +267,20 @@ class Forms:
 
     def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, Geometry | Transposed]]:
         """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
-        found: dict[int, tuple[Form | None, Geometry | Transposed]] = {}
+        singles: dict[int, tuple[Form | None, Geometry | Transposed]] = {}
         if not 0 <= dims <= 3 or not isinstance(value.sizes[value.ndim - 1 - dims], int):
-            return found
-        cut: list[tuple[Form | None, tuple[Term, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
+            return singles
+        cut: list[tuple[Form | None, tuple[SourceTerm, ...]]] = [(None, ((value.id, Scalar(identity=True)),))]
         for choice, terms in [*((f, f.terms) for f in self._of[value.id]), *cut]:
             source, structure = terms[0] if len(terms) == 1 else (-1, None)
-            if structure is None or source in found:
+            if structure is None or source in singles:
                 continue
             if isinstance(structure, Scalar):
                 channels = value.shape[-dims - 1]
                 structure = geometry.channelwise(channels, dims, has_bias=structure.has_bias)
             if structure.dims == dims:
-                found[source] = (choice, structure)
-        return found
+                singles[source] = (choice, structure)
+        return singles
 
     def _form(
         self,
@@ -285,7 +297,7 @@ class Forms:
             own = _as_it_stands(node, terms, own)
         return Form(node.id, terms, choices, original, own)
 
-    def _count_upstream(self, node: Node, found: list[Form]) -> None:
+    def _count_upstream(self, node: Node, forms: list[Form]) -> None:
         """Add to each form what its sources cost that exist only for it, as far as the forms differ there.
 
         All are followed upstream together, the latest value first, until they need the same values: what
@@ -295,7 +307,7 @@ class Forms:
         """
         needs: list[set[int]] = []
         shared: list[set[int]] = []
-        for form in found:
+        for form in forms:
             form.cost = form.own
             needs.append(set())
             shared.append(set())
@@ -305,12 +317,12 @@ class Forms:
                 break
             latest = max(max(n) for n in needs if n)
             best = self._of[latest][0]
-            for form, need, free in zip(found, needs, shared, strict=True):
+            for form, need, free in zip(forms, needs, shared, strict=True):
                 if latest in need:
                     need.remove(latest)
                     form.cost += best.own
                     self._sort_in(node, best.sources, need, free)
-        for form, free in zip(found, shared, strict=True):
+        for form, free in zip(forms, shared, strict=True):
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
@@ -335,19 +347,19 @@ class Forms:
             if choice is not None:
                 self.why.setdefault((node.id, choice.node), reason)
 
-    def _pruned(self, found: list[Form]) -> list[Form]:
-        if len(found) == 1:
-            return found
-        self._count_upstream(self.nodes[found[0].node], found)
-        found.sort(key=_rank)
+    def _pruned(self, forms: list[Form]) -> list[Form]:
+        if len(forms) == 1:
+            return forms
+        self._count_upstream(self.nodes[forms[0].node], forms)
+        forms.sort(key=_rank)
         best: dict[tuple[frozenset[int], bool], Form] = {}
-        for form in found:
+        for form in forms:
             best.setdefault((form.sources, form.is_map), form)
         ranked = sorted(best.values(), key=_rank)
         kept = ranked[:BEAM]
         furthest = min(ranked, key=lambda f: max(f.sources, default=-1))
         meeting = [f for f in ranked if f.is_map and all(len(self.nodes[s].users) > 1 for s in f.sources)]
-        kept += [f for f in (*meeting[:1], furthest, *(f for f in found if f.original)) if f not in kept]
+        kept += [f for f in (*meeting[:1], furthest, *(f for f in forms if f.original)) if f not in kept]
         return kept
 
 
@@ -356,20 +368,21 @@ def _rank(form: Form) -> tuple[float, bool, bool]:
     return form.cost, not form.original, not form.is_identity
 
 
-def _as_it_stands(node: Node, terms: Sequence[Term], layers: float) -> float:
+def _as_it_stands(node: Node, terms: Sequence[SourceTerm], layers: float) -> float:
     """The cost of the original operator; `layers` if it is arithmetic."""
     assert isinstance(node.meaning, Affine)
-    if node.meaning.moves == "a view":
+    if node.meaning.work is Work.VIEW:
         return 0.0
-    arithmetic = node.meaning.moves == "" and not _is_identity(terms)
-    return (layers if arithmetic else cost.copy(node.value)) + cost.upkeep(node.upkeep - node.meaning.kept)
+    arithmetic = node.meaning.work is Work.ARITHMETIC and not _is_identity(terms)
+    recomputed = cost.recomputation(node.recomputed_elements - node.meaning.kept)
+    return (layers if arithmetic else cost.copy(node.value)) + recomputed
 
 
 def _mixes(structure: Map) -> bool:
     return not isinstance(structure, Scalar) and not structure.per_channel
 
 
-def _is_identity(terms: Sequence[Term]) -> bool:
+def _is_identity(terms: Sequence[SourceTerm]) -> bool:
     return len(terms) == 1 and isinstance(terms[0][1], Scalar) and terms[0][1].identity
 
 

@@ -12,24 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from reparamkit.operators import Affine, Bordered, Concat, Meaning, Move, Opaque, Part, Value, Zero
+from reparamkit.operators import Affine, Meaning, Term, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The value is `part`, a map of another one, and the sum of it and `others` where there are any.
+    """The value is `term`, a map of another one, and the sum of it and `others` where there are any.
 
     `covers` are the values of the network it does without.
     """
 
-    part: Part
+    term: Term
     covers: tuple[int, ...]
-    others: tuple[Part, ...] = ()
+    others: tuple[Term, ...] = ()
 
     @property
     def meaning(self) -> Affine:
         """The sum."""
-        return Affine((self.part, *self.others))
+        return Affine((self.term, *self.others))
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Node:
     """The network's caller gets it, or a view of it."""
     product: tuple[int, int] | None = None
     """The operands of a product of two values (`reparamkit.operators.products`)."""
-    upkeep: int = 0
+    recomputed_elements: int = 0
     covers: frozenset[int] = frozenset()
     """The values between those that the meaning reads and this one, if it took several operators to spell."""
     alternatives: tuple[Alternative, ...] = ()
@@ -77,11 +77,7 @@ class Node:
     @property
     def operands(self) -> tuple[Value, ...]:
         """The values that the meaning reads."""
-        if isinstance(self.meaning, Affine):
-            return tuple(p.value for p in self.meaning.parts)
-        if isinstance(self.meaning, Move | Opaque | Bordered):
-            return (self.meaning.value,)
-        return self.meaning.values if isinstance(self.meaning, Concat | Zero) else ()
+        return () if self.meaning is None else self.meaning.operands
 
 
 @dataclass(frozen=True)
@@ -137,10 +133,16 @@ class ValueGraph:
         node.operand_for, node.without = dict(operand_for), without
         return self._synthetic(node)
 
-    def map_alone(self, like: Definition, part: Part) -> Node:
+    def on_newer(self, original: Node | Definition, newer: Mapping[int, Value]) -> Node:
+        """The operator of a value on newer versions of its operands."""
+        assert original.meaning is not None
+        meaning = original.meaning.on(newer)
+        return self.once_more(original, meaning, {old: value.id for old, value in newer.items()})
+
+    def map_alone(self, like: Definition, term: Term) -> Node:
         """A map of a value that keeps its shape."""
-        value = part.value
-        return self._synthetic(Node(len(self.nodes), like.name, like.operator, value, Affine((part,))))
+        value = term.value
+        return self._synthetic(Node(len(self.nodes), like.name, like.operator, value, Affine((term,))))
 
     def owner(self, index: int) -> Node:
         """The value of the network that this one is, or is there for."""

@@ -96,14 +96,7 @@ class Realisation:
         def layer(i: int, x: Tensor) -> Tensor:
             module = self.layers[i].module
             assert module is not None
-            if isinstance(module, _CONVS) and not isinstance(padding := module.padding, str):
-                done = convolve(
-                    x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups
-                )
-                if done is not None:
-                    return done
-            result: Tensor = module(x)
-            return result
+            return applied(module, x)
 
         result: Tensor = self.build(values.__getitem__, lambda op, *args: op(*args), layer)
         return result
@@ -124,18 +117,18 @@ class Realisation:
     @property
     def operators(self) -> Counter[str]:
         """How many of each operator it takes, by ATen's names."""
-        found: list[str] = []
+        names: list[str] = []
 
         def function(op: Any, *_: Any) -> None:
-            found.append(op._schema.name.removeprefix("aten::"))
+            names.append(op._schema.name.removeprefix("aten::"))
 
         def layer(i: int, _: Any) -> None:
             module = self.layers[i].module
             if module is not None:
-                found.extend(operators_of(module))
+                names.extend(operators_of(module))
 
         self.build(lambda s: None, function, layer)
-        return Counter(found)
+        return Counter(names)
 
     def rounded(self, like: Tensor) -> bool:
         """Round every number once, to the number type and device of `like`.
@@ -304,6 +297,16 @@ def _made(kind: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
 def _filled(module: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
     weight, shift = nn.Parameter(kernel.contiguous()), nn.Parameter(bias.contiguous())
     return with_numbers(module, {"weight": weight, "bias": shift})
+
+
+def applied(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a new layer gives in float64; some convolutions by a faster way than torch's."""
+    if isinstance(layer, _CONVS) and not isinstance(padding := layer.padding, str):
+        convolved = convolve(x, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+        if convolved is not None:
+            return convolved
+    result: Tensor = layer(x)
+    return result
 
 
 def with_numbers(layer: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:

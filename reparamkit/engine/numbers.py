@@ -18,24 +18,24 @@ _SAME = 1e-6  # the network computes its border in its own precision
 
 def numbers(nodes: Sequence[Node], form: Form) -> Terms:
     """Source -> affine map. Raises `Inexact` if the numbers forbid what the shapes allowed."""
-    done: dict[int, Terms] = {}
+    terms_of: dict[int, Terms] = {}
     for current in _bottom_up(form):
         node = nodes[current.node]
         if current.norm is not None:
             ((read, _),), (choice,) = current.terms, current.choices
-            done[id(current)] = {read: done[id(choice)][current.norm]}
+            terms_of[id(current)] = {read: terms_of[id(choice)][current.norm]}
         elif current.alternative is not None:
-            done[id(current)] = _summed(nodes, current, current.alternative.meaning, done)
+            terms_of[id(current)] = _summed(nodes, current, current.alternative.meaning, terms_of)
         elif isinstance(node.meaning, Zero):
-            done[id(current)] = {}
+            terms_of[id(current)] = {}
         elif isinstance(node.meaning, Concat):
-            done[id(current)] = _stacked(current, node, node.meaning, done)
+            terms_of[id(current)] = _stacked(current, node, node.meaning, terms_of)
         elif isinstance(node.meaning, Bordered):
-            done[id(current)] = _bordered(current, node.meaning, done)
+            terms_of[id(current)] = _bordered(current, node.meaning, terms_of)
         else:
             assert isinstance(node.meaning, Affine)
-            done[id(current)] = _summed(nodes, current, node.meaning, done)
-    return done[id(form)]
+            terms_of[id(current)] = _summed(nodes, current, node.meaning, terms_of)
+    return terms_of[id(form)]
 
 
 def _bottom_up(form: Form) -> list[Form]:
@@ -54,11 +54,11 @@ def _bottom_up(form: Form) -> list[Form]:
     return order
 
 
-def _summed(nodes: Sequence[Node], form: Form, meaning: Affine, done: dict[int, Terms]) -> Terms:
+def _summed(nodes: Sequence[Node], form: Form, meaning: Affine, terms_of: dict[int, Terms]) -> Terms:
     terms: Terms = {}
-    for part, choice in zip(meaning.parts, form.choices, strict=True):
-        own = part.load()
-        below: Terms = {part.value.id: IDENTITY} if choice is None else done[id(choice)]
+    for term, choice in zip(meaning.terms, form.choices, strict=True):
+        own = term.load()
+        below: Terms = {term.value.id: IDENTITY} if choice is None else terms_of[id(choice)]
         bias_spent = False
         for source, existing in below.items():
             composed = affine.compose(_without_bias(own) if bias_spent else own, existing)
@@ -73,9 +73,9 @@ def _without_bias(numbers: Numbers) -> Numbers:
     return affine.without_bias(numbers)
 
 
-def _bordered(form: Form, meaning: Bordered, done: dict[int, Terms]) -> Terms:
+def _bordered(form: Form, meaning: Bordered, terms_of: dict[int, Terms]) -> Terms:
     (choice,) = form.choices
-    ((source, inner),) = done[id(choice)].items()
+    ((source, inner),) = terms_of[id(choice)].items()
     assert isinstance(inner, AffineMap)
     fill = meaning.fill.load().flatten()
     shift = torch.zeros_like(fill) if inner.bias is None else inner.bias
@@ -84,13 +84,13 @@ def _bordered(form: Form, meaning: Bordered, done: dict[int, Terms]) -> Terms:
     return {source: affine.with_bias(affine.reaching(meaning.structure, inner), fill)}
 
 
-def _stacked(form: Form, node: Node, meaning: Concat, done: dict[int, Terms]) -> Terms:
+def _stacked(form: Form, node: Node, meaning: Concat, terms_of: dict[int, Terms]) -> Terms:
     ((source, structure),) = form.terms
     if structure is None or isinstance(structure, Scalar):
         raise Inexact("its input is a concatenation of different values")
     parts: list[AffineMap] = []
     for value, choice in zip(meaning.values, form.choices, strict=True):
-        part = IDENTITY if choice is None else done[id(choice)][source]
+        part = IDENTITY if choice is None else terms_of[id(choice)][source]
         if isinstance(part, ScalarMap):
             part = affine.promoted(part, value.shape[-structure.dims - 1], structure.dims)
         parts.append(part)

@@ -28,11 +28,12 @@ class Plan:
         return [f for f in self.chosen.values() if not f.original]
 
 
-def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset()) -> Plan:
-    """Choose; `barred` nodes keep their operator as it is."""
+def plan(nodes: Sequence[Node], barred: frozenset[int] = frozenset(), earlier: Forms | None = None) -> Plan:
+    """Choose; `barred` nodes keep their operator as it is. `earlier` are the forms of another such plan."""
     apart: frozenset[tuple[int, int]] = frozenset()
+    forms = earlier
     while True:
-        forms = Forms(nodes, barred, apart)
+        forms = Forms(nodes, barred, apart, forms)
         needed = {n.id for n in nodes if n.forced}
         chosen: dict[int, Form] = {}
         for node in reversed(nodes):
@@ -55,7 +56,7 @@ def _twice(nodes: Sequence[Node], chosen: dict[int, Form]) -> set[int]:
     return {
         index
         for index, form in chosen.items()
-        if form.original and any(other.part.value.id in chosen for other in nodes[index].alternatives)
+        if form.original and any(other.term.value.id in chosen for other in nodes[index].alternatives)
     }
 
 

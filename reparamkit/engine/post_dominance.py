@@ -47,8 +47,8 @@ def _intervals(parent: list[int], root: int) -> tuple[list[int], list[int]]:
     first, last, clock = [0] * len(parent), [0] * len(parent), 0
     stack = [(root, False)]
     while stack:
-        node, done = stack.pop()
-        if done:
+        node, left = stack.pop()
+        if left:
             last[node] = clock
             continue
         clock += 1

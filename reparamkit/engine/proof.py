@@ -26,7 +26,7 @@ from reparamkit.engine.plan import interior
 from reparamkit.engine.proof_sizes import Trial, resized, trials
 from reparamkit.engine.relative_error import BAR, relative_error
 from reparamkit.engine.rising import Rise
-from reparamkit.operators import Affine, Move, properties
+from reparamkit.operators import Affine, Move, Work, properties
 
 _DOES_NOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
@@ -108,16 +108,16 @@ def prove(host: Host, form: Form, terms: Terms, realisation: Realisation) -> Pro
                     raise Unproven(f"the original operators do not run in float64: {error}") from error
                 continue
             try:
-                found = realisation.run(env)
+                folded = realisation.run(env)
             except _DOES_NOT_RUN as error:
                 raise CheckFailed(
                     f"the folded layer does not run where the original does: {error}"
                 ) from error
-        if found.shape != expected.shape:
-            raise CheckFailed(f"output shape {list(found.shape)} instead of {list(expected.shape)}")
+        if folded.shape != expected.shape:
+            raise CheckFailed(f"output shape {list(folded.shape)} instead of {list(expected.shape)}")
         if expected.numel() == 0:
             continue
-        off = relative_error(expected, found, axes, partial(_rough, host, steps, inputs, env, trial))
+        off = relative_error(expected, folded, axes, partial(_rough, host, steps, inputs, env, trial))
         if not off <= BAR:  # so that NaN fails
             raise CheckFailed(f"the float64 check failed: relative error {off:.1e}, allowed {BAR:.0e}")
         worst = max(worst, off)
@@ -266,14 +266,14 @@ def _run(host: Host, index: int, env: Env, shape: Sequence[int] | None) -> Tenso
 
 def _changes_no_shape(node: Node) -> bool:
     """Whether it gives its operand as it is, because that has the size which the operator is written for."""
-    if not isinstance(node.meaning, Affine) or node.meaning.moves != "a copy" or node.covers:
+    if not isinstance(node.meaning, Affine) or node.meaning.work is not Work.COPY or node.covers:
         return False
     return properties.holds_sizes(node.operator)
 
 
 def _applied(node: Node, x: Tensor) -> Tensor:
     assert isinstance(node.meaning, Affine)
-    numbers = node.meaning.parts[0].load()
+    numbers = node.meaning.terms[0].load()
     assert isinstance(numbers, AffineMap)
     per_channel = (-1, *(1,) * numbers.structure.dims)
     x = x * numbers.kernel.reshape(per_channel).to(x.dtype)

@@ -123,7 +123,7 @@ def _same_everywhere(node: Node) -> bool:
     """Whether it does the same at every position, whatever lies around it: one size says all."""
     return isinstance(node.meaning, Affine) and all(
         isinstance(p.structure, Scalar) or (isinstance(p.structure, Geometry) and p.structure.pointwise)
-        for p in node.meaning.parts
+        for p in node.meaning.terms
     )
 
 

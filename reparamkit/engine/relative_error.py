@@ -18,7 +18,7 @@ _EPS32 = torch.finfo(torch.float32).eps
 
 
 def relative_error(
-    expected: Tensor, found: Tensor, axes: Iterable[int], rough: Callable[[], Tensor]
+    expected: Tensor, actual: Tensor, axes: Iterable[int], rough: Callable[[], Tensor]
 ) -> float:
     """The largest error relative to the scale of the whole, and of each channel along each of the `axes`.
 
@@ -28,7 +28,7 @@ def relative_error(
     """
     if not expected.numel():
         return 0.0
-    difference, size = (found - expected).abs(), expected.abs()
+    difference, size = (actual - expected).abs(), expected.abs()
     error, scale = float(difference.max()), float(size.max())
     worst = error / scale if scale > 0 else error
     if not worst <= BAR:

@@ -188,10 +188,10 @@ class Resizing:
 
     def _meet_maps(self, node: Node, operands: Sequence[int]) -> None:
         """What tells channels apart has as many of them as captured; windows have to be filled."""
-        parts = [other.part for other in self._host.graph.owner(node.id).alternatives]
-        maps = [(part.value.id, part.structure) for part in parts]
+        terms = [other.term for other in self._host.graph.owner(node.id).alternatives]
+        maps = [(term.value.id, term.structure) for term in terms]
         if isinstance(node.meaning, Affine):
-            maps += [(part.value.id, part.structure) for part in node.meaning.parts]
+            maps += [(term.value.id, term.structure) for term in node.meaning.terms]
         elif isinstance(node.meaning, Opaque):
             maps = [(i, structure) for i in operands for _, structure in maps]
             if not maps:

@@ -24,7 +24,7 @@ from reparamkit.algebra import AffineMap, Geometry, Scalar, ScalarMap, Transpose
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Node
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Move, Part, properties
+from reparamkit.operators import Affine, Move, Term, Work, properties
 
 _LONGEST = 16  # maps in a row
 
@@ -101,11 +101,11 @@ def _channel_axis(root: Node, above: Sequence[int | None]) -> int | None:
     """The channels' axis of a layer, or of a sum with one; None for what takes no map in for nothing."""
     if root.synthetic or not isinstance(root.meaning, Affine):
         return None
-    parts = root.meaning.parts
-    if len(parts) > 1:
-        of_layers = (above[part.value.id] for part in parts if isinstance(part.structure, Scalar))
+    terms = root.meaning.terms
+    if len(terms) > 1:
+        of_layers = (above[term.value.id] for term in terms if isinstance(term.structure, Scalar))
         return next((axis for axis in of_layers if axis is not None), None)
-    structure = parts[0].structure
+    structure = terms[0].structure
     if not isinstance(structure, Geometry | Transposed) or structure.unit or root.meaning.averages:
         return None
     return root.value.ndim - 1 - structure.dims
@@ -221,13 +221,13 @@ class _Demand:
         chain = self._chain(reader)
         if chain[-1].shown:  # it would become a view of the layer's output, as other results may be
             return None
-        parts = [part for node in chain if (part := per_channel(node.meaning)) is not None][::-1]
-        structure = composed_structure(parts)
+        terms = [term for node in chain if (term := per_channel(node.meaning)) is not None][::-1]
+        structure = composed_structure(terms)
         if structure is None or isinstance(structure, Transposed):
             return None
 
         def numbers() -> tuple[Tensor, Tensor]:
-            return _spread(parts)
+            return _spread(terms)
 
         maps = tuple(node.id for node in chain)
         return Claim(maps, path, index, index, layout, numbers)
@@ -249,12 +249,12 @@ class _Demand:
                 break
             more.append(reader.id)
             below = reader
-        part = None if reader.escapes else per_channel(reader.meaning)
-        if part is None or not isinstance(part.structure, Scalar) or part.structure.has_bias:
+        term = None if reader.escapes else per_channel(reader.meaning)
+        if term is None or not isinstance(term.structure, Scalar) or term.structure.has_bias:
             return None
 
         def numbers() -> tuple[Tensor, Tensor]:
-            factor = part.load()
+            factor = term.load()
             assert isinstance(factor, ScalarMap)
             return _number(factor.alpha), _number(0.0)
 
@@ -267,8 +267,8 @@ class _Demand:
             reader = self._only_reader(chain[-1])
             if reader is None or reader.escapes or per_channel(reader.meaning) is None:
                 break
-            parts = [part for node in (*chain, reader) if (part := per_channel(node.meaning)) is not None]
-            if composed_structure(parts[::-1]) is None:
+            terms = [term for node in (*chain, reader) if (term := per_channel(node.meaning)) is not None]
+            if composed_structure(terms[::-1]) is None:
                 break
             chain.append(reader)
         return chain
@@ -289,15 +289,15 @@ def _carried(reader: Node, layout: Layout) -> Layout | None:
 def _passes(reader: Node) -> bool:
     if isinstance(reader.meaning, Move):
         return True
-    if not isinstance(reader.meaning, Affine) or reader.meaning.moves != "a copy":
+    if not isinstance(reader.meaning, Affine) or reader.meaning.work is not Work.COPY:
         return False
-    structure = reader.meaning.parts[0].structure
+    structure = reader.meaning.terms[0].structure
     return isinstance(structure, Scalar) and structure.identity
 
 
-def _spread(parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+def _spread(terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
     """Scale and shift of a chain of maps, shaped to multiply what it acts on."""
-    numbers = composed_numbers(parts)
+    numbers = composed_numbers(terms)
     if isinstance(numbers, ScalarMap):
         return _number(numbers.alpha), _number(numbers.beta)
     assert isinstance(numbers, AffineMap)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.files import opened, read_bytes
+from reparamkit.loading.door.safetensors_file import INDEX_SUFFIX, is_safetensors
 from reparamkit.loading.pickles import is_pickle, is_torch_save
 
 _HEAD = 4096
@@ -23,6 +24,10 @@ class Format(Enum):
     """What torch.save wrote before torch 1.6."""
     PICKLE = auto()
     """A pickle that torch.save did not write."""
+    SAFETENSORS = auto()
+    """Weights alone, in one file of safetensors."""
+    INDEX = auto()
+    """The index of weights that lie in several such files."""
 
 
 _OTHERS = (
@@ -49,25 +54,19 @@ def recognise(path: Path) -> Format:
             f"{path} is a Core ML model, which is not read back into PyTorch; give the network that it was "
             f"made from"
         )
-    if path.is_dir():
-        raise UnusableInput(f"{path} is a folder; give a file of a model{_candidates(path)}")
     with opened(path) as file:
         head = file.read(_HEAD)
     if not head:
         raise UnusableInput(f"{path} is empty (0 bytes); copy, download or export it again")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Format.ARCHIVE
+    if is_safetensors(head, path.stat().st_size):
+        return Format.SAFETENSORS
     if head[0] == 0x80:
         return _pickled(path, head)
+    if path.name.endswith(INDEX_SUFFIX) and head.lstrip().startswith(b"{"):
+        return Format.INDEX
     raise UnusableInput(f"{path} is {_other(path, head)}")
-
-
-def _candidates(folder: Path) -> str:
-    try:
-        models = sorted(f.name for f in folder.iterdir() if f.suffix in {".pt", ".pth", ".pt2", ".bin"})
-    except OSError:
-        return ""
-    return f", for instance {folder / models[0]}" if models else ""
 
 
 def _pickled(path: Path, head: bytes) -> Format:
@@ -82,11 +81,6 @@ def _other(path: Path, head: bytes) -> str:
     for offset, magic, words in _OTHERS:
         if head[offset:].startswith(magic):
             return words
-    if _is_safetensors(path, head):
-        return (
-            "a safetensors file of weights, which is not read; convert it: "
-            "torch.save(safetensors.torch.load_file(file), 'weights.pt'), then pass that with --model"
-        )
     if _is_onnx(head):
         return "an ONNX model already; give the PyTorch model that it was made from"
     if not any(head):
@@ -105,10 +99,6 @@ def _other(path: Path, head: bytes) -> str:
         return "an HTML page, as a failed download leaves it; download the file itself"
     line = text.strip().splitlines()[0][:40] if text.strip() else ""
     return f"a text file, beginning {line!r}; give a .pt2, a TorchScript file, or a file of torch.save"
-
-
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
 def _is_onnx(head: bytes) -> bool:

@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Iterable
 from itertools import islice
 
-import torch
-
 _STRINGS = {
     "SHORT_BINUNICODE",
     "BINUNICODE",
@@ -107,6 +105,8 @@ def plain_tensors(saved: bytes) -> bool:
 
     That reader imports nothing which is not on its own short list, so asking it runs no code of theirs.
     """
+    import torch  # what else is here tells bad files before torch is imported
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

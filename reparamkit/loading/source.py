@@ -1,13 +1,15 @@
-"""Opening whatever the user has: a file, a checkpoint's folder, a reference model's name, a callable.
+"""Opening whatever the user has: a file, a folder of weights or of training, a name, a callable.
 
 A file is recognised by its content. Nothing of it is handed to a loader that could run code before it was
-looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for ``torch.save``.
+looked at: see `exported` for ``.pt2``, `scripted` for TorchScript, `saved` for ``torch.save``. Who builds the
+network of a name says `registry`.
 """
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +17,148 @@ import torch
 from torch import nn
 
 from reparamkit.errors import UnusableInput
+from reparamkit.loading import registry
+from reparamkit.loading.ahead import check_ahead, check_name, weights_alone
 from reparamkit.loading.archive import Archive, open_archive
-from reparamkit.loading.construct import construct, is_address
+from reparamkit.loading.arguments import as_arguments, as_text
+from reparamkit.loading.construct import construct, is_address, stem_of
 from reparamkit.loading.door.files import exists, in_words
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.loading.exported import is_exported, load_exported
+from reparamkit.loading.folders import TIMM, TRANSFORMERS, WeightFolder, describe_folder, files_of_index
 from reparamkit.loading.formats import Format, recognise
+from reparamkit.loading.inputs_said import said
+from reparamkit.loading.opened import Source as Source
+from reparamkit.loading.registry import Named, Stored
+from reparamkit.loading.safetensors_weights import read_shards
 from reparamkit.loading.saved import Pickled, Weights, load_pickle, load_saved
 from reparamkit.loading.scripted import is_scripted, load_scripted
-from reparamkit.loading.weights import fit_state_dict
-
-# Training stands above this room; whoever opens no checkpoint does not need its packages.
-_CHECKPOINTS = "reparamkit.training.sources"
+from reparamkit.loading.weights import (
+    find_state_dict,
+    fit_state_dict,
+    inside,
+    load_weights_only,
+    read_state_dict,
+)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model and what is known about where it came from.
+class _Asked:
+    """How a source is to be opened, as `load` was told."""
 
-    `name` is the stem for output files and `path` the file it came from, if any. `example_inputs` and
-    `example_kwargs` are what the file or the reference model says to call it with (float32, zero mean, shape
-    (N, C, H, W) for a reference model); None where nothing is known. `notes` are for the report.
+    model: str | None
+    trusted: bool
+    arguments: Mapping[str, Any]
+    key: str | None
+
+
+def load(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    trust_pickle: bool = False,
+    model_args: str | Mapping[str, Any] | None = None,
+    key: str | None = None,
+) -> Source:
+    """Open `source`: a file, a folder of weights or one that `reparamkit train` wrote, a name, or a callable.
+
+    Args:
+        source: a name is a reference model's or another library's (``timm:resnet18``,
+            ``hf-hub:timm/resnet18.a1_in1k``, ``torchvision:resnet18``, ``transformers:FOLDER``,
+            ``ultralytics:yolov8n.yaml``); a callable is ``package.module:callable``,
+            ``package/module.py:callable`` or ``package.module.callable``.
+        model: again a name or a callable: what weights alone belong to.
+        trust_pickle: a file may run code while it is opened, as a pickled module does. The checkpoint of a
+            network that is a callable needs this or `model`.
+        model_args: keyword arguments for the callable, or the function of the library, that builds the
+            network: a dict, or text such as ``"num_classes=10, act='relu'"``.
+        key: what inside the file is meant, with dots: ``"ema.model"``; of a training checkpoint ema or raw.
+
+    Raises:
+        UntrustedPickle: the file could run code, and `trust_pickle` is not given.
+        MissingExtra: the library that a name needs is not installed.
+        UnusableInput: it cannot be opened for another reason; the message says what was found and what to do.
     """
-
-    model: nn.Module | torch.export.ExportedProgram | torch.jit.ScriptModule
-    name: str
-    path: Path | None
-    example_inputs: tuple[Any, ...] | None
-    example_kwargs: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def load(source: str | Path, *, model: str | None = None, trust_pickle: bool = False) -> Source:
-    """Open `source`: a file, a folder that `reparamkit train` wrote, a name, or ``package.module:callable``.
-
-    `model`, again a reference model's name or ``package.module:callable``, says what weights alone belong to.
-    `trust_pickle` lets a file run code while it is opened, as a pickled module does. The checkpoint of a
-    network that is a callable needs one of the two.
-
-    Raises `UntrustedPickle` for a file that could run code, without `trust_pickle`; `UnusableInput` for
-    whatever else cannot be opened, saying what was found and what to do.
-    """
-    path = Path(source)
-    if exists(path):
-        with in_words(path):
-            if holds_checkpoint(path):
-                return _from_checkpoint(path, model, trust_pickle)
-            return _from_file(path, model, trust_pickle)
-    text = str(source)
-    if model is not None:
-        raise UnusableInput(
-            f"--model ({model}) says what a file of weights belongs to, and there is no file {text!r}"
-        )
-    return _from_name(text)
+    asked = _Asked(model, trust_pickle, as_arguments(model_args), key)
+    text, path = str(source), Path(source)
+    check_ahead(text, model)
+    if not exists(path):
+        if key is not None:
+            raise UnusableInput(f"--key {key} says what inside a file is meant, and {text!r} is none")
+        return _from_name(text, asked)
+    with in_words(path):
+        if holds_checkpoint(path):
+            return _from_checkpoint(path, asked)
+        opened = _from_folder(path, asked) if path.is_dir() else _from_file(path, asked)
+    return _with_inputs_said(opened)
 
 
-def _from_file(path: Path, model: str | None, trust_pickle: bool) -> Source:
+def _from_file(path: Path, asked: _Asked) -> Source:
     kind = recognise(path)
+    if kind in (Format.SAFETENSORS, Format.INDEX):
+        files = (path,) if kind is Format.SAFETENSORS else files_of_index(path)
+        return _from_saved(path, _chosen_weights(read_shards(files), asked.key), asked)
     if kind is Format.PICKLE:
-        return _from_saved(path, load_pickle(path, trust_pickle=trust_pickle), model)
+        return _from_saved(path, load_pickle(path, trust_pickle=asked.trusted, key=asked.key), asked)
     if kind is Format.LEGACY:
-        return _from_saved(path, load_saved(path, None, trust_pickle=trust_pickle), model)
+        return _from_saved(path, load_saved(path, None, trust_pickle=asked.trusted, key=asked.key), asked)
     archive = open_archive(path)
     if is_exported(archive):
-        _refuse_model(path, model, "a torch.export archive")
-        return _from_program(load_exported(archive, trust_pickle=trust_pickle), path.stem, path)
+        _refuse_options(path, asked, "a torch.export archive")
+        return _from_program(load_exported(archive, trust_pickle=asked.trusted), path.stem, path)
     if is_scripted(archive):
-        _refuse_model(path, model, "a TorchScript archive")
-        return Source(load_scripted(archive, trust_pickle=trust_pickle), path.stem, path, None)
+        _refuse_options(path, asked, "a TorchScript archive")
+        return Source(load_scripted(archive, trust_pickle=asked.trusted), path.stem, path, None)
     if archive.root and "data.pkl" in archive.records:
-        return _from_saved(path, load_saved(path, archive, trust_pickle=trust_pickle), model)
+        return _from_saved(path, load_saved(path, archive, trust_pickle=asked.trusted, key=asked.key), asked)
     raise UnusableInput(f"{path} is {_foreign_archive(archive)}")
 
 
-def _from_checkpoint(path: Path, model: str | None, trust_pickle: bool) -> Source:
-    opened: Source = importlib.import_module(_CHECKPOINTS).open_source(
-        path, model=model, trusted=trust_pickle
+def _from_folder(path: Path, asked: _Asked) -> Source:
+    folder = describe_folder(path)
+    schemes = {TRANSFORMERS: "transformers:", TIMM: "timm:local-dir:"}
+    if asked.model is None and folder.library not in schemes:
+        raise UnusableInput(_no_network(path, folder))
+    if asked.model is not None:
+        return _from_saved(path, _weights_of(folder, asked.key), asked)
+    if asked.key is not None:
+        raise UnusableInput(f"--key {asked.key} says what inside a file is meant, and {path} is a folder")
+    registry.require_package(folder.library, str(path))
+    stored = None
+    if folder.library == TIMM:  # read here, within bounds, and not by timm
+        stored = Stored(_weights_of(folder, None).tensors, str(path))
+    name = f"{schemes[folder.library]}{path}"
+    built = registry.provider(folder.library).build(name, asked.arguments, stored, trusted=asked.trusted)
+    return dataclasses.replace(_from_built(built), path=path, name=path.resolve().name or built.stem)
+
+
+def _weights_of(folder: WeightFolder, key: str | None) -> Weights:
+    safe = all(file.suffix == ".safetensors" for file in folder.weights)
+    if safe:
+        return _chosen_weights(read_shards(folder.weights), key)
+    if len(folder.weights) == 1:
+        return _chosen_weights(load_weights_only(folder.weights[0]), key)
+    state: dict[str, torch.Tensor] = {}
+    for file in folder.weights:
+        state |= read_state_dict(file)
+    return _chosen_weights(state, key)
+
+
+def _no_network(path: Path, folder: WeightFolder) -> str:
+    has = "a config.json that names no architecture" if folder.config else "no config.json"
+    return (
+        f"{path} holds weights and {has}, so it does not say what they belong to; pass --model with a "
+        f"network's name, or MODULE:CALLABLE that returns the network"
     )
-    return opened
+
+
+def _from_checkpoint(path: Path, asked: _Asked) -> Source:
+    if asked.key not in (None, "ema", "raw"):
+        raise UnusableInput(f"--key {asked.key}: of a training checkpoint it is ema or raw")
+    text = as_text(asked.arguments)
+    return registry.checkpoints().open_source(
+        path, model=asked.model, trusted=asked.trusted, kind=asked.key, arguments=text
+    )
 
 
 def _from_program(program: torch.export.ExportedProgram, name: str, path: Path | None) -> Source:
@@ -102,77 +168,89 @@ def _from_program(program: torch.export.ExportedProgram, name: str, path: Path |
     return Source(program, name, path, tuple(inputs), dict(keywords))
 
 
-def _from_saved(path: Path, saved: Weights | Pickled, model: str | None) -> Source:
-    keys = " / ".join(map(repr, saved.where))
+def _chosen_weights(held: object, key: str | None) -> Weights:
+    where: tuple[str, ...] = ()
+    if key is not None:
+        held, where = inside(held, key)
+    tensors, keys = find_state_dict(held)
+    return Weights(tensors, (*where, *keys))
+
+
+def _from_saved(path: Path, saved: Weights | Pickled, asked: _Asked) -> Source:
     if isinstance(saved, Pickled):
-        _refuse_model(path, model, "a whole pickled module")
-        notes = (f"the module was found under {keys}",) if keys else ()
+        _refuse_options(path, asked, "a whole pickled module", "--key")
+        notes = (*_chosen("the module was", saved.where, saved.beside), *saved.notes)
         return Source(saved.module, path.stem, path, None, notes=notes)
-    notes = (f"the weights were found under {keys}",) if keys else ()
-    if model is None:
-        raise UnusableInput(
-            f"{path} holds weights alone ({len(saved.tensors)} tensors), not the network they belong to; "
-            f"pass --model with a reference model's name, or MODULE:CALLABLE that returns the network"
-        )
-    built, examples = _build(model, path, saved)
-    return Source(built, path.stem, path, examples, notes=notes)
+    notes = _chosen("the weights were", saved.where, saved.beside)
+    if asked.model is None:
+        raise weights_alone(path, len(saved.tensors), saved.hint)
+    built = _build(asked.model, Stored(saved.tensors, str(path)), asked)
+    stem = path.stem if path.suffix != ".json" else path.name.partition(".")[0]
+    opened = _from_built(built)
+    return dataclasses.replace(opened, name=stem, path=path, notes=(*notes, *opened.notes))
 
 
-def _build(model: str, path: Path, weights: Weights) -> tuple[nn.Module, tuple[Any, ...] | None]:
-    """The model of that name or address with the weights in it, and its example inputs where it is known."""
-    if is_address(model):
-        built = construct(model)
-        if not isinstance(built, nn.Module):
+def _chosen(what: str, where: tuple[str, ...], beside: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on what was taken of what a file holds."""
+    if not where:
+        return ()
+    keys = " / ".join(map(repr, where))
+    others = [name for name in beside if name != where[0] and not where[0].startswith(f"{name}.")]
+    if not others:
+        return (f"{what} found under {keys}",)
+    shown = ", ".join(map(repr, others[:6])) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+    return (f"{what} found under {keys}; beside it are {shown} (--key takes another)",)
+
+
+def _build(model: str, stored: Stored, asked: _Asked) -> Named:
+    """The model of that name or address with the weights in it."""
+    check_name(model, "--model ")
+    scheme = registry.scheme_of(model)
+    if scheme or registry.is_plain(model):
+        return registry.provider(scheme).build(model, asked.arguments, stored, trusted=asked.trusted)
+    built = construct(model, asked.arguments)
+    if not isinstance(built, nn.Module):
+        raise UnusableInput(f"--model {model}: weights go into a torch.nn.Module, not an exported program")
+    try:
+        notes = tuple(fit_state_dict(built, stored.tensors))
+    except UnusableInput as error:
+        raise UnusableInput(f"{stored.where}: {error}") from error
+    return Named(built, stem_of(model), notes=notes)
+
+
+def _from_name(text: str, asked: _Asked) -> Source:
+    scheme = registry.scheme_of(text)
+    if scheme or not is_address(text):
+        built = registry.provider(scheme).build(text, asked.arguments, None, trusted=asked.trusted)
+        return _from_built(built)
+    network = construct(text, asked.arguments)
+    if isinstance(network, torch.export.ExportedProgram):
+        return _from_program(network, stem_of(text), None)
+    return _with_inputs_said(Source(network, stem_of(text), None, None))
+
+
+def _from_built(built: Named) -> Source:
+    return Source(
+        built.model, built.stem, None, built.example_inputs, notes=built.notes, inferred=built.inferred
+    )
+
+
+def _with_inputs_said(source: Source) -> Source:
+    """The same source, with the example that its network itself asks for where nothing else gives one."""
+    if source.example_inputs is not None or source.example_kwargs or not isinstance(source.model, nn.Module):
+        return source
+    inputs, inferred = said(source.model)
+    return dataclasses.replace(source, example_inputs=inputs, inferred=inferred)
+
+
+def _refuse_options(path: Path, asked: _Asked, what: str, allowed: str = "") -> None:
+    """Refuse what says how to build a network, or where in a file it is, of a file that is one."""
+    given = {"--model": asked.model, "--model-args": as_text(asked.arguments), "--key": asked.key}
+    for option, value in given.items():
+        if value and option != allowed:
             raise UnusableInput(
-                f"--model {model}: weights go into a torch.nn.Module, not an exported program"
+                f"{path} is {what}, so it has its network with it; leave out {option} ({value})"
             )
-        _fit(path, built, weights)
-        return built, None
-    from reparamkit.models import create, info
-
-    try:
-        known = info(model)
-    except UnusableInput as error:
-        raise UnusableInput(f"--model {model}: not MODULE:CALLABLE, and {error}") from error
-    if weights.plain:
-        # it knows other projects' names for the same weights
-        return create(model, weights=path), known.example_inputs()
-    reference = create(model)
-    _fit(path, reference, weights)
-    return reference, known.example_inputs()
-
-
-def _fit(path: Path, model: nn.Module, weights: Weights) -> None:
-    try:
-        fit_state_dict(model, weights.tensors)
-    except UnusableInput as error:
-        raise UnusableInput(f"{path}: {error}") from error
-
-
-def _from_name(text: str) -> Source:
-    if is_address(text):
-        made = construct(text)
-        name = text.rpartition(":")[2].rpartition(".")[2]
-        if isinstance(made, torch.export.ExportedProgram):
-            return _from_program(made, name, None)
-        return Source(made, name, None, None)
-    from reparamkit.models import create, info
-
-    try:
-        known = info(text)
-    except UnusableInput as error:
-        like_a_path = "/" in text or "\\" in text or "." in text
-        why = "`reparamkit models` lists them" if like_a_path else error
-        raise UnusableInput(
-            f"no such file {text!r}, and not the name of a reference model ({why}), nor of the form "
-            f"package.module:callable"
-        ) from error
-    return Source(create(text), text, None, known.example_inputs())
-
-
-def _refuse_model(path: Path, model: str | None, what: str) -> None:
-    if model is not None:
-        raise UnusableInput(f"{path} is {what}, so it has its network with it; leave out --model ({model})")
 
 
 def _foreign_archive(archive: Archive) -> str:

@@ -17,11 +17,11 @@ from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.size_conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.capture.special_sizes import inner_sizes
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 from reparamkit.errors import CannotCapture
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 def export_program(
@@ -99,10 +99,10 @@ def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:
             else:
                 bound |= {str(symbol) for symbol in expression.free_symbols}
     free = {
-        index: {axis: symbol for axis, symbol in found.items() if symbol not in bound}
-        for index, found in axes.items()
+        index: {axis: symbol for axis, symbol in symbols.items() if symbol not in bound}
+        for index, symbols in axes.items()
     }
-    return {index: found for index, found in free.items() if found}, ranges_of(program)
+    return {index: symbols for index, symbols in free.items() if symbols}, ranges_of(program)
 
 
 def axis_names(program: ExportedProgram) -> dict[str, str]:

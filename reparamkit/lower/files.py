@@ -200,13 +200,13 @@ def _words_for_os_errors(path: Path) -> Iterator[None]:
         raise UnusableInput(f"cannot write {path}: {words}{kept}") from error
 
 
-def _move(made: Path, path: Path, hidden: Path) -> None:
+def _move(staged: Path, path: Path, hidden: Path) -> None:
     for place in range(_TRIES):
         try:
-            os.replace(made, path)
+            os.replace(staged, path)
             return
         except OSError as error:
-            if not made.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if not staged.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         # A folder cannot replace one that holds something, so the old one steps aside first. Another run may
         # put its own there in between; then that one is the older.
@@ -216,7 +216,7 @@ def _move(made: Path, path: Path, hidden: Path) -> None:
         except FileNotFoundError:
             continue
         try:
-            os.replace(made, path)
+            os.replace(staged, path)
             return
         except BaseException as error:
             with contextlib.suppress(OSError):

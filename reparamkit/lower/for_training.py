@@ -7,32 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from reparamkit.errors import MissingExtra, NotEquivalent, UnusableInput
+from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.files import staged
 from reparamkit.lower.module import loaded_module, pickled
-
-_SUFFIXES = (".pt", ".pth", ".safetensors")
-
-
-def check_suffix(path: Path) -> None:
-    """Find out before any long work whether there is a format for the suffix.
-
-    Raises:
-        UnusableInput: there is none; MissingExtra: the package for it is not installed.
-    """
-    if path.suffix == ".safetensors" and find_spec("safetensors") is None:
-        raise MissingExtra("safetensors", "train", f"writing {path}")
-    if path.suffix not in _SUFFIXES:
-        asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UnusableInput(
-            f"cannot write {path}: it has {asked}, and an expanded network goes into {', '.join(_SUFFIXES)}"
-        )
 
 
 def save_for_training(module: nn.Module, paths: Sequence[Path]) -> list[tuple[str, str]]:

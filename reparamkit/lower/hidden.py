@@ -86,8 +86,8 @@ def _make(destination: Path) -> tuple[Path, int | None]:
 
 
 def _remove_leftover(folder: Path) -> None:
-    found = folder.lstat()
-    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+    status = folder.lstat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
         return
     old = time.time() - _newest(folder) > _A_DAY
     try:

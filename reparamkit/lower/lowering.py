@@ -24,7 +24,7 @@ from reparamkit.lower.exported import (
     inner_sizes_of,
     input_shapes,
 )
-from reparamkit.lower.unguardable_axes import settled_symbols, without
+from reparamkit.lower.unguardable_axes import exportable_axes, unguardable_symbols
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
 
@@ -77,7 +77,7 @@ class Lowering:
     @cached_property
     def unguardable(self) -> dict[str, str]:
         """Symbol of a free size -> why it must not be free in a file that cannot refuse one."""
-        return settled_symbols(self.program, self.original, self.module, self.example)
+        return unguardable_symbols(self.program, self.original, self.module, self.example)
 
     @property
     def notes_on_sizes(self) -> list[str]:
@@ -90,7 +90,7 @@ class Lowering:
 
     def axes(self, *, refuses_sizes: bool) -> DynamicAxes:
         """The axes that may be free in a file, which can refuse a size of its inputs or not."""
-        return self.program.axes if refuses_sizes else without(self.program, self.unguardable)
+        return self.program.axes if refuses_sizes else exportable_axes(self.program, self.unguardable)
 
     def export(self, axes: DynamicAxes) -> ExportedProgram:
         """The folded network as an exported program with these axes free.

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
@@ -23,6 +22,7 @@ from reparamkit.lower.saved import Saved
 from reparamkit.lower.writer import Request, Work, Writer
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 class ModuleWriter(Writer):

@@ -20,12 +20,12 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.lower.writer import Work, Writer
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -57,11 +57,9 @@ def save_onnx(
         Notes on steps that were left out; usually none.
 
     Raises:
-        MissingExtra: a package that this needs is not installed.
         UnusableInput: torch.onnx cannot express the network, or names repeat.
         OSError: the file cannot be written.
     """
-    require_packages()
     _require_tensor_outputs(program)
     _distinct(input_names, "input")
     _distinct(output_names, "output")
@@ -118,19 +116,6 @@ def _rename_inner_values(graph: Any) -> None:
                 taken.add(value.name)
 
 
-def require_packages() -> None:
-    """Find out whether everything that ONNX needs is installed.
-
-    Raises:
-        MissingExtra: naming the first package that is not, and the command that installs it.
-    """
-    for package in ("onnx", "onnxscript", "onnxsim", "onnxruntime"):
-        try:
-            __import__(package)
-        except ModuleNotFoundError:
-            raise MissingExtra(package, "onnx", "writing ONNX") from None
-
-
 def operator_counts(path: Path) -> Counter[str]:
     """How many nodes of each operator an ONNX file holds, those in functions and subgraphs included."""
     return Counter(node.op_type for node in _nodes(_load_graph(path)))
@@ -148,8 +133,8 @@ def convolutions_without_bias(path: Path) -> list[str]:
 def remove_stale_weights(path: Path) -> None:
     """Remove the second files that older files of this name left, and that this one does not use."""
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data")
-    found = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
-    if not found:
+    stale = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+    if not stale:
         return
     used = {
         entry.value
@@ -157,7 +142,7 @@ def remove_stale_weights(path: Path) -> None:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    for other in found:
+    for other in stale:
         if other.name not in used:
             other.unlink(missing_ok=True)
 
@@ -258,7 +243,7 @@ def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str]) -> None:
 
 def renamed(size: str, axis_names: Mapping[str, str]) -> str:
     """The size of an axis, a symbol or a formula of symbols, in readable names."""
-    return re.sub(r"[A-Za-z_]\w*", lambda found: axis_names.get(found.group(), found.group()), size)
+    return re.sub(r"[A-Za-z_]\w*", lambda match: axis_names.get(match.group(), match.group()), size)
 
 
 def _check(model: onnx.ModelProto, notes: list[str]) -> None:
@@ -291,14 +276,14 @@ def _save_in_two(exported: Any, path: Path, axis_names: Mapping[str, str]) -> No
 
 def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    found = []
+    nodes = []
     while pending:
         node = pending.pop()
-        found.append(node)
+        nodes.append(node)
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs]:
                 pending += graph.node
-    return found
+    return nodes
 
 
 def _load_graph(path: Path) -> onnx.ModelProto:
@@ -339,9 +324,6 @@ class OnnxWriter(Writer):
 
     def count(self, target: Path, work: Work) -> Counter[str]:
         return operator_counts(target)
-
-    def require(self) -> None:
-        require_packages()
 
     def finish(self, path: Path) -> None:
         remove_stale_weights(path)

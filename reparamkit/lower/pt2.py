@@ -19,7 +19,6 @@ import torch.fx
 from torch.export import ExportedProgram
 from torch.fx.traceback import NodeSource
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import CannotWrite
 from reparamkit.lower.writer import Work, Writer
 from reparamkit.runners.base import Runner
@@ -27,6 +26,7 @@ from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:

@@ -41,6 +41,7 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
         stages = []
         for path, each in zip(paths, formats, strict=True):
             check_writable(path)
+            each.require()
             each.writer.require()
             stages.append(stack.enter_context(staged(path)))
             refuses = each.refuses_sizes
@@ -88,6 +89,7 @@ def save_program(
     kind = format_of(path)
     check_writable(path)
     _check_fits(path, kind, program)
+    kind.require()
     kind.writer.require()
 
     def exported() -> ExportedProgram:

@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,40 +39,40 @@ _LARGEST = 2**20
 _MOST_ELEMENTS = 2**24  # of inputs that a network is run on
 
 
-def settled_symbols(
+def unguardable_symbols(
     program: Program, original: nn.Module | ExportedProgram, folded: nn.Module, example: tuple[Args, Kwargs]
 ) -> dict[str, str]:
     """Symbol of a free axis -> why it must not be free in a file that cannot refuse a size.
 
     `example` has the sizes at which such an axis is fixed.
     """
-    settled: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     guards = program.guards
     if guards is None or not isinstance(folded, fx.GraphModule):
-        return settled
+        return reasons
     needed = _needed(guards)
     trials = _Trials(program, guards, needed, original, folded)
     leaves = [tensor for _, tensor in tensor_leaves(*example)]
     before = -1
-    while before < len(settled):  # what is fixed now does not lead away from an assumption any more
-        before = len(settled)
-        fixed = {s: leaves[i].shape[a] for s in settled for i, a in program.places_with(s)[:1]}
+    while before < len(reasons):  # what is fixed now does not lead away from an assumption any more
+        before = len(reasons)
+        fixed = {s: leaves[i].shape[a] for s in reasons for i, a in program.places_with(s)[:1]}
         for changed in _beyond(program, guards, needed, fixed):
             symbols = {s for s in program.example_sizes() if changed.keys() & set(program.places_with(s))}
             symbols -= fixed.keys()
-            if not symbols or settled.keys() & symbols:
+            if not symbols or reasons.keys() & symbols:
                 continue
             reason = trials.wrong_at(changed)
             if reason is not None:
                 asked = trials.symbols_asked(changed) & symbols
                 # rather a side than the batch
-                settled[max(sorted(asked or symbols), key=lambda s: program.axes_of(s)[0])] = reason
-    return settled
+                reasons[max(sorted(asked or symbols), key=lambda s: program.axes_of(s)[0])] = reason
+    return reasons
 
 
-def without(program: Program, settled: dict[str, str]) -> dict[int, dict[int, str]]:
+def exportable_axes(program: Program, unguardable: Collection[str]) -> dict[int, dict[int, str]]:
     """The program's free axes but those of these symbols."""
-    kept = {i: {a: s for a, s in axes.items() if s not in settled} for i, axes in program.axes.items()}
+    kept = {i: {a: s for a, s in axes.items() if s not in unguardable} for i, axes in program.axes.items()}
     return {index: axes for index, axes in kept.items() if axes}
 
 

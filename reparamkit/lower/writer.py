@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
+from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names
 from reparamkit.lower.files import Stage
@@ -178,7 +179,7 @@ class Writer(ABC):
         return Saved(work.path, verdict, self.count(stage.made, work), tuple(notes))
 
 
-def _taken_by(runner: Runner, recorded: Recorded) -> tuple[Callable[[Record], bool] | None, list[str]]:
+def _taken_by(runner: Runner, recorded: Recorded) -> tuple[Callable[[Run], bool] | None, list[str]]:
     """Which probes to judge a file by, and the names of those at other sizes that it refuses."""
     if not isinstance(runner, RefusesSizes):
         return None, []
@@ -194,7 +195,7 @@ def _may_do_with_fewer(reason: Exception, recorded: Recorded) -> bool:
     """Whether a file with fewer free sizes may be right: one that is wrong is so at other sizes only."""
     if not isinstance(reason, NotEquivalent):
         return True
-    if reason.equivalence is None:
+    if not isinstance(reason.equivalence, Equivalence):
         return False
     failed = {entry.probe for entry in reason.equivalence.outputs if not entry.passed}
     failed |= {*reason.equivalence.broken_probes}

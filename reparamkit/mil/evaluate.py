@@ -11,6 +11,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.memory import check_room
 from reparamkit.mil.graph import Constant, MilProgram, Operation, Port
 from reparamkit.mil.operators import OPERATORS, Call, CannotEvaluate
+from reparamkit.support.text import one_line
 
 Observe = Callable[[Operation, list[torch.Tensor]], list[torch.Tensor] | None]
 """Is given every operation with its outputs, and may return others in their place."""
@@ -18,16 +19,16 @@ Observe = Callable[[Operation, list[torch.Tensor]], list[torch.Tensor] | None]
 
 def missing(program: MilProgram) -> list[str]:
     """Every operation that cannot be computed here, as "conv at 'y'"; empty where all are known."""
-    found = []
+    lacking = []
     for operation in program.operations:
         known = OPERATORS.get(operation.kind)
         if known is None or operation.blocks:
-            found.append(f"{operation.kind} at {operation.name!r}")
+            lacking.append(f"{operation.kind} at {operation.name!r}")
             continue
         strange = sorted(name for name in operation.inputs if name not in known.parameters)
         if strange:
-            found.append(f"{operation.kind} with {', '.join(strange)} at {operation.name!r}")
-    return found
+            lacking.append(f"{operation.kind} with {', '.join(strange)} at {operation.name!r}")
+    return lacking
 
 
 def evaluate(
@@ -68,25 +69,25 @@ def evaluate(
         values[entry.name] = _held(inputs[entry.name], entry.dtype, arithmetic)
     for place, operation in enumerate(program.operations):
         outputs = compute(program, operation, values, floating)
-        made = [
+        results = [
             _fitting(output, port, operation, arithmetic)
             for output, port in zip(outputs, operation.outputs, strict=True)
         ]
         if observe is not None:
-            made = observe(operation, made) or made
-        values.update((port.name, output) for port, output in zip(operation.outputs, made, strict=True))
-        del outputs, made
+            results = observe(operation, results) or results
+        values.update((port.name, output) for port, output in zip(operation.outputs, results, strict=True))
+        del outputs, results
         used = [name for names in operation.inputs.values() for name in names]
         for name in (*used, *(port.name for port in operation.outputs)):
             if last.get(name, -1) <= place:
                 values.pop(name, None)
-    found = {}
+    constants = {}
     for name in program.outputs:
         value = values[name] if name in values else program.constants[name]
         if not isinstance(value, torch.Tensor):
             raise UnusableInput(f"cannot verify: the output {name!r} is a text")
-        found[name] = _held(value, value.dtype, arithmetic)
-    return found
+        constants[name] = _held(value, value.dtype, arithmetic)
+    return constants
 
 
 def compute(
@@ -102,19 +103,19 @@ def compute(
     if known is None:
         raise UnusableInput(f"cannot verify: {where} is not known to the evaluator")
 
-    def value(name: str) -> Constant:
-        found = values[name] if name in values else program.constants[name]
-        if isinstance(found, torch.Tensor) and found.is_floating_point():
-            return found.to(floating)
-        return found
+    def operand(name: str) -> Constant:
+        value = values[name] if name in values else program.constants[name]
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return value.to(floating)
+        return value
 
     for port in operation.outputs:
         if port.shape is not None and None not in port.shape:
             wanted = math.prod(size for size in port.shape if size is not None) * floating.itemsize
             check_room(wanted, f"cannot verify: {where} declares")
-    given = {parameter: [value(name) for name in names] for parameter, names in operation.inputs.items()}
+    given = {parameter: [operand(name) for name in names] for parameter, names in operation.inputs.items()}
     try:
-        made = known.compute(Call(operation, given, floating, program.opset))
+        result = known.compute(Call(operation, given, floating, program.opset))
     except CannotEvaluate as error:
         raise UnusableInput(f"cannot verify: {where} {error}") from error
     except (
@@ -126,9 +127,9 @@ def compute(
         TypeError,
         ValueError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UnusableInput(f"cannot verify: {where} cannot be computed: {reason}") from error
-    outputs = [made] if isinstance(made, torch.Tensor) else list(made)
+    outputs = [result] if isinstance(result, torch.Tensor) else list(result)
     if len(outputs) != len(operation.outputs):
         raise UnusableInput(
             f"cannot verify: {where} makes {len(outputs)} values, the program declares "
@@ -141,13 +142,13 @@ def _fitting(
     output: torch.Tensor, port: Port, operation: Operation, arithmetic: torch.dtype | None
 ) -> torch.Tensor:
     """The value in the type that the program declares, after a check that it is what is declared."""
-    found = tuple(output.shape)
+    shape = tuple(output.shape)
     if port.shape is not None and (
-        len(port.shape) != len(found)
-        or any(size is not None and size != own for size, own in zip(port.shape, found, strict=True))
+        len(port.shape) != len(shape)
+        or any(size is not None and size != own for size, own in zip(port.shape, shape, strict=True))
     ):
         raise UnusableInput(
-            f"cannot verify: {operation.kind} at {operation.name!r} makes {_sizes(found)}, the program "
+            f"cannot verify: {operation.kind} at {operation.name!r} makes {_sizes(shape)}, the program "
             f"declares {_sizes(port.shape)}"
         )
     if port.dtype is None:

@@ -27,14 +27,14 @@ def mil_input(feature: Any, declared: Any, where: str) -> MilInput:
         UnusableInput: it is neither an array nor an image.
         ValueError: description and program do not agree on its shape.
     """
-    found = _input(feature, declared, where)
+    described = _input(feature, declared, where)
     sizes = [int(each.constant.size) for each in declared.type.tensorType.dimensions]
     fixed = [each.WhichOneof("dimension") == "constant" for each in declared.type.tensorType.dimensions]
-    if len(sizes) != len(found.shape) or any(
-        known and size != own for size, own, known in zip(sizes, found.shape, fixed, strict=True)
+    if len(sizes) != len(described.shape) or any(
+        known and size != own for size, own, known in zip(sizes, described.shape, fixed, strict=True)
     ):
         raise ValueError(f"its description and its program give the input {feature.name!r} different shapes")
-    return found
+    return described
 
 
 def _input(feature: Any, declared: Any, where: str) -> MilInput:

@@ -72,7 +72,7 @@ def losses(
             rounding[name] = rounding.get(name, 0.0) + part / len(feeds)
     total = sum(squared.values())
     beyond = sum(map(math.isinf, squared.values()))
-    found = []
+    lossy = []
     for operation in program.operations:
         own = squared.get(operation.name)
         if own is None:
@@ -82,8 +82,8 @@ def losses(
         else:
             share = own / total if total else 0.0
         own_rounding = min(1.0, rounding[operation.name] / own) if 0 < own < math.inf else 1.0
-        found.append(Loss(operation, math.sqrt(own), share, own_rounding))
-    return sorted(found, key=lambda loss: -loss.error)
+        lossy.append(Loss(operation, math.sqrt(own), share, own_rounding))
+    return sorted(lossy, key=lambda loss: -loss.error)
 
 
 def _squared_errors(
@@ -109,7 +109,7 @@ def _squared_errors(
             if value.is_floating_point() and value.requires_grad
         ]
     errors, beyond = _own_errors(program, fed, results, seed)
-    found = {name: [0.0, 0.0] for name in errors} | {name: [math.inf, math.inf] for name in beyond}
+    sums = {name: [0.0, 0.0] for name in errors} | {name: [math.inf, math.inf] for name in beyond}
     size = sum(float(output.detach().double().square().sum()) for output in outputs) or 1.0
     generator = torch.Generator().manual_seed(seed)
     places = [(name, place) for name in errors for place in range(len(errors[name]))]
@@ -130,8 +130,8 @@ def _squared_errors(
                     moved[name][part] += float((gradient.double() * error.double()).sum())
         for name, parts in moved.items():
             for part, value in enumerate(parts):
-                found[name][part] += value**2 / passes / size
-    return {name: (parts[0], parts[1]) for name, parts in found.items()}
+                sums[name][part] += value**2 / passes / size
+    return {name: (parts[0], parts[1]) for name, parts in sums.items()}
 
 
 Errors = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
@@ -159,13 +159,13 @@ def _own_errors(
     beyond = []
     with torch.no_grad():
         for operation in program.operations:
-            made = results[operation.name]
+            produced = results[operation.name]
             read = [name for names in operation.inputs.values() for name in names]
             rounds = operation.outputs[0].name in half
-            if not all(v.is_floating_point() for v in made) or not (rounds or half.intersection(read)):
+            if not all(v.is_floating_point() for v in produced) or not (rounds or half.intersection(read)):
                 continue
             touched = [*(values.get(n, program.constants.get(n)) for n in read if n in half or rounds)]
-            if any(map(_out_of_range, [*touched, *(made if rounds else ())])):
+            if any(map(_out_of_range, [*touched, *(produced if rounds else ())])):
                 beyond.append(operation.name)
                 continue
             if operation.kind in MOVES and (operation.kind != "cast" or half.intersection(read)):
@@ -173,7 +173,7 @@ def _own_errors(
             again = compute(weights, operation, values, torch.float32)
             errors[operation.name] = [
                 (_moved(new, old, rounds), _moved(old, old, rounds))
-                for new, old in zip(again, made, strict=True)
+                for new, old in zip(again, produced, strict=True)
             ]
     return errors, beyond
 

@@ -17,6 +17,7 @@ from reparamkit.mil.graph import Constant, MilInput, MilProgram, Operation, Port
 from reparamkit.mil.inputs import mil_input
 from reparamkit.mil.values import constant, port
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import one_line
 
 _NEWEST = 9
 """Of iOS 26, which adds no operator and no definition to those of iOS 18 in coremltools 9."""
@@ -64,7 +65,7 @@ def open_program(path: Path) -> MilProgram:
             f"{path} is damaged: the weights cannot be read ({error.strerror or error})"
         ) from error
     except _STRANGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise UnusableInput(f"{path} is damaged: {reason}") from error
 
 
@@ -148,10 +149,10 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
                 raise ValueError(
                     f"{operation.kind} at {operation.name!r} takes {unknown[0]!r}, which nothing makes"
                 )
-        made = {each.name for each in operation.outputs}
-        if made & known:
-            raise ValueError(f"two operations make {min(made & known)!r}")
-        known |= made
+        results = {each.name for each in operation.outputs}
+        if results & known:
+            raise ValueError(f"two operations make {min(results & known)!r}")
+        known |= results
     outputs = [feature.name for feature in spec.description.output if feature.name not in texts]
     lost = [name for name in outputs if name not in known]
     if lost or not outputs:
@@ -181,19 +182,19 @@ def _inputs(spec: Any, function: Any, path: Path) -> tuple[MilInput, ...]:
 
 def _operation(entry: Any, constants: dict[str, Constant], weights: Path) -> Operation:
     outputs = tuple(port(output) for output in entry.outputs)
-    made = outputs[0].name if outputs else entry.type
-    name = made
+    result_name = outputs[0].name if outputs else entry.type
+    name = result_name
     inputs: dict[str, tuple[str, ...]] = {}
 
     def keep(parameter: str, value: Any) -> str:
         # Written in place; such a name cannot be one of the program's.
-        own = f"{made}/{parameter}"
+        own = f"{result_name}/{parameter}"
         constants[own] = constant(value, weights)
         return own
 
     for parameter, value in entry.attributes.items():
         if parameter == "name":
-            name = "".join(value.immediateValue.tensor.strings.values) or made
+            name = "".join(value.immediateValue.tensor.strings.values) or result_name
         else:
             inputs[parameter] = (keep(parameter, value),)
     for parameter, argument in entry.inputs.items():
@@ -208,15 +209,15 @@ def _operation(entry: Any, constants: dict[str, Constant], weights: Path) -> Ope
 
 def _labels(operation: Operation, constants: dict[str, Constant]) -> tuple[str, ...]:
     (name,) = operation.inputs["classes"]
-    found = constants.pop(name)
-    return (found,) if isinstance(found, str) else found if isinstance(found, tuple) else ()
+    labels = constants.pop(name)
+    return (labels,) if isinstance(labels, str) else labels if isinstance(labels, tuple) else ()
 
 
 def _classifier(operation: Operation) -> Operation:
-    made = operation.outputs[-1]
+    label = operation.outputs[-1]
     return Operation(
         operation.kind,
         operation.name,
         {"probabilities": operation.inputs["probabilities"]},
-        (Port(made.name, None, None),),
+        (Port(label.name, None, None),),
     )

@@ -44,8 +44,8 @@ def constant(value: Any, weights: Path) -> Constant:
         raise ValueError(f"a constant of the kind {value.type.WhichOneof('type')}")
     tensor = value.type.tensorType
     if tensor.dataType == STRING:
-        found = tuple(value.immediateValue.tensor.strings.values)
-        return found[0] if len(found) == 1 else found
+        texts = tuple(value.immediateValue.tensor.strings.values)
+        return texts[0] if len(texts) == 1 else texts
     kind = BY_NUMBER.get(tensor.dataType)
     if kind is None or kind.dtype is None:
         raise ValueError(f"a constant of the type {tensor.dataType} of MIL")
@@ -80,11 +80,11 @@ def _immediate(tensor: Any, kind: MilType, count: int) -> np.ndarray[Any, Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    found: list[str] = []
+    texts: list[str] = []
     for entry in value.immediateValue.list.values:
         tensor = entry.immediateValue.tensor
-        found += [str(each) for each in getattr(tensor, tensor.WhichOneof("value")).values]
-    return tuple(found)
+        texts += [str(each) for each in getattr(tensor, tensor.WhichOneof("value")).values]
+    return tuple(texts)
 
 
 def _shape(tensor: Any) -> Shape | None:

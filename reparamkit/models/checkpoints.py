@@ -20,11 +20,22 @@ def load(path: Path, name: str, family: Family, model: nn.Module) -> None:
     Raises UnusableInput when the file cannot be read, and when its keys or shapes are not those of
     `model`; the message names the first differences and the registered variant that would fit.
     """
-    stored = read_state_dict(path)
+    fit(read_state_dict(path), str(path), name, family, model)
+
+
+def fit(
+    stored: Mapping[str, Tensor], where: str, name: str, family: Family, model: nn.Module
+) -> tuple[str, ...]:
+    """Put weights that were read from `where` into `model`, as `load` does.
+
+    Returns notes: what was chosen among them, and other types that they were brought to.
+    """
     try:
-        fit_state_dict(model, family.renamed(stored))
+        return tuple(fit_state_dict(model, family.renamed(stored)))
     except UnusableInput as error:
-        raise UnusableInput(f"the checkpoint {path} does not fit {name}: {error}{_advice(stored)}") from error
+        raise UnusableInput(
+            f"the checkpoint {where} does not fit {name}: {error}{_advice(stored)}"
+        ) from error
 
 
 def _advice(stored: Mapping[str, Tensor]) -> str:

@@ -206,8 +206,8 @@ def resolve(name: str) -> tuple[str, Family]:
     family = _BY_NAME.get(canonical)
     if family is not None:
         return canonical, family
-    close = difflib.get_close_matches(canonical, _BY_NAME, n=4, cutoff=0.6)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(_BY_NAME)}"
+    close = difflib.get_close_matches(canonical, _BY_NAME, n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else "`reparamkit models` lists them"
     raise UnusableInput(f"there is no reference model named {name!r}; {hint}")
 
 

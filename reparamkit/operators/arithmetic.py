@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap, Inexact, Map, Numbers, Scalar, ScalarMap, affine, geometry
-from reparamkit.operators.base import Affine, Call, Constant, Meaning, NotAffine, Part, Value, reader, scalar
+from reparamkit.operators.base import Affine, Call, Constant, Meaning, NotAffine, Term, Value, reader, scalar
 
 Literal = Constant | float
 
@@ -65,29 +65,29 @@ def addcmul(call: Call) -> Meaning:
         raise NotAffine("it multiplies two values that both depend on the network's input")
     factor, scaled = (right, left) if isinstance(left, Value) else (left, right)
     assert isinstance(scaled, Value)
-    product = _one_part(_scaled(call, scaled, factor, reciprocal=False))  # type: ignore[arg-type]
-    product = _followed(product, Part(scaled, Scalar(), lambda: ScalarMap(_number(call, "value"))))
+    product = _one_term(_scaled(call, scaled, factor, reciprocal=False))  # type: ignore[arg-type]
+    product = _followed(product, Term(scaled, Scalar(), lambda: ScalarMap(_number(call, "value"))))
     if isinstance(added, Value):
         if added.sizes != call.result.sizes:
             raise NotAffine(f"the sum broadcasts {list(added.sizes)} against {list(call.result.sizes)}")
         return Affine((_term(added, 1.0), product))
-    shift = _one_part(_shifted(call, scaled, 1.0, added, 1.0))
+    shift = _one_term(_shifted(call, scaled, 1.0, added, 1.0))
     return Affine((_followed(product, shift),))
 
 
-def _one_part(meaning: Meaning) -> Part:
+def _one_term(meaning: Meaning) -> Term:
     assert isinstance(meaning, Affine)
-    (part,) = meaning.parts
-    return part
+    (term,) = meaning.terms
+    return term
 
 
-def _followed(first: Part, second: Part) -> Part:
+def _followed(first: Term, second: Term) -> Term:
     """Two maps of a value, one behind the other, as one."""
     try:
         structure = geometry.compose(second.structure, first.structure)
     except Inexact as reason:
         raise NotAffine(str(reason)) from reason
-    return Part(first.value, structure, lambda: affine.compose(second.load(), first.load()))
+    return Term(first.value, structure, lambda: affine.compose(second.load(), first.load()))
 
 
 @reader("aten.neg.default")
@@ -97,19 +97,19 @@ def neg(call: Call) -> Meaning:
 
 
 def _operand(call: Call, name: str) -> Value | Literal:
-    found = call.get(name)
-    if isinstance(found, Value | Constant):
-        return found
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    given = call.get(name)
+    if isinstance(given, Value | Constant):
+        return given
+    if isinstance(given, bool) or not isinstance(given, int | float):
         raise NotAffine(f"its operand {name!r} is not a plain number")
-    return float(found)
+    return float(given)
 
 
 def _number(call: Call, name: str) -> float:
-    found = call.get(name, 1)
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    given = call.get(name, 1)
+    if isinstance(given, bool) or not isinstance(given, int | float):
         raise NotAffine(f"its {name!r} is not a plain number")
-    return float(found)
+    return float(given)
 
 
 def _sum(call: Call, left: Value | Literal, alpha: float, right: Value | Literal, beta: float) -> Meaning:
@@ -123,15 +123,15 @@ def _sum(call: Call, left: Value | Literal, alpha: float, right: Value | Literal
     return _shifted(call, right, beta, left, alpha)
 
 
-def _term(value: Value, factor: float) -> Part:
-    return Part(value, Scalar(identity=factor == 1.0), lambda: ScalarMap(factor))
+def _term(value: Value, factor: float) -> Term:
+    return Term(value, Scalar(identity=factor == 1.0), lambda: ScalarMap(factor))
 
 
 def _shifted(call: Call, value: Value, alpha: float, shift: Literal, beta: float) -> Meaning:
     if isinstance(shift, float):
         offset = beta * shift
         structure = Scalar(has_bias=offset != 0.0, identity=alpha == 1.0 and offset == 0.0)
-        return Affine((Part(value, structure, lambda: ScalarMap(alpha, offset)),))
+        return Affine((Term(value, structure, lambda: ScalarMap(alpha, offset)),))
     if shift.zero and value.sizes == call.result.sizes:
         return Affine((_term(value, alpha),))
 
@@ -148,7 +148,7 @@ def _scaled(call: Call, value: Value, factor: Literal, *, reciprocal: bool) -> M
         if reciprocal and factor == 0.0:
             raise NotAffine("it divides by zero")
         number = 1.0 / factor if reciprocal else factor
-        return Affine((Part(value, Scalar(identity=number == 1.0), lambda: ScalarMap(number)),))
+        return Affine((Term(value, Scalar(identity=number == 1.0), lambda: ScalarMap(number)),))
 
     def per_channel(a: Tensor, dims: int) -> AffineMap:
         return affine.channelwise(1.0 / a if reciprocal else a, None, dims)
@@ -192,4 +192,4 @@ def _broadcast(
             raise NotAffine("the constant varies along an axis whose size may vary")
         structure = geometry.channelwise(aligned[varying[0]], dims, has_bias=has_bias)
         load = lambda: per_channel(constant.load().flatten(), dims)  # noqa: E731
-    return Affine((Part(value, structure, load),))
+    return Affine((Term(value, structure, load),))

@@ -13,8 +13,9 @@ Structure (`Map`) is known at once, from shapes; numbers come from `load`, when 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Term:
     """One operand and the map that the operator applies to it.
 
     A map of integers acts on their one-hot vectors: a table of `inputs` rows, in which they look up.
@@ -79,30 +80,78 @@ class Part:
     load: Callable[[], Numbers]
 
 
+class Work(Enum):
+    """What an affine operator does at run time."""
+
+    ARITHMETIC = "arithmetic"
+    COPY = "a copy"
+    VIEW = "a view"
+
+
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """The operator is the sum of `parts`. `moves` says what it does at run time if that is no arithmetic.
+    """The operator is the sum of `terms`. `work` says what it does at run time.
 
     `averages` says that it treats every channel alike and keeps constants, as `Move` does. `kept` are the
     elements of weights that something else needs as well.
     """
 
-    parts: tuple[Part, ...]
-    moves: Literal["", "a copy", "a view"] = ""
+    terms: tuple[Term, ...]
+    work: Work = Work.ARITHMETIC
     averages: bool = False
     kept: int = 0
 
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return tuple([term.value for term in self.terms])
+
+    def on(self, newer: Mapping[int, Value]) -> Affine:
+        """The same of other values in place of its operands."""
+        return replace(self, terms=tuple([replace(t, value=newer[t.value.id]) for t in self.terms]))
+
 
 @dataclass(frozen=True, slots=True)
-class Concat:
-    """The operator concatenates `values` along tensor axis `axis`."""
+class _OfOne:
+    """What an operator means that reads one value."""
+
+    value: Value
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return (self.value,)
+
+    def on(self, newer: Mapping[int, Value]) -> Self:
+        """The same of another value in place of its operand."""
+        return replace(self, value=newer[self.value.id])
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSeveral:
+    """What an operator means that reads values of equal standing."""
 
     values: tuple[Value, ...]
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The values that it reads."""
+        return self.values
+
+    def on(self, newer: Mapping[int, Value]) -> Self:
+        """The same of other values in place of its operands."""
+        return replace(self, values=tuple([newer[value.id] for value in self.values]))
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(_OfSeveral):
+    """The operator concatenates `values` along tensor axis `axis`."""
+
     axis: int
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(_OfOne):
     """The operator moves, cuts or averages `value`: it keeps constants and mixes no channels.
 
     `carry` says where the channels of a layout of the value come to lie in the result; None if it mixes
@@ -112,7 +161,6 @@ class Move:
     worth telling.
     """
 
-    value: Value
     carry: Callable[[Layout], Layout | None]
     cuts: bool = False
     alone: bool = False
@@ -121,10 +169,8 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Zero:
+class Zero(_OfSeveral):
     """The operator gives zeros, as many as there are elements in `values`, if there are any."""
-
-    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +185,19 @@ class InPassing:
 
 
 @dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(_OfOne):
     """The operator is none of the others, and reads `value`.
 
     `rescales` says that it ends in a map per channel that it applies in passing (see `Rescaled`), `takes`
     that it can apply another one.
     """
 
-    value: Value
     rescales: bool = False
     takes: InPassing | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaled:
+class Rescaled(_OfOne):
     """The operator is `behind`, a map per channel, on what it gives without its arguments `without`.
 
     So a layer norm is the same norm without weight and bias, and a scale and shift behind it. `behind` is
@@ -160,18 +205,16 @@ class Rescaled:
     it stands, `bare` for it without these arguments.
     """
 
-    value: Value
-    behind: Part | None
+    behind: Term | None
     without: tuple[str, ...]
     takes: InPassing
     bare: InPassing
 
 
 @dataclass(frozen=True, slots=True)
-class Bordered:
+class Bordered(_OfOne):
     """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros."""
 
-    value: Value
     structure: Geometry
     fill: Constant
 
@@ -193,19 +236,19 @@ class Call:
 
     def value(self, name: str) -> Value:
         """An operand that depends on the network's input."""
-        found = self.get(name)
-        if not isinstance(found, Value):
+        operand = self.get(name)
+        if not isinstance(operand, Value):
             raise NotAffine("it does not read a value of the network there", notable=False)
-        return found
+        return operand
 
     def constant(self, name: str, what: str) -> Constant:
         """An operand that must be known now."""
-        found = self.get(name)
-        if isinstance(found, Value):
+        operand = self.get(name)
+        if isinstance(operand, Value):
             raise NotAffine(f"its {what} depends on the network's input")
-        if not isinstance(found, Constant):
+        if not isinstance(operand, Constant):
             raise NotAffine(f"its {what} is not a tensor")
-        return found
+        return operand
 
     def optional(self, name: str, what: str) -> Constant | None:
         """Like `constant`, or none."""
@@ -213,17 +256,17 @@ class Call:
 
     def ints(self, name: str, count: int, default: int) -> tuple[int, ...]:
         """A list of `count` integers; one integer stands for all."""
-        found = self.get(name, default)
-        found = [found] if isinstance(found, int) else list(found)
-        if not found:
-            found = [default]
-        if not all(isinstance(i, int) for i in found):
+        numbers = self.get(name, default)
+        numbers = [numbers] if isinstance(numbers, int) else list(numbers)
+        if not numbers:
+            numbers = [default]
+        if not all(isinstance(i, int) for i in numbers):
             raise NotAffine(f"its {name} depends on a size that varies")
-        if len(found) == 1:
-            found = found * count
-        if len(found) != count:
-            raise NotAffine(f"its {name} has {len(found)} entries for {count} axes")
-        return tuple(found)
+        if len(numbers) == 1:
+            numbers = numbers * count
+        if len(numbers) != count:
+            raise NotAffine(f"its {name} has {len(numbers)} entries for {count} axes")
+        return tuple(numbers)
 
 
 Reader = Callable[[Call], Meaning]
@@ -258,12 +301,12 @@ def known() -> list[str]:
 
 def scalar(value: Value, load: Callable[[], ScalarMap], *, has_bias: bool = False) -> Affine:
     """y = α·x + β."""
-    return Affine((Part(value, Scalar(has_bias=has_bias), load),))
+    return Affine((Term(value, Scalar(has_bias=has_bias), load),))
 
 
 def identity(value: Value) -> Affine:
     """y = x."""
-    return Affine((Part(value, Scalar(identity=True), ScalarMap),), moves="a copy")
+    return Affine((Term(value, Scalar(identity=True), ScalarMap),), work=Work.COPY)
 
 
 def spatial_axes(value: Value) -> int:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from reparamkit.algebra import AffineMap, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, Part, reader
+from reparamkit.operators.base import Affine, Call, Meaning, Term, reader
 from reparamkit.operators.transposed import conv_transpose
 
 
@@ -52,5 +52,5 @@ def _conv(call: Call, near: tuple[int, ...], far: tuple[int, ...]) -> Affine:
         has_bias=bias is not None,
     )
     return Affine(
-        (Part(value, structure, lambda: AffineMap(structure, weight.load(), bias.load() if bias else None)),)
+        (Term(value, structure, lambda: AffineMap(structure, weight.load(), bias.load() if bias else None)),)
     )

@@ -8,7 +8,7 @@ Since the entries of e_i add up to one, a shift behind it is one of every row.
 from __future__ import annotations
 
 from reparamkit.algebra import AffineMap, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, reader
+from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Term, reader
 
 
 @reader("aten.embedding.default")
@@ -19,5 +19,5 @@ def embedding(call: Call) -> Meaning:
     if not rows or not outputs:
         raise NotAffine("its table is empty", notable=False)
     structure = geometry.pointwise(rows, outputs, 1, 0, has_bias=False)
-    part = Part(index, structure, lambda: AffineMap(structure, table.load().t().contiguous(), None))
-    return Affine((part,), kept=rows * outputs if table.shared else 0)
+    term = Term(index, structure, lambda: AffineMap(structure, table.load().t().contiguous(), None))
+    return Affine((term,), kept=rows * outputs if table.shared else 0)

@@ -16,7 +16,7 @@ from reparamkit.operators.base import (
     Constant,
     Meaning,
     NotAffine,
-    Part,
+    Term,
     Value,
     channel_count,
     reader,
@@ -79,7 +79,7 @@ def einsum(call: Call) -> Meaning:
         raise NotAffine(_NO_MATRIX)
     if not new and axis in (1, value.ndim - 1) and dims <= 3:
         structure = geometry.channelwise(channel_count(value, dims), dims, has_bias=False)
-        return Affine((Part(value, structure, lambda: affine.channelwise(constant.load(), None, dims)),))
+        return Affine((Term(value, structure, lambda: affine.channelwise(constant.load(), None, dims)),))
     if len(new) != 1:
         raise NotAffine(_NO_MATRIX)
 
@@ -113,7 +113,7 @@ def _map(
     outputs, inputs = reversed(weight.shape) if transposed else weight.shape
     structure = geometry.pointwise(inputs, outputs, 1, 0, has_bias=bias is not None)
     return Affine(
-        (Part(value, structure, lambda: AffineMap(structure, load_weight(), bias.load() if bias else None)),)
+        (Term(value, structure, lambda: AffineMap(structure, load_weight(), bias.load() if bias else None)),)
     )
 
 
@@ -127,7 +127,7 @@ def _along(value: Value, axis: int, inputs: int, outputs: int, rows: Callable[[]
     def load() -> AffineMap:
         return AffineMap(structure, rows().reshape(outputs, inputs, *structure.window), None)
 
-    return Affine((Part(value, structure, load),))
+    return Affine((Term(value, structure, load),))
 
 
 def _matrix(constant: Constant, beside: Value) -> tuple[Constant, Callable[[], Tensor]]:

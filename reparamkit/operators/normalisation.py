@@ -22,8 +22,8 @@ from reparamkit.operators.base import (
     InPassing,
     Meaning,
     NotAffine,
-    Part,
     Rescaled,
+    Term,
     Value,
     channel_count,
     reader,
@@ -73,7 +73,7 @@ def batch_norm(call: Call) -> Meaning:
         )
         return affine.channelwise(scale, shift, dims)
 
-    return Affine((Part(value, geometry.channelwise(channels, dims, has_bias=True), load),))
+    return Affine((Term(value, geometry.channelwise(channels, dims, has_bias=True), load),))
 
 
 @reader("aten.layer_norm.default", "aten.rms_norm.default")
@@ -128,7 +128,7 @@ def _rescaled(
 
     behind = None
     if len(shape) == 1 and (weight or bias) is not None:
-        behind = Part(value, geometry.channelwise(shape[0], dims, has_bias=bias is not None), load)
+        behind = Term(value, geometry.channelwise(shape[0], dims, has_bias=bias is not None), load)
     own, bare = (
         _in_passing(shape, dims, make, *given, shifts=shifts) for given in ((weight, bias), (None, None))
     )

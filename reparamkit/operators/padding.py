@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 
@@ -21,8 +20,9 @@ from reparamkit.operators.base import (
     Meaning,
     Move,
     NotAffine,
-    Part,
+    Term,
     Value,
+    Work,
     channel_count,
     identity,
     reader,
@@ -53,7 +53,7 @@ def pad(call: Call) -> Meaning:
     near, far = [0] * dims, [0] * dims
     for i in range(len(amounts) // 2):
         near[dims - 1 - i], far[dims - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
-    return one_tap(value, padded(value, near, far), "a copy")
+    return one_tap(value, padded(value, near, far), Work.COPY)
 
 
 def padded(value: Value, near: Sequence[int], far: Sequence[int]) -> Geometry:
@@ -121,7 +121,7 @@ def _taken(call: Call, axis: int, start: int | None, end: int | None, step: int)
         stride=at(flat.stride, step),
         unit=True,
     )
-    return one_tap(value, structure, "a view")
+    return one_tap(value, structure, Work.VIEW)
 
 
 def _spatial(value: Value, needed: int) -> int:
@@ -131,7 +131,7 @@ def _spatial(value: Value, needed: int) -> int:
     raise NotAffine("it reaches beyond the spatial axes")
 
 
-def one_tap(value: Value, structure: Geometry, moves: Literal["a copy", "a view"]) -> Affine:
+def one_tap(value: Value, structure: Geometry, work: Work) -> Affine:
     """A value moved, one tap per channel."""
 
     def load() -> AffineMap:
@@ -139,4 +139,4 @@ def one_tap(value: Value, structure: Geometry, moves: Literal["a copy", "a view"
             structure, torch.ones(structure.outputs, 1, *structure.window, dtype=torch.float64), None
         )
 
-    return Affine((Part(value, structure, load),), moves)
+    return Affine((Term(value, structure, load),), work)

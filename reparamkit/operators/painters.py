@@ -45,7 +45,7 @@ class _Known:
     def __init__(self, known: Mapping[int, Picture]) -> None:
         self._known = known
 
-    def made(self, argument: Any) -> Picture:
+    def painted(self, argument: Any) -> Picture:
         """The picture of a value that has one."""
         if not isinstance(argument, Value) or argument.id not in self._known:
             raise Unclear
@@ -121,14 +121,14 @@ def _cat(call: Call, known: _Known) -> Picture:
 
 @painter("aten.slice.Tensor")
 def _slice(call: Call, known: _Known) -> Picture:
-    base = known.made(call.get("self"))
+    base = known.painted(call.get("self"))
     axis, start, end = _range(call, base)
     return taken(base, axis, start, end, call.result.sizes)
 
 
 @painter("aten.select.int")
 def _select(call: Call, known: _Known) -> Picture:
-    base = known.made(call.get("self"))
+    base = known.painted(call.get("self"))
     return replace(Picture.of(call.result.sizes, None), touched=base.touched)
 
 
@@ -195,7 +195,7 @@ def _repeat(call: Call, known: _Known) -> Picture:
 
 @painter("aten.clone.default", "aten.contiguous.default", "aten.alias.default")
 def _same(call: Call, known: _Known) -> Picture:
-    return known.made(call.get("self"))
+    return known.painted(call.get("self"))
 
 
 @painter("aten.add.Tensor", "aten.mul.Tensor")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reparamkit.operators.base import Bordered, Concat, Constant, Meaning, NotAffine, Value, identity
+from reparamkit.operators.base import Bordered, Concat, Constant, Meaning, NotAffine, Value, Work, identity
 from reparamkit.operators.padding import one_tap, padded
 
 END = sys.maxsize
@@ -127,7 +127,7 @@ def _surrounded(painted: Picture, index: tuple[int, ...], value: Value, fills: l
     if fill is None:
         return None
     if not bool(fill.any()):
-        return one_tap(value, structure, "a copy")
+        return one_tap(value, structure, Work.COPY)
     return Bordered(value, structure, Constant(tuple(fill.shape), lambda: fill))
 
 

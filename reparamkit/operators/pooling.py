@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from reparamkit.algebra import AffineMap, geometry
-from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Part, channel_count, reader
+from reparamkit.operators.base import Affine, Call, Meaning, NotAffine, Term, channel_count, reader
 from reparamkit.operators.layout import spatial
 
 
@@ -45,4 +45,4 @@ def avg_pool(call: Call) -> Meaning:
         return AffineMap(structure, kernel, None)
 
     keeps_constants = not any(padding) and divisor == math.prod(window)
-    return Affine((Part(value, structure, load),), averages=keeps_constants)
+    return Affine((Term(value, structure, load),), averages=keeps_constants)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from reparamkit.algebra import AffineMap, affine, geometry
 from reparamkit.algebra.transposed import exchanged, transposed
-from reparamkit.operators.base import Affine, Call, Meaning, Part, reader
+from reparamkit.operators.base import Affine, Call, Meaning, Term, reader
 
 
 @reader(
@@ -41,4 +41,4 @@ def conv_transpose(call: Call) -> Meaning:
         numbers = AffineMap(scattering, kernel, bias.load() if bias else None)
         return affine.gathered(numbers) if ordinary else numbers
 
-    return Affine((Part(value, geometry.gathered(scattering) if ordinary else scattering, load),))
+    return Affine((Term(value, geometry.gathered(scattering) if ordinary else scattering, load),))

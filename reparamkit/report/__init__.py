@@ -1,0 +1,1 @@
+"""Findings and verdicts for a terminal, a CI system, a browser: plain data in, text out."""

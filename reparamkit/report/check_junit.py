@@ -37,10 +37,10 @@ def junit(document: Document, seconds: float = 0.0) -> str:
 
     def add(parent: ElementTree.Element, kind: str, message: str, text: str) -> None:
         counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
-        found = ElementTree.SubElement(parent, kind, {"message": _clean(message)})
+        element = ElementTree.SubElement(parent, kind, {"message": _clean(message)})
         if kind != "skipped":
-            found.set("type", document["status"])
-        found.text = _clean(text)
+            element.set("type", document["status"])
+        element.text = _clean(text)
 
     verdict = case("verdict")
     if document["status"] == "cannot tell":

@@ -2,20 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from reparamkit.training.expand import ExpansionReport
+
+class Expansion(Protocol):
+    """A convolution that became a block."""
+
+    @property
+    def where(self) -> str:
+        """Its name in the network."""
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Further names of the same module."""
+
+    @property
+    def layer(self) -> str:
+        """What it was."""
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The names of the branches."""
 
 
-def show_expansion(
-    name: str, report: ExpansionReport, files: list[tuple[str, str]], console: Console
-) -> None:
+class LeftAlone(Protocol):
+    """A convolution that stays as it was."""
+
+    @property
+    def where(self) -> str:
+        """Its name in the network."""
+
+    @property
+    def layer(self) -> str:
+        """What it is."""
+
+    @property
+    def reason(self) -> str:
+        """Why it stays."""
+
+
+class Expanded(Protocol):
+    """All that `expand` did."""
+
+    @property
+    def kind(self) -> str:
+        """What the blocks are."""
+
+    @property
+    def expanded(self) -> Sequence[Expansion]:
+        """Convolutions that became blocks."""
+
+    @property
+    def left(self) -> Sequence[LeftAlone]:
+        """Those that did not."""
+
+    @property
+    def error(self) -> float:
+        """The largest relative error in float64."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else the caller should know."""
+
+
+def show_expansion(name: str, report: Expanded, files: list[tuple[str, str]], console: Console) -> None:
     """Print the report. `files` are paths, and what is said of each."""
     console.print(Text.assemble((name, "bold"), f"  ({report.kind})"), soft_wrap=True)
     console.print()
@@ -47,6 +102,17 @@ def show_expansion(
         console.print(Text(f"{path}: {said}"), soft_wrap=True)
 
 
-def expansion_as_dict(name: str, report: ExpansionReport, files: list[tuple[str, str]]) -> dict[str, Any]:
+def expansion_as_dict(name: str, report: Expanded, files: list[tuple[str, str]]) -> dict[str, Any]:
     """The same as plain JSON."""
-    return {"name": name, **asdict(report), "files": [{"path": p, "verdict": said} for p, said in files]}
+    return {
+        "name": name,
+        "kind": report.kind,
+        "expanded": [
+            {"where": one.where, "also": one.also, "layer": one.layer, "branches": one.branches}
+            for one in report.expanded
+        ],
+        "left": [{"where": one.where, "layer": one.layer, "reason": one.reason} for one in report.left],
+        "error": report.error,
+        "notes": report.notes,
+        "files": [{"path": path, "verdict": said} for path, said in files],
+    }

@@ -176,10 +176,10 @@ def _walk(value: Any, path: str) -> NamedTensors:
         return [(path, _plain(value))]
     if isinstance(value, (bool, int, float, complex)):
         return [(path or "output", torch.tensor(value))]
-    found: NamedTensors = []
+    named: NamedTensors = []
     for key, part in _parts(value, path):
-        found += _walk(part, f"{path}.{key}" if path else str(key))
-    return found
+        named += _walk(part, f"{path}.{key}" if path else str(key))
+    return named
 
 
 def _parts(value: Any, path: str) -> list[tuple[Any, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import torch
 
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.mil.graph import MilInput
-from reparamkit.mil.program import open_program
 from reparamkit.runners.base import NamedTensors
-from reparamkit.runners.coreml import feed, listed_of, precision_of, ranges_of, spec_of
+from reparamkit.runners.ml_program import ProgramFile
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import one_line
 
 
-class CoreMlNativeRunner:
+class CoreMlNativeRunner(ProgramFile):
     """An .mlpackage, compiled once by Core ML.
-
-    Attributes: as in `reparamkit.runners.coreml.CoreMlRunner`.
 
     Raises:
         MissingExtra: coremltools is not installed.
@@ -29,7 +26,6 @@ class CoreMlNativeRunner:
     """
 
     name = "Core ML"
-    structured = False
 
     def __init__(self, path: Path) -> None:
         if platform.system() != "Darwin":
@@ -37,7 +33,7 @@ class CoreMlNativeRunner:
                 f"cannot run {path} under Core ML: Core ML is a part of macOS, and this is "
                 f"{platform.system()}; evaluate the program instead (--coreml-runtime evaluate)"
             )
-        self.program = open_program(path)
+        super().__init__(path)
         try:
             with quiet():
                 import coremltools
@@ -48,42 +44,22 @@ class CoreMlNativeRunner:
         except ModuleNotFoundError:
             raise MissingExtra("coremltools", "coreml", "running a Core ML model") from None
         except Exception as error:
-            raise UnusableInput(
-                f"Core ML cannot open {path}: {' '.join(str(error).split())[:300]}"
-            ) from error
-        self.path = path
-        self.declared = [spec_of(entry) for entry in self.program.inputs]
-        self.ranges = ranges_of(self.program.inputs)
-        self.listed = listed_of(self.program.inputs)
-        self.output_names = list(self.program.outputs)
-        self.precision = precision_of(self.program)
-
-    @property
-    def operators(self) -> Counter[str]:
-        return self.program.counts
-
-    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether the file takes inputs of these sizes."""
-        try:
-            feed(self.program, self.declared, args, kwargs, self.path.name)
-        except UnusableInput:
-            return False
-        return True
+            raise UnusableInput(f"Core ML cannot open {path}: {one_line(error)}") from error
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
-        """Outputs under the file's names; inputs are matched as by `CoreMlRunner`.
+        """Outputs under the file's names; inputs are matched as `match_inputs` does.
 
         Raises:
             UnusableInput: the file takes other tensors, or an image input gets what is no pixels.
         """
-        fed = feed(self.program, self.declared, args, kwargs, self.path.name)
+        fed = self.feed(args, kwargs)
         given = {
             entry.name: _image(fed[entry.name], entry) if entry.image else fed[entry.name].numpy()
             for entry in self.program.inputs
         }
         with quiet():
-            found = self._model.predict(given)
-        return [(name, self._tensor(found[name])) for name in self.output_names]
+            predictions = self._model.predict(given)
+        return [(name, self._tensor(predictions[name])) for name in self.output_names]
 
     def _tensor(self, value: Any) -> torch.Tensor:
         if isinstance(value, dict):

@@ -105,9 +105,9 @@ def _graph_without(file: BufferedReader, graph: _Field, weights: Weights, read: 
     file.seek(graph.content)
     for part in _fields(file, graph.end):
         if part.number == _INITIALIZER and part.kind == _BYTES:
-            found = _large_weights(file, part, read)
-            if found is not None:
-                weights[found[0]] = found[1]
+            weight = _large_weights(file, part, read)
+            if weight is not None:
+                weights[weight[0]] = weight[1]
                 continue
         kept += _copied(file, part)
     return bytes(kept)
@@ -191,9 +191,9 @@ def _read_varint(file: BufferedReader) -> int:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)

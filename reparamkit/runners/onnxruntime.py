@@ -14,6 +14,7 @@ from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
 from reparamkit.support.inputs import tensor_leaves
 from reparamkit.support.memory import give_back
+from reparamkit.support.text import one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -65,7 +66,7 @@ class OnnxRuntimeRunner:
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:
-            raise UnusableInput(f"ONNX Runtime cannot open {path}: {_one_line(error)}") from error
+            raise UnusableInput(f"ONNX Runtime cannot open {path}: {one_line(error)}") from error
         give_back()
         self.path = path
         self._apart = _apart(path, model)
@@ -176,10 +177,6 @@ def _spec(entry: Any) -> InputSpec:
             for axis, size in enumerate(entry.shape)
         )
     return InputSpec(entry.name, shape, _DTYPES.get(entry.type))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

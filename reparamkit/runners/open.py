@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -54,34 +55,54 @@ def open_foreign(path: Path, coreml: str = EVALUATE) -> Runner | None:
         UnusableInput: the back end cannot open it, or does not run here.
         MissingExtra: the package of that back end is not installed.
     """
+    opener = NATIVE_OPENERS.get(path.suffix) if coreml == NATIVE else None
+    opener = opener or OPENERS.get(path.suffix)
+    if opener is None:
+        return None
     with in_words(path):
-        return _open_foreign(path, coreml)
+        return opener(path)
 
 
-def _open_foreign(path: Path, coreml: str) -> Runner | None:
-    if path.suffix == ".onnx":
-        from reparamkit.runners.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+def _open_onnx(path: Path) -> Runner:
+    from reparamkit.runners.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 
-        require_onnxruntime()
-        with steady(check_onnx(path)):
-            rehearse(path, ONNX_RUNTIME)
-            return OnnxRuntimeRunner(path)
-    if path.suffix == ".xml":
-        from reparamkit.runners.openvino import OpenVinoRunner, require_openvino
+    require_onnxruntime()
+    with steady(check_onnx(path)):
+        rehearse(path, ONNX_RUNTIME)
+        return OnnxRuntimeRunner(path)
 
-        require_openvino()
-        with steady(check_ir(path)):
-            rehearse(path, OPENVINO)
-            return OpenVinoRunner(path)
-    if path.suffix in (".mlpackage", ".mlmodel"):
-        if coreml == NATIVE:
-            from reparamkit.runners.coreml_native import CoreMlNativeRunner
 
-            return CoreMlNativeRunner(path)
-        from reparamkit.runners.coreml import CoreMlRunner
+def _open_ir(path: Path) -> Runner:
+    from reparamkit.runners.openvino import OpenVinoRunner, require_openvino
 
-        return CoreMlRunner(path)
-    return None
+    require_openvino()
+    with steady(check_ir(path)):
+        rehearse(path, OPENVINO)
+        return OpenVinoRunner(path)
+
+
+def _evaluated(path: Path) -> Runner:
+    from reparamkit.runners.coreml import CoreMlRunner
+
+    return CoreMlRunner(path)
+
+
+def _native(path: Path) -> Runner:
+    from reparamkit.runners.coreml_native import CoreMlNativeRunner
+
+    return CoreMlNativeRunner(path)
+
+
+OPENERS: dict[str, Callable[[Path], Runner]] = {
+    ".onnx": _open_onnx,
+    ".xml": _open_ir,
+    ".mlpackage": _evaluated,
+    ".mlmodel": _evaluated,
+}
+"""Suffix -> what opens a file of another back end. A new runner is a file of this room and a line here."""
+
+NATIVE_OPENERS: dict[str, Callable[[Path], Runner]] = {".mlpackage": _native, ".mlmodel": _native}
+"""What opens it instead where the back end itself was asked for."""
 
 
 def _open_file(path: Path) -> Runner:

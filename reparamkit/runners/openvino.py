@@ -12,6 +12,7 @@ import torch
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
 from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.text import one_line
 
 _DTYPES = {
     "f64": torch.float64,
@@ -46,9 +47,7 @@ class OpenVinoRunner:
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:
-            raise UnusableInput(
-                f"OpenVINO cannot open {path}: {' '.join(str(error).split())[:300]}"
-            ) from error
+            raise UnusableInput(f"OpenVINO cannot open {path}: {one_line(error)}") from error
         self.path = path
         self.declared = [_spec(place, port) for place, port in enumerate(model.inputs)]
         self.output_names = [_name(port, f"output_{place}") for place, port in enumerate(model.outputs)]
@@ -65,9 +64,10 @@ class OpenVinoRunner:
         fed = {
             place: tensor.detach().cpu().contiguous().numpy() for place, tensor in enumerate(matched.values())
         }
-        found = self._compiled(fed)
+        outputs = self._compiled(fed)
         return [
-            (name, torch.from_numpy(np.asarray(found[place]))) for place, name in enumerate(self.output_names)
+            (name, torch.from_numpy(np.asarray(outputs[place])))
+            for place, name in enumerate(self.output_names)
         ]
 
 

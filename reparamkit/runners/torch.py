@@ -8,9 +8,9 @@ import torch
 import torch.fx
 from torch import nn
 
-from reparamkit.compare.float64.oracle import is_training, private_copy
 from reparamkit.loading.scripted import kinds
 from reparamkit.runners.base import NamedTensors, least_precise, named_outputs
+from reparamkit.support.copies import is_training, private_copy
 from reparamkit.support.isolation import call_untouched
 
 _QUANTISED_MODULES = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
@@ -44,8 +44,8 @@ def _is_quantised(module: nn.Module) -> bool:
         return True
     if isinstance(module, torch.jit.ScriptModule):
         compiled = getattr(module, "inlined_graph", None)
-        found = kinds(compiled) if compiled is not None else ()
-        return any("quantized::" in kind or "aten::quantize_per" in kind for kind in found)
+        operators = kinds(compiled) if compiled is not None else ()
+        return any("quantized::" in kind or "aten::quantize_per" in kind for kind in operators)
     graph = getattr(module, "graph", None)
     return isinstance(graph, torch.fx.Graph) and any(
         str(getattr(node.target, "namespace", "")) in _QUANTISED_OPERATORS

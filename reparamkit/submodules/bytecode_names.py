@@ -86,20 +86,20 @@ def _reachable(module: nn.Module) -> set[CodeType]:
             methods.setdefault(name, []).append(value)
     for name, value in vars(module).items():
         methods.setdefault(name, []).append(value)
-    found: set[CodeType] = set()
+    reachable: set[CodeType] = set()
     pending = [f for value in methods.get("forward", []) for f in _functions(value)]
     while pending:
         function = pending.pop()
-        if function.__code__ in found:
+        if function.__code__ in reachable:
             continue
         for code in _nested(function.__code__):
-            found.add(code)
+            reachable.add(code)
             known = [function.__globals__.get(name) for name in code.co_names]
             files = [vars(value) for value in known if isinstance(value, ModuleType)]
             for name in code.co_names:
                 used = [*methods.get(name, []), *(names.get(name) for names in files)]
                 pending += [f for value in [*used, *known] for f in _functions(value) if _is_the_users(f)]
-    return found
+    return reachable
 
 
 def _functions(value: Any) -> Iterator[FunctionType]:

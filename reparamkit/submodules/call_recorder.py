@@ -190,8 +190,8 @@ def _watched(kind: type[nn.Module], uses: dict[int, Use], running: list[int]) ->
         "__qualname__": kind.__qualname__,
     }
     metaclass: Any = type(kind)
-    made: type[nn.Module] = metaclass(kind.__name__, (kind,), names)
-    return made
+    subclass: type[nn.Module] = metaclass(kind.__name__, (kind,), names)
+    return subclass
 
 
 def _tensors(root: nn.Module) -> list[Tensor]:

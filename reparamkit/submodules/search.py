@@ -24,7 +24,6 @@ from torch import fx, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
-from reparamkit.compare.float64.oracle import private_copy
 from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.hosts.fx.census import census
@@ -32,13 +31,14 @@ from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.submodules.bytecode_names import WALKS, Mentions, mentions, own_names
 from reparamkit.submodules.call_recorder import Call, Use, has_hooks, plain_attributes, record, watch
 from reparamkit.submodules.replacement import holder_name
+from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 _NUMBERED = ("__len__", "__iter__", "__getitem__")
 
 
 @dataclass(frozen=True)
-class Part:
+class Submodule:
     """One submodule of a network that was taken part by part.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Replaced:
     """A part with its folded graph (`reparamkit.submodules.replacement.Replacement`)."""
 
     path: str
@@ -78,8 +78,8 @@ class Parts:
     `taken` are the folded parts; `before` and `after` count the operators of all captured parts.
     """
 
-    parts: list[Part] = field(default_factory=list)
-    taken: list[Taken] = field(default_factory=list)
+    parts: list[Submodule] = field(default_factory=list)
+    taken: list[Replaced] = field(default_factory=list)
     folds: list[Fold] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     undone: list[Refusal] = field(default_factory=list)
@@ -145,12 +145,12 @@ def fold_parts(
     search.descend("", root)
     if not search.captured:
         raise why
-    search.found.notes += [
+    search.parts.notes += [
         f"the network cannot be captured as a whole: {why.reason}; its parts were folded in a copy of it",
         "operators were counted in the captured parts only, each part once",
         *search.warnings(),
     ]
-    return search.found
+    return search.parts
 
 
 class _Unsafe(Exception):
@@ -166,7 +166,7 @@ class _Search:
         options: dict[str, Any],
         merge_siblings: bool,
     ) -> None:
-        self.found = Parts()
+        self.parts = Parts()
         self._merge_siblings = merge_siblings
         self.captured = 0
         self._root = root
@@ -213,7 +213,7 @@ class _Search:
                 self._leave(where, "the example does not reach it")
 
     def _leave(self, where: str, reason: str, sizes: str = "") -> None:
-        self.found.parts.append(Part(where, False, reason, sizes))
+        self.parts.parts.append(Submodule(where, False, reason, sizes))
 
     def _visit(self, where: str, part: nn.Module, calls: list[Call]) -> None:
         try:
@@ -229,23 +229,23 @@ class _Search:
     def _fold(self, where: str, part: nn.Module, call: Call, program: Program, keep: str) -> None:
         before, sizes = census(program.graph), program.sizes
         outcome = fold_program(program, merge_siblings=self._merge_siblings)
-        found = self.found
-        found.before.update(before)
-        found.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
-        found.refusals += [replace(r, where=_joined(where, r.where)) for r in outcome.refusals]
-        found.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
-        found.notes += [f"{where}: {note}" for note in program.notes]
+        parts = self.parts
+        parts.before.update(before)
+        parts.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
+        parts.refusals += [replace(r, where=_joined(where, r.where)) for r in outcome.refusals]
+        parts.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
+        parts.notes += [f"{where}: {note}" for note in program.notes]
         if not outcome.folds:
             self._leave(where, "nothing in it folds", sizes)
             return
         holder = holder_name(part)
-        found.taken.append(Taken(where, holder, outcome.module, call, bool(keep) or call.given))
+        parts.taken.append(Replaced(where, holder, outcome.module, call, bool(keep) or call.given))
         if not keep and call.given:
             keep = "it takes arguments that are not tensors"
-        found.parts.append(Part(where, True, f"its own layers stay too: {keep}" if keep else "", sizes))
+        parts.parts.append(Submodule(where, True, f"its own layers stay too: {keep}" if keep else "", sizes))
         for one in outcome.folds:
             layers = {f"{where}.{holder}.{path}": what for path, what in one.layers.items()}
-            found.folds.append(replace(one, where=_joined(where, one.where), layers=layers))
+            parts.folds.append(replace(one, where=_joined(where, one.where), layers=layers))
 
     def _check(self, part: nn.Module, calls: list[Call]) -> None:
         """Whether the part may be replaced at all."""

@@ -24,4 +24,7 @@ def on_one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         if collects:
+            if not gc.get_freeze_count():  # all that is new is old now: nothing is looked through at once
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -24,13 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import reparamkit
-from reparamkit.errors import UntrustedPickle, UnusableInput
+from reparamkit.errors import UnusableInput
+from reparamkit.loading.addresses import looks_like_code
 from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
-from reparamkit.loading.source import Source
+from reparamkit.loading.safetensors_weights import read_shards
+from reparamkit.support.text import one_line
+from reparamkit.support.version import __version__
 from reparamkit.training.columns import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
-from reparamkit.training.safetensors_files import as_safetensors, read_safetensors
+from reparamkit.training.safetensors_files import as_safetensors
 
 STATE = "training.pt"
 FORMAT = 1
@@ -48,6 +50,7 @@ class About:
         mean, std: what the images were normalised by.
         epoch, update: the position: whole epochs, and updates of the next.
         scores: of the last validation.
+        model_args: what its callable was called with, as text; None for nothing.
     """
 
     model: str | None
@@ -60,6 +63,7 @@ class About:
     epoch: int
     update: int
     scores: dict[str, float]
+    model_args: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,13 @@ class Checkpoint:
 
         Raises UnusableInput where the checkpoint has none of that kind.
         """
-        wanted = self._kind(kind)
+        wanted = self.kind(kind)
         if wanted not in self.files:
             raise UnusableInput(f"{self.folder} has no {wanted} weights; it has {', '.join(self.files)}")
-        return read_safetensors(self.folder / self.files[wanted])
+        return read_shards([self.folder / self.files[wanted]])
 
-    def _kind(self, kind: str | None) -> str:
+    def kind(self, kind: str | None) -> str:
+        """Which weights are meant where a caller names none."""
         return kind or ("ema" if "ema" in self.files else "raw")
 
     def state(self) -> dict[str, Any]:
@@ -92,58 +97,13 @@ class Checkpoint:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise UnusableInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise UnusableInput(f"{path} cannot be read: {one_line(error)}") from error
         return state
-
-    def source(self, kind: str | None = None, *, code: str | None = None, trusted: bool = False) -> Source:
-        """The network with its weights, in evaluation mode, and an example of its input.
-
-        Args:
-            kind: as in `weights`.
-            code: the ``module:callable`` that the caller allows to run. A checkpoint might name any, so
-                the name has to come from somebody who knows it.
-            trusted: whatever the checkpoint names may run.
-
-        Raises UnusableInput where the network cannot be built from its name, or is another one by now;
-        `UntrustedPickle` where that would run code that the caller did not name.
-        """
-        from reparamkit.loading.weights import fit_state_dict
-        from reparamkit.training.networks import open_network
-
-        about = self.about
-        if about.model is None:
-            raise UnusableInput(
-                f"{self.folder} is a checkpoint of a network that was handed in as an object, and does not "
-                "say how to build it; load model.safetensors into it yourself"
-            )
-        if code is not None and code != about.model:
-            raise UnusableInput(f"{self.folder} is a checkpoint of {about.model}, not of {code}")
-        if is_code(about.model) and code is None and not trusted:
-            raise UntrustedPickle(
-                f"{self.folder} is a checkpoint of {about.model}, which is code; name it yourself, "
-                f"--model {about.model}, if you want it to run"
-            )
-        if not about.classes:
-            raise UnusableInput(
-                f"{self.folder} is a pre-trained encoder, which classifies nothing yet: "
-                f"reparamkit train {about.model} --finetune {self.folder}"
-            )
-        module = open_network(about.model, len(about.classes)).module
-        try:
-            fit_state_dict(module, self.weights(kind))
-        except UnusableInput as error:
-            raise UnusableInput(f"{self.folder} is a checkpoint of another {about.model}: {error}") from error
-        generator = torch.Generator().manual_seed(0)
-        example = torch.randn(1, 3, about.input_size, about.input_size, generator=generator)
-        of = "the average of the weights" if self._kind(kind) == "ema" else "the weights of the last update"
-        note = f"{self.folder}: {about.model}, {of}, after {about.epoch} epochs"
-        name = about.model.replace(":", "_").replace(".", "_")
-        return Source(module.eval(), name, self.folder, (example,), notes=(note,))
 
 
 def is_code(model: str) -> bool:
     """Whether a network's name is that of a callable, which runs when the network is built."""
-    return ":" in model and not model.startswith("timm:")
+    return looks_like_code(model)
 
 
 def write_checkpoint(
@@ -164,7 +124,7 @@ def write_checkpoint(
     contents[STATE] = buffer.getvalue()
     manifest = {
         "format": FORMAT,
-        "reparamkit": reparamkit.__version__,
+        "reparamkit": __version__,
         **vars(about),
         "scores": finite(about.scores),
         "weights": files,
@@ -204,7 +164,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         sizes, files = dict(manifest["files"]), dict(manifest["weights"])
-        about = About(**{name: manifest[name] for name in About.__dataclass_fields__})
+        told = {"model_args": None, **manifest}  # older ones do not have it
+        about = About(**{name: told[name] for name in About.__dataclass_fields__})
         version = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableInput(f"{manifest_path} is damaged: {type(error).__name__}: {error}") from error

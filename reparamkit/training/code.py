@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from reparamkit.errors import UnusableInput
+from reparamkit.support.text import one_line
 
 
 def called(address: str) -> Any:
@@ -26,5 +27,5 @@ def called(address: str) -> Any:
             value = getattr(value, name)
         return value()
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)
         raise UnusableInput(f"{address!r}: {type(error).__name__}: {text}") from error

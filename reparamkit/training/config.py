@@ -182,6 +182,9 @@ class Config(DataSettings):
         "Weights to start from: a training checkpoint's folder, a file of weights. A head for other classes "
         "starts anew.",
     )
+    model_args: str | None = setting(
+        None, "Arguments for what builds the model, values as in Python: act='relu',depth=3."
+    )
     drop_path: float | None = setting(None, "Stochastic depth: the rate of the last block.", within=(0, 0.99))
     layer_scale: float | None = setting(
         None, "Start value of the scales of residual branches (layer_scale, gamma).", within=(0, 10)

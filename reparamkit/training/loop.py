@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import LAST
+from reparamkit.support.text import one_line
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
 from reparamkit.training.columns import Row
 from reparamkit.training.config import DataSettings
@@ -147,7 +148,7 @@ class Loop:
                 self.average.n_averaged.fill_(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error)
             raise UnusableInput(f"{checkpoint.folder} is a checkpoint of another network: {text}") from error
         self.learning_rate.load_state_dict(state["learning_rate"])
         if self.weight_decay is not None:

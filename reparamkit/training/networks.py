@@ -13,12 +13,18 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit import models
-from reparamkit.errors import MissingExtra, UnusableInput
+from reparamkit.errors import UnusableInput
+from reparamkit.loading.addresses import looks_like_code
+from reparamkit.loading.arguments import parse_arguments
+from reparamkit.loading.construct import is_address
+from reparamkit.loading.libraries.importing import imported
+from reparamkit.loading.registry import scheme_of
+from reparamkit.loading.safetensors_weights import read_shards
 from reparamkit.loading.weights import fit_state_dict, read_state_dict
 from reparamkit.models import families
 from reparamkit.models.convnextv2 import ConvNeXtV2
 from reparamkit.models.fcmae_weights import transfer
-from reparamkit.training.safetensors_files import read_safetensors
+from reparamkit.support.text import one_line
 
 _TIMM = "timm:"
 _LAYER_SCALE = re.compile(r"(^|\.)(layer_scale(_\d+)?(\.gamma)?|ls\d*\.gamma|gamma(_\d+)?)$")
@@ -41,27 +47,36 @@ class Network:
 
 
 def open_network(
-    name: str, num_classes: int, *, drop_path: float | None = None, layer_scale: float | None = None
+    name: str,
+    num_classes: int,
+    *,
+    drop_path: float | None = None,
+    layer_scale: float | None = None,
+    arguments: str | None = None,
 ) -> Network:
     """Build the network `name` for `num_classes` classes.
 
     Args:
-        name: a reference model's, ``timm:NAME`` (or a timm name that is no reference model's), or
-            ``module:callable``.
+        name: a reference model's, ``timm:NAME`` (or a timm name that is no reference model's), or whatever
+            else `reparamkit.load` takes that is no file: ``torchvision:NAME``, ``module:callable``.
         num_classes: the number of logits; a network from a callable that has another gets a new last layer.
         drop_path: rate of stochastic depth of the last block; None for what the builder has.
         layer_scale: start value of the scales of residual branches; None for what the builder has.
+        arguments: for the builder, as text: "act='relu'".
 
     Raises:
         UnusableInput: there is no such network, or it has no such option.
         MissingExtra: timm is needed and is not installed.
     """
+    given = parse_arguments(arguments)
+    if "num_classes" in given:
+        raise UnusableInput(f"--model-args {arguments}: the number of classes is that of the data")
     if name.startswith(_TIMM):
-        network = _from_timm(name.removeprefix(_TIMM), num_classes, drop_path)
-    elif ":" in name:
-        network = _from_callable(name, num_classes, drop_path)
+        network = _from_timm(name.removeprefix(_TIMM), num_classes, drop_path, given)
+    elif scheme_of(name) or is_address(name) or looks_like_code(name):
+        network = _from_callable(name, num_classes, drop_path, given)
     else:
-        network = _from_name(name, num_classes, drop_path)
+        network = _from_name(name, num_classes, drop_path, given)
     if layer_scale is not None:
         set_layer_scale(network.module, layer_scale)
     network.module.train()
@@ -147,7 +162,7 @@ def check_classes(module: nn.Module, images: Tensor, num_classes: int, what: str
     except UnusableInput:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(
             f"{what} does not run on images of {'x'.join(map(str, images.shape[1:]))}: {text}"
         ) from error
@@ -158,12 +173,12 @@ def check_classes(module: nn.Module, images: Tensor, num_classes: int, what: str
         raise UnusableInput(f"{what} tells {logits.shape[1]} classes apart and the data has {num_classes}")
 
 
-def _from_name(name: str, num_classes: int, drop_path: float | None) -> Network:
+def _from_name(name: str, num_classes: int, drop_path: float | None, arguments: dict[str, Any]) -> Network:
     try:
         known = models.info(name)
     except UnusableInput as error:
         if _is_timm_name(name):
-            return _from_timm(name, num_classes, drop_path)
+            return _from_timm(name, num_classes, drop_path, arguments)
         raise UnusableInput(
             f"{error} (timm's networks are named timm:NAME, your own module:callable)"
         ) from error
@@ -174,13 +189,15 @@ def _from_name(name: str, num_classes: int, drop_path: float | None) -> Network:
         )
     options = {} if drop_path is None else {"drop_path_rate": drop_path}
     try:
-        module = models.build(name, num_classes=num_classes, **options)
+        module = models.build(name, num_classes=num_classes, **options, **arguments)
     except TypeError as error:
+        if arguments:
+            raise UnusableInput(f"--model-args: {known.name} does not take them: {error}") from error
         raise UnusableInput(f"drop_path is given, and {known.name} has no stochastic depth") from error
     return Network(module, known.input_shape[-1])
 
 
-def _from_timm(name: str, num_classes: int, drop_path: float | None) -> Network:
+def _from_timm(name: str, num_classes: int, drop_path: float | None, arguments: dict[str, Any]) -> Network:
     timm = timm_package()
     if not timm.is_model(name):
         import difflib
@@ -190,16 +207,20 @@ def _from_timm(name: str, num_classes: int, drop_path: float | None) -> Network:
         raise UnusableInput(f"timm has no network {name!r}{hint}")
     options = {} if drop_path is None else {"drop_path_rate": drop_path}
     try:
-        module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+        module: nn.Module = timm.create_model(name, num_classes=num_classes, **options, **arguments)
     except TypeError as error:
+        if arguments:
+            raise UnusableInput(f"--model-args: timm's {name} does not take them: {error}") from error
         raise UnusableInput(f"timm's {name} takes no drop_path: {error}") from error
     return Network(module, int(module.default_cfg["input_size"][-1]))  # type: ignore[index]
 
 
-def _from_callable(name: str, num_classes: int, drop_path: float | None) -> Network:
+def _from_callable(
+    name: str, num_classes: int, drop_path: float | None, arguments: dict[str, Any]
+) -> Network:
     if drop_path is not None:
         raise UnusableInput(f"drop_path is given, and {name} is yours: set it there")
-    module = rk.load(name).model
+    module = rk.load(name, model_args=arguments).model
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise UnusableInput(f"{name} is a {type(module).__name__}; what is trained is a torch.nn.Module")
     return with_classes(module, num_classes, name)
@@ -236,7 +257,7 @@ def _stored(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise UnusableInput(f"there are no weights at {path}")
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return read_shards([path])
     return read_state_dict(path)
 
 
@@ -249,11 +270,4 @@ def _is_timm_name(name: str) -> bool:
 
 def timm_package() -> Any:
     """The module timm. Raises MissingExtra where it is not installed, UnusableInput where it is broken."""
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "timm", "train", "a network of timm's") from None
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise UnusableInput(f"timm is installed and cannot be imported: {text}") from error
-    return timm
+    return imported("timm", "a network of timm's")

@@ -104,6 +104,7 @@ def finish(
     title: str,
     model: str | None,
     classes: list[str],
+    model_args: str | None = None,
     average: AveragedModel | None = None,
 ) -> Trained:
     """Train what was begun, from the start or from its checkpoint.
@@ -111,7 +112,7 @@ def finish(
     Args:
         size: side of the images.
         title: of the curves.
-        model, classes: as the checkpoints say them (`About`).
+        model, classes, model_args: as the checkpoints say them (`About`).
         average: follows the weights of `task`.
 
     Raises what `Loop.run` and `Loop.resume` raise.
@@ -127,7 +128,7 @@ def finish(
 
     def describe(position: Position, row: Row) -> About:
         how = settings.crop, settings.valid_share, list(data.mean), list(data.std)
-        return About(model, classes, size, *how, position.epoch, position.update, row)
+        return About(model, classes, size, *how, position.epoch, position.update, row, model_args)
 
     updates = updates_per_epoch(data, settings)
     loop = Loop(

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.compare.network import Network, open_network
+from reparamkit.compare.network import Network, Opening, open_network
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
 from reparamkit.training.checkpoint import About, Checkpoint, open_checkpoint
 from reparamkit.training.networks import logits_of
+from reparamkit.training.restored import restored
 
 
 @dataclass
@@ -51,13 +52,15 @@ def open_validated(
     weights: str | None = None,
     trust_pickle: bool = False,
     model: str | None = None,
+    model_args: str | None = None,
+    key: str | None = None,
 ) -> Validated:
     """Open a checkpoint's folder, a network's name, or any file that `reparamkit check` runs.
 
     Args:
         given: what is to be validated.
         weights: of a checkpoint, "raw" or "ema"; by default the average's, if it has any.
-        trust_pickle, model: as in `reparamkit.load`.
+        trust_pickle, model, model_args, key: as in `reparamkit.load`.
 
     Raises UnusableInput where it cannot be opened.
     """
@@ -66,13 +69,13 @@ def open_validated(
     path = Path(given)
     if holds_checkpoint(path):
         checkpoint = open_checkpoint(path)
-        source = checkpoint.source(weights, code=_code(checkpoint, model), trusted=trust_pickle)
+        source = restored(checkpoint, weights, code=_code(checkpoint, model), trusted=trust_pickle)
         assert isinstance(source.model, nn.Module)
         entry = _torch(str(given), source.model)
         entry.about, entry.size = checkpoint.about, checkpoint.about.input_size
         entry.notes = list(source.notes)
         return entry
-    subject = open_network(str(given), model=model, trust_pickle=trust_pickle)
+    subject = open_network(str(given), how=Opening(model, trust_pickle, model_args, key))
     return _file(subject, _module_of(subject))
 
 

@@ -12,8 +12,10 @@ import reparamkit as rk
 from reparamkit import models
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import holds_checkpoint
+from reparamkit.support.text import one_line
 from reparamkit.training.checkpoint import open_checkpoint
 from reparamkit.training.networks import check_classes
+from reparamkit.training.restored import restored
 
 
 def open_teacher(name: str, num_classes: int, size: int, student: str) -> nn.Module:
@@ -53,7 +55,7 @@ def _opened(name: str, student: str) -> nn.Module | ExportedProgram:
     if not holds_checkpoint(Path(name)):
         return rk.load(name).model
     checkpoint = open_checkpoint(Path(name))
-    return checkpoint.source(trusted=checkpoint.about.model == student).model
+    return restored(checkpoint, trusted=checkpoint.about.model == student).model
 
 
 def _frozen(module: nn.Module, name: str, num_classes: int, size: int) -> nn.Module:
@@ -70,6 +72,6 @@ def _from_timm(name: str) -> nn.Module:
     try:
         module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # no such network, no released weights, no connection
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(f"timm cannot give the teacher {name} with its weights: {text}") from error
     return module

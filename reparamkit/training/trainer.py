@@ -76,6 +76,7 @@ def train(
         title=f"{chosen.model} on {run.data.name}",
         model=None if isinstance(model, nn.Module) else chosen.model,
         classes=classes,
+        model_args=None if isinstance(model, nn.Module) else chosen.model_args,
         average=averaged(module, chosen.ema) if chosen.ema > 0 else None,
     )
 
@@ -86,7 +87,11 @@ def _network(model: str | nn.Module | None, config: Config, data: Data) -> Netwo
         network = with_classes(model.train(), classes, type(model).__name__)
     else:
         network = open_network(
-            config.model, classes, drop_path=config.drop_path, layer_scale=config.layer_scale
+            config.model,
+            classes,
+            drop_path=config.drop_path,
+            layer_scale=config.layer_scale,
+            arguments=config.model_args,
         )
     if config.finetune is None:
         return network

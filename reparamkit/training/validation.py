@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
+from reparamkit.support.text import one_line
 from reparamkit.training.answers import RealLabels, valid_labels
 from reparamkit.training.augment import normalised
 from reparamkit.training.config import DataSettings
@@ -88,6 +89,8 @@ def validate(
     fold: bool = True,
     weights: str | None = None,
     model: str | None = None,
+    model_args: str | None = None,
+    key: str | None = None,
     trust_pickle: bool = False,
     real_labels: Path | None = None,
     valid: Path | None = None,
@@ -101,7 +104,7 @@ def validate(
         data: as in `train`; its validation images are used.
         fold: beside every network of torch's, validate what it folds to.
         weights: of checkpoints, "raw" or "ema".
-        model, trust_pickle: as in `reparamkit.load`.
+        model, model_args, key, trust_pickle: as in `reparamkit.load`.
         real_labels: several right classes for each image (`reparamkit.training.answers`).
         valid: which of the network's classes the data has.
         say: is told what happens.
@@ -117,7 +120,16 @@ def validate(
     entries = []
     for one in given:
         say(f"opening {one if isinstance(one, str | Path) else type(one).__name__}")
-        entries.append(open_validated(one, weights=weights, model=model, trust_pickle=trust_pickle))
+        entries.append(
+            open_validated(
+                one,
+                weights=weights,
+                model=model,
+                model_args=model_args,
+                key=key,
+                trust_pickle=trust_pickle,
+            )
+        )
     named = {"data": data} if isinstance(data, str) else {}
     chosen = DataSettings.resolve(None, **(_as_trained(entries) | named | _given(settings)))
     images = data if isinstance(data, Data) else open_data(chosen)
@@ -193,7 +205,7 @@ def _predicted(entry: Validated, x: Tensor) -> Tensor:
     except UnusableInput:
         raise
     except Exception as error:  # each back end has errors of its own
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UnusableInput(
             f"{entry.name} does not run on images of {'x'.join(map(str, x.shape))}: {text}; "
             "give the size it takes with --input-size"

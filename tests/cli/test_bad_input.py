@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     "no weights": (_saved(lambda: {"epoch": 1}, *WEIGHTS), ("no weights found", "'epoch'")),
     "an unknown model": (
         _saved(lambda: branchy().state_dict(), "--model", "mobileone_s9"),
-        ("--model mobileone_s9", "did you mean mobileone_s"),
+        ("--model 'mobileone_s9'", "did you mean mobileone_s"),
     ),
     "model with a name": (_source("repvgg_a0", *WEIGHTS), ("there is no file 'repvgg_a0'",)),
     "rejected shape": (
@@ -126,7 +126,10 @@ CASES: dict[str, Case] = {
     "a size of zero": (_source(NET, "--input", "0x3x8x8"), ("'0x3x8x8' is not a shape",)),
     "a shape beyond memory": (_source(NET, "--input", "1x4x1000000x1000000"), ("1x4x1000000x1000000",)),
     "a shape beyond numbers": (_source(NET, "--input", "1x99999999999999999999"), ("99999999999999999999",)),
-    "no input": (_source(NET), ("does not say what its inputs look like", "--input 1x3x224x224")),
+    "no input": (
+        _source(NET),
+        ("does not say what its inputs look like", "--input 1x4x224x224 (its first layer is Conv2d(4, 4"),
+    ),
     "NaN and infinite weights": (
         _source(f"{HERE}:broken", "--input", SHAPE),
         ("NaN or infinite weights: wide.0.weight, skip.bias;",),
@@ -135,7 +138,7 @@ CASES: dict[str, Case] = {
         _source(f"{HERE}:Bare", "--input", SHAPE),
         ("cannot be captured as one graph: its control flow depends on the data", "torch.cond"),
     ),
-    "no such file": (_source("nofile.pt"), ("no such file 'nofile.pt'", "package.module:callable")),
+    "no such file": (_source("nofile.pt"), ("no such file 'nofile.pt'",)),
     "markup": (_source("[red]:warning:[/b]"), ("no such file '[red]:warning:[/b]'",)),
     "no such module": (_source("no_such_module:net"), ("No module named 'no_such_module'",)),
     "a module without it": (_source(f"{HERE}:Missing", "--input", SHAPE), ("has no 'Missing'", "Branchy")),

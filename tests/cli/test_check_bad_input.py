@@ -22,7 +22,7 @@ from tests.loading.files import Bomb
         ((NET, NET), "says what its inputs look like; describe them, for instance --input 1x3x224x224"),
         (("nowhere.onnx", NET, *SHAPE), "there is no file nowhere.onnx"),
         ((NET, "nowhere.xml", *SHAPE), "there is no file nowhere.xml"),
-        ((NET, "nowhere", *SHAPE), "no such file 'nowhere', and not the name of a reference model"),
+        ((NET, "nowhere", *SHAPE), "'nowhere' is no file and not the name of a reference model"),
         ((NET, f"{HERE}:missing", *SHAPE), f"the module {HERE} has no 'missing'"),
         ((NET, f"{HERE}:crashing", *SHAPE), "raised ValueError: no weights here"),
         ((NET, f"{HERE}:SHAPE", *SHAPE), "it has to be a torch.nn.Module"),

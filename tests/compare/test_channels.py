@@ -13,13 +13,13 @@ from torch import nn
 
 import reparamkit as rk
 from reparamkit import api
-from reparamkit.compare.channels import Noise, noise_between, peaks
 from reparamkit.compare.check import check
 from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import thorough_probes
 from reparamkit.compare.inputs.sizes import FreeSizes
+from reparamkit.compare.noise import Noise, noise_between, peaks
 from reparamkit.compare.saved import load_outputs, save_outputs
 from reparamkit.lower.exported import export_program
 from reparamkit.lower.save import save_program as save

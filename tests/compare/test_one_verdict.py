@@ -36,7 +36,7 @@ NETWORKS: dict[str, Forward] = {
     "a dict": lambda s, x: {"map": s.conv(x), "sum": s.conv(x).sum(1)},
     "residual": lambda s, x: s.conv(x)[:, :3] + x,
     "product": lambda s, x: s.conv(x) * s.conv(x).sigmoid(),
-    "normalised": lambda s, x: torch.nn.functional.layer_norm(s.conv(x), (x.shape[3],)),
+    "normalised": lambda s, x: torch.nn.functional.group_norm(s.conv(x), 1),
     "a channel of another scale": lambda s, x: s.conv(x) * torch.tensor([1e4, 1.0, 1.0, 1.0])[:, None, None],
     "upsampled": lambda s, x: torch.nn.functional.interpolate(s.conv(x), scale_factor=2.0),
     "reshaped": lambda s, x: s.conv(x).flatten(2).transpose(1, 2),

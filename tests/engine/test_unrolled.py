@@ -21,7 +21,8 @@ def test_equals_torch(data: st.DataObject) -> None:
     per_axis = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * dims))  # noqa: E731
     window, stride, padding, dilation = per_axis(1, 4), per_axis(1, 3), per_axis(0, 3), per_axis(1, 2)
     sizes, groups = per_axis(1, 7), data.draw(st.integers(1, 5))
-    inputs, outputs = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    depthwise = data.draw(st.booleans())
+    inputs, outputs = (1, 1) if depthwise else (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
     x = torch.randn(data.draw(st.integers(1, 3)), groups * inputs, *sizes, dtype=torch.float64)
     if data.draw(st.booleans()):
         x = x.transpose(0, -1).contiguous().transpose(0, -1)

@@ -91,7 +91,8 @@ def test_weights_alone_with_a_callable(tmp_path: Path, zipped: bool, wrap: str |
     source = load(tmp_path / "w.bin", model=f"{HERE}:Net")
     assert isinstance(source.model, files.Net)
     assert same_weights(net, source.model)
-    assert source.notes == ((f"the weights were found under '{wrap}'",) if wrap else ())
+    found = f"the weights were found under '{wrap}'; beside it are 'epoch' (--key takes another)"
+    assert source.notes == ((found,) if wrap else ())
 
 
 def test_weights_alone_with_a_reference_model(tmp_path: Path) -> None:
@@ -118,7 +119,9 @@ def test_a_pickled_module_inside_a_checkpoint_and_in_a_raw_pickle(tmp_path: Path
     torch.save({"epoch": 1, "ema": None, "model": files.net()}, tmp_path / "yolo.pt")
     source = load(tmp_path / "yolo.pt", trust_pickle=True)
     assert isinstance(source.model, files.Net)
-    assert source.notes == ("the module was found under 'model'",)
+    assert source.notes == (
+        "the module was found under 'model'; beside it are 'epoch', 'ema' (--key takes another)",
+    )
     (tmp_path / "raw.pkl").write_bytes(pickle.dumps(files.net()))
     assert isinstance(load(tmp_path / "raw.pkl", trust_pickle=True).model, files.Net)
 

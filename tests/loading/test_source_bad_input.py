@@ -48,7 +48,7 @@ BYTES = {
     "html": (b"<!DOCTYPE html><html>404</html>", "is an HTML page, as a failed download leaves it"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "noise": (b"\x01\xff\xfe\x00\x93 abc", "is of no known format (its first bytes are 01 ff fe 00"),
-    "safetensors": (SAFETENSORS, "safetensors.torch.load_file"),
+    "safetensors": (SAFETENSORS, "is damaged: shape or place of 'w' are no sizes"),
     "onnx": (b"\x08\x0a\x12\x07pytorch\x1a\x032.0", "an ONNX model already"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     "tflite": (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
@@ -194,7 +194,8 @@ def test_model_is_refused_where_the_file_has_its_network(tmp_path: Path) -> None
 def test_a_model_name_that_is_neither(tmp_path: Path) -> None:
     torch.save(files.net().state_dict(), tmp_path / "w.pt")
     message = refused(tmp_path / "w.pt", model="mobileone_s9")
-    assert "--model mobileone_s9: not MODULE:CALLABLE" in message
+    assert "--model 'mobileone_s9' is not the name of a reference model" in message
+    assert "package.module:callable" in message
     assert "did you mean mobileone_s" in message
 
 
@@ -225,13 +226,13 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_string_that_is_nothing() -> None:
-    message = refused("nofile.pt")
-    assert "no such file 'nofile.pt'" in message
-    assert "not the name of a reference model" in message
+    assert refused("nofile.pt") == "no such file 'nofile.pt'"
+    message = refused("nothing")
+    assert "'nothing' is no file and not the name of a reference model" in message
     assert "package.module:callable" in message
     assert "did you mean mobileone_s" in refused("mobileone_s9")
     # longer than a file system admits
-    assert "no such file 'a.b.b" in refused("a" + ".b" * 300)
+    assert "is no file and not the name" in refused("a" + ".b" * 300)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from reparamkit.capture.program import Program
-from reparamkit.lower.unguardable_axes import without
+from reparamkit.lower.unguardable_axes import exportable_axes
 from tests.nets import Net, PairNet, noise, randomised
 
 SHAPE = (2, 3, 8, 9)
@@ -27,7 +27,7 @@ def _settled(forward: Callable[..., Any], *inputs: Tensor, kind: type[Net] = Net
     folded = rk.fold(net, given)
     program = folded.lowering.program
     assert isinstance(program, Program)
-    left = without(program, folded.lowering.unguardable)
+    left = exportable_axes(program, folded.lowering.unguardable)
     assert all(
         symbol not in folded.lowering.unguardable for axes in left.values() for symbol in axes.values()
     )

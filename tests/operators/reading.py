@@ -28,7 +28,7 @@ def evaluated(node: Node, x: Tensor) -> Tensor:
     """The node's meaning on `x`, which all its operands are."""
     assert isinstance(node.meaning, Affine), node.reason
     total: Any = 0
-    for part in node.meaning.parts:
+    for part in node.meaning.terms:
         numbers = part.load()
         assert numbers.structure == part.structure or numbers.structure.has_bias <= part.structure.has_bias
         dims = getattr(part.structure, "dims", 0)

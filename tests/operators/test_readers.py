@@ -73,7 +73,7 @@ def test_an_even_window_with_same_padding_has_the_odd_one_on_the_far_side(paddin
     layer = randomised(nn.Conv2d(3, 4, (2, 4), padding=padding, dtype=torch.float64))
     node = read(lambda s, x: s.layer(x), noise(1, 3, 6, 6), "conv2d", layer=layer)
     assert isinstance(node.meaning, Affine)
-    structure = node.meaning.parts[0].structure
+    structure = node.meaning.terms[0].structure
     assert isinstance(structure, Geometry)
     expected = ((0, 1), (1, 2)) if padding == "same" else ((1, 1), (1, 1))
     assert (structure.near, structure.far) == expected
@@ -190,7 +190,7 @@ VALUES: dict[str, tuple[str, Callable[..., Any], list[float]]] = {
 def test_sums_of_values(name: str) -> None:
     operator, function, factors = VALUES[name]
     meaning = _same(function, noise(2, 3, 4), operator)
-    assert [getattr(p.load(), "alpha", None) for p in meaning.parts] == factors
+    assert [getattr(p.load(), "alpha", None) for p in meaning.terms] == factors
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_sums_of_values(name: str) -> None:
 def test_trap_09_an_added_zero_is_nothing(operator: str, function: Callable[..., Any]) -> None:
     """MobileOne adds its branches to the Python number 0."""
     meaning = _same(function, noise(2, 3), operator)
-    assert meaning.parts[0].structure == Scalar(identity=True)
+    assert meaning.terms[0].structure == Scalar(identity=True)
 
 
 def test_negation() -> None:
@@ -298,7 +298,7 @@ def test_identities(name: str) -> None:
         meaning = _same(function, noise(2, 3, 4), "reshape" if operator == "view" else operator)
     except ValueError:
         pytest.skip("torch.export leaves it out")
-    assert meaning.parts[0].structure == Scalar(identity=True)
+    assert meaning.terms[0].structure == Scalar(identity=True)
 
 
 PASSED: dict[str, tuple[str, Callable[..., Any], tuple[int | None, ...]]] = {

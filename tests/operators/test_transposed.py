@@ -34,7 +34,7 @@ def _same(function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Mo
     found = evaluated(node, value)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= EXACT * max(1.0, expected.abs().max().item())
-    numbers = node.meaning.parts[0].load()
+    numbers = node.meaning.terms[0].load()
     assert isinstance(numbers, AffineMap)
     return numbers
 

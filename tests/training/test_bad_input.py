@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from reparamkit.cli import app as cli
-from reparamkit.errors import UnusableInput
+from reparamkit.errors import UnusableInput, install_line
 from reparamkit.training import disk, train, validate
 from reparamkit.training.checkpoint import open_checkpoint
 from tests.training.small import FAST, NET, ROOT, command, data, flags
@@ -281,7 +281,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit) as caught:
             cli.main()
         assert caught.value.code == 2
-        assert "pip install 'reparamkit[train]'" in capsys.readouterr().err
+        assert install_line("train") in capsys.readouterr().err
 
 
 def test_a_write_that_fails_says_why(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ that the weights define.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import warnings
 from typing import Any
 
@@ -16,9 +14,11 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from reparamkit.compare.float64.promote import PromoteToFloat64
+from reparamkit.support.copies import empty, held_by, private_copy
 from reparamkit.support.inputs import Args, Kwargs, map_tensors
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.memory import give_back
+from reparamkit.support.text import first_line
 
 
 class Twin:
@@ -90,46 +90,3 @@ def run_float64(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Any | No
         return tree_map_only(torch.Tensor, torch.Tensor.detach, twin.run(args, kwargs)), ""
     except Exception as error:
         return None, first_line(error)
-
-
-def private_copy(module: nn.Module, *, share: bool = False) -> nn.Module:
-    """A deep copy in evaluation mode; with `share` all but its parameters and buffers are copied."""
-    held = [*module.parameters(), *module.buffers()] if share else []
-    with warnings.catch_warnings():
-        # torch copies its own pytree specs by a deprecated way; nobody who calls this can act on it.
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        duplicate = copy.deepcopy(module, {id(tensor): tensor for tensor in held})
-    if is_training(duplicate):
-        duplicate.eval()
-    return duplicate
-
-
-def held_by(module: nn.Module) -> frozenset[int]:
-    """The identities of a module's parameters and buffers."""
-    return frozenset(id(tensor) for tensor in [*module.parameters(), *module.buffers()])
-
-
-def empty(module: nn.Module, original: frozenset[int]) -> None:
-    """Free the weights of a private copy that nobody will run again, but none that are the original's."""
-    with contextlib.suppress(Exception), torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
-            if id(tensor) not in original:
-                tensor.data = torch.empty(0, dtype=tensor.dtype)
-    give_back()
-
-
-def is_training(module: nn.Module) -> bool:
-    """Whether the module or one that it holds is in training mode.
-
-    A module that `torch.export` made has no modes (its `train` and `eval` raise); its `training` flags mean
-    nothing, and the answer is no.
-    """
-    if "eval" in vars(module) and "train" in vars(module):
-        return False
-    return any(getattr(part, "training", False) for part in module.modules())  # a frozen script has none
-
-
-def first_line(error: BaseException) -> str:
-    """The type and the first line of an error's text, for use inside a sentence."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -14,66 +14,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from reparamkit.compare.channels import Noise, PerAxis, noise_between, peaks
-from reparamkit.compare.float64.oracle import Twin, first_line
+from reparamkit.compare.float64.oracle import Twin
+from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.probes import DEGENERATE, GIVEN, Probe
 from reparamkit.compare.measure import as_real, magnitude
+from reparamkit.compare.noise import Noise, noise_between, scale_along
 from reparamkit.compare.randomness import drawn_outputs
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.text import first_line
 
 _JITTERED_RUNS = 2
-
-
-@dataclass(frozen=True)
-class Truth:
-    """One output of the reference under one probe, on the CPU.
-
-    Attributes:
-        values: float64, or the integers and booleans themselves. Where the float64 run is not finite
-            or the reference's own run is not, the own run's value.
-        dtype: the output's own dtype; complex outputs are held as pairs on a last axis.
-        noise: largest absolute rounding error of the reference, in the output's units.
-        scale: largest finite magnitude.
-        finite: how many elements can be compared.
-        undecided: integers that differ between the reference's own run and its float64 run.
-        along_scale, along_noise: `scale` and `noise` at each index along each axis; without axes where
-            nothing is known of them.
-    """
-
-    name: str
-    values: torch.Tensor
-    dtype: torch.dtype
-    noise: float
-    scale: float
-    finite: int
-    undecided: torch.Tensor | None = None
-    along_scale: PerAxis = ()
-    along_noise: PerAxis = ()
-
-    def with_noise(self, noise: Noise) -> Truth:
-        """The same output, with another rounding error."""
-        return replace(self, noise=noise.whole, along_noise=noise.along)
-
-    @property
-    def rounding(self) -> Noise:
-        """`noise` and `along_noise`."""
-        return Noise(self.noise, self.along_noise)
-
-
-@dataclass(frozen=True)
-class Record:
-    """All outputs of the reference under one probe."""
-
-    probe: Probe
-    truths: tuple[Truth, ...]
 
 
 class Rejected(Exception):
@@ -109,7 +66,7 @@ class Recorder:
         self._names: list[str] | None = None
         self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]] | None = None
 
-    def record(self, probe: Probe) -> Record:
+    def record(self, probe: Probe) -> Run:
         """Run the reference, and whatever tells its noise, on one probe.
 
         Raises:
@@ -142,7 +99,7 @@ class Recorder:
             raise Rejected(f"in float64: {first_line(error)}") from error
         if probe.group in DEGENERATE:
             noise = [a.joined(b) for a, b in zip(noise, self._restless(probe, own), strict=True)]
-        return Record(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
+        return Run(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
 
     def _restless(self, probe: Probe, own: NamedTensors) -> list[Noise]:
         """How far the outputs move when the inputs do by a few ulp.
@@ -279,11 +236,6 @@ def _against_float64(twin: Twin, probe: Probe, own: NamedTensors) -> tuple[Named
     exact = named_outputs(twin.run(*probe.inputs()))
     _same_outputs(exact, own)
     return exact, _distances(own, exact)
-
-
-def scale_along(values: torch.Tensor) -> PerAxis:
-    """The largest finite magnitude at each index along each axis of a floating-point output."""
-    return peaks(values.abs().where(values.isfinite(), 0.0))
 
 
 def _distances(run: NamedTensors, truth: NamedTensors) -> list[Noise]:

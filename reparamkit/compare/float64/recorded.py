@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from reparamkit.compare.budgets import Budgets
-from reparamkit.compare.channels import PerAxis
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.float64.second_look import SecondLook, in_double
 from reparamkit.compare.inputs.probes import NORMAL
 from reparamkit.compare.judge import Rule, conclude, judge
+from reparamkit.compare.noise import PerAxis
 from reparamkit.compare.randomness import drawn_outputs, said_of
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.runners.base import Runner
@@ -44,7 +44,7 @@ class Recorded:
         random: why nothing can be compared with it, where the reference is random; else empty.
     """
 
-    records: list[Record]
+    records: list[Run]
     oracle: str
     precision: torch.dtype
     structured: bool
@@ -221,7 +221,7 @@ class Recorded:
             untold=why,
         )
 
-    def with_records(self, records: Sequence[Record], precision: torch.dtype, ulps: float) -> Recorded:
+    def with_records(self, records: Sequence[Run], precision: torch.dtype, ulps: float) -> Recorded:
         """The same reference with other records, and the floor in this precision."""
         return Recorded(
             list(records),
@@ -234,7 +234,7 @@ class Recorded:
             random=self.random,
         )
 
-    def narrowed(self, keep: Callable[[Record], bool]) -> Recorded:
+    def narrowed(self, keep: Callable[[Run], bool]) -> Recorded:
         """The same reference with some of the records only, the example's among them."""
         kept = [record for record in self.records if keep(record)]
         if len(kept) == len(self.records):
@@ -253,7 +253,7 @@ class Recorded:
         )
 
 
-def _is_plain(record: Record) -> bool:
+def _is_plain(record: Run) -> bool:
     """Whether it is a normal draw of the example's size."""
     return record.probe.group == NORMAL and not record.probe.sizes
 

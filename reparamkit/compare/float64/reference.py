@@ -34,8 +34,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reparamkit.compare.float64.record import Record, Recorder, Rejected, lowest_precision
+from reparamkit.compare.float64.record import Recorder, Rejected, lowest_precision
 from reparamkit.compare.float64.recorded import ENOUGH_ELEMENTS, Recorded
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.float64.second_look import SecondLook
 from reparamkit.compare.inputs.probes import (
     GIVEN,
@@ -161,11 +162,11 @@ class Reference(Recorded):
                 if accepts is not None and not accepts(*probe.inputs()):
                     continue
                 try:
-                    found = recorder.record(probe)
+                    run = recorder.record(probe)
                 except Rejected:
                     continue
-                if all(truth.finite or not truth.values.numel() for truth in found.truths):
-                    self.records.append(found)
+                if all(truth.finite or not truth.values.numel() for truth in run.truths):
+                    self.records.append(run)
                     break
 
     def _try_larger(
@@ -217,11 +218,11 @@ class Reference(Recorded):
                     if recorder is None:
                         recorder = self._recorder()
                         recorder.record(self.records[0].probe)
-                    found = recorder.record(probe)
+                    run = recorder.record(probe)
                 except Rejected:
                     continue
-                if all(truth.finite for truth in found.truths):
-                    self.records.append(found)
+                if all(truth.finite for truth in run.truths):
+                    self.records.append(run)
                     break
             else:
                 missed.append(kind)
@@ -268,7 +269,7 @@ class Reference(Recorded):
         return self._added(another_draw(plain[0], n) for n in range(len(plain) + 1, _MOST_DRAWS + 1))
 
     def _added(self, planned: Iterable[Probe]) -> bool:
-        """Record these probes as well, those that the reference takes; whether there was one."""
+        """Run these probes as well, those that the reference takes; whether there was one."""
         recorder, before = self._recorder(), len(self.records)
         for number, probe in enumerate(planned):
             try:
@@ -291,7 +292,7 @@ class Reference(Recorded):
             self.records.append(normal[-1])
 
 
-def _fewest(records: list[Record]) -> int:
+def _fewest(records: list[Run]) -> int:
     """The number of floating-point elements of the output that has the fewest over these records."""
     counts = [
         sum(record.truths[place].finite for record in records)

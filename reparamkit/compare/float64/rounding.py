@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from reparamkit.compare.float64.oracle import empty, held_by, private_copy
+from reparamkit.support.copies import empty, held_by, private_copy
 from reparamkit.support.inputs import Args, Kwargs, map_tensors
 from reparamkit.support.isolation import call_untouched
 

@@ -32,11 +32,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reparamkit.compare.budgets import Budgets, relative
-from reparamkit.compare.channels import Noise, PerAxis, noise_between, worst_channel
+from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.float64.oracle import Twin
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.judge import in_order
 from reparamkit.compare.measure import as_real, deviation
+from reparamkit.compare.noise import Noise, PerAxis, noise_between
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.runners.torch import TorchRunner
@@ -116,7 +117,7 @@ class SecondLook:
     precision: torch.dtype
     seed: int
 
-    def moved(self, records: Sequence[Record], budgets: Budgets) -> dict[int, PerAxis]:
+    def moved(self, records: Sequence[Run], budgets: Budgets) -> dict[int, PerAxis]:
         """How far the channels of each output move when weights and inputs are off by a few ulp.
 
         Args:
@@ -125,7 +126,7 @@ class SecondLook:
         Returns:
             Place of an output -> largest movement per axis and channel, as a share of the output's scale.
         """
-        found: dict[int, Noise] = {}
+        largest: dict[int, Noise] = {}
         try:
             for number, run in enumerate(self._jittered(None)):
                 for record in records:
@@ -135,16 +136,16 @@ class SecondLook:
                         scale = budgets.scale(place, record.probe.group)
                         if scale > 0:
                             here = noise_between(as_real(left), as_real(right)).times(1 / scale)
-                            found[place] = found[place].joined(here) if place in found else here
+                            largest[place] = largest[place].joined(here) if place in largest else here
         except Exception:
             return {}
-        return {place: noise.along for place, noise in found.items()}
+        return {place: noise.along for place, noise in largest.items()}
 
     def excuse(
         self,
         candidate: Runner,
         double: Runner | None,
-        record: Record,
+        record: Run,
         budgets: Budgets,
         *,
         structured: bool,
@@ -159,8 +160,8 @@ class SecondLook:
             structured: as in `reparamkit.compare.judge`.
         """
 
-        def ordered(found: NamedTensors) -> list[torch.Tensor]:
-            return in_order(found, record, structured=structured)
+        def ordered(outputs: NamedTensors) -> list[torch.Tensor]:
+            return in_order(outputs, record, structured=structured)
 
         try:
             with _Lowest() as lowest:
@@ -175,7 +176,7 @@ class SecondLook:
         except Exception:
             return ""
 
-    def _in_float64(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+    def _in_float64(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
         assert self.module is not None
         twin = Twin(self.module, torch.float64)
         exact = [tensor for _, tensor in named_outputs(twin.run(*record.probe.inputs()))]
@@ -200,7 +201,7 @@ class SecondLook:
         )
         return self._moves(wrong, values, exact, runs, record, budgets, _MOVED)
 
-    def _in_own(self, values: list[torch.Tensor], record: Record, budgets: Budgets) -> str:
+    def _in_own(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
         here = self.runner.run(*record.probe.inputs())
         if self.module is not None:
             copied = Twin(self.module, None, share=True)
@@ -224,7 +225,7 @@ class SecondLook:
         values: list[torch.Tensor],
         truth: list[torch.Tensor],
         runs: Iterator[list[torch.Tensor]],
-        record: Record,
+        record: Run,
         budgets: Budgets,
         factor: float,
     ) -> str:
@@ -269,7 +270,7 @@ def _pairs(
     yield from enumerate(zip(values, truth, strict=True))
 
 
-def _conflicts(values: torch.Tensor, record: Record, place: int) -> bool:
+def _conflicts(values: torch.Tensor, record: Run, place: int) -> bool:
     """NaN or infinite on one side only, or of another type."""
     if values.dtype is not record.truths[place].dtype:
         return True
@@ -284,12 +285,12 @@ def _within(values: torch.Tensor, truth: torch.Tensor, place: int, group: str, b
     values, truth = as_real(values), as_real(truth)
     if values.shape != truth.shape:
         return False
-    found = deviation(values, truth)
+    apart = deviation(values, truth)
     if not truth.is_floating_point():
-        return not found.differing
-    if found.conflict is not None:
+        return not apart.differing
+    if apart.conflict is not None:
         return False
-    if relative(found.max_abs, budgets.scale(place, group)) > _SHARE * budgets.budget(place, group):
+    if relative(apart.max_abs, budgets.scale(place, group)) > _SHARE * budgets.budget(place, group):
         return False
     return worst_channel(values, truth, budgets.channels(place, group), _SHARE) is None
 
@@ -299,7 +300,7 @@ def _distance(values: torch.Tensor, truth: torch.Tensor, place: int, group: str,
     values, truth = as_real(values), as_real(truth)
     if values.shape != truth.shape:
         return 1.0
-    found = deviation(values, truth)
+    apart = deviation(values, truth)
     if not truth.is_floating_point():
-        return found.differing / max(truth.numel(), 1)
-    return relative(found.max_abs, budgets.scale(place, group))
+        return apart.differing / max(truth.numel(), 1)
+    return relative(apart.max_abs, budgets.scale(place, group))

@@ -35,7 +35,7 @@ def listed_probes(
     """
     tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
     own = example_sizes(tensors, dynamic_axes)
-    found: dict[str, list[Probe]] = {}
+    probes: dict[str, list[Probe]] = {}
     for index, shapes in listed.items():
         axes = dynamic_axes.get(index, {})
         example = tensors[index].shape
@@ -53,5 +53,5 @@ def listed_probes(
         for sizes in proposals:
             kind = "listed size"
             name = f"{kind} ({', '.join(f'{symbol}={size}' for symbol, size in sizes.items())})"
-            found[name] = [Probe(name, kind, seed, args, kwargs, dynamic_axes, sizes, kinds=kinds or {})]
-    return found
+            probes[name] = [Probe(name, kind, seed, args, kwargs, dynamic_axes, sizes, kinds=kinds or {})]
+    return probes

@@ -152,15 +152,15 @@ def _in_precision(described: Sequence[Described], ours: Network) -> list[Describ
     own = torch.float32
     if ours.precision in ("float64", "float16", "bfloat16"):
         own = getattr(torch, ours.precision)
-    found = []
+    entries = []
     for place, entry in enumerate(described):
         if not entry.stated and entry.dtype.is_floating_point:
             spec = ours.declared[place] if ours.declared and place < len(ours.declared) else None
             dtype = spec.dtype if spec is not None and spec.dtype is not None else own
             if dtype.is_floating_point:
                 entry = replace(entry, dtype=dtype)
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _slots(ours: Network | None, names: Sequence[str], count: int) -> Sequence[str]:
@@ -180,12 +180,13 @@ def _in_order(described: Sequence[Described], ours: Sequence[str], theirs: Seque
         if not all(name in names for name in asked):
             continue
         rest = iter([name for name in names if name not in asked])
-        found = [replace(entry, name=entry.name or next(rest, "")) for entry in described]
-        found.sort(key=lambda entry: names.index(entry.name) if entry.name else len(names))
+        ordered = [replace(entry, name=entry.name or next(rest, "")) for entry in described]
+        ordered.sort(key=lambda entry: names.index(entry.name) if entry.name else len(names))
         if names is ours:
-            return found
+            return ordered
         return [
-            replace(entry, name=ours[place] if place < len(ours) else "") for place, entry in enumerate(found)
+            replace(entry, name=ours[place] if place < len(ours) else "")
+            for place, entry in enumerate(ordered)
         ]
     unknown = next(name for name in asked if name not in ours)
     known = ", ".join(ours) or ", ".join(theirs) or "not known by name"

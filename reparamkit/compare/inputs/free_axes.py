@@ -59,14 +59,14 @@ def _proposed(
     tensors: list[torch.Tensor], sides: list[tuple[Callable[[int], InputSpec | None], Ranges]]
 ) -> list[Place]:
     """Every axis that a side declares free, and where none declares anything those worth a try."""
-    found = []
+    proposed = []
     for index, tensor in enumerate(tensors):
         silent = all(spec_of(index) is None for spec_of, _ in sides)
         axes = range(tensor.ndim)
-        found += [
+        proposed += [
             (index, axis) for axis in axes if not silent or axis == 0 or axis in _ROLES.get(tensor.ndim, {})
         ]
-    return found
+    return proposed
 
 
 def _unite(groups: dict[Place, set[Place]], places: list[Place]) -> None:
@@ -111,10 +111,10 @@ def _is_symbol(size: str, spec: InputSpec) -> bool:
 
 def _bound(tensors: list[torch.Tensor], spec_of: Callable[[int], InputSpec | None]) -> set[str]:
     """Symbols that occur in a formula of a side: their axes cannot be changed on their own."""
-    found: set[str] = set()
+    symbols: set[str] = set()
     for index in range(len(tensors)):
         spec = spec_of(index)
         for size in (spec.shape or ()) if spec is not None else ():
             if isinstance(size, str) and spec is not None and not _is_symbol(size, spec):
-                found |= set("".join(c if c.isalnum() or c == "_" else " " for c in size).split())
-    return found
+                symbols |= set("".join(c if c.isalnum() or c == "_" else " " for c in size).split())
+    return symbols

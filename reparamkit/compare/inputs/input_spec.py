@@ -118,12 +118,12 @@ def parse(texts: Sequence[str]) -> list[Described]:
     Raises:
         UnusableInput: one cannot be read, or two inputs have the same name.
     """
-    found = [_parse(text) for text in texts]
-    names = [entry.name for entry in found if entry.name]
+    entries = [_parse(text) for text in texts]
+    names = [entry.name for entry in entries if entry.name]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UnusableInput(f"the input {twice[0]!r} is described twice")
-    return found
+    return entries
 
 
 def examples(described: Sequence[Described], seed: int = 0) -> Args | Kwargs:

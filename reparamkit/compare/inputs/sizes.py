@@ -163,13 +163,13 @@ def thorough_sizes(
     if all(size % 2 for symbol, size in sizes.items() if symbol in places):
         del kinds["odd size"]
     seen = [sizes]
-    found: dict[str, list[Sizes]] = {}
+    chosen: dict[str, list[Sizes]] = {}
     for kind, proposals in kinds.items():
         kept = [each for each in proposals if each not in seen and _within(each, sizes, ranges)]
         if kept:
             seen.append(kept[0])
-            found[kind] = kept
-    return found
+            chosen[kind] = kept
+    return chosen
 
 
 def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[Sizes]]:
@@ -201,12 +201,12 @@ def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[
         kinds["sizes of one"] = [dict.fromkeys(sizes, 1)]
         kinds["equal sizes"] = [dict.fromkeys(sizes, size) for size in _SMALL_SIDES]
     widened = {symbol: (1 if low == 2 else low, high) for symbol, (low, high) in (ranges or {}).items()}
-    found: dict[str, list[Sizes]] = {}
+    chosen: dict[str, list[Sizes]] = {}
     for kind, proposals in kinds.items():
         kept = [each for each in proposals if each != sizes and _within(each, sizes, widened)]
         if kept:
-            found[kind] = kept
-    return found
+            chosen[kind] = kept
+    return chosen
 
 
 def _of_parity(size: int, parity: int) -> int:

@@ -11,10 +11,10 @@ MOST = 30
 _AROUND = 4
 
 
-def growth(truth: Truth, trace: Trace, found: Found) -> tuple[Step, ...]:
+def growth(truth: Truth, trace: Trace, difference: Found) -> tuple[Step, ...]:
     """At most 30 places in the candidate's order, more of them near the place where it goes wrong."""
-    pairs = {**found.matched.pairs, **{pair.candidate: pair for pair in found.behind}}
-    pairs[found.pair.candidate] = found.pair
+    pairs = {**difference.matched.pairs, **{pair.candidate: pair for pair in difference.behind}}
+    pairs[difference.pair.candidate] = difference.pair
     steps: list[Step] = []
     turn = 0
     for index, pair in sorted(pairs.items()):
@@ -24,7 +24,7 @@ def growth(truth: Truth, trace: Trace, found: Found) -> tuple[Step, ...]:
         if steps and (steps[-1].place, steps[-1].node) == (step.place, step.node):
             steps.pop()
         steps.append(step)
-        if index == found.pair.candidate:
+        if index == difference.pair.candidate:
             turn = len(steps) - 1
     return tuple(steps[place] for place in _kept(len(steps), turn))
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import DEGENERATE, Probe
 from reparamkit.compare.locate.growth import growth
@@ -25,6 +24,7 @@ from reparamkit.runners.jitter import jitter_parameters
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.text import first_line
 
 SECONDS = 120.0
 """How long to look, at most."""
@@ -64,7 +64,7 @@ def locate(
     if precision == "int8":
         return Location(False, chosen[0].name, reason="every value of a quantised network differs somewhat")
     clock = Clock.of(seconds)
-    found = Location(False, chosen[0].name, reason="the time for it was used up")
+    location = Location(False, chosen[0].name, reason="the time for it was used up")
     for probe in chosen:
         try:
             here = _on(probe, reference, ours, candidate, precision, clock)
@@ -77,8 +77,8 @@ def locate(
         if here.found:
             return here
         if probe is chosen[0]:
-            found = here
-    return found
+            location = here
+    return location
 
 
 def _probes(reference: Reference, verdict: Equivalence) -> list[Probe]:
@@ -112,8 +112,8 @@ def _on(
     eps = max(torch.finfo(getattr(torch, precision)).eps, own_eps)
     truth = Truth(exact, own, eps, ratio * eps / own_eps)
     trace = theirs.trace()
-    found = Search(tracer, truth, theirs, trace, clock).run()
-    return _location(probe, truth, trace, found)
+    difference = Search(tracer, truth, theirs, trace, clock).run()
+    return _location(probe, truth, trace, difference)
 
 
 def _reference(
@@ -155,9 +155,9 @@ def _fed(runner: OnnxRuntimeRunner, inputs: Inputs) -> dict[str, object]:
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in matched.items()}
 
 
-def _location(probe: Probe, truth: Truth, trace: Trace, found: Found) -> Location:
-    reference = [truth.exact.values[index] for index in sorted(found.ours)]
-    candidate = [trace.values[index] for index in sorted(found.theirs)]
+def _location(probe: Probe, truth: Truth, trace: Trace, difference: Found) -> Location:
+    reference = [truth.exact.values[index] for index in sorted(difference.ours)]
+    candidate = [trace.values[index] for index in sorted(difference.theirs)]
     candidate = [value for value in candidate if value.operator != "input"]
     working = [value for value in candidate if not value.passes] or candidate[-1:]
     working.sort(key=lambda value: not value.heavy)
@@ -165,10 +165,12 @@ def _location(probe: Probe, truth: Truth, trace: Trace, found: Found) -> Locatio
     layers = sum(value.heavy for value in working)
     place = _holding([value.place for value in reference if value.operator != "input"])
     place = place or _holding([value.place for value in candidate])
-    last = [pair for index, pair in found.matched.pairs.items() if index < min(found.theirs, default=0)]
+    last = [
+        pair for index, pair in difference.matched.pairs.items() if index < min(difference.theirs, default=0)
+    ]
     after = truth.exact.values[last[-1].reference].label if last else ""
-    reason = found.reason
-    if not reason and layers > 1 and not (found.proven and place):
+    reason = difference.reason
+    if not reason and layers > 1 and not (difference.proven and place):
         reason = (
             f"no single place explains it: more than one may be wrong, or the two are built differently. "
             f"It is among {layers} layers, the first of which is {nodes[0]}"
@@ -180,11 +182,11 @@ def _location(probe: Probe, truth: Truth, trace: Trace, found: Found) -> Locatio
         probe=probe.name,
         place="" if reason else place,
         nodes=() if reason else nodes,
-        error=None if reason else found.pair.error,
-        before=None if reason else found.before,
+        error=None if reason else difference.pair.error,
+        before=None if reason else difference.before,
         after=after,
         reason=reason,
-        growth=growth(truth, trace, found),
+        growth=growth(truth, trace, difference),
     )
 
 

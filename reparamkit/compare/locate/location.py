@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reparamkit.compare.json_number import json_number
+from reparamkit.compare.metrics import json_number
 
 
 @dataclass(frozen=True)

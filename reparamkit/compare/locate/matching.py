@@ -52,8 +52,8 @@ class Truth:
             raise NotTraceable("the reference takes other steps in float64 than in its own precision")
         self.exact = exact
         pairs = zip(own.values, exact.values, strict=True)
-        found = [distance(left.sketch, right.sketch) for left, right in pairs]
-        self.noise = [FACTOR * ratio * each + FLOOR_ULPS * eps for each in found]
+        distances = [distance(left.sketch, right.sketch) for left, right in pairs]
+        self.noise = [FACTOR * ratio * each + FLOOR_ULPS * eps for each in distances]
         groups: dict[int, list[int]] = defaultdict(list)
         for index, value in enumerate(exact.values):
             if value.sketch is not None and math.isfinite(self.noise[index]):
@@ -77,8 +77,8 @@ class Truth:
             return []
         indices, sketches = self._groups[count]
         errors = (sketches - sketch).norm(dim=1) / sketches.norm(dim=1)
-        found = zip(errors.tolist(), indices, strict=True)
-        return sorted((error, index) for error, index in found if math.isfinite(error))
+        ranked = zip(errors.tolist(), indices, strict=True)
+        return sorted((error, index) for error, index in ranked if math.isfinite(error))
 
     def same(self, sketch: Sketch | None, count: int) -> list[tuple[float, int]]:
         """Those of `near` that agree."""
@@ -99,10 +99,10 @@ def match(truth: Truth, candidate: Trace, sketches: Mapping[int, Sketch | None] 
     Args:
         sketches: of the candidate's values, by index; those of the trace where nothing is given.
     """
-    found = {index: value.sketch for index, value in enumerate(candidate.values)}
+    own_sketches = {index: value.sketch for index, value in enumerate(candidate.values)}
     pairs: dict[int, Pair] = {}
     references: set[int] = set()
-    for index, sketch in (found if sketches is None else sketches).items():
+    for index, sketch in (own_sketches if sketches is None else sketches).items():
         same = truth.same(sketch, math.prod(candidate.values[index].shape))
         if same:
             error, reference = same[0]

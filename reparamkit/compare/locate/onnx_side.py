@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.locate.sketch import Sketch, Sketcher
 from reparamkit.compare.locate.trace import Clock, NotTraceable, Trace, Value
 from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
+from reparamkit.support.text import first_line, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -97,10 +97,10 @@ class OnnxTracer:
         behind = Trace(self._values).behind(index)
         given = tensor.reshape(self._shapes[index])
         places = sorted(behind & {*wanted})
-        found: dict[int, Sketch | None] = {}
+        sketches: dict[int, Sketch | None] = {}
         for place, array in self._run(places, (index, given)):
-            found[place] = self._sketcher(torch.from_numpy(array))
-        return found
+            sketches[place] = self._sketcher(torch.from_numpy(array))
+        return sketches
 
     def _plan(self) -> None:
         """The graph as values: one for each output of each node that depends on an input."""
@@ -142,9 +142,9 @@ class OnnxTracer:
         for start in range(0, len(indices), self._step):
             self._clock.check()
             chosen = indices[start : start + self._step]
-            found = self._session([self._names[index] for index in chosen], replaced)
+            arrays = self._session([self._names[index] for index in chosen], replaced)
             yield from (
-                (index, array) for index, array in zip(chosen, found, strict=True) if array is not None
+                (index, array) for index, array in zip(chosen, arrays, strict=True) if array is not None
             )
 
     def _session(self, names: list[str], replaced: tuple[int, torch.Tensor] | None) -> list[Any]:
@@ -180,7 +180,7 @@ class OnnxTracer:
                     session = ApartSession("", content)
                 result: list[Any] = session.run(names, fed)
             except Exception as error:
-                said = " ".join(str(error).split())[:200]
+                said = one_line(error)
                 raise NotTraceable(f"ONNX Runtime does not show its values: {said}") from error
             return result
         finally:

@@ -143,11 +143,11 @@ class Search:
         layers = sorted(each for each in self._trace.behind(index) if self._trace.values[each].heavy)
         layers = [each for each in layers if each not in self._trace.outputs][:_LAYERS_BEHIND]
         wanted = [*layers, *(pair.candidate for pair in self._wrong)]
-        found = self._candidate.replaced(index, tensor, wanted)
-        if all(self._truth.agrees(found.get(pair.candidate), pair.reference) for pair in self._wrong):
+        sketches = self._candidate.replaced(index, tensor, wanted)
+        if all(self._truth.agrees(sketches.get(pair.candidate), pair.reference) for pair in self._wrong):
             return True
         return any(
-            self._truth.same(found.get(layer), math.prod(self._trace.values[layer].shape))
+            self._truth.same(sketches.get(layer), math.prod(self._trace.values[layer].shape))
             and not self._truth.same(
                 self._trace.values[layer].sketch, math.prod(self._trace.values[layer].shape)
             )
@@ -159,12 +159,12 @@ class Search:
         tensor = self._reference.tensors([pair.reference])[pair.reference]
         places = self._trace.behind(pair.candidate)
         right = match(self._truth, self._trace, self._candidate.replaced(pair.candidate, tensor, places))
-        found = [
+        later = [
             Pair(each.candidate, each.reference, self._truth.error(sketch, each.reference))
             for each in right.pairs.values()
             if each.candidate in places and (sketch := self._trace.values[each.candidate].sketch) is not None
         ]
-        return tuple(sorted(found, key=lambda each: each.candidate))
+        return tuple(sorted(later, key=lambda each: each.candidate))
 
 
 def _related(left: str, right: str) -> bool:

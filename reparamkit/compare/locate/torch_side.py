@@ -239,12 +239,12 @@ class _Watch(TorchDispatchMode):
 
     def _sources(self, tensor: torch.Tensor) -> list[int]:
         """What a tensor holds: what was computed as it, and what was written into its storage since."""
-        found = [self._known[tensor]] if tensor in self._known else []
+        sources = [self._known[tensor]] if tensor in self._known else []
         if self._written and tensor.layout is torch.strided:
             weak, index = self._written.get(tensor.untyped_storage()._cdata, (None, -1))
-            if weak is not None and not weak.expired() and index not in found:
-                found.append(index)
-        return found
+            if weak is not None and not weak.expired() and index not in sources:
+                sources.append(index)
+        return sources
 
 
 def _announce(module: fx.GraphModule, path: str, scopes: list[tuple[str, str]]) -> None:

@@ -69,22 +69,22 @@ class Trace:
 
         The stops are not among them; inputs are.
         """
-        found: set[int] = set()
+        ancestors: set[int] = set()
         pending = [end for end in ends if end not in stops]
         while pending:
             index = pending.pop()
-            if index not in found:
-                found.add(index)
+            if index not in ancestors:
+                ancestors.add(index)
                 pending += [parent for parent in self.values[index].parents if parent not in stops]
-        return found
+        return ancestors
 
     def behind(self, start: int) -> set[int]:
         """All values that depend on this one, without it."""
-        found = {start}
+        descendants = {start}
         for index in range(start + 1, len(self.values)):
-            if any(parent in found for parent in self.values[index].parents):
-                found.add(index)
-        return found - {start}
+            if any(parent in descendants for parent in self.values[index].parents):
+                descendants.add(index)
+        return descendants - {start}
 
 
 class Tracer(Protocol):

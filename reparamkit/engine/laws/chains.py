@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reparamkit.algebra import IDENTITY, Inexact, Map, Numbers, Scalar, affine, geometry
-from reparamkit.operators import Affine, Meaning, Part
+from reparamkit.operators import Affine, Meaning, Term
 
 
-def per_channel(meaning: Meaning | None) -> Part | None:
+def per_channel(meaning: Meaning | None) -> Term | None:
     """The one map per channel (or the same everywhere) that a meaning is; None if it is anything else."""
-    if not isinstance(meaning, Affine) or len(meaning.parts) != 1:
+    if not isinstance(meaning, Affine) or len(meaning.terms) != 1:
         return None
-    part = meaning.parts[0]
-    if not part.value.dtype.is_floating_point:
+    term = meaning.terms[0]
+    if not term.value.dtype.is_floating_point:
         return None
-    if not isinstance(part.structure, Scalar) and not part.structure.per_channel:
+    if not isinstance(term.structure, Scalar) and not term.structure.per_channel:
         return None
-    return part
+    return term
 
 
-def composed_structure(parts: Sequence[Part]) -> Map | None:
+def composed_structure(terms: Sequence[Term]) -> Map | None:
     """The structure of a chain of maps, the last to act first; None if they do not fit together."""
     structure: Map = Scalar(identity=True)
-    for part in reversed(parts):
+    for term in reversed(terms):
         try:
-            structure = geometry.compose(part.structure, structure)
+            structure = geometry.compose(term.structure, structure)
         except Inexact:
             return None
     return structure
 
 
-def composed_numbers(parts: Sequence[Part]) -> Numbers:
+def composed_numbers(terms: Sequence[Term]) -> Numbers:
     """The same with numbers."""
     numbers: Numbers = IDENTITY
-    for part in reversed(parts):
-        numbers = affine.compose(part.load(), numbers)
+    for term in reversed(terms):
+        numbers = affine.compose(term.load(), numbers)
     return numbers

@@ -13,7 +13,7 @@ import torch
 from reparamkit.algebra import AffineMap, Numbers, geometry
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Alternative, Definition, ValueGraph
-from reparamkit.operators import Move, Part
+from reparamkit.operators import Move, Term
 
 
 def cut_as_selection(graph: ValueGraph, definition: Definition) -> tuple[Alternative, ...]:
@@ -35,7 +35,7 @@ def cut_as_selection(graph: ValueGraph, definition: Definition) -> tuple[Alterna
     return ()
 
 
-def _selection(move: Move, layout: Layout, axis: int) -> Part:
+def _selection(move: Move, layout: Layout, axis: int) -> Term:
     dims = move.value.ndim - 1 - axis
     channels, selected = move.value.shape[axis], layout.channels().flatten()
     structure = geometry.pointwise(channels, len(selected), 1, dims, has_bias=False)
@@ -45,4 +45,4 @@ def _selection(move: Move, layout: Layout, axis: int) -> Part:
         kernel[torch.arange(len(selected)), selected] = 1.0
         return AffineMap(structure, kernel.view(*kernel.shape, *structure.window), None)
 
-    return Part(move.value, structure, load)
+    return Term(move.value, structure, load)

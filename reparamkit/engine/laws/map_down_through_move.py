@@ -14,13 +14,13 @@ is used is for the cost to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reparamkit.algebra import AffineMap, Geometry, Map, Numbers, Scalar, ScalarMap, affine, geometry
 from reparamkit.algebra.layout import Layout
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Meaning, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Meaning, Move, Opaque, Term, Value
 
 _MOST = 64  # values that a chain may cover; every operator below looks up all of it, and networks may be long
 _SPLIT = 4  # operators in a row behind which the channels lie on several axes
@@ -55,59 +55,50 @@ def map_down_through_move(graph: ValueGraph, definition: Definition) -> tuple[Al
         return ()
     now = {moves[0].value.id: chain.root}
     for step in path:
-        again = graph.once_more(graph[step], _on(graph[step].meaning, now), {i: v.id for i, v in now.items()})
-        now = {step: again.value}
-    bare = graph.once_more(definition, _on(meaning, now), {i: v.id for i, v in now.items()})
+        now = {step: graph.on_newer(graph[step], now).value}
+    bare = graph.on_newer(definition, now)
     structure, load = behind
-    return (Alternative(Part(bare.value, structure, load), (*chain.covers, *path)),)
-
-
-def _on(meaning: Meaning | None, now: dict[int, Value]) -> Meaning:
-    """What an operator means on the newer version of its operand."""
-    if isinstance(meaning, Affine):
-        return replace(meaning, parts=(replace(meaning.parts[0], value=now[meaning.parts[0].value.id]),))
-    assert isinstance(meaning, Move)
-    return replace(meaning, value=now[meaning.value.id])
+    return (Alternative(Term(bare.value, structure, load), (*chain.covers, *path)),)
 
 
 def _chain_above(graph: ValueGraph, move: Move) -> _Chain | None:
     """The chain of maps per channel that ends in the operator's operand; None if there is none."""
-    parts: list[Part] = []
+    terms: list[Term] = []
     covers: list[int] = []
     current = move.value
     while True:
         node = graph[current.id]
-        part, more = _moved_or_per_channel(node)
-        if part is None:
+        term, more = _moved_or_per_channel(node)
+        if term is None:
             break
         covers += [node.id, *more]
         if len(covers) > _MOST:
             return None
-        parts.append(part)
-        current = part.value
-    structure = composed_structure(parts)
+        terms.append(term)
+        current = term.value
+    structure = composed_structure(terms)
     if structure is None or (isinstance(structure, Scalar) and structure.identity):
         return None
-    return _Chain(current, structure, lambda: composed_numbers(parts), tuple(covers))
+    return _Chain(current, structure, lambda: composed_numbers(terms), tuple(covers))
 
 
-def _moved_or_per_channel(node: Node) -> tuple[Part | None, tuple[int, ...]]:
+def _moved_or_per_channel(node: Node) -> tuple[Term | None, tuple[int, ...]]:
     averages = isinstance(node.meaning, Affine) and node.meaning.averages
     if not isinstance(node.meaning, Move | Opaque) and not averages:
         return per_channel(node.meaning), ()
     for alternative in node.alternatives:
-        if per_channel(Affine((alternative.part,))) is not None:
-            return alternative.part, alternative.covers
+        if per_channel(Affine((alternative.term,))) is not None:
+            return alternative.term, alternative.covers
     return None, ()
 
 
 def _as_move(meaning: Meaning | None) -> Move | None:
     """The meaning of an operator that lets maps per channel pass; None for any other."""
     if isinstance(meaning, Affine) and meaning.averages:
-        (part,) = meaning.parts
-        assert isinstance(part.structure, Geometry)
-        last = range(part.value.ndim - part.structure.dims, part.value.ndim)
-        return Move(part.value, lambda layout: layout if layout.is_closed(last) else None)
+        (term,) = meaning.terms
+        assert isinstance(term.structure, Geometry)
+        last = range(term.value.ndim - term.structure.dims, term.value.ndim)
+        return Move(term.value, lambda layout: layout if layout.is_closed(last) else None)
     return meaning if isinstance(meaning, Move) else None
 
 

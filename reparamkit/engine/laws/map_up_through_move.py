@@ -12,26 +12,26 @@ part of the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Numbers, Scalar, affine, geometry
 from reparamkit.algebra.layout import Layout
-from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
+from reparamkit.engine.graph import Alternative, Definition, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Concat, Meaning, Move, Opaque, Part, Value
+from reparamkit.operators import Affine, Concat, Meaning, Move, Opaque, Term, Value
 
 _LONGEST = 16  # maps in a row; every one of them looks up its chain, and networks may be long
 
 
 @dataclass(frozen=True)
 class _Rise:
-    """`parts` instead of the maps below the operators `path` (the nearest to what the parts read first).
+    """`terms` instead of the maps below the operators `path` (the nearest to what the terms read first).
 
     `skipped` are the values between the operators and the last of the maps.
     """
 
-    parts: tuple[Part, ...]
+    terms: tuple[Term, ...]
     path: tuple[int, ...]
     skipped: tuple[int, ...]
 
@@ -41,39 +41,29 @@ def map_up_through_move(graph: ValueGraph, definition: Definition) -> tuple[Alte
     rise = _rise(graph, definition.meaning)
     if rise is None or any(graph.readers(i) > 1 for i in (*rise.path, *rise.skipped)):
         return ()
-    if len(rise.parts) > 1 and any(graph.readers(part.value.id) > 1 for part in rise.parts):
+    if len(rise.terms) > 1 and any(graph.readers(term.value.id) > 1 for term in rise.terms):
         return ()
-    now = {part.value.id: graph.map_alone(definition, part) for part in rise.parts}
+    now = {term.value.id: graph.map_alone(definition, term).value for term in rise.terms}
     for step in rise.path:
-        now[step] = graph.once_more(
-            graph[step], _on(graph[step].meaning, now), {i: node.id for i, node in now.items()}
-        )
+        now[step] = graph.on_newer(graph[step], now).value
     last = now[rise.path[-1]]
     covers = (*rise.path, *rise.skipped)
-    return (Alternative(Part(last.value, Scalar(identity=True), lambda: IDENTITY), covers),)
-
-
-def _on(meaning: Meaning | None, now: dict[int, Node]) -> Meaning:
-    """What an operator means on the newer versions of its operands."""
-    if isinstance(meaning, Concat):
-        return replace(meaning, values=tuple(now[v.id].value for v in meaning.values))
-    assert isinstance(meaning, Move)
-    return replace(meaning, value=now[meaning.value.id].value)
+    return (Alternative(Term(last, Scalar(identity=True), lambda: IDENTITY), covers),)
 
 
 def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
     """Where a map per channel can go; None if nothing above would take it in."""
-    parts = [part for part in (per_channel(meaning),) if part is not None]
-    if not parts:
+    terms = [term for term in (per_channel(meaning),) if term is not None]
+    if not terms:
         return None
-    while (further := per_channel(graph[parts[-1].value.id].meaning)) is not None:
-        parts.append(further)
-        if len(parts) > _LONGEST:
+    while (further := per_channel(graph[terms[-1].value.id].meaning)) is not None:
+        terms.append(further)
+        if len(terms) > _LONGEST:
             return None
-    chain = composed_structure(parts)
+    chain = composed_structure(terms)
     if not isinstance(chain, Geometry):
         return None
-    value, path = parts[-1].value, []
+    value, path = terms[-1].value, []
     moves: list[Move] = []
     while isinstance(move := graph[value.id].meaning, Move):
         if move.cuts:
@@ -81,7 +71,7 @@ def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
         moves.append(move)
         path.append(value.id)
         value = move.value
-    axis = _axis_above(value, moves, parts[-1].value, parts[-1].value.ndim - 1 - chain.dims)
+    axis = _axis_above(value, moves, terms[-1].value, terms[-1].value.ndim - 1 - chain.dims)
     if axis is None:
         return None
     roots: tuple[Value, ...] = (value,)
@@ -98,9 +88,9 @@ def _rise(graph: ValueGraph, meaning: Meaning) -> _Rise | None:
     for root in roots:
         channels = root.shape[axis]
         structure = geometry.channelwise(channels, dims, has_bias=chain.has_bias)
-        risen.append(Part(root, structure, partial(_part_of, parts, dims, first, channels)))
+        risen.append(Term(root, structure, partial(_term_of, terms, dims, first, channels)))
         first += channels
-    skipped = tuple(part.value.id for part in reversed(parts[:-1]))
+    skipped = tuple(term.value.id for term in reversed(terms[:-1]))
     return _Rise(tuple(risen), tuple(reversed(path)), skipped) if first == chain.outputs else None
 
 
@@ -121,7 +111,7 @@ def _axis_above(root: Value, moves: Sequence[Move], below: Value, axis: int) -> 
     return None
 
 
-def _part_of(chain: Sequence[Part], dims: int, first: int, channels: int) -> Numbers:
+def _term_of(chain: Sequence[Term], dims: int, first: int, channels: int) -> Numbers:
     """The chain's map of some of the channels, for a tensor of `dims` spatial axes."""
     below = composed_numbers(chain)
     assert isinstance(below, AffineMap)

@@ -17,12 +17,12 @@ from reparamkit.algebra import AffineMap, Geometry, Numbers, Scalar, ScalarMap, 
 from reparamkit.algebra.layout import Digit, Layout
 from reparamkit.engine.graph import Alternative, Definition, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
-from reparamkit.operators import Affine, Meaning, Move, Part, Value
+from reparamkit.operators import Affine, Meaning, Move, Term, Value
 
 _LONGEST = 16  # steps between the two moves; every move looks up its chain, and networks may be long
 _MOST = 4  # summands
 
-Step = Move | Part
+Step = Move | Term
 """What makes one value from another: a move, or a map at every position by itself."""
 
 
@@ -30,7 +30,7 @@ Step = Move | Part
 class _Sum:
     """A value as a sum of maps of others, without the values `covers` between."""
 
-    parts: tuple[Part, ...]
+    terms: tuple[Term, ...]
     covers: frozenset[int]
 
 
@@ -42,7 +42,7 @@ def maps_between_moves(graph: ValueGraph, definition: Definition) -> tuple[Alter
     total = _undone(graph, definition.value, move.value, (move,))
     if total is None:
         return ()
-    first, *others = total.parts
+    first, *others = total.terms
     if not others and not _is_identity(first) and per_channel(Affine((first,))) is not None:
         return ()  # `map_down_through_move` says as much
     return (Alternative(first, tuple(sorted(total.covers)), tuple(others)),)
@@ -50,40 +50,40 @@ def maps_between_moves(graph: ValueGraph, definition: Definition) -> tuple[Alter
 
 def _undone(graph: ValueGraph, result: Value, value: Value, steps: tuple[Step, ...]) -> _Sum | None:
     """The result, which `steps` make of a value, as maps of what lies further up in the same places."""
-    part = _in_place(value, steps, result)
-    if part is not None:
-        return _Sum((part,), frozenset())
+    term = _in_place(value, steps, result)
+    if term is not None:
+        return _Sum((term,), frozenset())
     if len(steps) > _LONGEST:
         return None
     meaning = graph[value.id].meaning
     if isinstance(meaning, Move) and not meaning.cuts:
         above = _undone(graph, result, meaning.value, (meaning, *steps))
-        return None if above is None else _Sum(above.parts, above.covers | {value.id})
+        return None if above is None else _Sum(above.terms, above.covers | {value.id})
     total = _Sum((), frozenset((value.id,)))
-    for number, part in enumerate(_pointwise(meaning)):
+    for number, term in enumerate(_pointwise(meaning)):
         behind = steps if number == 0 else tuple(_without_shift(step) for step in steps)
-        above = _undone(graph, result, part.value, (part, *behind))
-        if above is None or len(total.parts) + len(above.parts) > _MOST:
+        above = _undone(graph, result, term.value, (term, *behind))
+        if above is None or len(total.terms) + len(above.terms) > _MOST:
             return None
-        total = _Sum(total.parts + above.parts, total.covers | above.covers)
-    return total if total.parts else None
+        total = _Sum(total.terms + above.terms, total.covers | above.covers)
+    return total if total.terms else None
 
 
-def _pointwise(meaning: Meaning | None) -> tuple[Part, ...]:
+def _pointwise(meaning: Meaning | None) -> tuple[Term, ...]:
     """The maps that a value is the sum of, if all are at every position by itself."""
-    parts = meaning.parts if isinstance(meaning, Affine) else ()
-    if all(isinstance(p.structure, Scalar) or _is_pointwise(p) for p in parts):
-        return parts
+    terms = meaning.terms if isinstance(meaning, Affine) else ()
+    if all(isinstance(p.structure, Scalar) or _is_pointwise(p) for p in terms):
+        return terms
     return ()
 
 
-def _is_pointwise(part: Part) -> bool:
-    looks_up = not part.value.dtype.is_floating_point
-    return isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up
+def _is_pointwise(term: Term) -> bool:
+    looks_up = not term.value.dtype.is_floating_point
+    return isinstance(term.structure, Geometry) and term.structure.pointwise and not looks_up
 
 
-def _is_identity(part: Part) -> bool:
-    return isinstance(part.structure, Scalar) and part.structure.identity
+def _is_identity(term: Term) -> bool:
+    return isinstance(term.structure, Scalar) and term.structure.identity
 
 
 def _without_shift(step: Step) -> Step:
@@ -98,12 +98,12 @@ def _without_shift(step: Step) -> Step:
     return replace(step, structure=replace(step.structure, has_bias=False), load=load)
 
 
-def _in_place(value: Value, steps: tuple[Step, ...], result: Value) -> Part | None:
+def _in_place(value: Value, steps: tuple[Step, ...], result: Value) -> Term | None:
     """The maps among the steps as one of the value, if the moves leave everything in its place; else None."""
     if value.ndim != result.ndim:
         return None
     differing = [axis for axis in range(value.ndim) if value.sizes[axis] != result.sizes[axis]]
-    mixing = [step for step in steps if isinstance(step, Part) and isinstance(step.structure, Geometry)]
+    mixing = [step for step in steps if isinstance(step, Term) and isinstance(step.structure, Geometry)]
     candidates = [None] if not mixing else differing or range(max(value.ndim - 4, 0), value.ndim)
     for axis in candidates if len(differing) <= bool(mixing) else ():
         if _stays(value, steps, result, axis):
@@ -116,7 +116,7 @@ def _stays(value: Value, steps: tuple[Step, ...], result: Value, channels: int |
     axes = [axis for axis in range(value.ndim) if axis == channels or value.sizes[axis] != 1]
     layouts: dict[int, Layout | None] = {axis: Layout.along(value.sizes, axis) for axis in axes}
     for step in steps:
-        if isinstance(step, Part) and isinstance(step.structure, Scalar):
+        if isinstance(step, Term) and isinstance(step.structure, Scalar):
             continue
         for axis, layout in layouts.items():
             if layout is None:
@@ -128,13 +128,13 @@ def _stays(value: Value, steps: tuple[Step, ...], result: Value, channels: int |
     return layouts == wanted
 
 
-def _past(part: Part, layout: Layout, along: bool) -> Layout | None:
+def _past(term: Term, layout: Layout, along: bool) -> Layout | None:
     """The layout behind a map, of the axis that it acts `along` or of another one."""
-    structure = part.structure
+    structure = term.structure
     assert isinstance(structure, Geometry)
-    axis = part.value.ndim - 1 - structure.dims
+    axis = term.value.ndim - 1 - structure.dims
     if along:
-        if layout.channel_axis != axis or part.value.sizes[axis] != structure.inputs:
+        if layout.channel_axis != axis or term.value.sizes[axis] != structure.inputs:
             return None
         return Layout.along((*layout.sizes[:axis], structure.outputs, *layout.sizes[axis + 1 :]), axis)
     outputs = (Digit(structure.outputs),) if structure.outputs > 1 else ()
@@ -143,30 +143,30 @@ def _past(part: Part, layout: Layout, along: bool) -> Layout | None:
     return replace(layout, axes=(*layout.axes[:axis], outputs, *layout.axes[axis + 1 :]))
 
 
-def _joined(value: Value, steps: tuple[Step, ...], axis: int | None) -> Part | None:
+def _joined(value: Value, steps: tuple[Step, ...], axis: int | None) -> Term | None:
     """The maps one behind the other, along an axis of the value."""
     dims = 0 if axis is None else value.ndim - 1 - axis
     if dims and value.ndim != dims + 2:
         return None
-    parts = [_along(step, dims) for step in steps if isinstance(step, Part)][::-1]
-    structure = composed_structure(parts)
+    terms = [_along(step, dims) for step in steps if isinstance(step, Term)][::-1]
+    structure = composed_structure(terms)
     if structure is None:
         return None
-    load: Callable[[], Numbers] = lambda: composed_numbers(parts)  # noqa: E731
-    return Part(value, structure, load)
+    load: Callable[[], Numbers] = lambda: composed_numbers(terms)  # noqa: E731
+    return Term(value, structure, load)
 
 
-def _along(part: Part, dims: int) -> Part:
+def _along(term: Term, dims: int) -> Term:
     """A map at every position by itself, of a tensor with `dims` axes behind the channels."""
-    old = part.structure
+    old = term.structure
     if not isinstance(old, Geometry) or old.dims == dims:
-        return part
+        return term
     structure = geometry.pointwise(old.inputs, old.outputs, old.groups, dims, has_bias=old.has_bias)
 
     def load() -> Numbers:
-        numbers = part.load()
+        numbers = term.load()
         assert isinstance(numbers, AffineMap)
         kernel = numbers.kernel.reshape(*numbers.kernel.shape[:2], *structure.window)
         return AffineMap(structure, kernel, numbers.bias)
 
-    return replace(part, structure=structure, load=load)
+    return replace(term, structure=structure, load=load)

@@ -38,7 +38,7 @@ class Captured:
         """What has to be called before anything is computed."""
         if program.guards is not None and program.guards.assumptions:
             self.guards.append(program.guards)
-        self.guards += [each for each in (program.settled, program.layout) if each is not None]
+        self.guards += [each for each in (program.constant_arguments, program.layout) if each is not None]
 
     @property
     def tensors(self) -> list[fx.Node]:

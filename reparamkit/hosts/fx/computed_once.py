@@ -74,7 +74,7 @@ def computed_constants(
 def settled_checks(graph: fx.Graph, constants: Constants, state: Mapping[str, Tensor]) -> list[fx.Node]:
     """The assertions on constants alone that hold: they would hold on every call."""
     values = _Values(state)
-    found = []
+    checks = []
     for node in graph.nodes:
         reads = node.all_input_nodes
         if node.op != "call_function" or node.users or not reads or not all(n in constants for n in reads):
@@ -85,8 +85,8 @@ def settled_checks(graph: fx.Graph, constants: Constants, state: Mapping[str, Te
             for read in reads:
                 values.of(read)
             values.of(node)
-            found.append(node)
-    return found
+            checks.append(node)
+    return checks
 
 
 class _Values:

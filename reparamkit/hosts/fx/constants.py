@@ -51,7 +51,7 @@ class Constants:
         finally:
             self._remembered = None
 
-    def upkeep(self, node: fx.Node) -> int:
+    def recomputed_elements(self, node: fx.Node) -> int:
         """Elements that the network recomputes on every run to have this constant; none for a stored one."""
         count, seen, stack = 0, set(), [node]
         while stack:

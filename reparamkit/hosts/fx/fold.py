@@ -31,7 +31,7 @@ from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
-from reparamkit.operators import Affine, Opaque, properties
+from reparamkit.operators import Affine, Opaque, Work, properties
 from reparamkit.support.one_thread import on_one_thread
 
 
@@ -82,13 +82,13 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         changes.moves(claim.path)
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.equals(claim.value, claim.maps[-1])
-    made = []
+    replacements = []
     for form in chosen.folds:
-        done = proven.get(form.node)
-        if done is None or done.realisation.is_identity:
+        result = proven.get(form.node)
+        if result is None or result.realisation.is_identity:
             surgery.alias(form)
         else:
-            made.append((form, done, surgery.replace(form, done.realisation)))
+            replacements.append((form, result, surgery.replace(form, result.realisation)))
         new = surgery.value_of(form)
         if new not in captured.index and not host.nodes[form.node].is_map_alone:
             changes.equals(new, host.fx_node(form.node))
@@ -98,20 +98,20 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         changes.holds(stored, constant)
     folds = []
     bound = {host.id_of(risen.root) for risen in host.risen if risen.captured_only}
-    for form, done, calls in made:
+    for form, result, calls in replacements:
         if calls and not any(surgery.is_used(call) for call in calls):
             continue  # made for a reader that another fold replaced
         inside = interior(host.nodes, form)
         folds.append(
             Fold(
-                where=common_path(owner_path(host.spoken_of(i)) for i in inside),
-                operators=counted([_spoken(host, i) for i in inside]),
+                where=common_path(owner_path(host.user_node(i)) for i in inside),
+                operators=counted([_user_name(host, i) for i in inside]),
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
-                error=done.proof.error,
-                captured_only=done.proof.captured_only or not bound.isdisjoint(inside),
+                error=result.proof.error,
+                captured_only=result.proof.captured_only or not bound.isdisjoint(inside),
             )
         )
-    standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in made])
+    standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in replacements])
     kept = [
         standing.refusal(
             node, host.kept.get(host.fx_node(node.id), reason) if reason.startswith(ALONE) else reason
@@ -131,11 +131,11 @@ class _Standing:
         host: FxHost,
         surgery: Surgery,
         module: fx.GraphModule,
-        made: Sequence[tuple[Form, list[fx.Node]]],
+        replacements: Sequence[tuple[Form, list[fx.Node]]],
     ) -> None:
         self._host, self._surgery, self._module = host, surgery, module
         self._layer: dict[int, fx.Node] = {}
-        for form, calls in made:
+        for form, calls in replacements:
             used = [call for call in calls if surgery.is_used(call)]
             for index in interior(host.nodes, form) if used else ():
                 self._layer.setdefault(index, used[-1])
@@ -156,7 +156,7 @@ class _Standing:
             return captured, layer_name(layer), str(call.target)
         now = self._surgery.stands_now(node.id)
         if now is None or now.op != "call_function":
-            return captured, captured, owner_path(self._host.spoken_of(node.id))
+            return captured, captured, owner_path(self._host.user_node(node.id))
         return captured, short(str(now.target)), owner_path(now)
 
     def _call(self, index: int) -> fx.Node | None:
@@ -229,8 +229,10 @@ def _proven_plan(host: FxHost) -> _Planned:
     unproven: dict[int, str] = {}
     failed: dict[int, str] = {}
     same: set[int] = set()
+    current: Plan | None = None
     while True:
-        current = plan(host.nodes, frozenset(unproven) | same)
+        earlier = None if current is None else current.forms
+        current = plan(host.nodes, frozenset(unproven) | same, earlier)
         settled = True
         for form in current.folds:
             node = host.nodes[form.node]
@@ -240,7 +242,7 @@ def _proven_plan(host: FxHost) -> _Planned:
             if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
                 continue
             try:
-                made = _make(host, form)
+                result = _make(host, form)
             except (Unproven, Inexact) as reason:
                 stays = _stays(host, form)
                 if host.nodes[stays].is_map_alone:
@@ -252,13 +254,13 @@ def _proven_plan(host: FxHost) -> _Planned:
                     failed[stays] = str(reason)
                 settled = False
                 continue
-            if _changes_nothing(host, form, made.realisation):
+            if _changes_nothing(host, form, result.realisation):
                 stays = _stays(host, form)
                 if host.nodes[stays].is_map_alone:
                     raise _TakenBack(host.fx_node(stays))
                 same.add(stays)
                 settled = False
-            proven[key] = made
+            proven[key] = result
         if settled:
             return (
                 current,
@@ -277,13 +279,14 @@ def _stays(host: FxHost, form: Form) -> int:
 def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool:
     """Whether the fold would put back what it takes away, or as many maps per channel."""
     inside = [host.nodes[i] for i in interior(host.nodes, form)]
-    upkeep = sum(node.upkeep for node in inside)
-    if realisation.is_identity or upkeep > math.prod(host.nodes[form.node].value.shape):
+    recomputed = sum(node.recomputed_elements for node in inside)
+    if realisation.is_identity or recomputed > math.prod(host.nodes[form.node].value.shape):
         return False
     before = Counter(short(node.operator) for node in inside)
-    if before == realisation.operators and not upkeep:
+    if before == realisation.operators and not recomputed:
         return True
-    arithmetic = [node for node in inside if isinstance(node.meaning, Affine) and not node.meaning.moves]
+    affine = [node.meaning for node in inside if isinstance(node.meaning, Affine)]
+    arithmetic = [meaning for meaning in affine if meaning.work is Work.ARITHMETIC]
     return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
 
 
@@ -296,7 +299,7 @@ def _make(host: FxHost, form: Form) -> _Proven:
         takes = norm.takes if isinstance(norm, Opaque) else None
         realisation = realise(terms, takes, integers, named_padding=named)
         proof = prove(host, form, terms, realisation)
-    like = host.spoken_of(form.node).meta["val"]
+    like = host.user_node(form.node).meta["val"]
     layers = [item.module for item in realisation.layers]
     exact = numbers_of(layers)
     if not realisation.rounded(like):
@@ -305,7 +308,7 @@ def _make(host: FxHost, form: Form) -> _Proven:
     return _Proven(realisation, proof)
 
 
-def _spoken(host: FxHost, index: int) -> str:
+def _user_name(host: FxHost, index: int) -> str:
     node = host.nodes[index]
     return named(host.graph.owner(index) if node.is_map_alone else node)
 

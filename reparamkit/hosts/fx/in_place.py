@@ -67,7 +67,7 @@ def _require_guards(captured: Captured, module: fx.GraphModule) -> None:
     calls = {module.get_submodule(str(n.target)): n for n in nodes[:first] if n.op == "call_module"}
     for guard in captured.guards:
         call = calls.get(guard)
-        whole = guard is captured.program.settled or (
+        whole = guard is captured.program.constant_arguments or (
             call is not None and list(call.args) == captured.tensors
         )
         if call is None or not whole:
@@ -176,8 +176,8 @@ def _require_same_writes(walk: Walk) -> None:
     steps = [(s.node, s.op, s.target, s.args, s.kwargs) for s in walk.captured.steps]
     nodes = [(n, n.op, n.target, n.args, n.kwargs) for n in walk.finished]
     expected, before = _run(walk, steps, walk.captured.program.state.__getitem__)
-    found, after = _run(walk, nodes, lambda name: stored(walk.module, name))
-    for a, b in zip(expected, found, strict=True):
+    actual, after = _run(walk, nodes, lambda name: stored(walk.module, name))
+    for a, b in zip(expected, actual, strict=True):
         _require_close(a, b, "a result")
     for key, a in before.items():
         if key in after:

@@ -8,38 +8,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any
 
 import torch
-from sympy import Mul  # type: ignore[import-untyped]
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
 from reparamkit.engine import laws
 from reparamkit.engine.graph import Alternative, Definition, Node, ValueGraph
 from reparamkit.engine.rising import Rise
 from reparamkit.hosts.fx.calls import bundle_of, call_grouped, operands, place_of, readers, shown_nodes
 from reparamkit.hosts.fx.constants import Constants, hint
+from reparamkit.hosts.fx.read_calls import CallReader, operator_name, signature
 from reparamkit.operators import (
     Affine,
     Call,
-    Constant,
     Meaning,
     NotAffine,
     Opaque,
-    Part,
     Rescaled,
-    Size,
+    Term,
     Value,
     painters,
     pictures,
     products,
     properties,
     read,
-    zeros,
 )
 
 aten = torch.ops.aten
@@ -78,8 +73,7 @@ class FxHost:
         self.nodes = self.graph.nodes
         self._ids: dict[fx.Node, int] = {}
         self._pictures: dict[int, pictures.Picture] = {}
-        self._symbols: dict[object, Monomial] = {}
-        self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
+        self._calls = CallReader(program, self.constants, self._known)
         self.kept: dict[fx.Node, str] = {}
         """Maps behind cuts that did not become part of the layer above, and why."""
         raw = any(properties.reads_strides(str(n.target)) for n in program.graph.nodes)
@@ -111,7 +105,7 @@ class FxHost:
         assert isinstance(call, fx.Node)
         return call
 
-    def spoken_of(self, index: int) -> fx.Node:
+    def user_node(self, index: int) -> fx.Node:
         """The node of the network that the user knows this one by."""
         call = self.nodes[index].call
         return call if isinstance(call, fx.Node) else self.fx_node(index)
@@ -143,10 +137,10 @@ class FxHost:
             return constant(n) if n in self.constants else _recorded(n)
 
         items = bundle_of(call)
-        done = call if items is None else items
-        given = self.arguments(node, done)
-        args, kwargs = fx.map_arg(given if shape is None else self._resized(done, *given, shape), argument)
-        result: Any = call_grouped(done.target, args, kwargs)
+        called = call if items is None else items
+        given = self.arguments(node, called)
+        args, kwargs = fx.map_arg(given if shape is None else self._resized(called, *given, shape), argument)
+        result: Any = call_grouped(called.target, args, kwargs)
         return result if items is None else result[place_of(call)]  # type: ignore[no-any-return]
 
     def constant(self, name: fx.Node) -> Any:
@@ -159,7 +153,7 @@ class FxHost:
 
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""
-        call = self.spoken_of(index)
+        call = self.user_node(index)
         if call.target is aten.narrow.default:
             return True
         if call.target is not aten.slice.Tensor:
@@ -181,7 +175,7 @@ class FxHost:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a result of this shape: what is written for the captured sizes is replaced."""
         assert isinstance(call.target, OpOverload)
-        given = dict(zip(_signature(call.target)[0], args, strict=False)) | kwargs
+        given = dict(zip(signature(call.target)[0], args, strict=False)) | kwargs
         name = next((name for name in ("size", "shape", "sizes", "src") if name in given), None)
         if name is None:
             return args, kwargs
@@ -211,7 +205,7 @@ class FxHost:
         try:
             if raw_strides:
                 raise NotAffine("the network reads raw strides, which folding would change")
-            call = self._call(node, self._value(node, value))
+            call = self._calls.call(node, self._value(node, value))
             painted = painters.picture(call, self._pictures)
             meaning, covers = self._meaning(node, call, painted)
         except NotAffine as reason:
@@ -219,29 +213,36 @@ class FxHost:
             refused.reason, refused.notable = str(reason), reason.notable
             self._paint(refused, painted)
             return
-        definition = Definition(node.name, _operator(node), node, self._value(node, value), meaning)
+        definition = Definition(node.name, operator_name(node), node, self._value(node, value), meaning)
         alternatives = self._alternatives(definition)
         if isinstance(meaning, Rescaled):
             meaning = Opaque(meaning.value, meaning.behind is not None, meaning.takes)
         defined = self._append(node, value, meaning)
         defined.alternatives = alternatives
-        defined.upkeep = self._upkeep(node)
+        defined.recomputed_elements = self._recomputed_elements(node)
         defined.covers = covers
         self._paint(defined, painted)
         if node in self._rise_of:
             rise = self._rise_of[node]
-            map_of_it = Affine((Part(defined.value, rise.structure, rise.numbers),))
+            map_of_it = Affine((Term(defined.value, rise.structure, rise.numbers),))
             definition = replace(definition, operator=rise.operator, meaning=map_of_it)
             alternatives = self._alternatives(definition)
             risen = self.graph.add(node.name, rise.operator, None, self._value(node, value), map_of_it)
             risen.alternatives = alternatives
             self._ids[node] = risen.id
 
+    def _known(self, node: fx.Node) -> Value | None:
+        index = self._ids.get(node)
+        return None if index is None else self.nodes[index].value
+
+    def _value(self, node: fx.Node, value: Tensor) -> Value:
+        return self._calls.value(len(self.nodes), node, value)
+
     def _alternatives(self, definition: Definition) -> tuple[Alternative, ...]:
         return tuple(other for law in laws.LAWS for other in law(self.graph, definition))
 
     def _append(self, node: fx.Node, value: Tensor, meaning: Meaning | None) -> Node:
-        added = self.graph.add(node.name, _operator(node), node, self._value(node, value), meaning)
+        added = self.graph.add(node.name, operator_name(node), node, self._value(node, value), meaning)
         self._ids[node] = added.id
         places = products.OPERANDS.get(added.operator)
         if places is not None and not products.adds(added.operator, node.kwargs):
@@ -275,57 +276,6 @@ class FxHost:
         above = {self._ids[n] for call in calls for n in operands(call) if n in self._ids}
         return (meaning, covers) if above <= covers | read else None
 
-    def _value(self, node: fx.Node, value: Tensor) -> Value:
-        if value is not self._latest[0]:
-            shape = tuple([hint(s) for s in value.shape])
-            self._latest = value, shape, tuple([self._size(s) for s in value.shape])
-        _, shape, sizes = self._latest
-        return Value(len(self.nodes), shape, sizes, value.dtype, node.name)
-
-    def _size(self, size: int | torch.SymInt) -> Size:
-        if isinstance(size, int):
-            return size
-        expression = self.program.general.of(size.node.expr)
-        if expression.is_number:
-            return int(expression)
-        if expression not in self._symbols:  # printing one costs more than all else here
-            self._symbols[expression] = _monomial(expression)
-        return self._symbols[expression]
-
-    def _call(self, node: fx.Node, result: Value) -> Call:
-        items = bundle_of(node)
-        called = node if items is None else items
-        if not isinstance(called.target, OpOverload):
-            raise NotAffine(f"{called.target} is not an affine operator that reparamkit knows", notable=False)
-        names, defaults = _signature(called.target)
-        given = [*zip(names, called.args, strict=False), *called.kwargs.items()]
-        arguments = defaults | {k: self._argument(v) for k, v in given}
-        target = str(called.target)
-        if items is not None:
-            target, arguments["item"] = f"{target}[]", place_of(node)
-        for name in ("start", "end"):
-            if isinstance(arguments.get(name), fx.Node):
-                arguments[name] = self._from_the_end(called, arguments[name], arguments.get("dim"))
-        return Call(target, arguments, result)
-
-    def _from_the_end(self, called: fx.Node, bound: fx.Node, axis: Any) -> Any:
-        """A place on an axis, as the number of positions from its end; as it is if that varies."""
-        whole = called.args[0]  # of a range, too, whose start it is
-        place = bound.meta.get("val")
-        operand = whole.meta.get("val") if isinstance(whole, fx.Node) else None
-        if (
-            not isinstance(place, torch.SymInt)
-            or not isinstance(operand, Tensor)
-            or not isinstance(axis, int)
-        ):
-            return bound
-        size = operand.shape[axis]
-        length = size.node.expr if isinstance(size, torch.SymInt) else size
-        behind = self.program.general.of(length - place.node.expr)
-        if not behind.is_Integer or behind < 0:
-            return bound
-        return -int(behind) if behind else sys.maxsize
-
     def _meaning(
         self, node: fx.Node, call: Call, painted: pictures.Picture | None
     ) -> tuple[Meaning, frozenset[int]]:
@@ -348,30 +298,13 @@ class FxHost:
                 raise NotAffine(f"it turns {_name(operand.dtype)} into {_name(call.result.dtype)}")
         return meaning, covers
 
-    def _argument(self, argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
-            if argument in self.constants:
-                value = argument.meta.get("val")
-                if not isinstance(value, Tensor) or not value.is_floating_point():
-                    return argument
-                if not all(isinstance(s, int) for s in value.shape):
-                    return argument  # its size depends on values
-                load = partial(self.constants.float64, argument)
-                shared = self.constants.is_shared(argument)
-                return Constant(tuple(value.shape), load, _is_zero(argument), shared)
-            known = self._ids.get(argument)
-            return argument if known is None else self.nodes[known].value
-        if isinstance(argument, list | tuple):
-            return [self._argument(a) for a in argument]
-        return argument
-
-    def _upkeep(self, node: fx.Node) -> int:
-        return sum(self.constants.upkeep(n) for n in node.all_input_nodes if n in self.constants)
+    def _recomputed_elements(self, node: fx.Node) -> int:
+        return sum(self.constants.recomputed_elements(n) for n in node.all_input_nodes if n in self.constants)
 
     def _connect(self) -> None:
-        for made, index in self._ids.items():
+        for source, index in self._ids.items():
             node = self.nodes[index]
-            for user in readers(made):
+            for user in readers(source):
                 if user in self._gone:
                     continue
                 known = self._ids.get(user)
@@ -381,9 +314,9 @@ class FxHost:
                     node.users.append(known)
             if node.is_map_alone:
                 self.nodes[node.operands[0].id].users.append(index)
-        for made in shown_nodes(self.program.graph):
-            if made in self._ids:
-                self.nodes[self._ids[made]].shown = True
+        for source in shown_nodes(self.program.graph):
+            if source in self._ids:
+                self.nodes[self._ids[source]].shown = True
         passed = self._passed_over()
         for node in self.nodes:
             node.forced = node.escapes or any(
@@ -409,25 +342,6 @@ def _read(call: Call) -> tuple[Meaning | None, NotAffine | None]:
         return None, refusal
 
 
-def _is_zero(node: fx.Node) -> bool:
-    """Whether a constant was made of zeros."""
-    operator = str(node.target)
-    if operator not in zeros.FILLED:
-        return operator in zeros.ZEROS
-    return isinstance(node.args[1], int | float) and node.args[1] == 0
-
-
-@cache
-def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
-    """The names of an operator's arguments, and the defaults of those that have one."""
-    arguments = target._schema.arguments
-    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
-
-
-def _operator(node: fx.Node) -> str:
-    return str((bundle_of(node) or node).target)
-
-
 def _recorded(node: fx.Node) -> Any:
     """A size as captured, or whatever else is no tensor."""
     size = node.meta["val"]
@@ -435,22 +349,11 @@ def _recorded(node: fx.Node) -> Any:
 
 
 def _operands(call: Call) -> list[Value]:
-    found: list[Value] = []
+    values: list[Value] = []
     for argument in call.arguments.values():
-        found += [a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Value)]
-    return found
-
-
-def _monomial(size: Any) -> Monomial:
-    """A size that varies, factor by factor; a sum is one factor."""
-    number, rest = size.as_coeff_Mul()
-    names: list[str] = []
-    for base, power in (factor.as_base_exp() for factor in Mul.make_args(rest)):
-        whole = power.is_Integer and power > 0
-        names += [str(base)] * int(power) if whole else [str(base**power)]
-    if not number.is_Integer:
-        return Monomial(1, (str(size),))
-    return Monomial(int(number), tuple(sorted(names)))
+        each = argument if isinstance(argument, list) else [argument]
+        values += [a for a in each if isinstance(a, Value)]
+    return values
 
 
 def _name(dtype: torch.dtype) -> str:

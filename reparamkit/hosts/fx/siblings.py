@@ -51,10 +51,11 @@ class _Layer:
 
 def merge(module: fx.GraphModule, ranks: Mapping[fx.Node, int]) -> list[Fold]:
     """Merge in place what can be merged; returns what was done. `ranks` tells how many axes a value has."""
-    found: dict[tuple[object, ...], list[_Layer]] = {}
+    groups: dict[tuple[object, ...], list[_Layer]] = {}
     for layer in _layers(module):
-        found.setdefault((layer.source, *layer.alike), []).append(layer)
-    folds = [_merged(module, group, ranks.get(group[0].source)) for group in found.values() if len(group) > 1]
+        groups.setdefault((layer.source, *layer.alike), []).append(layer)
+    several = [group for group in groups.values() if len(group) > 1]
+    folds = [_merged(module, group, ranks.get(group[0].source)) for group in several]
     if folds:
         module.graph.eliminate_dead_code(is_impure_node=_stays)
         _drop_unused(module)
@@ -112,8 +113,8 @@ def _alike(kind: type[nn.Module], weight: Tensor, *attributes: tuple[int, ...] |
     return kind, tuple(weight.shape[1:]), weight.dtype, weight.device, weight.requires_grad, *attributes
 
 
-def _ints(found: Any, dims: int) -> tuple[int, ...]:
-    values = (found,) if isinstance(found, int) else tuple(found)
+def _ints(given: Any, dims: int) -> tuple[int, ...]:
+    values = (given,) if isinstance(given, int) else tuple(given)
     return values * dims if len(values) == 1 else values
 
 
@@ -135,7 +136,7 @@ def _stays(node: fx.Node) -> bool:
     return (
         node.op in ("placeholder", "output")
         or _writes(node)
-        or node.target in ("size_guards", "settled_arguments", "memory_layout")
+        or node.target in ("size_guards", "constant_arguments", "memory_layout")
     )
 
 
@@ -201,12 +202,12 @@ def _proven(wide: nn.Module, group: Sequence[_Layer]) -> float:
     sides = [2 * n + 3 + i for i, n in enumerate(_reach(group[0]))]
     x = torch.randn(2, weight.shape[1], *sides, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        found = copy.deepcopy(wide).cpu().double()(x)
+        merged = copy.deepcopy(wide).cpu().double()(x)
         expected = torch.cat([_applied(layer, x) for layer in group], 1)
         error = relative_error(
-            expected, found, [1], lambda: torch.cat([_applied(layer, x.float()) for layer in group], 1)
+            expected, merged, [1], lambda: torch.cat([_applied(layer, x.float()) for layer in group], 1)
         )
-    if found.shape != expected.shape or not error <= BAR:
+    if merged.shape != expected.shape or not error <= BAR:
         raise NotEquivalent(
             f"layers merged with merge_siblings differ from the layers on their own by {error:.1e}: "
             "this is a mistake of reparamkit; fold without merge_siblings"

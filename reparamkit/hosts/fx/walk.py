@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from reparamkit.engine.layers import with_numbers
-from reparamkit.engine.relative_error import per_channel
+from reparamkit.engine.layers import applied, with_numbers
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx.calls import one_memory
 from reparamkit.hosts.fx.captured import Captured, Changes, Step, writes
+from reparamkit.hosts.fx.same_numbers import excess, identical, largest, paired, positive
 from reparamkit.hosts.fx.write import owner_path
 from reparamkit.operators import properties
 
 aten = torch.ops.aten
 _SLACK = 4.0  # roundings of a number type, in its ε, of what a layer adds up
 _ROUGH = 1e-3  # relative, of what other operators make of the rounding of new layers
-_CANCELLED, _NOISE = 1e-6, 1e-12  # relative to a replaced value, and to what goes into it
+_CANCELLED = 1e-6  # relative to a replaced value
 _COMBINED = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor))
 
 
@@ -62,7 +63,7 @@ class Walk:
         self.replaced = set(changes.twins.values())
         self.read: dict[fx.Node, float] = {}
         """The largest value that goes into each replaced one."""
-        self.done = 0
+        self.next_step = 0
         self.readers: Counter[fx.Node] = Counter()
         self.holds: Counter[fx.Node] = Counter()
         for step in captured.steps:
@@ -101,15 +102,15 @@ class Walk:
 
     def _advance(self, last: int) -> None:
         """Run the captured graph up to and with step `last`."""
-        while self.done <= last:
-            step = self.captured.steps[self.done]
-            self.done += 1
+        while self.next_step <= last:
+            step = self.captured.steps[self.next_step]
+            self.next_step += 1
             if step.op == "output" or writes(step.target):
                 continue
             self.old[step.node] = self._captured_value(step)
             self._remember_memory(step)
             if step.node in self.replaced:
-                self.read[step.node] = max((_largest(self.old[n]) for n in step.inputs), default=0.0)
+                self.read[step.node] = max((largest(self.old[n]) for n in step.inputs), default=0.0)
             for read in step.inputs:
                 self._let_go(read)
             if self.holds[step.node] <= 0:
@@ -128,16 +129,22 @@ class Walk:
     def call(self, target: Any, args: Any, kwargs: Any, values: Mapping[fx.Node, Any]) -> Any:
         """One operator, with the walk's number type and the CPU for those that are written into it."""
 
+        reads_tensors = False
+
         def argument(given: Any) -> Any:
-            if isinstance(given, fx.Node):  # weights come first in the graph: all in float64 are too many
-                return self.cast(values[given]) if given.op == "get_attr" else values[given]
-            return self._wide(given)
+            nonlocal reads_tensors
+            if not isinstance(given, fx.Node):
+                return self._wide(given)
+            value = values[given]
+            reads_tensors = reads_tensors or isinstance(value, Tensor | list | tuple)
+            # weights come first in the graph: all in float64 are too many
+            return self.cast(value) if given.op == "get_attr" else value
 
         args, kwargs = fx.node.map_aggregate((args, kwargs), argument)
         result = target(*args, **kwargs)
-        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        if not reads_tensors:
             result = self.cast(result)  # what it makes has torch's default number type
-        return result.zero_() if properties.is_uninitialised(str(target)) else result
+        return result.zero_() if _is_uninitialised(target) else result
 
     def _wide(self, argument: Any) -> Any:
         if isinstance(argument, torch.device):
@@ -215,7 +222,8 @@ class Walk:
         """The layer that a node calls, on `x`, with every number of it changed by `change`."""
         layer = self._called(node)
         numbers = {k: change(self.cast(p)) for k, p in layer._parameters.items() if p is not None}
-        return with_numbers(layer, numbers)(x)
+        copied = with_numbers(layer, numbers)
+        return copied(x) if self.dtype is None else applied(copied, x)
 
     def _reads_the_same(self, node: fx.Node) -> bool:
         step = self.captured.steps[self.captured.index[node]]
@@ -225,13 +233,12 @@ class Walk:
         if untouched and all(self.stands_for.get(read) is read for read in step.inputs):
             self.memory[node] = self.memory[self.memory_of[node]] if node in self.memory_of else node
             return True
-        mine, spec = pytree.tree_flatten((node.args, node.kwargs))
-        theirs, other = pytree.tree_flatten((step.args, step.kwargs))
-        if spec != other or not all(self._same(a, b) for a, b in zip(mine, theirs, strict=True)):
+        pairs = list(paired((node.args, node.kwargs), (step.args, step.kwargs)))
+        if not all(self._same(mine, theirs) for mine, theirs in pairs):
             return False
         shared = self.memory_of.get(node)
         if shared is not None:
-            read = next(a for a, b in zip(mine, theirs, strict=True) if b is shared)
+            read = next(mine for mine, theirs in pairs if theirs is shared)
             self.memory[node] = self.memory[read]
         return True
 
@@ -241,7 +248,7 @@ class Walk:
         stands_for = self.stands_for.get(mine)
         if stands_for is None:
             return False
-        return stands_for is theirs or _identical(self.old[stands_for], self.old[theirs])
+        return stands_for is theirs or identical(self.old[stands_for], self.old[theirs])
 
     def _stand(self, node: fx.Node, twin: fx.Node) -> None:
         self.stands_for[node] = twin
@@ -270,42 +277,29 @@ class Walk:
 
     def _error(self, node: fx.Node, value: Tensor, expected: Tensor, step: Step, *, exact: bool) -> str:
         """Empty, or by how much a value is off."""
-        if not expected.numel():
-            return ""
-        difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
-        if not math.isfinite(difference.largest):
-            finite = expected.isfinite() & value.isfinite()
-            rest = ~finite & ~((expected == value) | (expected.isnan() & value.isnan()))
-            if bool(rest.any()):
-                return "in which values are finite"
-            expected, value = expected.where(finite, 0.0), value.where(finite, 0.0)
-            difference, size = _Magnitudes((value - expected).abs_()), _Magnitudes(expected.abs())
         eps = torch.finfo(step.dtype or torch.float32).eps
         bar = max(self.slack * eps, 1e-10) if node is not step.node or not exact else 1e-10 * self.slack
-        if difference.within(size, bar):
-            return ""
-        try:
-            terms = _Magnitudes(self._magnitude(node))
-        except (KeyError, RuntimeError, ValueError, TypeError):
-            terms = size
-        worst = difference.largest / max(terms.largest, 1e-300)
-        inside = difference.within(terms, bar)
-        if not inside and not exact:  # where large terms cancel, the captured value itself is not exact
-            rough = _ROUGH if node is step.node else _CANCELLED
-            noise = _NOISE * max(size.largest, self.read.get(step.node, 0.0))
-            inside = difference.largest <= rough * size.largest + noise
-        return "" if inside else f"by {worst:.1e} of its terms, where {bar:.0e} is allowed"
+
+        def terms() -> Tensor | None:
+            with suppress(KeyError, RuntimeError, ValueError, TypeError):
+                magnitude: Tensor = self._magnitude(node)
+                return magnitude
+            return None
+
+        rough = _ROUGH if node is step.node else _CANCELLED
+        leeway = None if exact else (rough, self.read.get(step.node, 0.0))
+        return excess(value, expected, bar, terms, leeway)
 
     def _magnitude(self, node: fx.Node) -> Any:
         """The sum of the magnitudes of all terms that a new value is the sum of."""
         if node in self.stands_for:
-            return _positive(self.cast(self.old[self.stands_for[node]]))
+            return positive(self.cast(self.old[self.stands_for[node]]))
         if node.op == "call_module":
             (read,) = node.args
             return self.layer(node, self._magnitude(read), torch.abs)  # type: ignore[arg-type]
         reads = {n: self._magnitude(n) for n in node.all_input_nodes}
         if node.op == "get_attr":
-            return _positive(self.new[node])
+            return positive(self.new[node])
         if node.target in _COMBINED:
             operands: Any = node.args[:2]
             first, second = (reads[a] if isinstance(a, fx.Node) else abs(a) for a in operands)
@@ -375,45 +369,10 @@ def _off(step: Step, how: str) -> NotEquivalent:
 def stored(module: fx.GraphModule, name: str) -> Tensor:
     """A parameter or buffer by its path."""
     *path, last = name.split(".")
-    found: Tensor = getattr(module.get_submodule(".".join(path)), last)
-    return found
+    tensor: Tensor = getattr(module.get_submodule(".".join(path)), last)
+    return tensor
 
 
-class _Magnitudes:
-    """Numbers of which none is negative: the largest, in all and of every channel along the likely axes."""
-
-    def __init__(self, values: Tensor) -> None:
-        axes = [axis for axis in dict.fromkeys((1, values.ndim - 1)) if 0 < axis < values.ndim]
-        self._channels = [per_channel(values, axis) for axis in axes]
-        self.largest = float((self._channels[0] if axes else values).max())
-
-    def within(self, size: _Magnitudes, bar: float) -> bool:
-        """Whether they are at most this part of `size`, every channel by itself."""
-        channels = zip(self._channels, size._channels, strict=True)
-        return self.largest <= bar * size.largest and all(bool((a <= bar * b).all()) for a, b in channels)
-
-
-def _largest(value: Any) -> float:
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
-        return 0.0
-    size = value.abs()
-    largest = float(size.amax())
-    return largest if math.isfinite(largest) else float(size.nan_to_num(0.0, 0.0, 0.0).max())
-
-
-def _identical(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_identical, a, b))
-    return type(a) is type(b) and bool(a == b)
-
-
-def _positive(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_positive(item) for item in value]
-    return (
-        value.abs().nan_to_num(0.0, 0.0, 0.0)
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
-    )
+@cache
+def _is_uninitialised(target: Any) -> bool:
+    return properties.is_uninitialised(str(target))

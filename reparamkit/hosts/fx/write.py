@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
-from reparamkit.capture.constant_arguments import settled_nodes
+from reparamkit.capture.constant_arguments import constant_nodes
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
 from reparamkit.engine.forms import Form
@@ -71,11 +71,11 @@ class Surgery:
                 lambda op, *args: self.graph.call_function(op, args),
                 call,
             )
-        like = self.host.spoken_of(form.node)
+        like = self.host.user_node(form.node)
         new.meta = {k: v for k, v in like.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
         node = self.host.nodes[form.node]
         if node.is_map_alone:
-            new.meta["val"] = self.host.spoken_of(node.operands[0].id).meta["val"]
+            new.meta["val"] = self.host.user_node(node.operands[0].id).meta["val"]
         if not node.synthetic:
             old.replace_all_uses_with(new, delete_user_cb=lambda user: user in readers)
         self._now[form.node] = new
@@ -103,7 +103,7 @@ class Surgery:
         return self._now[index]
 
     def _written(self, node: Node) -> fx.Node:
-        call = self.host.spoken_of(node.id)
+        call = self.host.user_node(node.id)
         newer = {self.host.fx_node(index): self._node(other) for index, other in node.operand_for.items()}
         items = bundle_of(call)
         if items is None:
@@ -224,13 +224,13 @@ class Surgery:
                 node.args = (node.args[0], value, *node.args[2:])
 
     def _guard(self, root: nn.Module) -> None:
-        """Check sizes and settled arguments before anything is computed from them."""
-        guards, settled = self.host.program.guards, self.host.program.settled
+        """Check sizes and constant arguments before anything is computed from them."""
+        guards, constants = self.host.program.guards, self.host.program.constant_arguments
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
-        if settled is not None:
-            root.add_module(_SETTLED, settled)
+        if constants is not None:
+            root.add_module(_CONSTANTS, constants)
             with self.graph.inserting_after(inputs[-1]):
-                self.graph.call_module(_SETTLED, tuple(settled_nodes(inputs)))
+                self.graph.call_module(_CONSTANTS, tuple(constant_nodes(inputs)))
         tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         layout = self.host.program.layout
         if layout is not None:
@@ -244,7 +244,7 @@ class Surgery:
             self.graph.call_module(_GUARDS, tensors)
 
     def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
-        owners = [owner_path(self.host.spoken_of(i)) for i in inside]
+        owners = [owner_path(self.host.user_node(i)) for i in inside]
         branches = any(len(self.host.nodes[i].operands) > 1 for i in inside)
         weighted = [
             owner
@@ -264,7 +264,7 @@ class Surgery:
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
 
 
-_GUARDS, _SETTLED, _LAYOUT = "size_guards", "settled_arguments", "memory_layout"
+_GUARDS, _CONSTANTS, _LAYOUT = "size_guards", "constant_arguments", "memory_layout"
 
 
 def _impure(node: fx.Node) -> bool:

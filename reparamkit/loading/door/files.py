@@ -160,8 +160,11 @@ def companion(path: Path, name: str) -> Path:
     return entry
 
 
-def regular_folder(folder: Path) -> None:
+def regular_folder(folder: Path, bounds: Path | None = None) -> None:
     """Find out whether a folder that counts as one file holds regular files and folders only, all inside it.
+
+    Args:
+        bounds: a folder around it to which its links may lead as well.
 
     Raises:
         UnusableInput: it holds something else, a link that leads out, or more files than such a folder has.
@@ -174,7 +177,7 @@ def regular_folder(folder: Path) -> None:
                 if count > _FILES_IN_A_FOLDER:
                     raise UnusableInput(f"{folder} holds more than {_FILES_IN_A_FOLDER} files")
                 entry = Path(root) / name
-                target = inside(folder, entry, folder) if entry.is_symlink() else entry
+                target = inside(bounds or folder, entry, folder) if entry.is_symlink() else entry
                 if not target.is_dir():
                     regular(target)
     except OSError as error:

@@ -83,10 +83,10 @@ def _store(program: ExportedProgram, node: fx.Node, value: torch.Tensor, name: s
     graph = program.graph
     first = next(each for each in graph.nodes if each.op == "placeholder")
     with graph.inserting_before(first):
-        made = graph.placeholder(name)
-    made.meta = {"val": node.meta["val"]}
-    node.replace_all_uses_with(made)
+        placeholder = graph.placeholder(name)
+    placeholder.meta = {"val": node.meta["val"]}
+    node.replace_all_uses_with(placeholder)
     program.constants[name] = value.clone()
     program.graph_signature.input_specs.insert(
-        0, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(made.name), name)
+        0, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(placeholder.name), name)
     )

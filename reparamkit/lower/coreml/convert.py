@@ -115,8 +115,8 @@ def origins(operator: Any) -> list[str]:
     """What the operators of the exported program are called that a MIL operator was made of."""
     from coremltools.converters.mil.mil.scope import ScopeSource
 
-    found = operator.scopes.get(ScopeSource.EXIR_STACK_TRACE) or []
-    return [origin for origin in found if origin]
+    scopes = operator.scopes.get(ScopeSource.EXIR_STACK_TRACE) or []
+    return [origin for origin in scopes if origin]
 
 
 def _tensors(program: ExportedProgram) -> list[torch.Tensor]:

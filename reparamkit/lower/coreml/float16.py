@@ -19,13 +19,13 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.record import Record
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import GIVEN, NORMAL
 from reparamkit.lower.coreml.convert import Keep
 from reparamkit.lower.coreml.names import ORIGIN
 from reparamkit.mil.graph import MilProgram, Operation
 from reparamkit.mil.losses import MOVES, losses
-from reparamkit.runners.coreml import CoreMlRunner, feed
+from reparamkit.runners.coreml import CoreMlRunner
 
 _SUFFIX = "_cast_fp16"  # coremltools' own, for an operator that it turned to float16
 _INVERSE = "_inversed_"  # and for a product that it made of a division
@@ -54,7 +54,7 @@ class Lost:
     readers: tuple[str, ...] = ()
 
 
-def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedProgram) -> list[Lost]:
+def measured(runner: CoreMlRunner, records: Sequence[Run], program: ExportedProgram) -> list[Lost]:
     """What each origin loses in a float16 package, the most first.
 
     Args:
@@ -69,8 +69,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedP
     plain = [record for record in records if record.probe.group in GIVEN | {NORMAL}] or list(records)
     largest = max(records, key=lambda record: max((truth.scale for truth in record.truths), default=0.0))
     feeds, extreme = (
-        [feed(runner.program, runner.declared, *each.probe.inputs(), runner.path.name) for each in chosen]
-        for chosen in (plain[:_MEASURED], [largest])
+        [runner.feed(*each.probe.inputs()) for each in chosen] for chosen in (plain[:_MEASURED], [largest])
     )
     named = {node.name: str(node.meta[ORIGIN]) for node in program.graph.nodes if ORIGIN in node.meta}
     places = _Places(runner.program, named)
@@ -87,7 +86,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedP
         if math.isinf(loss.error):
             beyond.add(places.origin(loss.operation))
     shares = dict.fromkeys(beyond, 0.0) | shares
-    found = [
+    losses_of = [
         Lost(
             origin,
             share,
@@ -96,7 +95,7 @@ def measured(runner: CoreMlRunner, records: Sequence[Record], program: ExportedP
         )
         for origin, share in shares.items()
     ]
-    return sorted(found, key=lambda lost: (not lost.beyond, -lost.share))
+    return sorted(losses_of, key=lambda lost: (not lost.beyond, -lost.share))
 
 
 class _Places:
@@ -131,16 +130,16 @@ class _Places:
 
     def readers(self, origin: str) -> tuple[str, ...]:
         """The origins that read what comes from this one, at once or after it was moved about."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         pending = list(self._of.get(origin, ()))
         while pending:
             for port in pending.pop().outputs:
                 for reader in self._read_by.get(port.name, ()):
                     if reader.kind != "cast":
-                        found[self.origin(reader)] = None
+                        names[self.origin(reader)] = None
                     if reader.kind in MOVES:
                         pending.append(reader)
-        return tuple(name for name in found if name != origin)
+        return tuple(name for name in names if name != origin)
 
 
 def exactly(origins: Iterable[str]) -> Keep:

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import fx
 
-from reparamkit import __version__
 from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.support.version import __version__
 
 PREFIX = "reparamkit."
 
@@ -37,7 +37,7 @@ class Facts:
 
 def entries(facts: Facts, options: CoreMlOptions) -> dict[str, str]:
     """All user-defined metadata of a package, the caller's own included."""
-    found = {
+    own = {
         f"{PREFIX}version": __version__,
         f"{PREFIX}source_sha256": facts.source_sha256,
         f"{PREFIX}folds": str(facts.folds),
@@ -45,8 +45,8 @@ def entries(facts: Facts, options: CoreMlOptions) -> dict[str, str]:
         f"{PREFIX}after": json.dumps(dict(facts.after)),
     }
     if options.image is not None:
-        found[f"{PREFIX}image"] = json.dumps(asdict(options.image))
-    return {**found, **options.metadata}
+        own[f"{PREFIX}image"] = json.dumps(asdict(options.image))
+    return {**own, **options.metadata}
 
 
 def description(facts: Facts, options: CoreMlOptions) -> str:
@@ -60,18 +60,18 @@ def digest(graph: fx.Graph, state: Mapping[str, torch.Tensor]) -> str:
 
     Neither the names of nodes nor where the code lies go into it.
     """
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     places = {node: f"%{place}" for place, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         arguments = fx.node.map_arg((node.args, node.kwargs), lambda used: _Place(places[used]))
         target = "" if node.op == "placeholder" else str(node.target)
-        found.update(f"{node.op} {target} {arguments}\n".encode())
+        sha256.update(f"{node.op} {target} {arguments}\n".encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if tensor.numel():
-            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 class _Place(str):

@@ -27,7 +27,7 @@ def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     A name that is a word of Swift, Objective-C or MIL gets a "_" behind it: Xcode makes properties of them.
     """
     used = set(taken)
-    made = []
+    unique = []
     for name in names:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
         if plain[0].isdigit():
@@ -38,8 +38,8 @@ def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
         while chosen in used:
             chosen, number = f"{plain}_{number}", number + 1
         used.add(chosen)
-        made.append(chosen)
-    return made
+        unique.append(chosen)
+    return unique
 
 
 def name_operators(program: ExportedProgram, taken: Iterable[str], inner: str = "") -> None:

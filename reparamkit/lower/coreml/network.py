@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.input_spec import Kind
 from reparamkit.compare.inputs.probes import thorough_probes
@@ -19,6 +18,7 @@ from reparamkit.lower.coreml.metadata import Facts, digest
 from reparamkit.lower.exported import export_program, free_shapes, freed_example
 from reparamkit.lower.lowering import Lowering, free_sizes_in, module_of, weights_of
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+from reparamkit.support.text import first_line
 
 
 @dataclass(frozen=True)

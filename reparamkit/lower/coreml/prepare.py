@@ -36,34 +36,34 @@ def prepared(program: ExportedProgram, taken: Sequence[str], inner: str = "") ->
     """
     try:
         with quiet(), torch.no_grad():
-            made = program.run_decompositions({})
-            check_arguments(made)
-            without_constants(made)
-            fold_constants(made)
-            made = _taken_apart(made)
+            decomposed = program.run_decompositions({})
+            check_arguments(decomposed)
+            without_constants(decomposed)
+            fold_constants(decomposed)
+            decomposed = _taken_apart(decomposed)
             for mend in MENDS:
-                mend(made.graph)
-            made.graph.eliminate_dead_code()
-            made.graph.lint()
+                mend(decomposed.graph)
+            decomposed.graph.eliminate_dead_code()
+            decomposed.graph.lint()
     except CannotConvert:
         raise
     except Exception as error:
         raise CannotConvert(reason_of(error)) from error
-    name_operators(made, taken, inner)
-    return made
+    name_operators(decomposed, taken, inner)
+    return decomposed
 
 
-def _taken_apart(made: ExportedProgram) -> ExportedProgram:
+def _taken_apart(program: ExportedProgram) -> ExportedProgram:
     """What coremltools does not know is taken apart where torch knows how."""
     for _ in range(_ROUNDS):
         unknown = {
-            node.target for node in made.graph.nodes if node.op == "call_function" and not _is_known(node)
+            node.target for node in program.graph.nodes if node.op == "call_function" and not _is_known(node)
         }
         table = get_decompositions([*unknown])
         if not table:
             break
-        made = made.run_decompositions(table)
-    return made
+        program = program.run_decompositions(table)
+    return program
 
 
 def _is_known(node: fx.Node) -> bool:

@@ -89,23 +89,23 @@ def merged_axes(graph: fx.Graph) -> None:
         with graph.inserting_before(permute):
             merged = add_call(graph, permute, aten.reshape.default, view.args[0], sizes)
             order = [before.index(run) for run in runs]
-            made = add_call(graph, permute, aten.permute.default, merged, order)
+            permuted = add_call(graph, permute, aten.permute.default, merged, order)
         for end in ends:
-            end.args = (made, *end.args[1:])
+            end.args = (permuted, *end.args[1:])
             end.target = aten.reshape.default
 
 
 def _views_behind(node: fx.Node) -> list[fx.Node]:
     """The views that read a node, through copies; none if anything else does."""
-    found = []
+    views = []
     for user in node.users:
         if user.target in _VIEWS:
-            found.append(user)
+            views.append(user)
         elif user.target is aten.clone.default and (behind := _views_behind(user)):
-            found += behind
+            views += behind
         else:
             return []
-    return found
+    return views
 
 
 def _order(permute: fx.Node, rank: int) -> list[int]:
@@ -137,24 +137,24 @@ def flat_linear(graph: fx.Graph) -> None:
         source, *weights = linear.args
         with graph.inserting_before(linear):
             flat = add_call(graph, linear, aten.reshape.default, source, [-1, source.meta["val"].shape[-1]])
-            made = add_call(graph, linear, aten.linear.default, flat, *weights)
+            product = add_call(graph, linear, aten.linear.default, flat, *weights)
         for user in list(linear.users):
             if user.target in _VIEWS:
-                user.replace_input_with(linear, made)
+                user.replace_input_with(linear, product)
         if linear.users:
             shape = list(linear.meta["val"].shape)
             with graph.inserting_before(linear):
-                whole = add_call(graph, linear, aten.reshape.default, made, shape)
+                whole = add_call(graph, linear, aten.reshape.default, product, shape)
             linear.replace_all_uses_with(whole)
         graph.erase_node(linear)
 
 
 def add_call(graph: fx.Graph, like: fx.Node, target: torch._ops.OpOverload, *arguments: object) -> fx.Node:
     """A new operator that belongs where `like` does."""
-    made = graph.call_function(target, arguments)  # type: ignore[arg-type]
+    node = graph.call_function(target, arguments)  # type: ignore[arg-type]
     values = [each.meta["val"] if isinstance(each, fx.Node) else each for each in arguments]
-    made.meta = {"nn_module_stack": like.meta.get("nn_module_stack"), "val": target(*values)}
-    return made
+    node.meta = {"nn_module_stack": like.meta.get("nn_module_stack"), "val": target(*values)}
+    return node
 
 
 def _called(node: object, target: torch._ops.OpOverload) -> bool:

@@ -30,12 +30,12 @@ class WithTruthValues:
         return self._runner.precision
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
-        found = self._runner.run(args, kwargs)
-        if len(found) != len(self._dtypes):
-            return found
+        outputs = self._runner.run(args, kwargs)
+        if len(outputs) != len(self._dtypes):
+            return outputs
         return [
             (name, values.bool() if wanted is torch.bool and _is_truth(values) else values)
-            for (name, values), wanted in zip(found, self._dtypes, strict=True)
+            for (name, values), wanted in zip(outputs, self._dtypes, strict=True)
         ]
 
 

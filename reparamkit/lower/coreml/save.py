@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.compare.profile import DEPLOYED, allowed_by, judge_candidate
 from reparamkit.compare.verdict import Equivalence
@@ -270,7 +270,7 @@ def _narrowed(recorded: Recorded, sizes: Sequence[Sizes]) -> Recorded:
     return recorded.narrowed(lambda record: _admitted(record, sizes))
 
 
-def _admitted(record: Record, sizes: Sequence[Sizes]) -> bool:
+def _admitted(record: Run, sizes: Sequence[Sizes]) -> bool:
     tensors = [tensor for _, tensor in tensor_leaves(*record.probe.inputs())]
     return all(each.admits(tuple(tensor.shape)) for each, tensor in zip(sizes, tensors, strict=True))
 

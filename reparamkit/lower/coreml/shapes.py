@@ -69,15 +69,15 @@ def ranges_of(tensors: list[torch.Tensor], axes: DynamicAxes, ranges: Ranges) ->
             low, high = bounds.get(symbol, (1, 2**31 - 1))
             ours = _bounds(tensors[index].shape[axis], axis, *ranges.get(symbol, (2, None)))
             bounds[symbol] = max(low, ours[0]), min(high, ours[1])
-    found = []
+    listed = []
     for index, tensor in enumerate(tensors):
         free = axes.get(index, {})
         sizes: tuple[Size, ...] = tuple(
             (*bounds[free[axis]], free[axis]) if axis in free else size
             for axis, size in enumerate(tensor.shape)
         )
-        found.append(Sizes(tuple(tensor.shape), sizes))
-    return found
+        listed.append(Sizes(tuple(tensor.shape), sizes))
+    return listed
 
 
 def _bounds(example: int, axis: int, low: int, high: int | None) -> tuple[int, int]:
@@ -111,17 +111,17 @@ def input_shape(sizes: Sizes, ranges: Mapping[str, Any], ct: Any) -> Any:
         return ct.EnumeratedShapes(
             shapes=[list(shape) for shape in sizes.shapes], default=list(sizes.example)
         )
-    made = []
+    lengths = []
     for axis, size in zip(sizes.axes, sizes.example, strict=True):
         if isinstance(axis, int):
-            made.append(axis)
+            lengths.append(axis)
             continue
         low, high, symbol = axis
         # Axes of one symbol are as long as each other, which coremltools knows by the object alone.
         if symbol not in ranges:
             ranges[symbol] = ct.RangeDim(lower_bound=low, upper_bound=high, default=size)  # type: ignore[index]
-        made.append(ranges[symbol])
-    return ct.Shape(shape=made)
+        lengths.append(ranges[symbol])
+    return ct.Shape(shape=lengths)
 
 
 def probe_of(shape: Shape, example: Shape, args: Any, kwargs: Any, seed: int) -> Probe:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 
 
 class CannotConvert(UnusableInput):

@@ -52,10 +52,10 @@ class Call:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The only value of a parameter; raises as `tensors`, and where there are several."""
-        found = self.tensors(name)
-        if len(found) != 1:
-            raise CannotEvaluate(f"has {len(found)} values for {name}")
-        return found[0]
+        tensors = self.tensors(name)
+        if len(tensors) != 1:
+            raise CannotEvaluate(f"has {len(tensors)} values for {name}")
+        return tensors[0]
 
     def optional(self, name: str) -> torch.Tensor | None:
         return self.tensor(name) if self.has(name) else None
@@ -68,16 +68,16 @@ class Call:
         """
         if default is not None and not self.has(name):
             return list(default)
-        found = torch.cat([value.reshape(-1) for value in self.tensors(name)])
-        if found.is_floating_point():
+        flat = torch.cat([value.reshape(-1) for value in self.tensors(name)])
+        if flat.is_floating_point():
             raise CannotEvaluate(f"has a {name} that is not integer")
-        return [int(each) for each in found.tolist()]
+        return [int(each) for each in flat.tolist()]
 
     def integer(self, name: str, default: int | None = None) -> int:
-        found = self.integers(name, None if default is None else [default])
-        if len(found) != 1:
-            raise CannotEvaluate(f"has {len(found)} values for {name}")
-        return found[0]
+        integers = self.integers(name, None if default is None else [default])
+        if len(integers) != 1:
+            raise CannotEvaluate(f"has {len(integers)} values for {name}")
+        return integers[0]
 
     def flags(self, name: str, default: Sequence[bool] | None = None) -> list[bool]:
         return [bool(each) for each in self.integers(name, default)]
@@ -89,10 +89,10 @@ class Call:
         """A scalar setting, such as an epsilon, with exactly the value that the file stores."""
         if default is not None and not self.has(name):
             return default
-        found = self.tensor(name)
-        if found.numel() != 1:
-            raise CannotEvaluate(f"has {found.numel()} values for {name}")
-        return float(found.detach())
+        tensor = self.tensor(name)
+        if tensor.numel() != 1:
+            raise CannotEvaluate(f"has {tensor.numel()} values for {name}")
+        return float(tensor.detach())
 
     def text(self, name: str, default: str | None = None) -> str:
         if default is not None and not self.has(name):

@@ -118,12 +118,12 @@ def _indices(call: Call, name: str, size: int) -> torch.Tensor:
 
 
 def _checked(call: Call, indices: torch.Tensor, size: int) -> torch.Tensor:
-    found = indices.to(torch.int64)
+    positions = indices.to(torch.int64)
     if call.opset < _IOS17:
-        found = torch.where(found < 0, found + size, found)
-    if bool(((found < 0) | (found >= size)).any()):
+        positions = torch.where(positions < 0, positions + size, positions)
+    if bool(((positions < 0) | (positions >= size)).any()):
         raise CannotEvaluate(f"has an index that is out of bounds for an axis of {size}")
-    return found
+    return positions
 
 
 def _combined(

@@ -102,13 +102,13 @@ def _scales(call: Call, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     """scale and zero_point, so shaped that they broadcast along their axis."""
     scale = call.tensor("scale")
     shift = call.tensor("zero_point") if call.has("zero_point") else torch.zeros(())
-    found = []
+    pair = []
     for values in (scale, shift):
         if values.dim() == 1:
             axis = axis_of(call.integer("axis"), data.dim())
             values = values.reshape(-1, *[1] * (data.dim() - axis - 1))
-        found.append(values.to(call.floating))
-    return found[0], found[1]
+        pair.append(values.to(call.floating))
+    return pair[0], pair[1]
 
 
 def _shifted(call: Call, data: torch.Tensor) -> torch.Tensor:
@@ -143,11 +143,11 @@ def _looked_up(call: Call, indices: torch.Tensor, lut: torch.Tensor) -> torch.Te
     # The table that each index belongs to, numbered, then the entry in all tables in one list.
     count = math.prod(lut.shape[:-2])
     tables = _blocks(torch.arange(count).reshape(lut.shape[:-2]), indices.shape)
-    found = lut.reshape(-1, length)[tables * entries + indices.to(torch.int64)]
+    chosen = lut.reshape(-1, length)[tables * entries + indices.to(torch.int64)]
     if length == 1:
-        return found.squeeze(-1)
+        return chosen.squeeze(-1)
     axis = axis_of(call.integer("vector_axis"), indices.dim())
-    return found.movedim(-1, axis + 1).flatten(axis, axis + 1)
+    return chosen.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 
 def _unpacked(data: torch.Tensor, width: int, count: int) -> torch.Tensor:

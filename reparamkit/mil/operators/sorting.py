@@ -27,8 +27,8 @@ def topk(call: Call) -> list[torch.Tensor]:
     values, indices = _sorted(call)
     axis, count = call.integer("axis", -1), call.integer("k", 1)
     count = values.shape[axis] if count == -1 else count
-    found = [values.narrow(axis, 0, count), indices.narrow(axis, 0, count)]
-    return found if call.flag("return_indices", True) else found[:1]
+    sorted_pair = [values.narrow(axis, 0, count), indices.narrow(axis, 0, count)]
+    return sorted_pair if call.flag("return_indices", True) else sorted_pair[:1]
 
 
 @operator("cumsum", "x axis exclusive reverse")

@@ -52,12 +52,12 @@ def paddings(
         return list(zip(pad[::2], pad[1::2], strict=True))
     if kind not in ("same", "same_lower"):
         raise CannotEvaluate(f"has the unknown pad_type {kind!r}")
-    found = []
+    pairs = []
     for size, extent, stride in zip(sizes, reach, strides, strict=True):
         total = max(0, (-(-size // stride) - 1) * stride + extent - size)
         small, large = total // 2, total - total // 2
-        found.append((small, large) if kind == "same" else (large, small))
-    return found
+        pairs.append((small, large) if kind == "same" else (large, small))
+    return pairs
 
 
 def padded(x: torch.Tensor, pads: Pads, value: float = 0.0) -> torch.Tensor:
@@ -72,7 +72,7 @@ def spatial(call: Call, name: str, rank: int, default: int = 1) -> list[int]:
     Raises:
         CannotEvaluate: there are more or fewer.
     """
-    found = call.integers(name, [default] * rank)
-    if len(found) != rank:
-        raise CannotEvaluate(f"has {len(found)} values for {name}, {rank} are needed")
-    return found
+    numbers = call.integers(name, [default] * rank)
+    if len(numbers) != rank:
+        raise CannotEvaluate(f"has {len(numbers)} values for {name}, {rank} are needed")
+    return numbers

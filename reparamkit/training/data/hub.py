@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from reparamkit.errors import UnusableInput
+from reparamkit.support.text import one_line
 
 VALIDATION = ("validation", "valid", "val", "test", "dev", "eval")
 _BUILDERS = {
@@ -115,5 +116,5 @@ def _loaded(name: str, *arguments: Any, **options: Any) -> Any:
     try:
         return datasets.load_dataset(*arguments, **options)
     except Exception as error:  # each builder has errors of its own
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)
         raise UnusableInput(f"datasets cannot open {name}: {text}") from error

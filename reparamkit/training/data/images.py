@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from reparamkit.support.text import one_line
+
 _RATIOS = (3 / 4, 4 / 3)
 
 
@@ -37,7 +39,7 @@ def decoded(value: Any, name: str) -> Image.Image:
             raise TypeError(f"it is a {type(value).__name__}")
         return value.convert("RGB")
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise CorruptImage(f"the image {name} cannot be read: {reason}") from error
 
 

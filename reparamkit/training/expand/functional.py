@@ -47,12 +47,12 @@ def _give_modules(root: fx.GraphModule) -> None:
         arguments = _arguments(node)
         if arguments is None:
             continue
-        made = _module_of(root, arguments)
-        if made is None:
+        module = _module_of(root, arguments)
+        if module is None:
             continue
         weight_path = str(arguments["weight"].target)
         path = _free(root, weight_path)
-        root.add_submodule(path, made)
+        root.add_submodule(path, module)
         with root.graph.inserting_before(node):
             call = root.graph.call_module(path, (arguments["input"],))
         call.meta = dict(node.meta)
@@ -93,7 +93,7 @@ def _module_of(root: nn.Module, given: dict[str, Any]) -> nn.Module | None:
         for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
     }
     groups = given.get("groups", 1)
-    made: nn.Module = CONVOLUTIONS[axes - 1](
+    module: nn.Module = CONVOLUTIONS[axes - 1](
         weight.shape[1] * groups,
         weight.shape[0],
         tuple(weight.shape[2:]),
@@ -106,10 +106,10 @@ def _module_of(root: nn.Module, given: dict[str, Any]) -> nn.Module | None:
     with torch.no_grad():
         for name, value in (("weight", weight), ("bias", bias)):
             if value is not None:
-                held = made.get_parameter(name)
+                held = module.get_parameter(name)
                 held.copy_(value)
                 held.requires_grad_(value.requires_grad)
-    return made.train(root.training)
+    return module.train(root.training)
 
 
 def _tensor(root: nn.Module, node: fx.Node) -> torch.Tensor | None:

@@ -98,8 +98,8 @@ class _Kernel:
     def dense(self, name: str, count: int, *, listed: bool) -> Branches:
         """So many branches with the whole kernel; to be made last."""
         more = [self.window(self.geometry.whole()) for _ in range(count - 1)]
-        made = [self.rest(), *more]
-        return {name: nn.ModuleList(made) if listed or count > 1 else made[0]}
+        branches = [self.rest(), *more]
+        return {name: nn.ModuleList(branches) if listed or count > 1 else branches[0]}
 
     def identity(self) -> nn.Module:
         factor = self.shares.take_diagonal(self.point)
@@ -189,9 +189,9 @@ def _repvgg(kernel: _Kernel, dense: int) -> Branches:
     kernel.require_window("repvgg", " (mobileone has branches for 1x1 kernels)")
     identity = kernel.keeps_channels_and_stride
     kernel.plan(dense + 1 + identity, kernel.point, identity=identity, dense=dense)
-    made: Branches = {"rbr_identity": kernel.identity()} if identity else {}
-    made["rbr_1x1"] = kernel.window(kernel.point)
-    return kernel.dense("rbr_dense", dense, listed=False) | made
+    branches: Branches = {"rbr_identity": kernel.identity()} if identity else {}
+    branches["rbr_1x1"] = kernel.window(kernel.point)
+    return kernel.dense("rbr_dense", dense, listed=False) | branches
 
 
 def _mobileone(kernel: _Kernel, dense: int) -> Branches:
@@ -199,10 +199,10 @@ def _mobileone(kernel: _Kernel, dense: int) -> Branches:
     if dense + identity + scale < 2:
         raise CannotExpand("one branch would stand for it, which is no block; ask for two branches or more")
     kernel.plan(dense + identity + scale, *[kernel.point] * scale, identity=identity, dense=dense)
-    made: Branches = {"rbr_skip": kernel.identity()} if identity else {}
+    branches: Branches = {"rbr_skip": kernel.identity()} if identity else {}
     if scale:
-        made["rbr_scale"] = kernel.window(kernel.point)
-    return kernel.dense("rbr_conv", dense, listed=True) | made
+        branches["rbr_scale"] = kernel.window(kernel.point)
+    return kernel.dense("rbr_conv", dense, listed=True) | branches
 
 
 def _dbb(kernel: _Kernel, dense: int) -> Branches:
@@ -210,12 +210,12 @@ def _dbb(kernel: _Kernel, dense: int) -> Branches:
     whole, depthwise = kernel.geometry.whole(), kernel.groups == kernel.conv.out_channels
     sequences = 2 if depthwise else 1
     kernel.plan(dense + 3 - depthwise, *[kernel.point] * (not depthwise), *[whole] * sequences, dense=dense)
-    made: Branches = {} if depthwise else {"dbb_1x1": kernel.window(kernel.point)}
-    made["dbb_1x1_kxk"] = kernel.sequence()
+    branches: Branches = {} if depthwise else {"dbb_1x1": kernel.window(kernel.point)}
+    branches["dbb_1x1_kxk"] = kernel.sequence()
     average = kernel.average()
     if average is not None:
-        made["dbb_avg"] = average
-    return kernel.dense("dbb_origin", dense, listed=False) | made
+        branches["dbb_avg"] = average
+    return kernel.dense("dbb_origin", dense, listed=False) | branches
 
 
 def _acb(kernel: _Kernel, dense: int) -> Branches:
@@ -231,16 +231,16 @@ def _acb(kernel: _Kernel, dense: int) -> Branches:
         for axis in long_axes
     }
     kernel.plan(dense + len(lines), *lines.values(), dense=dense)
-    made: Branches = {name: kernel.window(part) for name, part in lines.items()}
-    return kernel.dense("square", dense, listed=False) | made
+    branches: Branches = {name: kernel.window(part) for name, part in lines.items()}
+    return kernel.dense("square", dense, listed=False) | branches
 
 
 def _replk(kernel: _Kernel, dense: int) -> Branches:
     kernel.require_window("replk", " (mobileone has branches for 1x1 kernels)")
     small = kernel.geometry.centred([5 if k > 5 else 3 if k > 3 else 1 for k in kernel.geometry.kernel])
     kernel.plan(dense + 1, small, dense=dense)
-    made: Branches = {"small_conv": kernel.window(small)}
-    return kernel.dense("lkb_origin", dense, listed=False) | made
+    branches: Branches = {"small_conv": kernel.window(small)}
+    return kernel.dense("lkb_origin", dense, listed=False) | branches
 
 
 KINDS = {

@@ -23,9 +23,9 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 def norm(axes: int, factor: exact.Array, like: Tensor) -> Norm:
     """A batch norm that multiplies each channel by a factor in evaluation mode, and shifts none."""
-    made: Norm = NORMS[axes - 1](len(factor), device=like.device, dtype=like.dtype)
-    set_statistics(made, np.zeros(len(factor)), np.ones(len(factor)), factor)
-    return made
+    layer: Norm = NORMS[axes - 1](len(factor), device=like.device, dtype=like.dtype)
+    set_statistics(layer, np.zeros(len(factor)), np.ones(len(factor)), factor)
+    return layer
 
 
 def set_statistics(
@@ -60,7 +60,7 @@ def convolution(
 ) -> nn.Module:
     """A convolution without a bias that has this kernel (O, I/groups, *spatial)."""
     axes = weight.ndim - 2
-    made: nn.Module = CONVOLUTIONS[axes - 1](
+    layer: nn.Module = CONVOLUTIONS[axes - 1](
         weight.shape[1] * groups,
         weight.shape[0],
         weight.shape[2:],
@@ -73,8 +73,8 @@ def convolution(
         dtype=like.dtype,
     )
     with torch.no_grad():
-        made.get_parameter("weight").copy_(exact.tensor(weight, like))
-    return made
+        layer.get_parameter("weight").copy_(exact.tensor(weight, like))
+    return layer
 
 
 def named(**layers: nn.Module | None) -> nn.Sequential:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from reparamkit.compare.float64.oracle import first_line
 from reparamkit.errors import NothingExpanded, UnusableInput
 from reparamkit.loading.source import Source
 from reparamkit.loading.weights import non_finite
@@ -27,6 +26,7 @@ from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_lea
 from reparamkit.support.isolation import attributes_kept, call_untouched, random_state_kept
 from reparamkit.support.quiet import quiet
 from reparamkit.support.surroundings import undisturbed
+from reparamkit.support.text import first_line
 from reparamkit.training.expand import functional
 from reparamkit.training.expand.block import ExpandedConv, described
 from reparamkit.training.expand.exact import NotRepresentable
@@ -236,7 +236,7 @@ class _Expansion:
 
     def _blocks(self, copied: nn.Module, meant: list[Candidate]) -> dict[str, _Block]:
         owners = owners_of_weights(copied)
-        made: dict[str, _Block] = {}
+        blocks: dict[str, _Block] = {}
         for number, candidate in enumerate(meant):
             reason = obstacle(candidate, owners)
             if reason is None:
@@ -248,10 +248,10 @@ class _Expansion:
                 else:
                     block = ExpandedConv(candidate.conv, self.kind, held, border)
                     _lay_out(block, candidate.conv.weight)
-                    made[candidate.where] = _Block(candidate, Observed(block))
+                    blocks[candidate.where] = _Block(candidate, Observed(block))
                     continue
             self._leave(candidate, reason)
-        return made
+        return blocks
 
     def _observe(self, copied: nn.Module, blocks: dict[str, _Block]) -> tuple[dict[str, list[str]], bool]:
         """Run the plain network in training mode, and in evaluation mode for what that does not reach.

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reparamkit.compare.float64.oracle import first_line, is_training
 from reparamkit.errors import UnusableInput
+from reparamkit.support.copies import is_training
 from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.quiet import quiet
+from reparamkit.support.text import first_line
 from reparamkit.training.expand.block import ExpandedConv
 from reparamkit.training.expand.select import Candidate
 

@@ -13,8 +13,8 @@ from torch import nn
 import reparamkit as rk
 from reparamkit.compare.check import check
 from reparamkit.compare.compare import compare
-from reparamkit.compare.float64.record import Record
 from reparamkit.compare.float64.reference import Reference
+from reparamkit.compare.float64.run import Run
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent
 from tests.compare.comparing import run
@@ -28,6 +28,7 @@ def _told(kind: str, seed: int) -> Equivalence:
     try:
         verdict = rk.fold(deciding(kind, seed), IMAGE, dynamic=False).equivalence
     except NotEquivalent as error:
+        assert isinstance(error.equivalence, Equivalence)
         verdict = error.equivalence
     assert verdict is not None
     return verdict
@@ -183,7 +184,7 @@ def test_a_verdict_needs_other_probes() -> None:
     assert check(PLAIN, _Off(lambda x: not one(x)), IMAGE).differs
 
 
-def _normal(reference: Reference) -> list[Record]:
+def _normal(reference: Reference) -> list[Run]:
     return [record for record in reference.records if record.probe.group == "normal"]
 
 

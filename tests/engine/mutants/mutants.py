@@ -67,6 +67,7 @@ _NORMS, _LAYOUT, _SPLIT, _POOL = (
     "operators/pooling.py",
 )
 _LINEAR, _TRANSPOSED, _IDENTITY = "operators/linear.py", "operators/transposed.py", "operators/identity.py"
+_UNROLLED = "engine/unrolled.py"
 _PICTURES, _TIDY, _CONSTANTS = "operators/pictures.py", "hosts/fx/tidy.py", "hosts/fx/constants.py"
 
 _BETWEEN, _CROPS, _EQUAL = (
@@ -697,8 +698,8 @@ MUTANTS = [
     Mutant(
         "rewrite: another fold's layers",
         _REWRITE,
-        "made.append((form, done, surgery.replace(form, done.realisation)))",
-        "made.append((form, done, surgery.replace(form, next(iter(proven.values())).realisation)))",
+        "replacements.append((form, result, surgery.replace(form, result.realisation)))",
+        "replacements.append((form, result, surgery.replace(form, next(iter(proven.values())).realisation)))",
     ),
     Mutant(
         "rewrite: no proof",
@@ -913,12 +914,6 @@ MUTANTS = [
         "part = Digit(missing, digit.stride)",
     ),
     Mutant(
-        "reshape: the slowest channels behind",
-        _LAYOUTS,
-        "rest.append(Digit(other, digit.stride * (missing if isinstance(missing, int) else 0)))",
-        "rest.append(Digit(other, digit.stride))",
-    ),
-    Mutant(
         "mean: over channels too",
         _LAYOUTS,
         "if any(digit.stride for a in axes for digit in self.axes[a]):",
@@ -963,20 +958,33 @@ MUTANTS = [
         "behind = steps",
     ),
     Mutant(
-        "between: the last map first", _BETWEEN, "isinstance(step, Part)][::-1]", "isinstance(step, Part)]"
+        "between: the last map first", _BETWEEN, "isinstance(step, Term)][::-1]", "isinstance(step, Term)]"
     ),
     Mutant(
         "between: the last summand alone",
         _BETWEEN,
-        "total = _Sum(total.parts + above.parts, total.covers | above.covers)",
-        "total = _Sum(above.parts, total.covers | above.covers)",
+        "total = _Sum(total.terms + above.terms, total.covers | above.covers)",
+        "total = _Sum(above.terms, total.covers | above.covers)",
     ),
     Mutant(
         "between: windows are points",
         _BETWEEN,
-        "isinstance(part.structure, Geometry) and part.structure.pointwise and not looks_up",
-        "isinstance(part.structure, Geometry) and not looks_up",
+        "isinstance(term.structure, Geometry) and term.structure.pointwise and not looks_up",
+        "isinstance(term.structure, Geometry) and not looks_up",
         passes="a window acts on axes that no layout leaves closed",
+    ),
+    # engine/unrolled
+    Mutant(
+        "tap by tap: taps not apart",
+        _UNROLLED,
+        "slice(d * t, d * t + s * (n - 1) + 1, s)",
+        "slice(t, t + s * (n - 1) + 1, s)",
+    ),
+    Mutant(
+        "tap by tap: every number the first",
+        _UNROLLED,
+        "kernel[:, numbered].view(per_channel)",
+        "kernel[:, 0].view(per_channel)",
     ),
     # engine/crops
     Mutant(

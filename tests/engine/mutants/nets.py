@@ -1086,3 +1086,41 @@ _net(
     (2, 4, 5, 5),
     parts=lambda: {"norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(4, 4, 1), "linear": nn.Linear(100, 100)},
 )
+
+
+def mean_of_channels(s: Any, x: Tensor) -> Tensor:
+    samples, _, height, width = x.shape
+    return s.conv((x * s.scale).reshape(samples, 2, 2, height, width).mean(2)).relu()
+
+
+_net(
+    mean_of_channels,
+    (2, 4, 5, 6),
+    parts=lambda: {"scale": _weight(4, 1, 1), "conv": nn.Conv2d(2, 3, 3)},
+)
+
+
+def pooled_along_channels(s: Any, x: Tensor) -> Tensor:
+    """The pooling is over the axis that the scale and the layer take for the channels'."""
+    return s.linear(F.avg_pool1d(x * s.scale, 3, 1, 1, count_include_pad=False)).relu()
+
+
+_net(
+    pooled_along_channels,
+    (2, 5, 6),
+    parts=lambda: {"scale": _weight(6), "linear": nn.Linear(6, 3)},
+)
+
+
+def depthwise(s: Any, x: Tensor) -> Tensor:
+    return s.norm(s.conv(x)).relu()
+
+
+_net(
+    depthwise,
+    (2, 8, 7, 6),
+    parts=lambda: {
+        "conv": nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8),
+        "norm": nn.BatchNorm2d(8),
+    },
+)

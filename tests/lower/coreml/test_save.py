@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
+from reparamkit.errors import install_line
 from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.toolbox import CannotConvert
 from reparamkit.runners.coreml import CoreMlRunner
@@ -360,7 +362,7 @@ def test_coremltools_is_not_installed(
         return imported
 
     monkeypatch.setattr(builtins, "__import__", without(builtins.__import__))
-    with pytest.raises(rk.MissingExtra, match=r"pip install 'reparamkit\[coreml\]'"):
+    with pytest.raises(rk.MissingExtra, match=re.escape(install_line("coreml"))):
         network.save(tmp_path / "net.mlpackage")
 
 

@@ -1,0 +1,114 @@
+"""The options that say what is opened and how, for every command that opens a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reparamkit.loading.source import Source
+
+SOURCE_HELP = (
+    "A file (.pt2, TorchScript, weights, safetensors, pickled module; recognised by its content), a folder "
+    "of Hugging Face's or of a training run, a name (a reference model's, see 'reparamkit models'; "
+    "timm:NAME, torchvision:NAME, transformers:FOLDER, ultralytics:NAME.yaml, hf-hub:timm/NAME), or a "
+    "callable: package.module:callable or file.py:callable."
+)
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|MODULE:CALLABLE",
+        help="What a file of weights alone belongs to: a network's name, as SOURCE takes it, or a callable "
+        "that returns the network.",
+    ),
+]
+ArgumentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model-args",
+        metavar="NAME=VALUE,…",
+        help="Arguments for the callable or name that builds the network, values as in Python: "
+        "num_classes=10,act='relu'.",
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        help="What inside the file is meant, such as ema.model; of a training checkpoint ema or raw.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
+]
+
+
+def check_ahead(source: str, model: str | None, model_args: str | None, *, side: bool = False) -> None:
+    """Say at once, before torch is imported, what keeps a network from being opened.
+
+    `side` says that a file of another back end will do as well.
+    """
+    from reparamkit.loading.ahead import check_ahead, check_side
+    from reparamkit.loading.arguments import parse_arguments
+
+    parse_arguments(model_args)
+    if side:
+        check_side(source, model)
+    else:
+        check_ahead(source, model)
+
+
+def check_trained(model: str | None, model_args: str | None) -> None:
+    """As `check_ahead`, of a network that is trained: timm's go by their plain names there too."""
+    from reparamkit.loading.ahead import check_name
+    from reparamkit.loading.arguments import parse_arguments
+    from reparamkit.loading.registry import is_installed, provider
+
+    parse_arguments(model_args)
+    if model is not None and not (is_installed("timm") and provider("timm").known(model)):
+        check_name(model)
+
+
+def wrong_ahead(sides: list[str], model: str | None, model_args: str | None) -> str:
+    """What keeps one side of a comparison from being opened, as far as it shows at once; "" for nothing."""
+    from reparamkit.errors import ReparamkitError
+    from reparamkit.loading.ahead import check_side
+    from reparamkit.loading.arguments import parse_arguments
+
+    parse_arguments(model_args)
+    try:
+        for side in sides:
+            check_side(side, model)
+    except ReparamkitError as error:
+        return str(error)
+    return ""
+
+
+def opened(
+    source: str,
+    model: str | None,
+    trust_pickle: bool,
+    model_args: str | None,
+    key: str | None,
+    shapes: list[str] | None,
+    say: Any,
+) -> tuple[Source, Any]:
+    """The network and the inputs that were described for it, None where it brings its own.
+
+    Raises:
+        UnusableInput: it cannot be opened, or nobody says what its inputs look like.
+    """
+    import reparamkit as rk
+    from reparamkit.compare.inputs.input_spec import examples, parse
+    from reparamkit.loading.inputs_said import proposal
+
+    inputs = examples(parse(shapes)) if shapes else None
+    say(f"opening {source}")
+    network = rk.load(source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key)
+    if inputs is None and network.example_inputs is None and not network.example_kwargs:
+        raise rk.UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
+    return network, inputs

@@ -1,0 +1,148 @@
+"""Mistakes that show at once are said before torch is imported, in one line that says the next step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reparamkit.errors import install_line
+
+SECONDS = 1.5
+"""Of process time, for a machine that is busy; about 0.25 is what it takes, and torch alone takes 1.6."""
+
+NETS = "from torch import nn\ndef build(width=4): return nn.Conv2d(3, width, 1)\nclass Net(nn.Module): ...\n"
+
+MISTAKES: dict[str, tuple[str, ...]] = {
+    "fold nofile.pt": ("no such file 'nofile.pt'",),
+    "fold weigths.pth": ("no such file 'weigths.pth'; did you mean weights.pth?",),
+    "fold nowhere/x.pt": ("no such file 'nowhere/x.pt'; there is no folder 'nowhere' either",),
+    "fold https://example.org/a/w.pth?x=1": (
+        "curl -L -o w.pth 'https://example.org/a/w.pth?x=1'",
+        "and give w.pth",
+    ),
+    "fold https://huggingface.co/timm/resnet18.a1_in1k": ("say hf-hub:timm/resnet18.a1_in1k",),
+    "fold folder": ("folder is a folder; give a file of a model, or a folder with config.json",),
+    "fold half": ("with a config.json and without weights (model.safetensors or", "copy them too"),
+    "fold net.onnx": ("net.onnx is an ONNX model already; give the PyTorch model",),
+    "fold empty.pt": ("empty.pt is empty (0 bytes); copy, download or export it again",),
+    "fold page.pt": ("an HTML page, as a failed download leaves it; download the file itself",),
+    "fold mobileone_s9": ("did you mean mobileone_s", "`reparamkit models` lists them"),
+    "fold resnet18": ("'resnet18' is no reference model; timm has it: say timm:resnet18",),
+    "fold timm:resnt18": ("timm has no network 'resnt18'; did you mean timm:resnet18, ",),
+    "fold tim:resnet18": ("No module named 'tim', here or installed", "did you mean timm:resnet18?"),
+    "fold nets.py": ("nets.py is Python source", "nets.py:CALLABLE; it defines build, Net"),
+    "fold nets.py:biuld": ("nets.py has no 'biuld'; did you mean nets.py:build?",),
+    "fold net.py:build": ("there is no file net.py; did you mean nets.py?",),
+    "fold nets:build(3)": ("it is called for you; say nets:build",),
+    "fold nets:build --model-args 3": ("3 has no name; write NAME=VALUE",),
+    "fold nets:build -o net.tflite": ("'.tflite', which names no format (supported: .onnx, ",),
+    "fold nets:build -o gone/net.pt2": ("the folder gone does not exist",),
+    "fold nets:build -o net.mlpackage --coreml-labels gone.txt": ("the labels cannot be read from gone.txt",),
+    "fold nets:build -o net.pt2 --image-input": ("no output is one: give -o FILE.mlpackage",),
+    "fold nets:build --dynamic all": ("it is one of auto, batch and none",),
+    "fold weights.pth --model nets.py": ("--model nets.py is Python source",),
+    "fold weights.pth --model gone.pt": ("--model gone.pt is no network's name, and no such file",),
+    "fold weights.pth --model weights.pth": ("is a file; --model names the network",),
+    "fold nets:build --model nets:build": ("says what a file of weights belongs to, and there is no file",),
+    "inspect tuned.safetensors": ("tuned.safetensors is damaged: its header says nothing of 'a'",),
+    "inspect alone.safetensors": ("holds weights alone (1 tensors)", "pass --model with a network's name"),
+    "expand nofile.pt --as dbb": ("no such file 'nofile.pt'",),
+    "expand nets:build --as dbb -o net.onnx": ("an expanded network goes into .pt, .pth, .safetensors",),
+    "validate nofile.pt": ("no such file 'nofile.pt'",),
+    "train mobileone_s9 --out run": ("did you mean mobileone_s",),
+    "check net.onnx nofile.onnx": ("there is no file nofile.onnx",),
+    "check nofile.pt net.onnx": ("no such file 'nofile.pt'",),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mistakes")
+    (path / "folder").mkdir()
+    (path / "half").mkdir()
+    (path / "half" / "config.json").write_text("{}")
+    (path / "nets.py").write_text(NETS)
+    (path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x032.0")
+    (path / "empty.pt").write_bytes(b"")
+    (path / "page.pt").write_text("<!DOCTYPE html><html>")
+    (path / "weights.pth").write_bytes(b"PK\x03\x04")
+    (path / "tuned.safetensors").write_bytes((9).to_bytes(8, "little") + b'{"a": 1}\n')
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (path / "alone.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return path
+
+
+PROGRAM = """\
+import atexit, json, os, sys, time
+def told():
+    told = {"torch": "torch" in sys.modules, "seconds": time.process_time()}
+    print("\\n" + json.dumps(told), file=sys.stderr)
+atexit.register(told)
+from reparamkit.cli.app import main
+sys.argv = ["reparamkit", *sys.argv[1:]]
+main()
+"""
+
+
+def _run(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, float]]:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return ended, json.loads(ended.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_it_is_said_at_once(folder: Path, mistake: str) -> None:
+    before = sorted(folder.iterdir())
+    ended, told = _run(folder, *mistake.split(" "))
+    assert ended.returncode == 2, ended.stderr
+    assert not told["torch"], "it was known before"
+    assert told["seconds"] < SECONDS
+    said = f"{ended.stdout}{ended.stderr}"
+    assert "Traceback" not in said
+    for words in MISTAKES[mistake]:
+        assert words in said
+    assert len(ended.stderr.splitlines()) <= 3
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_missing_extra_is_said_at_once_with_the_line_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide = "import sys; sys.modules.update(onnxscript=None)\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", hide + PROGRAM, "fold", "nets:build", "-o", "net.onnx"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert f"needs the package 'onnxscript', which is not installed: {install_line('onnx')}" in ended.stderr
+    assert not json.loads(ended.stderr.splitlines()[-1])["torch"]
+
+
+def test_the_line_that_installs_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From an index, from a checkout, and from an editable one, with its constraints."""
+    from importlib import metadata
+
+    class Installed:
+        told: str | None = None
+
+        def read_text(self, name: str) -> str | None:
+            return self.told if name == "direct_url.json" else None
+
+    installed = Installed()
+    monkeypatch.setattr(metadata, "distributions", lambda name: [installed])
+    assert install_line("onnx") == "pip install 'reparamkit[onnx]'"
+    installed.told = json.dumps({"url": tmp_path.as_uri(), "dir_info": {}})
+    assert install_line("onnx") == f"pip install '{tmp_path}[onnx]'"
+    (tmp_path / "constraints.txt").write_text("")
+    installed.told = json.dumps({"url": tmp_path.as_uri(), "dir_info": {"editable": True}})
+    assert install_line("onnx") == f"pip install -c {tmp_path}/constraints.txt -e '{tmp_path}[onnx]'"
+    installed.told = json.dumps({"url": "file:///nowhere/at/all", "dir_info": {}})
+    assert install_line("onnx") == "pip install 'reparamkit[onnx]'"
