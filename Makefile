@@ -3,7 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo train-demo test slow lint clean
+# A commit's number is the turn of the slow tests; a clone without history has none, and takes the day's.
+SHARES := 24
+TURN = $(shell if [ "$$(git rev-parse --is-shallow-repository 2>/dev/null)" = false ]; \
+	then git rev-list --count HEAD; else echo $$(($$(date +%s) / 86400)); fi)
+
+.PHONY: demo train-demo test share slow lint clean
 
 # Each installation leaves a stamp, so that a second call starts at once.
 $(VENV)/bin/python:
@@ -29,10 +34,13 @@ demo: $(VENV)/installed-demo  ## fold mobileone_s0 to ONNX and print the report
 	$(BIN)/reparamkit fold mobileone_s0 -o mobileone_s0.onnx
 
 test: $(VENV)/installed-test  ## install what the tests need and run them
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-slow: $(VENV)/installed-test  ## the long sweeps
-	$(BIN)/python -m pytest -q -m slow
+share: $(VENV)/installed-test  ## the tests, and the share of the slow ones that is this commit's turn
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --slow-share $(TURN)/$(SHARES)
+
+slow: $(VENV)/installed-test  ## all of the slow tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.export import capture
@@ -49,6 +49,12 @@ class PairNet(Net):
         return self.function(self, x, y)
 
 
+def nodes_of(module: nn.Module) -> list[fx.Node]:
+    """What a folded network computes, step by step."""
+    assert isinstance(module, fx.GraphModule)
+    return list(module.graph.nodes)
+
+
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
@@ -71,7 +77,8 @@ def randomised(model: ModelT, seed: int = 0) -> ModelT:
                     fan_in = max(1, parameter[0].numel() if parameter.ndim > 1 else 1)
                     values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                     parameter.copy_(values / fan_in**0.5)
-            if norm and module.running_mean is not None:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                assert module.running_var is not None
                 module.running_mean.copy_(uniform(module.running_mean, -0.7, 0.7))
                 module.running_var.copy_(uniform(module.running_var, 0.4, 2.5))
     return model.eval()

@@ -6,12 +6,13 @@ import pytest
 from torch import fx
 
 from reparamkit.hosts.fx import fold as folding
+from reparamkit.hosts.fx import in_place
 from reparamkit.hosts.fx.captured import Captured, Changes
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, factor: float = 1.001) -> None:
     """Every number of every folded layer is multiplied by `factor`."""
-    require_same = folding.require_same
+    require_same = in_place.require_same
 
     def wrong(captured: Captured, module: fx.GraphModule, changes: Changes) -> bool:
         held = require_same(captured, module, changes)

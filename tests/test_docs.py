@@ -17,6 +17,7 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_run(page: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reparamkit as rk
+from tests.forwards_by_size import EVERY, EXAMPLE, Forward, body, network
 from tests.nets import Net, PairNet, randomised
 from tests.right_or_refused import (
     FLOAT32,
@@ -34,148 +34,6 @@ from tests.right_or_refused import (
     values,
 )
 
-EXAMPLE = (2, 3, 8, 9)
-Forward = Callable[..., Any]
-
-
-def _body(s: Any, x: Tensor) -> Tensor:
-    y: Tensor = s.norm(s.conv(x))
-    return y
-
-
-def _twice_where(condition: Callable[..., Any]) -> Forward:
-    return lambda s, x: _body(s, x) * (2 if condition(*x.shape) else 1)
-
-
-class _Doubling(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 2 if x.shape[2] == 1 else x + 1
-
-
-def _narrow_where_alone(s: Any, x: Tensor) -> Tensor:
-    y = _body(s, x)
-    if x.shape[0] == 1:
-        return y.float()
-    return y
-
-
-def _in_a_dict_where_flat(s: Any, x: Tensor) -> Any:
-    y = _body(s, x)
-    if x.shape[2] == 1:
-        return {"map": y}
-    return y
-
-
-def _a_pair_where_square(s: Any, x: Tensor) -> Any:
-    y = _body(s, x)
-    return (y, y) if x.shape[2] == x.shape[3] else y
-
-
-def _counts_single_ones(s: Any, x: Tensor) -> Tensor:
-    if x.shape[0] == 1:
-        s.count.add_(1)
-    return _body(s, x)
-
-
-def _exchanged(s: Any, x: Tensor) -> Tensor:
-    a, b = _body(s, x), s.conv(x)
-    return b - a if x.shape[2] == 1 else a - b
-
-
-def _squeezed_and_asked(s: Any, x: Tensor) -> Tensor:
-    y = _body(s, x)
-    if x.shape[0] == 1:
-        y = y.contiguous()  # which does nothing
-    return torch.cumsum(y.squeeze(0), 0)
-
-
-ONES: dict[str, Forward] = {  # S1
-    "one sample": _twice_where(lambda n, c, h, w: n == 1),
-    "more than one sample": _twice_where(lambda n, c, h, w: n > 1),
-    "a flat map": _twice_where(lambda n, c, h, w: h == 1),
-    "not a flat map": _twice_where(lambda n, c, h, w: h != 1),
-    "either side": _twice_where(lambda n, c, h, w: h == 1 or w == 1),
-    "both sides": _twice_where(lambda n, c, h, w: h == 1 and w == 1),
-    "their product": _twice_where(lambda n, c, h, w: h * w == 1),
-    "a difference": _twice_where(lambda n, c, h, w: not n - 1),
-    "some size": _twice_where(lambda *shape: 1 in shape),
-    "how many sizes": lambda s, x: _body(s, x) * (1 + list(x.shape).count(1)),
-    "its length": lambda s, x: _body(s, x) * (2 if len(x) == 1 else 1),
-    "its number of elements": lambda s, x: _body(s, x) * (2 if x.numel() <= 27 else 1),
-    "none at all": _twice_where(lambda n, c, h, w: n != 0),
-    "another type": _narrow_where_alone,
-    "another structure": _in_a_dict_where_flat,
-    "a write": _counts_single_ones,
-    "operands exchanged": _exchanged,
-    "a submodule called twice": lambda s, x: s.part(F.adaptive_avg_pool2d(s.part(_body(s, x)), (1, None))),
-    "sizes as numbers": lambda s, x: _body(s, x) / x.shape[2] + max(x.shape[3], 3) * x.shape[0],
-    "a ninth digit": lambda s, x: _body(s, x) * (1.5 + (1e-7 if x.shape[0] == 1 else 0)),
-}
-CONJUNCTIONS: dict[str, Forward] = {  # what is asked only where something else is so
-    "one sample of a square": _twice_where(lambda n, c, h, w: n == 1 and h == w),
-    "one sample of a wide map": _twice_where(lambda n, c, h, w: n == 1 and w > 20),
-    "one sample of an odd width": _twice_where(lambda n, c, h, w: n == 1 and w % 2),
-    "one row of five": _twice_where(lambda n, c, h, w: h == 1 and w == 5),
-    "three by five": _twice_where(lambda n, c, h, w: (h, w) == (3, 5)),
-    "three of five columns": _twice_where(lambda n, c, h, w: n == 3 and w == 5),
-    "six by six": _twice_where(lambda n, c, h, w: h == w == 6),
-    "not one, not square": _twice_where(lambda n, c, h, w: not (n == 1 or h == w)),
-    "one whole shape": lambda s, x: _body(s, x) * (2 if x.shape == (1, 3, 6, 6) else 1),
-    "by multiplication": lambda s, x: _body(s, x) * (1 + int(x.shape[2] == 1) * int(x.shape[3] == 5)),
-    "a wide one of few rows": _twice_where(lambda n, c, h, w: h < 6 and w > 20),
-    "as many as rows": _twice_where(lambda n, c, h, w: n == h == w),
-}
-SQUEEZED: dict[str, Forward] = {  # S2
-    "all": lambda s, x: torch.cumsum(_body(s, x).squeeze(), -1),
-    "the first": lambda s, x: torch.cumsum(_body(s, x).squeeze(0), 0),
-    "the last": lambda s, x: torch.cumsum(_body(s, x).squeeze(-1), -1),
-    "two of them": lambda s, x: _body(s, x).squeeze((0, 2)).sum(-1),
-    "in place": lambda s, x: torch.cumsum(_body(s, x).squeeze_(), -1),
-    "one in place": lambda s, x: _body(s, x).squeeze_(2).sum(-1),
-    "a careless head": lambda s, x: s.head(_body(s, x).mean((2, 3)).squeeze()).softmax(0),
-    "its rank": lambda s, x: x * _body(s, x).squeeze().dim(),
-    "its first size": lambda s, x: x * _body(s, x).squeeze().shape[0],
-    "exchanged": lambda s, x: _body(s, x).squeeze().transpose(0, 1),
-    "by hand": lambda s, x: (lambda y: y.view([n for n in y.shape if n > 1]).sum(0))(_body(s, x)),
-    "and given back": lambda s, x: torch.atleast_3d(_body(s, x).mean((2, 3)).squeeze(0)),
-    "where asked, too": _squeezed_and_asked,
-    "after a product": lambda s, x: (_body(s, x) @ _body(s, x).mT).squeeze(2).sum(-1),
-    "broadcast": lambda s, x: _body(s, x).mean(2, keepdim=True) + _body(s, x).mean(3, keepdim=True),
-    "a row on all": lambda s, x: _body(s, x)[:, :, :1] + _body(s, x)[..., -1:],
-    "a vector": lambda s, x: _body(s, x).mean((2, 3)).squeeze() @ torch.ones(4, dtype=x.dtype),
-}
-EQUAL: dict[str, Forward] = {  # S3
-    "turned where square": lambda s, x: _body(s, x).mT if x.shape[2] == x.shape[3] else _body(s, x),
-    "two where square": _a_pair_where_square,
-    "twice as high": _twice_where(lambda n, c, h, w: h == 2 * w),
-    "one row more": _twice_where(lambda n, c, h, w: h - w == 1),
-    "ten in sum": _twice_where(lambda n, c, h, w: h + w == 17 or h + w == 10),
-    "as many samples as rows": _twice_where(lambda n, c, h, w: n == h),
-    "as many channels as rows": _twice_where(lambda n, c, h, w: h == c),
-    "wider than high": _twice_where(lambda n, c, h, w: h < w),
-    "by its area": _twice_where(lambda n, c, h, w: h * w == 36),
-}
-SMALL: dict[str, Forward] = {  # S3's pooled sizes and S4
-    "half a percent": lambda s, x: (lambda y: y * (1.005 if y.shape[2] == 1 else 1))(
-        F.avg_pool2d(_body(s, x), 2)
-    ),
-    "indices": lambda s, x: _body(s, x).argmax(1) + (7 if F.avg_pool2d(_body(s, x), 2).shape[2] == 1 else 0),
-    "a full tensor": lambda s, x: (
-        _body(s, x) + torch.full((4, 1, 1), 7.0 if x.shape[0] == 1 else 0.0, dtype=x.dtype)
-    ),
-    "a constant": lambda s, x: _body(s, x) * torch.tensor(1.005 if x.shape[0] == 1 else 1.0, dtype=x.dtype),
-    "booleans": lambda s, x: _body(s, x) < 0 if x.shape[3] == 1 else _body(s, x) > 0,
-    "a huge factor": lambda s, x: _body(s, x) * (1e30 if x.shape[2] == 1 else 1.0) * 1e-2,
-    "by half": lambda s, x: _body(s, x) * (2 if x.shape[2] // 2 == 1 else 1),
-}
-FINDS = {
-    "ones": ONES,
-    "conjunctions": CONJUNCTIONS,
-    "squeezed": SQUEEZED,
-    "equal": EQUAL,
-    "small": SMALL,
-}
-EVERY = [(find, name) for find, forwards in FINDS.items() for name in forwards]
 LATER = {
     *("more than one sample", "not a flat map", "both sides", "some size", "how many sizes", "none at all"),
     *("its first size", "exchanged", "by hand", "and given back", "a vector", "two of them", "a row on all"),
@@ -196,21 +54,10 @@ DEFAULT = [
 ]
 
 
-def _network(find: str, name: str) -> Net:
-    parts: dict[str, Any] = {"conv": nn.Conv2d(3, 4, 3, padding=1), "norm": nn.BatchNorm2d(4)}
-    forward = FINDS[find][name]
-    if name == "a write":
-        parts["count"] = torch.zeros(1)
-    if name == "a careless head":
-        parts["head"] = nn.Linear(4, 5)
-    if name == "a submodule called twice":
-        parts["part"] = _Doubling()
-    return randomised(Net(forward, **parts)).double()
-
-
+@pytest.mark.diagonal(24)
 @pytest.mark.parametrize(("find", "name"), DEFAULT)
 def test_a_module_is_right_or_refuses(find: str, name: str) -> None:
-    model = _network(find, name)
+    model = network(find, name)
     original = copy.deepcopy(model)
     folded = rk.fold(model, values(*EXAMPLE))
     answers = {shape: told(original, folded.module, values(*shape)) for shape in maps()}
@@ -224,7 +71,7 @@ def test_a_module_is_right_or_refuses(find: str, name: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 6, 6), (1, 3, 6, 6), (2, 3, 1, 9)])
 @pytest.mark.parametrize(("find", "name"), EVERY)
 def test_whatever_the_example_is(find: str, name: str, shape: tuple[int, ...]) -> None:
-    model = _network(find, name)
+    model = network(find, name)
     original = copy.deepcopy(model)
     folded = rk.fold(model, values(*shape))
     answers = {each: told(original, folded.module, values(*each)) for each in [*maps(), shape]}
@@ -238,7 +85,7 @@ class _Pair:
 
 
 class _Stars(PairNet):
-    def forward(self, *args: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, *args: Tensor) -> Any:
         return self.function(self, *args)
 
 
@@ -248,7 +95,7 @@ class _Keywords(PairNet):
 
 
 class _Starred(PairNet):
-    def forward(self, x: Tensor, *rest: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, x: Tensor, *rest: Tensor) -> Any:
         return self.function(self, x, rest[0])
 
 
@@ -282,7 +129,7 @@ SIGNATURES: dict[str, tuple[Callable[..., nn.Module], Callable[[Tensor, Tensor],
 
 def _of_both(s: Any, x: Tensor, y: Tensor) -> Tensor:
     """A branch on the batch that both share, and on the height of the second."""
-    z = _body(s, x).mean((2, 3)) + y.mean((2, 3))
+    z = body(s, x).mean((2, 3)) + y.mean((2, 3))
     return z * (3 if x.shape[0] == 1 else 1) * (5 if y.shape[2] == 1 else 1)
 
 
@@ -354,7 +201,7 @@ MODES: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[Tensor], Tensor],
 def test_another_mode_is_right_or_told(name: str) -> None:
     odd, enter, words = MODES[name]
     parts = {"conv": nn.Conv2d(3, 4, 3, padding=1), "norm": nn.BatchNorm2d(4)}
-    model = randomised(Net(lambda s, x: _body(s, x) * (2 if odd(s, x) else 1), **parts)).double()
+    model = randomised(Net(lambda s, x: body(s, x) * (2 if odd(s, x) else 1), **parts)).double()
     folded = rk.fold(model, values(*EXAMPLE))
     other = enter(values(*EXAMPLE))
     differs = not torch.allclose(folded.module(other), model(other))
@@ -403,7 +250,7 @@ SINGLE = [
 
 @pytest.mark.parametrize(("find", "name"), SINGLE)
 def test_an_example_of_one_sample_keeps_that_batch(find: str, name: str) -> None:
-    model = _network(find, name)
+    model = network(find, name)
     original = copy.deepcopy(model)
     folded = rk.fold(model, values(1, *EXAMPLE[1:]))
     answers = {shape: told(original, folded.module, values(*shape)) for shape in maps()}
@@ -422,8 +269,8 @@ FILES = [
 ]
 
 
-def _files_are_right(find: str, name: str, folder: Path) -> None:
-    model = _network(find, name)
+def _assert_files_are_right(find: str, name: str, folder: Path) -> None:
+    model = network(find, name)
     folded = rk.fold(copy.deepcopy(model).float(), values(*EXAMPLE, dtype=torch.float32))
     pt2, onnx = folded.save(folder / "net.pt2", folder / "net.onnx")
     structure = partial(model, values(*EXAMPLE))
@@ -436,7 +283,7 @@ def _files_are_right(find: str, name: str, folder: Path) -> None:
         assert answers[EXAMPLE] == SAME, kind
     free_in_the_module = {
         symbol for axes in folded.lowering.program.axes.values() for symbol in axes.values()
-    }  # type: ignore[union-attr]
+    }
     free_in_the_file = {size for size in fixed_axes(onnx.path) if isinstance(size, str)}
     if len(free_in_the_file) < len(free_in_the_module):
         assert any("is fixed" in note or "free" in note for note in onnx.notes)
@@ -444,10 +291,10 @@ def _files_are_right(find: str, name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(("find", "name"), FILES)
 def test_files_are_right_or_refuse(find: str, name: str, tmp_path: Path) -> None:
-    _files_are_right(find, name, tmp_path)
+    _assert_files_are_right(find, name, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("find", "name"), [each for each in EVERY if each not in FILES])
 def test_all_files_are_right_or_refuse(find: str, name: str, tmp_path: Path) -> None:
-    _files_are_right(find, name, tmp_path)
+    _assert_files_are_right(find, name, tmp_path)

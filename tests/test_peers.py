@@ -77,12 +77,12 @@ def test_a_transposed_convolution_with_as_many_inputs_as_outputs(kind: str, grou
     def forward(m: Any, x: Tensor) -> Any:
         return m.norm(m.up(x)) if kind == "norm" else m.up(x) * m.scale
 
-    up = nn.ConvTranspose2d(4, 4, 3, stride=2, groups=groups)
+    up, norm = nn.ConvTranspose2d(4, 4, 3, stride=2, groups=groups), nn.BatchNorm2d(4)
     scale = nn.Parameter(torch.tensor([0.5, -1.5, 2.0, 0.1])[:, None, None])
-    model = randomised(Net(forward, up=up, norm=nn.BatchNorm2d(4), scale=scale)).double()
+    model = randomised(Net(forward, up=up, norm=norm, scale=scale)).double()
     x = noise(2, 4, 5, 6)
     if kind == "norm":
-        untold = fuse_conv_bn_eval(model.up, model.norm)  # type: ignore[arg-type]
+        untold = fuse_conv_bn_eval(up, norm)
         assert _difference(model, untold, x) > 0.1
     fold(model, x).compare(noise(2, 4, 5, 6, seed=1), bar=1e-12)
 
@@ -137,11 +137,11 @@ def test_inputs_from_0_to_1_miss_a_broken_weight_that_the_check_finds() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
     with torch.no_grad():
-        model[0].weight[1] = -model[0].weight[1].abs()
-        model[0].bias[1] = -0.01
+        model.get_parameter("0.weight")[1] = -model.get_parameter("0.weight")[1].abs()
+        model.get_parameter("0.bias")[1] = -0.01
     broken = copy.deepcopy(model)
     with torch.no_grad():
-        broken[0].weight[1, 0] *= 1.5
+        broken.get_parameter("0.weight")[1, 0] *= 1.5
     positive = torch.rand(1, 3, 16, 16)
     assert _difference(model, broken, positive) == 0.0
     assert not rk.check(model, broken, positive).passed

@@ -96,6 +96,7 @@ def test_default(assert_equivalent):
     assert "pytest_plugin.py" not in shown.split("short test summary")[0]
 
 
+@pytest.mark.slow
 def test_a_failure_elsewhere_is_elsewhere_and_it_can_be_left_out(pytester: pytest.Pytester) -> None:
     result = outcome(
         pytester,
@@ -121,6 +122,7 @@ def test_without(assert_equivalent):
     assert "DIFFERENT" in without
 
 
+@pytest.mark.slow
 def test_what_cannot_be_told_fails_as_well(pytester: pytest.Pytester) -> None:
     result = outcome(
         pytester,

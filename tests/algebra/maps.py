@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from tests.nets import noise
 
 _CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def apply(m: Numbers, x: Tensor) -> Tensor:
@@ -51,6 +49,9 @@ def _grouped(m: AffineMap, x: Tensor) -> tuple[Tensor, Tensor]:
     return m.kernel.view(g.groups, g.outputs // g.groups, -1), x.view(len(x), g.groups, -1)
 
 
+Place = tuple[Any, ...]
+
+
 def formula(m: AffineMap, x: Tensor) -> Tensor:
     """y[o, i] = b[o] + Σ K[o, c, t] · x[c, s·i + lo + δ·t], in Python; len(y) = floor((n + E - 1)/s) + 1."""
     g = m.structure
@@ -67,8 +68,10 @@ def formula(m: AffineMap, x: Tensor) -> Tensor:
                 s * j + low + d * u for s, j, low, d, u in zip(g.stride, i, g.lo, g.dilation, t, strict=True)
             ]
             if all(0 <= a < n for a, n in zip(at, sizes, strict=True)):
-                total += m.kernel[(o, c, *t)] * x[(slice(None), o // outputs * inputs + c, *at)]
-        y[(slice(None), o, *i)] = total + (0.0 if m.bias is None else m.bias[o])
+                taken: Place = (slice(None), o // outputs * inputs + c, *at)
+                total += m.kernel[o, c, *t] * x[taken]
+        where: Place = (slice(None), o, *i)
+        y[where] = total + (0.0 if m.bias is None else m.bias[o])
     return y
 
 
@@ -83,15 +86,15 @@ def _scattering_formula(m: AffineMap, t: Transposed, x: Tensor) -> Tensor:
                 s * j + low + d * v for s, j, low, d, v in zip(t.stride, i, t.lo, t.dilation, u, strict=True)
             ]
             if all(0 <= a < n for a, n in zip(at, lengths, strict=True)):
-                y[(slice(None), o, *at)] += (
-                    m.kernel[(o, c, *u)] * x[(slice(None), o // outputs * inputs + c, *i)]
-                )
+                where: Place = (slice(None), o, *at)
+                taken: Place = (slice(None), o // outputs * inputs + c, *i)
+                y[where] += m.kernel[o, c, *u] * x[taken]
     return y if m.bias is None else y + m.bias.view(-1, *(1,) * t.dims)
 
 
 @st.composite
 def scatterings(
-    draw: Draw, dims: int, inputs: int | None = None, outputs: int | None = None, **fixed: Any
+    draw: st.DrawFn, /, dims: int, inputs: int | None = None, outputs: int | None = None, **fixed: Any
 ) -> AffineMap:
     """A transposed convolution with random weights; `fixed` holds stride, extent or dilation, per axis."""
 
@@ -121,7 +124,8 @@ def scatterings(
 
 @st.composite
 def maps(
-    draw: Draw,
+    draw: st.DrawFn,
+    /,
     dims: int,
     inputs: int | None = None,
     outputs: int | None = None,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reparamkit.algebra import IDENTITY, AffineMap, Inexact, Numbers, ScalarMap, affine, geometry
+from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Numbers, ScalarMap, affine, geometry
 from tests.algebra.maps import apply, error, formula, maps, runs, sizes
 from tests.nets import noise
 
@@ -83,6 +83,7 @@ def test_unpadded_maps_always_compose(dims: int, data: Drawn) -> None:
     before = data.draw(maps(dims))
     after = data.draw(maps(dims, inputs=before.structure.outputs))
     g = after.structure
+    assert isinstance(g, Geometry)
     inside = tuple(min(p, 0) for p in g.near), tuple(min(p, 0) for p in g.far)
     g = geometry.convolution(
         g.inputs, g.outputs, g.groups, g.window, g.stride, g.dilation, *inside, has_bias=g.has_bias
@@ -132,6 +133,7 @@ def test_a_number_before_or_after_a_map_is_exact_or_refused(
     if reason is not None:
         assert first
         assert scalar.beta != 0.0
+        assert isinstance(m.structure, Geometry)
         assert any(p > 0 for p in (*m.structure.near, *m.structure.far))
         assert reason.startswith("a constant shift before zero padding")
         return
@@ -145,7 +147,7 @@ def test_a_number_before_or_after_a_map_is_exact_or_refused(
 def test_a_sum_that_is_not_refused_is_exact_at_every_size(dims: int, data: Drawn) -> None:
     a = data.draw(maps(dims))
     g = a.structure
-    fixed = {"stride": g.stride, "extent": g.extent}
+    fixed: dict[str, Any] = {"stride": g.stride, "extent": g.extent}
     b = data.draw(maps(dims, inputs=g.inputs, outputs=g.outputs, **fixed))
     total = affine.add(a, b)
     assert isinstance(total, AffineMap)
@@ -160,7 +162,7 @@ def test_a_sum_that_is_not_refused_is_exact_at_every_size(dims: int, data: Drawn
 @given(data=st.data(), scalar=_scalars)
 @_quietly
 def test_a_number_joins_a_sum_as_a_map_per_channel(dims: int, data: Drawn, scalar: ScalarMap) -> None:
-    flat = {"stride": (1,) * dims, "extent": (0,) * dims}
+    flat: dict[str, Any] = {"stride": (1,) * dims, "extent": (0,) * dims}
     m = data.draw(maps(dims, inputs=4, outputs=4, **flat))
     for total in (affine.add(m, scalar), affine.add(scalar, m)):
         for size in sizes(dims):
@@ -193,7 +195,7 @@ def test_groups_are_reduced_to_their_common_divisor(groups: tuple[int, int]) -> 
 def test_a_concatenation_of_maps_is_exact(dims: int, data: Drawn, count: int) -> None:
     first = data.draw(maps(dims))
     g = first.structure
-    fixed = {"stride": g.stride, "extent": g.extent}
+    fixed: dict[str, Any] = {"stride": g.stride, "extent": g.extent}
     parts = [first, *(data.draw(maps(dims, inputs=g.inputs, **fixed)) for _ in range(count))]
     whole = affine.stack(parts)
     for size in sizes(dims):
@@ -224,7 +226,8 @@ def test_nothing_that_goes_in_is_written_to() -> None:
     g = geometry.convolution(4, 4, 2, (3,), (1,), (1,), (1,), (1,), has_bias=True)
     m = AffineMap(g, noise(4, 2, 3), noise(4))
     one = affine.channelwise(noise(4, seed=1), noise(4, seed=2), 1)
-    kept = [t.clone() for t in (m.kernel, m.bias, one.kernel, one.bias) if t is not None]
+    numbers = [t for t in (m.kernel, m.bias, one.kernel, one.bias) if t is not None]
+    kept = [t.clone() for t in numbers]
     operations: list[Callable[[], Any]] = [
         lambda: affine.add(m, one),
         lambda: affine.compose(one, m),
@@ -235,7 +238,7 @@ def test_nothing_that_goes_in_is_written_to() -> None:
     for operation in operations:
         result = operation()
         result.kernel.mul_(3)
-    assert all(torch.equal(a, b) for a, b in zip(kept[1:], (m.bias, one.kernel, one.bias), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept[1:], numbers[1:], strict=True))
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.1, 0.2), (1e-20, 1e20)])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reparamkit.algebra import Geometry, Inexact, Scalar, geometry, windows
+from reparamkit.algebra.transposed import Transposed
 from tests.algebra.maps import apply, maps, runs, sizes
 from tests.nets import noise
 
@@ -34,7 +35,8 @@ def conv(
     )
 
 
-def _length(g: Geometry, n: int) -> int:
+def _length(g: Geometry | Transposed, n: int) -> int:
+    assert isinstance(g, Geometry)
     return (n + g.extent[0] - 1) // g.stride[0] + 1
 
 

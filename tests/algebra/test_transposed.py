@@ -95,7 +95,7 @@ def _compare(after: Numbers, before: Numbers, composed: Numbers, inputs: int, di
 def _pair(data: Drawn, dims: int, **fixed: Any) -> tuple[AffineMap, AffineMap]:
     """Two maps to compose, the second to act first, of which one at least scatters."""
     kind = data.draw(st.sampled_from(["both", "after", "before"]))
-    flat = {"stride": (1,) * dims}
+    flat: dict[str, Any] = {"stride": (1,) * dims}
     if kind == "before":
         before = data.draw(scatterings(dims, **fixed))
         return data.draw(maps(dims, before.structure.outputs, **flat)), before

@@ -14,7 +14,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -33,7 +33,7 @@ MODELS = (
 
 
 def captured(model: torch.nn.Module) -> Program:
-    size: Iterable[int] = model.default_cfg["input_size"]  # type: ignore[assignment]
+    size: Iterable[int] = cast(Any, model).default_cfg["input_size"]
     return capture(model, (torch.randn(1, *size),), dynamic=False)
 
 

@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 
 import reparamkit as rk
-from reparamkit.capture import export, witness
+from reparamkit.capture import export, shown, witness
 from tests.benchmarks.fold_vs_timm import MODELS, timm
 
 WANTED = 0.10
@@ -29,7 +29,7 @@ def measured(name: str) -> tuple[float, float, int]:
     model = timm.create_model(name).eval()
     size: Iterable[int] = model.default_cfg["input_size"]
     watching, runs = 0.0, 0
-    settle, recorded = export.settle_by_observation, witness.Witness._recorded
+    settle, recorded = shown.settle_by_observation, witness.Witness._recorded
 
     def timed(*args: Any) -> None:
         nonlocal watching

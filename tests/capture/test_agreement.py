@@ -87,13 +87,13 @@ def test_what_writes_is_looked_at_in_full() -> None:
 
 def test_the_whole_verification_runs_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
-    judge = api.Folded._judge
+    judge = api._verdict_on
 
-    def counted(self: Any) -> Any:
+    def counted(network: Any) -> Any:
         runs.append(1)
-        return judge(self)
+        return judge(network)
 
-    monkeypatch.setattr(api.Folded, "_judge", counted)
+    monkeypatch.setattr(api, "_verdict_on", counted)
     x = noise(*SHAPE, dtype=torch.float32)
     right = randomised(Net(AGREE["layers"], conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4)))
     assert rk.fold(right, x, verify=False).equivalence is None

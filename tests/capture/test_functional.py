@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import reparamkit as rk
-from tests.nets import Net, fold, noise, randomised
+from tests.nets import Net, fold, nodes_of, noise, randomised
 
 
 def _conv() -> nn.Conv2d:
@@ -192,6 +192,7 @@ FORWARDS: list[Callable[..., Any]] = [
 ]
 
 
+@pytest.mark.diagonal(11)
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("dynamic", [False, "auto"], ids=["fixed", "free"])
 def test_in_place_networks_compute_what_they_did(forward: Callable[..., Any], dynamic: Any) -> None:
@@ -200,13 +201,15 @@ def test_in_place_networks_compute_what_they_did(forward: Callable[..., Any], dy
     done.compare(noise(2, 3, 6, 5, seed=1))
 
 
+@pytest.mark.diagonal(11)
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__.strip("_"))
 def test_nothing_in_place_is_left_in_the_graph(forward: Callable[..., Any]) -> None:
     """But for the write-back into the network's own inputs, which comes last."""
     done = fold(Net(forward, conv=_conv(), nothing=nn.Identity()), noise(2, 3, 6, 5))
-    calls = [n for n in done.module.graph.nodes if n.op == "call_function"]
+    calls = [n for n in nodes_of(done.module) if n.op == "call_function"]
     writes = [n for n in calls if isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable]
-    assert all(n.target is torch.ops.aten.copy_.default and n.args[0].op == "placeholder" for n in writes)
+    assert all(n.target is torch.ops.aten.copy_.default for n in writes)
+    assert all(isinstance(n.args[0], fx.Node) and n.args[0].op == "placeholder" for n in writes)
     assert calls[len(calls) - len(writes) :] == writes
 
 

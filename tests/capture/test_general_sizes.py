@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import sympy
+import sympy  # type: ignore[import-untyped]
 from torch.utils._sympy.functions import FloorDiv, Max, Min
 
 from reparamkit.capture.general_sizes import GeneralSizes, bounded_below

@@ -72,6 +72,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.diagonal(11)
 @pytest.mark.parametrize("name", VIEWS)
 def test_what_is_written_through_a_view_shows(name: str) -> None:
     net = Net(_through(VIEWS[name]), conv=randomised(nn.Conv2d(3, 4, 3, padding=1)))

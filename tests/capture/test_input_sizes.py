@@ -130,6 +130,7 @@ def test_sizes_that_are_rounded_in_any_way(rounded: Callable[[Any], Any], dynami
         torch.testing.assert_close(module(other), model(other), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     ("rounded", "suffix"), [(lambda n: math.ceil(n / 2), ".pt2"), (lambda n: round(n / 3), ".onnx")]
 )

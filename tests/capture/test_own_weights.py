@@ -83,6 +83,7 @@ DECIDED: dict[str, tuple[Callable[..., Any], set[str]]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("gate", [0.0, 2.0])
 @pytest.mark.parametrize("name", DECIDED)
 def test_decisions_by_weights_are_taken(name: str, gate: float) -> None:
@@ -140,7 +141,7 @@ def test_other_decisions_are_refused_with_their_line(forward: Callable[..., Any]
 
 
 @pytest.mark.parametrize("batch", [2, 4])
-def test_a_size_in_a_decision_is_not_taken_for_known(batch: int) -> None:
+def test_a_size_in_a_decision_is_not_taken_for_known(batch: int, subtests: pytest.Subtests) -> None:
     """It is refused, or the size is held: never answered for another one."""
     model = _net(_by_a_size, gate=nn.Parameter(torch.ones(1)))
     try:
@@ -148,13 +149,14 @@ def test_a_size_in_a_decision_is_not_taken_for_known(batch: int) -> None:
     except rk.CannotCapture:
         return
     for other in (1, 2, 3, 4, 5):
-        x = noise(other, 3, 6, 5, dtype=torch.float32)
-        try:
-            found = folded.module(x)
-        except ValueError:
-            continue
-        with torch.no_grad():
-            assert_same(model(x), found.detach(), 1e-5)
+        with subtests.test(str(other)):
+            x = noise(other, 3, 6, 5, dtype=torch.float32)
+            try:
+                found = folded.module(x)
+            except ValueError:
+                continue
+            with torch.no_grad():
+                assert_same(model(x), found.detach(), 1e-5)
 
 
 # Networks that change their own weights
@@ -189,6 +191,7 @@ def _reads_data(self: Any, x: Tensor) -> Tensor:
 SETTLING = [_puts_a_kernel_together, _sets_a_transposed_one, _clamps, _normalises, _reads_data]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("forward", SETTLING, ids=lambda f: f.__name__.strip("_"))
 def test_weights_that_settle(forward: Callable[..., Any], verify: bool) -> None:
@@ -300,17 +303,19 @@ def test_a_write_into_a_buffer_that_another_is_a_view_of(kind: str) -> None:
 @pytest.mark.parametrize("writes", ["a view of it", "it", "the weight"])
 def test_a_part_that_is_written_into_from_outside_is_left(writes: str) -> None:
     class Gate(nn.Module):
+        outer: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.trunk = _net(lambda self, x: self.norm(self.conv(x)) * self.scale, scale=torch.ones(2)[:1])
-            self.register_buffer("outer", self.trunk.scale.view(1))
+            self.register_buffer("outer", self.trunk.get_buffer("scale").view(1))
 
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
                 written = {
                     "a view of it": self.outer,
-                    "it": self.trunk.scale,
-                    "the weight": self.trunk.conv.bias,
+                    "it": self.trunk.get_buffer("scale"),
+                    "the weight": self.trunk.get_parameter("conv.bias"),
                 }
                 written[writes].add_(1)
             y = self.trunk(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch.export import Dim
 
@@ -80,7 +80,7 @@ def test_the_sizes_nearest_to_the_example_that_break_a_condition_are_tried() -> 
 
 
 def test_an_ordinary_point_is_small_keeps_what_is_equal_and_is_accepted() -> None:
-    def accepts(point: dict[str, int]) -> bool:  # type: ignore[type-arg]
+    def accepts(point: dict[str, int]) -> bool:
         return point["h"] > 3
 
     assert ordinary_point({"n": 2, "h": 32, "w": 40}, ["n"], lambda point: True) == {"n": 2, "h": 2, "w": 3}

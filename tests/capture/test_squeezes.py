@@ -59,16 +59,17 @@ HELD: dict[str, tuple[Callable[[Any, Tensor], Any], set[int]]] = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_a_size_that_varies_must_not_be_one(name: str) -> None:
+def test_a_size_that_varies_must_not_be_one(name: str, subtests: pytest.Subtests) -> None:
     forward, axes = HELD[name]
     program = _captured(forward, 2, 3, 6, 5)
     guards = program.guards
     assert guards is not None
     for axis in (0, 2, 3):
-        sizes = [1 if place == (0, axis) else (2, 3, 6, 5)[place[1]] for place in guards.places]
-        assert guards.accepts(sizes) == (axis not in axes)
-        if axis in axes:
-            assert guards.permanent.intersection(guards.broken(sizes))
+        with subtests.test(str(axis)):
+            sizes = [1 if place == (0, axis) else (2, 3, 6, 5)[place[1]] for place in guards.places]
+            assert guards.accepts(sizes) == (axis not in axes)
+            if axis in axes:
+                assert guards.permanent.intersection(guards.broken(sizes))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.test_app import HERE, SHAPE, Run, branchy, content, refused, run, save_exported, shell
+from tests.cli.running import HERE, SHAPE, Run, branchy, content, refused, save_exported, shell
 from tests.loading.files import Bomb
-
-__all__ = ["run"]
 
 Case = tuple[Callable[[Path], tuple[Any, ...]], tuple[str, ...]]
 NET = f"{HERE}:branchy"
@@ -284,6 +282,7 @@ def test_a_disk_that_is_really_full(run: Run, small_disk: Path, name: str) -> No
     assert sorted(f.name for f in small_disk.iterdir()) == sorted(before)
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     (tmp_path / "out.pt2").write_text("old")
     done = shell(tmp_path, f"ulimit -f 8; $R fold {NET} --input {SHAPE} -o out.pt2")

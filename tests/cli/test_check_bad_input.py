@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_app import Run, content, refused, run
+from tests.cli.running import Run, content, refused
 from tests.cli.test_check import HERE, NET, REPORTS, SHAPE, verdict, written
 from tests.compare.files import IMAGE, write_onnx
 from tests.loading.files import Bomb
-
-__all__ = ["run"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.cli.test_app import Run, content, refused, run, shell
+from tests.cli.running import Run, content, refused, shell
 from tests.lower.coreml.nets import branches, operations, spec_of
 
-__all__ = ["run"]
 HERE = "tests.cli.test_coreml"
 NET = f"{HERE}:image_net"
 SHAPE = "1x3x32x32"
@@ -24,6 +23,7 @@ def image_net() -> nn.Module:
     return branches()
 
 
+@pytest.mark.slow
 def test_a_package_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text(f"from {HERE} import image_net as build\n")
     done = shell(tmp_path, f"$R fold my_net:build --input {SHAPE} -o net.mlpackage --json net.json")
@@ -124,7 +124,7 @@ def test_a_package_replaces_an_older_one_and_checks_against_its_source(run: Run,
 
 
 def test_a_network_in_parts_is_no_package(run: Run, tmp_path: Path) -> None:
-    result = run("fold", "tests.cli.test_app:choosy_norms", "--input", "1x4x9x8", "-o", "net.mlpackage")
+    result = run("fold", "tests.cli.running:choosy_norms", "--input", "1x4x9x8", "-o", "net.mlpackage")
     assert result.status == 2
     assert "cannot write net.mlpackage: the network as a whole cannot be exported" in result.err
     assert content(tmp_path) == {}

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from tests.cli.test_app import HERE, SHAPE, Run, branchy, content, refused, run, save_exported
+from tests.cli.running import HERE, SHAPE, Run, branchy, content, refused, save_exported
 from tests.training.expand.nets import error64
 
-__all__ = ["run"]
 THERE = "tests.cli.test_expand"
 
 

@@ -13,10 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.cli.test_app import ROOT, Run, refused, run
+from tests.cli.running import ROOT, Run, refused
 from tests.timm_import import import_timm
-
-__all__ = ["run"]
 
 NETS = """\
 import torch

@@ -9,10 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.cli.test_app import Run, run
+from tests.cli.running import Run
 from tests.compare.nets import randomised
-
-__all__ = ["run"]
 
 HERE = "tests.cli.test_untold"
 SHAPE = ("--input", "2x3x16x16")

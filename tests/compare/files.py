@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def write_quantised_onnx(path: Path, *, broken: bool = False) -> Path:
     quantised = np.clip(np.round(weight / step_w), -127, 127).astype(np.int8)
     if broken:
         quantised = quantised[:, ::-1].copy()
-    constants = {
+    constants: dict[str, np.ndarray | np.generic] = {
         "step_x": step_x,
         "zero_x": np.uint8(128),
         "step_w": step_w,
@@ -169,9 +170,9 @@ def linear() -> nn.Linear:
 def write_graph(
     path: Path,
     nodes: list[onnx.NodeProto],
-    inputs: list[tuple[str, int, list[int | str | None]]],
-    outputs: list[tuple[str, int, list[int | str | None]]],
-    constants: dict[str, np.ndarray | np.generic] | None = None,
+    inputs: Sequence[tuple[str, int, Sequence[int | str | None]]],
+    outputs: Sequence[tuple[str, int, Sequence[int | str | None]]],
+    constants: Mapping[str, np.ndarray | np.generic] | None = None,
 ) -> Path:
     """An ONNX file of these nodes."""
     graph = helper.make_graph(

@@ -112,7 +112,8 @@ def _spoil_module(module: nn.Module, layer: str, kind: str) -> None:
         elif kind == "unbiased":
             conv.bias.zero_()
         else:
-            (rows, columns), conv.padding = conv.padding, (0, 0)  # type: ignore[misc]
+            assert not isinstance(conv.padding, str)
+            (rows, columns), conv.padding = conv.padding, (0, 0)
             pad = nn.ZeroPad2d((int(columns) + 1, int(columns) - 1, int(rows), int(rows)))
             module.set_submodule(layer, nn.Sequential(pad, conv))
 

@@ -71,7 +71,7 @@ class Block(nn.Module):
         conv = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, dtype=dtype)
         with torch.no_grad():
             conv.weight.copy_(kernel)
-            conv.bias.copy_(bias)
+            conv.get_parameter("bias").copy_(bias)
         return nn.Sequential(conv, nn.ReLU())
 
 

@@ -45,6 +45,7 @@ def _write(kind: str, folder: Path, broken: bool) -> object:
 FORMS = ("module", "pt2", "torchscript", "onnx", "openvino")
 
 
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("candidate", FORMS)
 @pytest.mark.parametrize("reference", FORMS)
 def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> None:
@@ -61,12 +62,13 @@ def test_every_pair_of_forms(tmp_path: Path, reference: str, candidate: str) -> 
     assert "of the output's scale, where" in reason
 
 
-def test_where_no_input_is_given_either_side_may_know(tmp_path: Path) -> None:
+def test_where_no_input_is_given_either_side_may_know(tmp_path: Path, subtests: pytest.Subtests) -> None:
     pt2, onnx = write_pt2(tmp_path / "n.pt2"), write_onnx(tmp_path / "fixed.onnx", free=False)
     for pair in ((pt2, small()), (small(), pt2), (onnx, small()), (small(), onnx)):
-        found = compare(*pair).comparison
-        assert found.status == "same", found.reason
-        assert found.inputs[0].shape[1:] == (3, 12, 10)
+        with subtests.test(str(pair)):
+            found = compare(*pair).comparison
+            assert found.status == "same", found.reason
+            assert found.inputs[0].shape[1:] == (3, 12, 10)
     found = compare(small(), write_onnx(tmp_path / "free.onnx")).comparison
     assert found.inputs[0].shape == (1, 3, 64, 64)
     assert any("leaves sizes free; 1x3x64x64 was taken" in note for note in found.notes)
@@ -75,6 +77,7 @@ def test_where_no_input_is_given_either_side_may_know(tmp_path: Path) -> None:
     assert "neither Small nor Small says what its inputs look like; describe them" in reason
 
 
+@pytest.mark.slow
 def test_a_reference_model_by_name(tmp_path: Path) -> None:
     found = compare("repvgg_a0", "repvgg_a0", described=parse(["1x3x32x32"])).comparison
     assert found.status == "same"
@@ -100,6 +103,7 @@ def test_a_lower_precision_is_judged_by_its_own_budget(dtype: torch.dtype) -> No
     assert outcome(small(), small().double())[0] == "same"
 
 
+@pytest.mark.slow
 def test_a_half_onnx_file(tmp_path: Path) -> None:
     found = run(small(), write_half_onnx(tmp_path / "h.onnx")).comparison
     assert found.status == "same", found.reason
@@ -110,6 +114,7 @@ def test_a_half_onnx_file(tmp_path: Path) -> None:
     assert run(small(), weights).comparison.rule.startswith("candidate is float16")
 
 
+@pytest.mark.slow
 def test_without_a_module_the_noise_is_scaled(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "n.onnx", free=False)
     found = run(source, write_half_onnx(tmp_path / "h.onnx")).comparison
@@ -206,11 +211,11 @@ def test_a_module_that_takes_one_size_is_no_failure() -> None:
 
 
 def test_outputs_that_are_true_or_false() -> None:
-    def signs(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def signs(self: Lambda, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x)
         return y, y > 0.5
 
-    def other(self: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def other(self: Lambda, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x)
         return y, y > 0.4
 

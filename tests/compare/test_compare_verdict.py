@@ -159,14 +159,15 @@ def test_an_output_without_evidence_beside_one_with_is_said() -> None:
     assert outputs["anchors"]["why_no_evidence"].startswith("does not depend on the input")
 
 
-def test_nan_in_the_candidate_alone_is_different() -> None:
+def test_nan_in_the_candidate_alone_is_different(subtests: pytest.Subtests) -> None:
     reference = Lambda(lambda self, x: self.conv(x))
     candidate = Lambda(lambda self, x: self.conv(x) * float("nan"))
     for criteria in (None, Criteria(atol=1e9), Criteria(cosine=-1), Criteria(top1=0)):
-        found = run(reference, candidate, profile=Profile(criteria=criteria)).comparison
-        assert found.status == "different"
-        assert "is nan in the candidate" in found.reason
-        assert found.as_dict()["outputs"][0]["probes"][0]["metrics"]["max_abs"] == "inf"
+        with subtests.test(str(criteria)):
+            found = run(reference, candidate, profile=Profile(criteria=criteria)).comparison
+            assert found.status == "different"
+            assert "is nan in the candidate" in found.reason
+            assert found.as_dict()["outputs"][0]["probes"][0]["metrics"]["max_abs"] == "inf"
 
 
 def test_a_constant_candidate_of_a_living_reference_is_different() -> None:
@@ -177,10 +178,10 @@ def test_a_constant_candidate_of_a_living_reference_is_different() -> None:
 def test_constant_inputs_through_an_instance_norm_do_not_fail_by_luck() -> None:
     """There the variance is rounding noise alone, and the norm makes it large."""
 
-    def normed(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def normed(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.instance_norm(x + self.conv(x).mean((2, 3))[:, :3, None, None])
 
-    def reordered(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def reordered(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = x + self.conv(x).mean((3, 2))[:, :3, None, None]
         centred = y - y.transpose(2, 3).mean((2, 3)).reshape(-1, 3, 1, 1)
         return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-5).sqrt()
@@ -263,11 +264,12 @@ def test_example_inputs_as_the_api_takes_them() -> None:
     assert outcome(Two(), Two(), inputs={"left": torch.ones(2), "right": torch.ones(2)})[0] == "same"
 
 
-def test_training_mode_and_unusable_subjects(tmp_path: Path) -> None:
+def test_training_mode_and_unusable_subjects(tmp_path: Path, subtests: pytest.Subtests) -> None:
     found = run(small().train(), small().train()).comparison
     assert found.status == "same"
     assert sum("training mode" in note for note in found.notes) == 2
     (tmp_path / "bad.onnx").write_bytes(b"no")
     for bad in (3, tmp_path / "bad.onnx", tmp_path / "none.onnx", "no_such_model", tmp_path):
-        for pair in ((small(), bad), (bad, small())):
-            assert outcome(*pair)[0] == "cannot tell"
+        with subtests.test(str(bad)):
+            for pair in ((small(), bad), (bad, small())):
+                assert outcome(*pair)[0] == "cannot tell"

@@ -33,7 +33,8 @@ def test_a_scale_that_is_not_the_tensor_s_own() -> None:
 
 def test_nothing_differs() -> None:
     found = measure(TRUTH, TRUTH, scale=4.0)
-    assert found == Metrics(0.0, 0.0, 0.0, math.inf, pytest.approx(1.0), 1.0)
+    assert found == Metrics(0.0, 0.0, 0.0, math.inf, found.cosine, 1.0)
+    assert found.cosine == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ def test_nothing_differs() -> None:
     ],
 )
 def test_cosine(values: list[float], truth: list[float], cosine: float) -> None:
-    pair = (torch.tensor(each, dtype=torch.float64) for each in (values, truth))
-    assert measure(*pair, scale=1.0).cosine == pytest.approx(cosine, abs=1e-12)
+    found, wanted = (torch.tensor(each, dtype=torch.float64) for each in (values, truth))
+    assert measure(found, wanted, scale=1.0).cosine == pytest.approx(cosine, abs=1e-12)
 
 
 def test_an_error_on_a_scale_of_zero_is_infinite() -> None:
@@ -67,11 +68,12 @@ def test_top1_counts_rows_and_lets_ties_be() -> None:
     assert measure(torch.full((4, 3), math.nan), truth, 9.0, tie=0.01).top1 == 0.5  # argmax says 0
 
 
-def test_what_scores_are() -> None:
+def test_what_scores_are(subtests: pytest.Subtests) -> None:
     assert is_scores(torch.zeros(1, 2))
     for other in (torch.zeros(3), torch.zeros(2, 1), torch.zeros(1, 2, 1), torch.zeros(1, 2).long()):
-        assert not is_scores(other)
-        assert measure(other, other, 1.0).top1 is None
+        with subtests.test(str(other)):
+            assert not is_scores(other)
+            assert measure(other, other, 1.0).top1 is None
     assert not is_scores(torch.zeros(0, 5))
 
 

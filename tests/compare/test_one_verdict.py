@@ -21,7 +21,7 @@ from tests.compare.nets import Lambda
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
-Forward = Callable[[nn.Module, Tensor], object]
+Forward = Callable[[Lambda, Tensor], object]
 
 NETWORKS: dict[str, Forward] = {
     "convolution": lambda s, x: s.conv(x),
@@ -59,7 +59,7 @@ UNTOLD: dict[str, Forward] = {
 def _shifted(net: nn.Module) -> nn.Module:
     with torch.no_grad():
         bias = next(parameter for parameter in net.parameters() if parameter.ndim == 1)
-        bias += 0.05 * torch.arange(len(bias))
+        bias.add_(0.05 * torch.arange(len(bias)))
     return net
 
 
@@ -71,7 +71,7 @@ def _spoilt(net: nn.Module) -> nn.Module:
 
 
 def _pairs() -> list[tuple[str, nn.Module, nn.Module, str]]:
-    pairs = []
+    pairs: list[tuple[str, nn.Module, nn.Module, str]] = []
     for name, forward in NETWORKS.items():
         for kind, (change, status) in CANDIDATES.items():
             original = Lambda(forward)

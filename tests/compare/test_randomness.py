@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +40,8 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("function", RANDOM.values(), ids=RANDOM.keys())
-def test_a_random_reference_cannot_be_told(function: object) -> None:
-    network = Lambda(function)  # type: ignore[arg-type]
+def test_a_random_reference_cannot_be_told(function: Callable[..., Any]) -> None:
+    network = Lambda(function)
     found = compare(network, network, inputs=IMAGE).comparison
     assert found.status == "cannot tell"
     assert "the network is random: it gives other outputs" in found.reason
@@ -50,7 +52,7 @@ def test_a_random_reference_cannot_be_told(function: object) -> None:
 
 @pytest.mark.parametrize("kind", ["dropout that is on", "noise", "one of two"])
 def test_a_random_network_can_be_folded_and_not_be_told(kind: str, tmp_path: Path) -> None:
-    result = rk.fold(Lambda(RANDOM[kind]), IMAGE, dynamic=False)  # type: ignore[arg-type]
+    result = rk.fold(Lambda(RANDOM[kind]), IMAGE, dynamic=False)
     assert result.equivalence is not None
     assert not result.equivalence.differs
     assert "the network is random" in result.equivalence.untold
@@ -59,7 +61,7 @@ def test_a_random_network_can_be_folded_and_not_be_told(kind: str, tmp_path: Pat
 
 
 def test_a_random_candidate_is_different_and_named() -> None:
-    network = Lambda(RANDOM["dropout that is on"])  # type: ignore[arg-type]
+    network = Lambda(RANDOM["dropout that is on"])
     found = compare(Lambda(lambda self, x: self.conv(x)), network, inputs=IMAGE).comparison
     assert found.status == "different"
     assert found.reason.startswith("the candidate is random: it gives other outputs ('output')")
@@ -79,13 +81,13 @@ def test_an_onnx_file_with_dropout_in_training_mode(tmp_path: Path) -> None:
 
 
 def test_what_draws_and_does_not_use_it_is_not_random() -> None:
-    def idle(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def idle(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         torch.randn(3)
-        return F.dropout(self.conv(x), 0.0, training=True)  # type: ignore[no-any-return]
+        return F.dropout(self.conv(x), 0.0, training=True)
 
-    def seeded(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def seeded(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(5))
-        return self.conv(x) + noise  # type: ignore[no-any-return]
+        return self.conv(x) + noise
 
     for function in (idle, seeded):
         assert compare(Lambda(function), Lambda(function), inputs=IMAGE).comparison.passed
@@ -95,8 +97,8 @@ def test_rounding_that_changes_from_run_to_run_is_not_random() -> None:
     """As threads that sum in another order do: no seed makes the runs the same, and they are nearly so."""
     calls = iter(range(1000))
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x) * (1 + 1e-6 * (next(calls) % 2))  # type: ignore[no-any-return]
+    def forward(self: Lambda, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * (1 + 1e-6 * (next(calls) % 2))
 
     runner = TorchRunner(Lambda(forward))
     assert drawn_outputs(runner, probes((IMAGE,), {}, seed=0)[0]) == []
@@ -126,17 +128,17 @@ class Built(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.conv(x)
 
 
-def steady() -> nn.Module:
+def steady() -> nn.Conv2d:
     torch.manual_seed(0)
     return nn.Conv2d(3, 4, 3)
 
 
-def wrong() -> nn.Module:
+def wrong() -> nn.Conv2d:
     made = steady()
-    made.weight.data[0] *= 1.1  # type: ignore[index, operator]
+    made.weight.data[0] *= 1.1
     return made
 
 

@@ -63,7 +63,7 @@ class Maps(Lines):
         """Parallel transposed convolutions of one stride; their sum, where the sizes agree."""
         dims = self.layout[v]
         stride, outputs = self.pick([2, 2, 3, 1]), self.int(1, 5)
-        found = []
+        found: list[str] = []
         for _ in range(self.int(2, 3)):
             padding = self.int(0, 2)
             window = stride + 2 * padding
@@ -241,7 +241,7 @@ class Maps(Lines):
         found = []
         for _ in range(self.int(1, 3)):
             width = self.int(0, 2)
-            other = mode if self.int(0, 5) else "replicate"
+            other: Any = mode if self.int(0, 5) else "replicate"
             layer = _CONVS[dims](channels, channels, 2 * width + 1, padding=width, padding_mode=other)
             inner = self.norm(v) if self.int(0, 4) == 0 else v
             branch = self.line(f"{self.module(layer)}({inner})", inner, dims=dims)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable
 from typing import Any
@@ -70,8 +71,8 @@ class Lines:
     def pick(self, options: list[Any]) -> Any:
         return self.draw(st.sampled_from(options))
 
-    def int(self, low: int, high: int) -> int:
-        return int(self.draw(st.integers(low, high)))
+    def int(self, low: builtins.int, high: builtins.int) -> builtins.int:
+        return builtins.int(self.draw(st.integers(low, high)))
 
     def coin(self) -> bool:
         return bool(self.draw(st.booleans()))
@@ -81,10 +82,10 @@ class Lines:
 
     # lines
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str) -> tuple[builtins.int, ...]:
         return tuple(self.env[name].shape)
 
-    def line(self, expression: str, *reads: str, dims: int) -> str:
+    def line(self, expression: str, *reads: str, dims: builtins.int) -> str:
         """Append a line; the name of its value, or of the first value read where it does not run."""
         with torch.no_grad():
             try:
@@ -115,7 +116,7 @@ class Lines:
         self.net.built.append(f"self.{name} = {module}".replace("\n", " "))
         return f"self.{name}"
 
-    def tensor(self, *shape: int, parameter: bool | None = None) -> str:
+    def tensor(self, *shape: builtins.int, parameter: bool | None = None) -> str:
         name = f"p{len(self.net.built)}"
         value = noise(*shape, seed=len(self.net.built))
         value = torch.where(value < 0, value - 0.3, value + 0.3)
@@ -127,7 +128,7 @@ class Lines:
         self.net.built.append(f"self.{name} = {'Parameter' if kind else 'buffer'}{tuple(shape)}")
         return f"self.{name}"
 
-    def values(self, layout: int | None = None) -> list[str]:
+    def values(self, layout: builtins.int | None = None) -> list[str]:
         """Values to go on from, the latest three times as likely as the older ones."""
         names = [n for n, d in self.layout.items() if layout is None or d == layout]
         return [*names, *names[-2:], *names[-2:]]

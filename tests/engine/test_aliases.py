@@ -36,6 +36,7 @@ def _twice(done: Folded, x: Tensor) -> None:
         assert torch.equal(buffer, done.original.get_buffer(name)), name
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("seen", VIEWS)
 def test_a_copy_of_a_buffer_keeps_the_value_from_before_the_buffer_changed(copied: str, seen: str) -> None:
@@ -48,6 +49,7 @@ def test_a_copy_of_a_buffer_keeps_the_value_from_before_the_buffer_changed(copie
     _twice(fold(net, noise(2, 3, seed=1)), noise(2, 3, seed=1))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("seen", VIEWS)
 def test_a_copy_of_an_input_keeps_the_value_from_before_the_input_changed(copied: str, seen: str) -> None:
@@ -59,6 +61,7 @@ def test_a_copy_of_an_input_keeps_the_value_from_before_the_input_changed(copied
     _twice(fold(Net(forward), noise(4, 3)), noise(4, 3))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("seen", VIEWS)
 def test_an_output_that_was_a_copy_of_the_input_shares_no_memory_with_it(copied: str, seen: str) -> None:

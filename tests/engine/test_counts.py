@@ -20,16 +20,14 @@ COUNTS = {
     "ghostnetv3_050": (137, 0, 16, None),
     "lcnetv2_small": (36, 0, 1, None),
 }
-FAST = ("lcnetv2_small",)
 
 
 def _model(name: str) -> Any:
     return rk.models.randomize(import_timm().create_model(name, pretrained=False), 0).eval()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in COUNTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COUNTS)
 def test_timm_networks_fold_to_the_counts_of_the_design(name: str) -> None:
     model = _model(name)
     x = noise(1, 3, 64, 64, dtype=torch.float32)

@@ -19,6 +19,7 @@ _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+@pytest.mark.diagonal
 @MODES
 @DIMS
 @pytest.mark.parametrize("dynamic", [False, "auto"])
@@ -46,9 +47,10 @@ ONE: dict[str, Callable[[Any, Tensor, str], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @MODES
 @pytest.mark.parametrize("name", ONE)
-def test_several_widths_are_one_layer(name: str, mode: str) -> None:
+def test_several_widths_are_one_layer(name: str, mode: Any) -> None:
     parts = {
         "one": nn.Conv2d(4, 4, 1),
         "norm": nn.BatchNorm2d(4),
@@ -64,7 +66,7 @@ def test_several_widths_are_one_layer(name: str, mode: str) -> None:
 
 
 @MODES
-def test_a_norm_in_front_of_the_padding_goes_behind_it(mode: str) -> None:
+def test_a_norm_in_front_of_the_padding_goes_behind_it(mode: Any) -> None:
     conv = nn.Conv2d(4, 5, 3, padding=1, padding_mode=mode)
     kept = left(lambda s, x: s.conv(s.norm(x.relu())), IMAGE, conv=conv, norm=nn.BatchNorm2d(4))
     assert kept == {"relu": 1, "pad": 1, "conv2d": 1}

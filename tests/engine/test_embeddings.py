@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import Net, assert_same, noise, randomised
 
 PLACES = torch.arange(10).view(2, 5) % 9
@@ -35,10 +35,11 @@ ONE: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("places", [PLACES, PLACES[0], PLACES.int(), PLACES[:, :, None]])
 @pytest.mark.parametrize("name", ONE)
 def test_one_table(name: str, places: Tensor) -> None:
-    parts = {
+    parts: Parts = {
         "e": nn.Embedding(9, 8),
         "other": nn.Embedding(9, 8),
         "padded": nn.Embedding(9, 8, padding_idx=0),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import Net, noise, randomised
 
 IMAGE = noise(2, 4, 6, 7)
@@ -33,12 +33,13 @@ NORMS: dict[str, tuple[nn.Module, Tensor]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_of_feature_maps(name: str, dynamic: Any) -> None:
     norm, x = NORMS[name]
     sides = (1,) * (x.ndim - 2)
-    parts = {"norm": norm, "w": _vector(4, *sides), "b": _vector(4, *sides)}
+    parts: Parts = {"norm": norm, "w": _vector(4, *sides), "b": _vector(4, *sides)}
     kept = left(lambda s, x: (s.norm(x) * s.w + s.b).relu(), x, dynamic, **parts)
     assert kept == {name.split()[0]: 1, "relu": 1}
 
@@ -55,10 +56,11 @@ LAYER_NORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "batch"])
 @pytest.mark.parametrize("name", LAYER_NORMS)
 def test_layer_norms(name: str, dynamic: Any) -> None:
-    parts = {
+    parts: Parts = {
         "norm": nn.LayerNorm(6, eps=0.1),
         "bare": nn.LayerNorm(6, bias=False),
         "two": nn.LayerNorm((5, 6)),
@@ -71,7 +73,7 @@ def test_layer_norms(name: str, dynamic: Any) -> None:
 
 
 def test_an_rms_norm_takes_a_scale_and_no_shift() -> None:
-    parts = {"norm": nn.RMSNorm(6, eps=0.1), "w": _vector(6), "b": _vector(6)}
+    parts: Parts = {"norm": nn.RMSNorm(6, eps=0.1), "w": _vector(6), "b": _vector(6)}
     assert left(lambda s, x: (s.norm(x) * s.w).relu(), TOKENS, **parts) == {"rms_norm": 1, "relu": 1}
     kept = left(lambda s, x: (s.norm(x) * s.w + s.b).relu(), TOKENS, **parts)
     assert kept == {"rms_norm": 1, "mul": 1, "add": 1, "relu": 1}
@@ -88,13 +90,13 @@ def test_an_rms_norm_takes_a_scale_and_no_shift() -> None:
     ids=["another reader", "an output", "an activation between", "along the positions"],
 )
 def test_it_stays(forward: Callable[..., Any]) -> None:
-    parts = {"norm": nn.LayerNorm(6), "w": _vector(6), "places": _vector(5, 1)}
+    parts: Parts = {"norm": nn.LayerNorm(6), "w": _vector(6), "places": _vector(5, 1)}
     kept = left(forward, TOKENS, **parts)
     assert (kept["layer_norm"], kept["mul"]) == (1, 1)
 
 
 def test_a_layer_behind_takes_all_of_it() -> None:
-    parts = {"norm": nn.LayerNorm(6), "w": _vector(6), "b": _vector(6), "layer": nn.Linear(6, 3)}
+    parts: Parts = {"norm": nn.LayerNorm(6), "w": _vector(6), "b": _vector(6), "layer": nn.Linear(6, 3)}
     kept = left(lambda s, x: s.layer(s.norm(x) * s.w + s.b), TOKENS, **parts)
     assert kept == {"layer_norm": 1, "linear": 1}
 
@@ -112,6 +114,6 @@ def test_it_is_the_same_norm_at_the_path_of_the_norm() -> None:
 
 
 def test_a_norm_used_twice() -> None:
-    parts = {"norm": nn.LayerNorm(6), "w": _vector(6)}
+    parts: Parts = {"norm": nn.LayerNorm(6), "w": _vector(6)}
     kept = left(lambda s, x: (s.norm(x) * s.w).relu() + s.norm(x.exp()), TOKENS, **parts)
     assert kept == {"layer_norm": 2, "relu": 1, "exp": 1, "add": 1}

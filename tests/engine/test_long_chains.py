@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
+from tests.slow_share import few
 
 
 class Chain(nn.Module):
@@ -26,7 +27,7 @@ class Chain(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("transposes", [False, True])
+@pytest.mark.parametrize("transposes", few([False, True], True))
 def test_a_chain_of_a_thousand_maps_folds(transposes: bool) -> None:
     model = Chain(1000, transposes=transposes).double()
     x = torch.randn(1, 3, 4, 5, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import Net, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -63,7 +63,7 @@ def test_two_scales_of_one_layer_are_still_two_layers_where_it_is_not_read_itsel
         y = s.conv(x)
         return (y * s.a).relu(), (y * s.b).exp()
 
-    parts = {"conv": nn.Conv2d(1, 4, 1), "a": _vector(4, 1, 1), "b": _vector(4, 1, 1)}
+    parts: Parts = {"conv": nn.Conv2d(1, 4, 1), "a": _vector(4, 1, 1), "b": _vector(4, 1, 1)}
     kept = left(forward, noise(2, 1, 8, 8), **parts)
     assert kept == {"conv2d": 2, "relu": 1, "exp": 1}
 
@@ -128,6 +128,6 @@ def test_a_layer_that_is_cut_behind_a_view_stays_one(dynamic: Any) -> None:
         q, k, v = whole.split(4, -1)
         return (q @ k.transpose(1, 2)).softmax(-1) @ v
 
-    parts = {"norm": nn.LayerNorm(6), "weight": _vector(6, 12), "bias": _vector(12)}
+    parts: Parts = {"norm": nn.LayerNorm(6), "weight": _vector(6, 12), "bias": _vector(12)}
     kept = left(forward, noise(2, 5, 6), dynamic, **parts)
     assert kept.get("linear", 0) + kept.get("addmm", 0) == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.nets import PairNet, assert_same, fold, noise, randomised
+from tests.nets import PairNet, assert_same, fold, nodes_of, noise, randomised
 
 PARTS: dict[str, nn.Module] = {
     "a": nn.Conv2d(3, 4, 1),
@@ -27,7 +27,7 @@ def _folds(net: PairNet) -> tuple[list[str], Any]:
     inputs = noise(2, 3, 6, 7), noise(2, 5, 6, 7, seed=1)
     done = fold(net, *inputs)
     assert_same(done.original(*inputs), done.module(*inputs))
-    left = [str(n.target).split(".")[1] for n in done.module.graph.nodes if n.op == "call_function"]
+    left = [str(n.target).split(".")[1] for n in nodes_of(done.module) if n.op == "call_function"]
     return left, done
 
 

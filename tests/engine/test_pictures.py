@@ -36,7 +36,7 @@ class Around(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         shift = norm.bias - norm.running_mean * norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        return self.last(self.spelling(self.norm(self.first(x)), shift))  # type: ignore[no-any-return]
+        return self.last(self.spelling(self.norm(self.first(x)), shift))
 
 
 def _whole(y: Tensor) -> tuple[int, int, int, int]:
@@ -181,6 +181,7 @@ def _left(net: nn.Module, *shapes: tuple[int, ...], dynamic: Any = False) -> dic
     return census(outcome.module.graph, dict(outcome.module.named_modules()))
 
 
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", RIGHT, ids=lambda s: s.__name__)
 def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: Any) -> None:
@@ -188,6 +189,7 @@ def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: A
     assert _left(Around(spelling), *shapes, dynamic=dynamic) == {"conv2d": 1}
 
 
+@pytest.mark.diagonal(4)
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("spelling", WRONG, ids=lambda s: s.__name__)
 def test_what_is_no_border_of_the_shift_stays(spelling: Spelling, dynamic: Any) -> None:
@@ -198,7 +200,7 @@ def test_what_is_no_border_of_the_shift_stays(spelling: Spelling, dynamic: Any) 
 def test_padding_by_a_number(value: float) -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         y = s.first(x) * 0.5 + value
-        return s.last(F.pad(y, (0, 0, 1, 1), value=value))  # type: ignore[no-any-return]
+        return s.last(F.pad(y, (0, 0, 1, 1), value=value))
 
     net = Net(forward, first=nn.Conv2d(3, 4, 1, bias=False), last=nn.Conv2d(4, 5, (3, 2)))
     assert _left(net, (2, 3, 8, 9)) == {"conv2d": 1}
@@ -206,7 +208,7 @@ def test_padding_by_a_number(value: float) -> None:
 
 def test_padding_by_another_number_stays() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
-        return s.last(F.pad(s.first(x) * 0.5 + 0.25, (1, 1, 1, 1), value=0.5))  # type: ignore[no-any-return]
+        return s.last(F.pad(s.first(x) * 0.5 + 0.25, (1, 1, 1, 1), value=0.5))
 
     net = Net(forward, first=nn.Conv2d(3, 4, 1, bias=False), last=nn.Conv2d(4, 5, 3))
     assert _left(net, (2, 3, 8, 9)) == {"conv2d": 2, "pad": 1}
@@ -217,7 +219,7 @@ def test_a_canvas_of_zeros_is_zero_padding() -> None:
         y = s.first(x)
         z = torch.zeros(_whole(y), dtype=y.dtype)
         z[_MIDDLE] = y
-        return s.last(z)  # type: ignore[no-any-return]
+        return s.last(z)
 
     net = Net(forward, first=nn.Conv2d(4, 4, 3), last=nn.Conv2d(4, 4, 3))
     assert _left(net, (2, 4, 9, 7), (1, 4, 5, 6), dynamic="auto") == {"conv2d": 2}
@@ -232,7 +234,7 @@ def test_a_canvas_of_other_axes(dims: int) -> None:
         fill = s.first.bias.view(1, -1, *(1,) * dims)
         z = fill.expand(*y.shape[:2], *(n + 2 for n in y.shape[2:])).clone()
         z[(slice(None), slice(None), *(slice(1, -1),) * dims)] = y
-        return s.last(z)  # type: ignore[no-any-return]
+        return s.last(z)
 
     net = Net(forward, first=conv(2, 3, 1), last=conv(3, 2, 3))
     shapes = [(2, 2, *(6,) * dims), (1, 2, *(4,) * dims)]
@@ -245,7 +247,7 @@ def test_a_buffer_that_branches_are_written_into_is_their_concatenation(dynamic:
         z = x.new_zeros(x.shape[0], 6, *x.shape[2:])
         z[:, :4] = s.one(x)
         z[:, 4:] = s.two(x)
-        return s.norm(z)  # type: ignore[no-any-return]
+        return s.norm(z)
 
     parts = {"one": nn.Conv2d(3, 4, 1), "two": nn.Conv2d(3, 2, 3, padding=1), "norm": nn.BatchNorm2d(6)}
     assert _left(Net(forward, **parts), (2, 3, 8, 9), (1, 3, 5, 4), dynamic=dynamic) == {"conv2d": 1}
@@ -268,7 +270,7 @@ def test_a_layer_whose_output_is_written_into_keeps_its_channels() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         z = s.one(x).clone()
         z[:, :2] = s.two(x)
-        return s.norm(z[:, :2]) + s.norm(z[:, 2:])  # type: ignore[no-any-return]
+        return s.norm(z[:, :2]) + s.norm(z[:, 2:])
 
     parts = {"one": nn.Conv2d(3, 4, 3), "two": nn.Conv2d(3, 2, 3), "norm": nn.BatchNorm2d(2)}
     _left(Net(forward, **parts), (2, 3, 8, 9), (1, 3, 5, 4), dynamic="auto")
@@ -279,7 +281,7 @@ def test_a_canvas_of_another_type_rounds_what_is_written_into_it() -> None:
         y = s.first(x)
         z = torch.zeros(_whole(y), dtype=torch.float32)
         z[_MIDDLE] = y
-        return s.last(z.double())  # type: ignore[no-any-return]
+        return s.last(z.double())
 
     layers = _left(Net(forward, first=nn.Conv2d(4, 4, 3), last=nn.Conv2d(4, 4, 3)), (2, 4, 9, 7))
     assert (layers["conv2d"], layers["_to_copy"]) == (2, 1)
@@ -322,12 +324,13 @@ BETWEEN: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, int]]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", BETWEEN)
 def test_a_copy_that_is_written_hinders_nothing_that_passes_it(name: str, dynamic: Any) -> None:
     """What is passed over has to run in the proof, with the canvas that it is written into."""
     forward, expected = BETWEEN[name]
-    parts = {
+    parts: dict[str, nn.Module | Tensor] = {
         "norm": nn.BatchNorm2d(4),
         "linear": nn.Linear(4, 3),
         "gain": noise(4, 1, 1),

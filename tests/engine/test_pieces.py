@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.nets import PairNet, assert_same, fold, noise, randomised
+from tests.nets import PairNet, assert_same, fold, nodes_of, noise, randomised
 
 PARTS: dict[str, nn.Module] = {
     "norm": nn.BatchNorm2d(9),
@@ -24,7 +24,7 @@ def _left(forward: Callable[..., Any], x: Tensor, dynamic: Any = False, **parts:
     net = randomised(PairNet(lambda m, x, y: forward(m, x), **(PARTS | parts)))
     done = fold(net, x, noise(1), dynamic=dynamic)
     assert_same(done.original(x, noise(1)), done.module(x, noise(1)))
-    calls = [n for n in done.module.graph.nodes if n.op == "call_function"]
+    calls = [n for n in nodes_of(done.module) if n.op == "call_function"]
     return [str(n.target).split(".")[1] for n in calls if "getitem" not in str(n.target)]
 
 

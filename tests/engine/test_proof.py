@@ -44,7 +44,7 @@ def test_weights_that_are_not_finite_are_refused_and_the_pass_ends(poison: float
         lambda self, x: nn.functional.conv2d(x, self.weight * 2), weight=nn.Parameter(noise(4, 3, 1, 1))
     )
     with torch.no_grad():
-        net.weight[0, 0] = poison
+        net.get_parameter("weight")[0, 0] = poison
     done = _within(20, lambda: fold(net, noise(2, 3, 6, 6)))
     assert done.folds == ()
     assert done.reasons() != ""

@@ -14,12 +14,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from reparamkit.engine import cost
-from tests.engine.random_graphs import RandomNet, nets, noise_floor
+from tests.engine.random_graphs import nets, noise_floor
+from tests.engine.random_net import RandomNet
 from tests.nets import Folded, fold, noise
+from tests.slow_share import few
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 BAR = 1e-9
+PARTS = 20
+"""The thousands are dealt out into so many tests."""
 _UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
 
@@ -30,7 +34,7 @@ def _answer(module: torch.nn.Module, x: Tensor) -> Any:
         return module(given), given
 
 
-def _compare(net: RandomNet, done: Folded, x: Tensor, where: str) -> None:
+def _assert_same(net: RandomNet, done: Folded, x: Tensor, where: str) -> None:
     expected, found = _answer(done.original, x), _answer(done.module, x)
     for a, b in zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True):
         assert b.shape == a.shape, f"{where}: shape {list(b.shape)}\n{net.source}"
@@ -50,7 +54,7 @@ def _other(done: Folded, x: Tensor) -> Tensor | None:
     return noise(*shape, seed=1)
 
 
-def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) -> None:
+def assert_same_function(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) -> None:
     """Fold a copy and compare: at the example, and at another size where sizes are free.
 
     `kappa`, the price of moving one element, decides what merges: at 1e6 all that is exact, at 0 what saves
@@ -66,8 +70,8 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
         raise
     finally:
         cost._layer.cache_clear()
-    _compare(net, done, x, "at the example")
-    _compare(net, done, noise(*x.shape, seed=2), "at other values")
+    _assert_same(net, done, x, "at the example")
+    _assert_same(net, done, noise(*x.shape, seed=2), "at other values")
     other = _other(done, x)
     if other is not None:
         try:
@@ -79,30 +83,39 @@ def check(net: RandomNet, x: Tensor, dynamic: Any, kappa: float = cost.KAPPA) ->
         except ValueError as error:
             if "captured for other sizes" in str(error):
                 return
-        _compare(net, done, other, f"at size {list(other.shape)}")
+        _assert_same(net, done, other, f"at size {list(other.shape)}")
 
 
-@given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
-@settings(max_examples=240, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
-def test_the_fold_of_a_random_network_is_the_same_function(
-    drawn: tuple[RandomNet, Tensor], kappa: float
-) -> None:
-    check(*drawn, dynamic=False, kappa=kappa)
+@pytest.mark.parametrize("count", few([40, 240], 40))
+def test_the_fold_of_a_random_network_is_the_same_function(count: int) -> None:
+    @given(drawn=nets(), kappa=st.sampled_from([cost.KAPPA, cost.KAPPA, 1e6, 0.0]))
+    @settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED
+    )
+    def holds(drawn: tuple[RandomNet, Tensor], kappa: float) -> None:
+        assert_same_function(*drawn, dynamic=False, kappa=kappa)
+
+    holds()
 
 
-@given(drawn=nets())
-@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
-def test_the_fold_of_a_random_network_holds_at_every_size(drawn: tuple[RandomNet, Tensor]) -> None:
-    check(*drawn, dynamic="auto")
+@pytest.mark.parametrize("count", few([15, 60], 15))
+def test_the_fold_of_a_random_network_holds_at_every_size(count: int) -> None:
+    @given(drawn=nets())
+    @settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED
+    )
+    def holds(drawn: tuple[RandomNet, Tensor]) -> None:
+        assert_same_function(*drawn, dynamic="auto")
+
+    holds()
 
 
 @pytest.mark.slow
-def test_the_folds_of_thousands_of_random_networks(capsys: pytest.CaptureFixture[str]) -> None:
-    """REPARAMKIT_SEED and REPARAMKIT_GRAPHS choose which and how many."""
-    number, graphs = (
-        int(os.environ.get("REPARAMKIT_SEED", "0")),
-        int(os.environ.get("REPARAMKIT_GRAPHS", "3000")),
-    )
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_folds_of_thousands_of_random_networks(part: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """REPARAMKIT_SEED and REPARAMKIT_GRAPHS choose which and how many in all."""
+    number = PARTS * int(os.environ.get("REPARAMKIT_SEED", "0")) + part
+    graphs = int(os.environ.get("REPARAMKIT_GRAPHS", "3000")) // PARTS
     count = 0
 
     @seed(number)
@@ -115,7 +128,7 @@ def test_the_folds_of_thousands_of_random_networks(capsys: pytest.CaptureFixture
     def sweep(drawn: tuple[RandomNet, Tensor], dynamic: Any, kappa: float) -> None:
         nonlocal count
         count += 1
-        check(*drawn, dynamic=dynamic, kappa=kappa)
+        assert_same_function(*drawn, dynamic=dynamic, kappa=kappa)
 
     try:
         sweep()

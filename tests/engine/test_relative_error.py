@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reparamkit.engine import layers
+from reparamkit.engine import layers, unrolled
 from reparamkit.engine.layers import Layer, Realisation, realise
 from reparamkit.engine.numbers import Terms
 from reparamkit.engine.relative_error import relative_error
@@ -93,8 +93,10 @@ def test_a_channel_that_cancels_is_held_against_its_terms(left: float) -> None:
         )
     ).double()
     with torch.no_grad():
-        net.norm.weight[1] = torch.sqrt(net.norm.running_var[1] + net.norm.eps) * (1 + left)  # type: ignore[union-attr, index, operator]
-        net.norm.bias[1] = net.norm.running_mean[1] * (1 + left)  # type: ignore[union-attr, index, operator]
+        norm = net.get_submodule("norm")
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.weight[1] = torch.sqrt(norm.get_buffer("running_var")[1] + norm.eps) * (1 + left)
+        norm.bias[1] = norm.get_buffer("running_mean")[1] * (1 + left)
     done = fold(net, noise(2, 3, 6, 7))
     assert len(done.folds) == 1, done.reasons()
     done.compare(noise(2, 3, 6, 7))
@@ -126,7 +128,7 @@ def test_the_two_sides_share_no_convolution(
     make = lambda: randomised(  # noqa: E731
         nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=4), nn.BatchNorm2d(channels))
     )
-    convolve, x = layers.convolve, noise(1, channels, 5, 5)
+    convolve, x = unrolled.convolve, noise(1, channels, 5, 5)
     used: list[bool] = []
 
     def broken(*args: Any) -> Tensor | None:
@@ -192,13 +194,13 @@ def test_right_rounding_is_no_alarm(dtype: torch.dtype, factor: float) -> None:
     """Also where numbers are below the normal ones of the type."""
     net = randomised(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     with torch.no_grad():
-        net[1].weight.mul_(factor)  # type: ignore[operator, union-attr]
-        net[1].bias.mul_(factor)  # type: ignore[operator, union-attr]
+        net.get_parameter("1.weight").mul_(factor)
+        net.get_parameter("1.bias").mul_(factor)
     done = fold(net, noise(2, 3, 4, 4, dtype=dtype), dtype=dtype)
     assert len(done.folds) == 1, done.reasons()
 
 
-def test_padding_keeps_its_factor() -> None:
+def test_padding_keeps_its_factor(subtests: pytest.Subtests) -> None:
     """pad(2·x) is no pad of x: the kernel of ones that a pad promises has become one of twos."""
     pad = nn.functional.pad
     for function in (
@@ -212,9 +214,10 @@ def test_padding_keeps_its_factor() -> None:
         lambda s, x: pad(x * 2.0, (2, 2, 2, 2)) + pad(x, (2, 2, 2, 2)),
         lambda s, x: pad(x.relu(), (1, 1, 1, 1))[:, :, 1:-1, 1:-1].relu(),
     ):
-        done = fold_and_compare(Net(function), noise(2, 3, 7, 8))
-        assert "check failed" not in done.reasons()
-        assert "shape" not in done.reasons()
+        with subtests.test(str(function)):
+            done = fold_and_compare(Net(function), noise(2, 3, 7, 8))
+            assert "check failed" not in done.reasons()
+            assert "shape" not in done.reasons()
 
 
 SIZED: dict[str, tuple[Callable[[Any, Tensor], Any], tuple[int, ...]]] = {

@@ -18,10 +18,11 @@ from reparamkit.engine.numbers import Terms
 from reparamkit.hosts.fx import fold as folding
 from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import Net, fold, noise, randomised
+from tests.slow_share import few
 
 
 def _tokens(s: Any, x: Tensor) -> Tensor:
-    return s.linear(s.norm(x).flatten(2).transpose(1, 2)).relu()  # type: ignore[no-any-return]
+    return s.linear(s.norm(x).flatten(2).transpose(1, 2)).relu()
 
 
 def _windows(s: Any, x: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def _windows(s: Any, x: Tensor) -> Tensor:
     cut = s.norm(x).view(n, h // 7, 7, w // 7, 7, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 49, c)
     y = s.linear(cut).relu()
     whole = y.view(n, h // 7, w // 7, 7, 7, -1).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, 4)
-    return (whole * s.gain) @ s.matrix  # type: ignore[no-any-return]
+    return (whole * s.gain) @ s.matrix
 
 
 def _heads(s: Any, x: Tensor) -> Tensor:
@@ -38,29 +39,29 @@ def _heads(s: Any, x: Tensor) -> Tensor:
     n, length, c = x.shape
     q, k, v = s.linear(x).reshape(n, length, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
     attention = (q * 0.5) @ k.transpose(-2, -1)
-    return attention.softmax(-1) @ v  # type: ignore[no-any-return]
+    return attention.softmax(-1) @ v
 
 
 def _product(s: Any, x: Tensor) -> Tensor:
     n, length, c = x.shape
     q = s.q(x).reshape(n, length, 2, c // 2).transpose(1, 2)
     k = s.k(x.relu()).reshape(n, length, 2, c // 2).transpose(1, 2)
-    return ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1)  # type: ignore[no-any-return]
+    return ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1)
 
 
 def _pooled(s: Any, x: Tensor) -> Tensor:
-    return s.linear(s.norm(x).mean((2, 3))).relu()  # type: ignore[no-any-return]
+    return s.linear(s.norm(x).mean((2, 3))).relu()
 
 
 def _merged(s: Any, x: Tensor) -> Tensor:
     """A norm behind which channels are rows, and a strided layer."""
-    return s.conv((s.norm(x) * s.gain).permute(0, 3, 1, 2)).relu()  # type: ignore[no-any-return]
+    return s.conv((s.norm(x) * s.gain).permute(0, 3, 1, 2)).relu()
 
 
 def _piece(s: Any, x: Tensor) -> Tensor:
     """One token apart from the others, as class attention has it."""
     first, rest = s.linear(s.norm(x)).split([1, x.shape[1] - 1], 1)
-    return (first * s.gain).relu() + (rest * s.gain).sum(1, keepdim=True)  # type: ignore[no-any-return]
+    return (first * s.gain).relu() + (rest * s.gain).sum(1, keepdim=True)
 
 
 NETS: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[], dict[str, Any]], tuple[int, ...]]] = {
@@ -117,6 +118,7 @@ class _Trials:
         return noted
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("name", NETS)
 def test_odd_and_even_sizes_besides_the_captured_one(
@@ -135,7 +137,8 @@ def test_odd_and_even_sizes_besides_the_captured_one(
         assert any({n % 2 for n in sizes} == {0, 1} for sizes in varying)
 
 
-@pytest.mark.parametrize("name", ["dbb", "ecb"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", few(["dbb", "ecb"], "ecb"))
 def test_borders_written_slice_by_slice_too(name: str) -> None:
     model, sizes = catalogue.build(name)
     for dynamic in ("auto", False):
@@ -148,7 +151,7 @@ def test_where_nothing_may_vary_the_finding_says_so() -> None:
 
     def function(s: Any, x: Tensor) -> Tensor:
         pooled = x.relu().mean((2, 3), keepdim=True)
-        return s.linear(s.norm(pooled).flatten(1)).relu()  # type: ignore[no-any-return]
+        return s.linear(s.norm(pooled).flatten(1)).relu()
 
     for batch in (1, 2):
         net = randomised(Net(function, norm=nn.BatchNorm2d(6), linear=nn.Linear(6, 5)))
@@ -161,7 +164,7 @@ def test_a_layer_that_is_wrong_at_other_sizes_alone_is_not_proven(monkeypatch: p
     """A stride of two leaves the last column of an even size out, whatever is padded behind it."""
 
     def function(s: Any, x: Tensor) -> Tensor:
-        return s.conv((x * s.gain).permute(0, 3, 1, 2)).relu()  # type: ignore[no-any-return]
+        return s.conv((x * s.gain).permute(0, 3, 1, 2)).relu()
 
     def net() -> nn.Module:
         return randomised(

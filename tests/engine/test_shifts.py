@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.nets import Folded, Net, fold, noise, randomised
+from tests.nets import Folded, Net, fold, nodes_of, noise, randomised
 
 BETA = torch.tensor([0.5, -1.0, 2.0, 0.25], dtype=torch.float64)
 
@@ -19,7 +19,7 @@ def _fold(function: Callable[..., Any], layer: nn.Module, *shape: int) -> tuple[
     net = randomised(Net(function, layer=layer, beta=beta))
     done = fold(net, noise(*shape))
     done.compare(noise(*shape, seed=1), bar=1e-12)
-    left = [str(n.target).split(".")[1] for n in done.module.graph.nodes if n.op == "call_function"]
+    left = [str(n.target).split(".")[1] for n in nodes_of(done.module) if n.op == "call_function"]
     return left, done
 
 

@@ -177,6 +177,7 @@ def test_a_size_that_the_network_settles_is_not_free_in_a_file_either(tmp_path: 
     folded.module(noise(1, 3, 8, 17).float())
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     "name", ["a branch on the height", "a branch on a fraction", "a branch on the larger"]
 )
@@ -197,6 +198,7 @@ def test_a_file_that_cannot_refuse_a_size_has_none_free_that_matters(name: str, 
     torch.testing.assert_close(folded.module(noise(2, 3, 9, 8).float()), net(noise(2, 3, 9, 8).float()))
 
 
+@pytest.mark.slow
 def test_sizes_that_no_assumption_speaks_of_stay_free_in_files(tmp_path: Path) -> None:
     net = Net(lambda s, x: s.conv(x)[:, :, 3:-3], conv=nn.Conv2d(3, 4, 1)).eval()
     (saved,) = rk.fold(net, torch.randn(2, 3, 8, 8)).save(tmp_path / "net.onnx")
@@ -234,6 +236,7 @@ LEVELS: dict[str, Callable[..., Any]] = {
 LEFT_FREE = ("a convolution", "its only row squeezed away", "broadcast rows")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("example", [(2, 3, 8, 16), (1, 3, 15, 8)], ids=str)
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_size_of_one_inside_the_example_settles_nothing(name: str, example: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import Net, noise
 
 
@@ -44,7 +44,7 @@ def test_a_map_that_differs_within_a_channel_stays() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         return (s.conv(x).reshape(-1, 2, 4, 5) * s.along).relu()
 
-    parts = {"conv": nn.Conv2d(8, 8, (1, 5), padding=(0, 2)), "along": noise(5)}
+    parts: Parts = {"conv": nn.Conv2d(8, 8, (1, 5), padding=(0, 2)), "along": noise(5)}
     assert left(forward, noise(3, 8, 1, 5), **parts)["mul"] == 1
 
 

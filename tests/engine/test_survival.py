@@ -37,6 +37,7 @@ class _Network(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         self.stages = nn.ModuleList([_Block(), _Block()])
         self.kept = nn.GroupNorm(2, 4)
+        self.position: Tensor
         self.register_buffer("position", noise(1, 4, 6, 6))
         self.head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 5))
 

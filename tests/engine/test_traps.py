@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.fold import fold_program
-from tests.nets import Net, fold, fold_and_compare, noise, randomised
+from tests.nets import Net, fold, fold_and_compare, nodes_of, noise, randomised
 
 X = (2, 4, 7, 6)
 
@@ -105,7 +105,7 @@ def test_trap_05_a_norm_before_a_padded_convolution_stays_and_the_reason_names_t
 def test_trap_05_a_scale_without_a_shift_passes_the_padding() -> None:
     net = Net(lambda s, x: s.conv(x.relu() * s.scale), conv=conv(), scale=noise(4, 1, 1))
     done = fold_and_compare(randomised(net), noise(*X))
-    assert [str(n.target) for n in done.module.graph.nodes if "mul" in str(n.target)] == []
+    assert [str(n.target) for n in nodes_of(done.module) if "mul" in str(n.target)] == []
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_trap_06_which_average_pooling_is_a_convolution(options: dict[str, Any],
 def test_trap_07_a_model_in_training_mode_is_folded_as_an_eval_copy_and_told_so() -> None:
     net = randomised(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.Dropout(0.5))).double()
     x, expected = noise(*X), net.eval()(noise(*X))
-    statistics = net[1].running_mean.clone()
+    statistics = net.get_buffer("1.running_mean").clone()
     net.train()
     program = capture(net, (x,), dynamic=False)
     module = fold_program(program).module
     assert (module(x) - expected).abs().max() < 1e-12
     assert any("training mode" in note and "model.eval()" in note for note in program.notes)
     assert all(m.training for m in net.modules()), "the model handed in keeps its mode"
-    assert torch.equal(net[1].running_mean, statistics)
+    assert torch.equal(net.get_buffer("1.running_mean"), statistics)
 
 
 def test_trap_07_a_norm_of_batch_statistics_stays() -> None:
@@ -183,7 +183,7 @@ def test_trap_07_a_norm_that_trains_and_a_dropout_that_is_on_inside_an_eval_mode
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_trap_08_other_padding_modes_stay_in_front_of_the_folded_convolution(mode: str) -> None:
+def test_trap_08_other_padding_modes_stay_in_front_of_the_folded_convolution(mode: Any) -> None:
     net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode=mode), nn.BatchNorm2d(4))
     x = noise(*X)
     done = fold_and_compare(randomised(net), x)
@@ -256,7 +256,7 @@ def test_trap_10_a_weight_computed_from_parameters_is_computed_once(name: str) -
     )
     done = fold_and_compare(randomised(net), noise(*X))
     assert done.count(noise(*X)) == (1, 0, 0)
-    names = [n.name for n in done.module.graph.nodes if n.target != "size_guards"]
+    names = [n.name for n in nodes_of(done.module) if n.target != "size_guards"]
     assert len(names) == 3, names
 
 
@@ -292,8 +292,8 @@ def test_trap_11_half_precision_weights_that_would_overflow_are_refused() -> Non
     net = nn.Sequential(conv(padding=0), nn.BatchNorm2d(4))
     randomised(net)
     with torch.no_grad():
-        net[0].weight.mul_(1e3)
-        net[1].running_var.fill_(1e-5)
+        net.get_parameter("0.weight").mul_(1e3)
+        net.get_buffer("1.running_var").fill_(1e-5)
     done = fold(net.half(), noise(*X, dtype=torch.float16), dtype=None)
     assert "overflows or vanishes in float16" in done.reasons()
     assert [f for f in done.folds if "conv2d" in str(f)] == []
@@ -309,7 +309,7 @@ def test_trap_12_a_branch_that_nothing_reads_changes_nothing() -> None:
     net = Net(forward, conv=conv(), other=conv(), norm=nn.BatchNorm2d(4))
     done = fold_and_compare(randomised(net), noise(*X))
     assert done.count(noise(*X)) == (1, 0, 0)
-    assert not any("gelu" in n.name for n in done.module.graph.nodes)
+    assert not any("gelu" in n.name for n in nodes_of(done.module))
 
 
 def test_trap_12_a_dropped_activation_that_writes_in_place_is_kept() -> None:
@@ -319,7 +319,7 @@ def test_trap_12_a_dropped_activation_that_writes_in_place_is_kept() -> None:
         return y * 2
 
     done = fold_and_compare(randomised(Net(forward, conv=conv(), norm=nn.BatchNorm2d(4))), noise(*X))
-    assert any("relu" in n.name for n in done.module.graph.nodes)
+    assert any("relu" in n.name for n in nodes_of(done.module))
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_trap_11_a_scale_that_overflows_in_the_layer_above_a_transpose_stays_whe
         linear=nn.Linear(4, 4),
         scale=torch.full((4, 1), 300.0, dtype=torch.float16),
     ).half()
-    nn.init.constant_(net.linear.weight, 300.0)
+    nn.init.constant_(net.get_parameter("linear.weight"), 300.0)
     x = noise(2, 5, 4).half() * 1e-3
     outcome = fold_program(capture(net.eval(), (x,), dynamic=False))
     assert torch.equal(outcome.module(x), net(x))

@@ -118,9 +118,9 @@ def tensor_difference(
         _by_channel(own),
         _by_channel(error),
     )
-    allowed = torch.maximum(bar.of_channel * scale + bar.of_whole * scale.max(), bar.of_own_error * own)
-    worst = int((error - allowed).argmax())
-    if error[worst] <= allowed[worst]:
+    bounds = torch.maximum(bar.of_channel * scale + bar.of_whole * scale.max(), bar.of_own_error * own)
+    worst = int((error - bounds).argmax())
+    if error[worst] <= bounds[worst]:
         return None
     return f"error {float(error[worst]):.3g} of {float(scale[worst]):.3g}"
 

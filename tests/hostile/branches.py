@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 def condition(w: Writer) -> str:
@@ -113,7 +113,7 @@ def effect(w: Writer) -> tuple[str, list[str]]:
 
 
 @idea("branch", 8)
-def branch(w: Writer):  # type: ignore[no-untyped-def]
+def branch(w: Writer) -> Lines:
     asked, (changed, init) = condition(w), effect(w)
     forms = [
         [f"y = {changed} if {asked} else y"],
@@ -126,7 +126,7 @@ def branch(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("branch", 4)
-def branch_on_inner(w: Writer):  # type: ignore[no-untyped-def]
+def branch_on_inner(w: Writer) -> Lines:
     """On the size of a value that was made smaller inside."""
     if not w.ncs or w.rank != 4:
         return None
@@ -162,7 +162,7 @@ def branch_on_inner(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("branch", 2)
-def branch_in_argument(w: Writer):  # type: ignore[no-untyped-def]
+def branch_in_argument(w: Writer) -> Lines:
     """The branch decides an argument of an operator."""
     asked = condition(w)
     choices = [
@@ -185,13 +185,13 @@ def branch_in_argument(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("branch")
-def early_return(w: Writer):  # type: ignore[no-untyped-def]
+def early_return(w: Writer) -> Lines:
     returned = w.pick(["y", "y * 2", "y.sum()", "(y, y)", "x", "y.mean(0)", "y.argmax(0)"])
     return [f"if {condition(w)}:", f"    return {returned}"]
 
 
 @idea("branch")
-def refuses(w: Writer):  # type: ignore[no-untyped-def]
+def refuses(w: Writer) -> Lines:
     """The network itself refuses some sizes."""
     asked = condition(w)
     return w.pick(
@@ -204,7 +204,7 @@ def refuses(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("branch")
-def branch_by_other_means(w: Writer):  # type: ignore[no-untyped-def]
+def branch_by_other_means(w: Writer) -> Lines:
     """No `if`, and yet another way for some sizes."""
     size, name = w.size()
     k = w.close_to(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 def _layer(w: Writer, ins: int = 4, outs: int = 4) -> str:
@@ -13,7 +13,7 @@ def _layer(w: Writer, ins: int = 4, outs: int = 4) -> str:
 
 
 @idea("layers", 8)
-def more_layers(w: Writer):  # type: ignore[no-untyped-def]
+def more_layers(w: Writer) -> Lines:
     """On y as (N, 4, *spatial)."""
     if not w.ncs or w.rank < 3:
         return None
@@ -49,7 +49,7 @@ def more_layers(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("layers", 1)
-def linear_on_tokens(w: Writer):  # type: ignore[no-untyped-def]
+def linear_on_tokens(w: Writer) -> Lines:
     """On whatever ends in an axis of a known size."""
     if w.rank < 2 or not w.y.is_floating_point():
         return None
@@ -66,7 +66,7 @@ def linear_on_tokens(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("layers", 1)
-def unbatched_layers(w: Writer):  # type: ignore[no-untyped-def]
+def unbatched_layers(w: Writer) -> Lines:
     """Maps without a batch, whose first axis is the channels."""
     if w.rank not in (2, 3) or w.y.shape[0] != 4 or not w.y.is_floating_point():
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 def reader(w: Writer) -> str:
@@ -30,7 +30,7 @@ def reader(w: Writer) -> str:
 
 
 @idea("squeeze", 6)
-def squeeze(w: Writer):  # type: ignore[no-untyped-def]
+def squeeze(w: Writer) -> Lines:
     axis, other = w.axis(), w.axis()
     squeezed = w.pick(
         [
@@ -63,7 +63,7 @@ def squeeze(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("squeeze", 3)
-def sloppy_head(w: Writer):  # type: ignore[no-untyped-def]
+def sloppy_head(w: Writer) -> Lines:
     """The usual head: pooled, squeezed, linear."""
     if not w.ncs or w.rank < 3:
         return None
@@ -83,7 +83,7 @@ def sloppy_head(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("squeeze")
-def unsqueeze(w: Writer):  # type: ignore[no-untyped-def]
+def unsqueeze(w: Writer) -> Lines:
     return w.pick(
         [
             "y = y.unsqueeze(0)",
@@ -95,7 +95,7 @@ def unsqueeze(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("broadcast", 6)
-def broadcast(w: Writer):  # type: ignore[no-untyped-def]
+def broadcast(w: Writer) -> Lines:
     axis, other = w.axis(), w.axis()
     shape = "x.shape[0]"
     choices = [
@@ -130,7 +130,7 @@ def broadcast(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("broadcast", 2)
-def fixed_table(w: Writer):  # type: ignore[no-untyped-def]
+def fixed_table(w: Writer) -> Lines:
     """A table of the example's size, added: at another size only a one broadcasts."""
     if w.rank < 2:
         return None
@@ -151,7 +151,7 @@ def fixed_table(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("broadcast", 2)
-def second_input(w: Writer):  # type: ignore[no-untyped-def]
+def second_input(w: Writer) -> Lines:
     """The other input against y."""
     if len(w.inputs) < 2:
         return None
@@ -178,7 +178,7 @@ def second_input(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("view", 6)
-def view(w: Writer):  # type: ignore[no-untyped-def]
+def view(w: Writer) -> Lines:
     axis, other = w.axis(), w.axis()
     choices = [
         "y.view(y.shape[0], -1)",

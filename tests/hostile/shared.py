@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 def layer(w: Writer, bias: bool = True) -> str | None:
@@ -21,7 +21,7 @@ def norm(w: Writer) -> str:
 
 
 @idea("state", 3)
-def tied(w: Writer):  # type: ignore[no-untyped-def]
+def tied(w: Writer) -> Lines:
     made = layer(w)
     if made is None:
         return None
@@ -51,7 +51,7 @@ def tied(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("state", 3)
-def computed(w: Writer):  # type: ignore[no-untyped-def]
+def computed(w: Writer) -> Lines:
     """Weights that are computed from parameters at every call."""
     if not w.ncs or w.rank not in (2, 4):
         return None
@@ -88,7 +88,7 @@ def parametrised(w: Writer, name: str, made: str) -> str:
 
 
 @idea("state")
-def views_of_buffers(w: Writer):  # type: ignore[no-untyped-def]
+def views_of_buffers(w: Writer) -> Lines:
     a, b = w.name("v"), w.name("v")
     init = [f"self.register_buffer('{a}', torch.ones(8))", f"self.register_buffer('{b}', self.{a}[:4])"]
     return w.pick(
@@ -101,7 +101,7 @@ def views_of_buffers(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("state")
-def recurrent(w: Writer):  # type: ignore[no-untyped-def]
+def recurrent(w: Writer) -> Lines:
     kind = w.pick(["LSTM", "GRU", "RNN"])
     r = w.name("r")
     first = w.pick(["", ", batch_first=True"])
@@ -114,7 +114,7 @@ def recurrent(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("state")
-def attention(w: Writer):  # type: ignore[no-untyped-def]
+def attention(w: Writer) -> Lines:
     if not w.ncs or w.rank < 3:
         return None
     a = w.name("a")

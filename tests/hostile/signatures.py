@@ -143,14 +143,14 @@ def stem(w: Writer, layout: str) -> tuple[list[str], list[str]]:
     if layout in ("one map", "one row"):
         return [w.pick(["y = self.c(x) + self.d(x)", "y = self.c(x) * 2 + self.d(x)"])], init
     init += [f"self.b = nn.BatchNorm{d}d(4)", f"self.n = nn.BatchNorm{d}d(4)"]
-    forms = [
+    lines = [
         ["y = self.b(self.c(x))"],
         ["y = self.b(self.c(x))"],
         ["y = self.b(self.c(x)) + self.d(x)"],
         ["y = self.b(self.c(x)) + self.n(self.d(x))"],
         ["y = self.b(self.c(x)).relu()", "y = self.n(y) + y"],
     ]
-    return w.pick(forms), init
+    return w.pick(lines), init
 
 
 RESULTS = [

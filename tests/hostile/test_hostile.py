@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -71,13 +73,13 @@ def test_the_sizes_tried_have_the_example_ones_and_equal_sides() -> None:
 class _Twice(nn.Module):
     """Whatever a network answers, with one thing changed."""
 
-    def __init__(self, inner: nn.Module, change: object) -> None:
+    def __init__(self, inner: nn.Module, change: Callable[[Any], Any]) -> None:
         super().__init__()
         self.inner, self.change = inner, change
 
     def forward(self, *args: object, **kwargs: object) -> object:
         value = self.inner(*args, **kwargs)
-        return self.change(value)  # type: ignore[operator]
+        return self.change(value)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -93,7 +95,7 @@ class _Twice(nn.Module):
         lambda y: y if y.shape[-1] != 1 else y + 0.1,
     ],
 )
-def test_a_wrong_candidate_is_silent(change: object) -> None:
+def test_a_wrong_candidate_is_silent(change: Callable[[Any], Any]) -> None:
     """The judge sees a factor, a type, a shape, a structure, one channel, and what is wrong at ones only."""
     plain = next(s for s in map(sample, range(200)) if s.text.result == "y" and s.ideas()[1:] == ["along"])
     plain.text = plain.text.__class__(signature="x", steps=plain.text.steps[:1])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 @idea("values", 5)
-def sizes_as_values(w: Writer):  # type: ignore[no-untyped-def]
+def sizes_as_values(w: Writer) -> Lines:
     size, _ = w.size()
     other, _ = w.size()
     last = "y.shape[-1]"
@@ -56,7 +56,7 @@ def sizes_as_values(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("values", 2)
-def positions(w: Writer):  # type: ignore[no-untyped-def]
+def positions(w: Writer) -> Lines:
     """Positional embeddings: sliced, resized, indexed; grids."""
     if not w.ncs or w.rank != 4:
         return None
@@ -99,7 +99,7 @@ def positions(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("values", 3)
-def resampled(w: Writer):  # type: ignore[no-untyped-def]
+def resampled(w: Writer) -> Lines:
     if not w.ncs or w.rank < 3:
         return None
     d = w.rank - 2
@@ -145,7 +145,7 @@ def resampled(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("operators", 6)
-def along(w: Writer):  # type: ignore[no-untyped-def]
+def along(w: Writer) -> Lines:
     axis, other = w.axis(), w.axis()
     choices = [
         f"y.cumsum({axis})",
@@ -203,7 +203,7 @@ def along(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("types", 5)
-def typed(w: Writer):  # type: ignore[no-untyped-def]
+def typed(w: Writer) -> Lines:
     size, _ = w.size()
     choices = [
         "y.double()",
@@ -261,7 +261,7 @@ def typed(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("modes", 3)
-def mode(w: Writer):  # type: ignore[no-untyped-def]
+def mode(w: Writer) -> Lines:
     asked = w.pick(
         [
             "torch.is_grad_enabled()",
@@ -293,7 +293,7 @@ def mode(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("modes")
-def switched(w: Writer):  # type: ignore[no-untyped-def]
+def switched(w: Writer) -> Lines:
     return w.pick(
         [
             ["with torch.no_grad():", "    y = y * 2"],

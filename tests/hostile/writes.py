@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.writer import Writer, idea
+from tests.hostile.writer import Lines, Writer, idea
 
 
 def write(w: Writer, into: str) -> str:
@@ -45,13 +45,13 @@ def write(w: Writer, into: str) -> str:
 
 
 @idea("inplace", 4)
-def written(w: Writer):  # type: ignore[no-untyped-def]
+def written(w: Writer) -> Lines:
     lines = [write(w, "y")]
     return w.pick([lines, ["t = y", *lines, "y = y + t"], ["t = y * 2", *lines, "y = y + t"]])
 
 
 @idea("inplace", 6)
-def maybe_a_view(w: Writer):  # type: ignore[no-untyped-def]
+def maybe_a_view(w: Writer) -> Lines:
     """Something that is y itself, a view of it or a copy, depending on sizes, types and strides."""
     axis, other = w.axis(), w.axis()
     drop, flat = w.name("d"), w.name("i")
@@ -138,7 +138,7 @@ def maybe_a_view(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("inplace", 2)
-def pieces_written(w: Writer):  # type: ignore[no-untyped-def]
+def pieces_written(w: Writer) -> Lines:
     axis = w.axis()
     return w.pick(
         [
@@ -158,7 +158,7 @@ def pieces_written(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("inplace")
-def bordered(w: Writer):  # type: ignore[no-untyped-def]
+def bordered(w: Writer) -> Lines:
     """A canvas that is filled, or a border that is written."""
     if not w.ncs or w.rank != 4:
         return None
@@ -179,13 +179,13 @@ def bordered(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("inplace", 2)
-def input_written(w: Writer):  # type: ignore[no-untyped-def]
+def input_written(w: Writer) -> Lines:
     """The caller's own tensor."""
-    return w.pick(["x.add_(1)", "x += 1", "x[0] = 0", "x.mul_(2)", "x[..., 0] = 1.0", "x.copy_(x * 2)"]), []
+    return [w.pick(["x.add_(1)", "x += 1", "x[0] = 0", "x.mul_(2)", "x[..., 0] = 1.0", "x.copy_(x * 2)"])], []
 
 
 @idea("state", 4)
-def buffer_written(w: Writer):  # type: ignore[no-untyped-def]
+def buffer_written(w: Writer) -> Lines:
     kept = w.name("n")
     persistent = w.pick(["", ", persistent=False"])
     number, vector = (
@@ -208,7 +208,7 @@ def buffer_written(w: Writer):  # type: ignore[no-untyped-def]
 
 
 @idea("state", 2)
-def attribute_written(w: Writer):  # type: ignore[no-untyped-def]
+def attribute_written(w: Writer) -> Lines:
     kept = w.name("a")
     size, _ = w.size()
     return w.pick(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 class Net(nn.Module):
     """A small network with a buffer outside the state, an awkward child name and a size-dependent guard."""
 
+    offset: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, padding=1)

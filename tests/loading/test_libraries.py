@@ -133,7 +133,7 @@ def timm_folder(timm: Any, folder: Path) -> nn.Module:
 
     torch.manual_seed(8)
     model: nn.Module = timm.create_model("test_byobnet", num_classes=7)
-    save_for_hf(model, folder, model_config={"num_classes": 7}, safe_serialization=True)
+    save_for_hf(model, str(folder), model_config={"num_classes": 7}, safe_serialization=True)
     return model
 
 

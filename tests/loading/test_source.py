@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ class KeywordNet(nn.Module):
 
 
 @pytest.mark.parametrize("write", [files.write_scripted, files.write_traced])
-def test_torchscript(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
+def test_torchscript(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     source = load(write(tmp_path / "net.pth"))
     assert isinstance(source.model, torch.jit.ScriptModule)
     assert source.model(torch.randn(1, 3, 8, 8)).shape == (1, 4, 8, 8)

@@ -101,7 +101,7 @@ def test_one_prefix_on_either_side_is_no_difference(longer: str) -> None:
         fit_state_dict(target, state)
     else:
         fit_state_dict(nn.ModuleDict({"module": target}), state)
-    assert torch.equal(target[0].weight, source[0].weight)
+    assert torch.equal(target.get_parameter("0.weight"), source.get_parameter("0.weight"))
 
 
 def test_the_counter_of_batches_may_be_absent() -> None:
@@ -116,7 +116,7 @@ def test_a_model_on_meta_gets_the_weights_too() -> None:
     fit_state_dict(
         model, {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
     )
-    assert torch.equal(model[0].weight, source[0].weight)
+    assert torch.equal(model.get_parameter("0.weight"), source.get_parameter("0.weight"))
     assert not any(value.is_meta for value in model.state_dict().values())
 
 
@@ -143,10 +143,10 @@ def test_nan_and_infinite_weights_are_named() -> None:
     model = net()
     assert non_finite(model) == []
     with torch.no_grad():
-        model[0].weight[0, 0, 0, 0] = float("nan")
-        model[1].running_var[1] = float("inf")
-        model[1].running_mean[1] = -float("inf")
-        model[2].weight.copy_(torch.full((2, 4), float("-inf")))
+        model.get_parameter("0.weight")[0, 0, 0, 0] = float("nan")
+        model.get_buffer("1.running_var")[1] = float("inf")
+        model.get_buffer("1.running_mean")[1] = -float("inf")
+        model.get_parameter("2.weight").copy_(torch.full((2, 4), float("-inf")))
     assert non_finite(model) == ["0.weight", "2.weight", "1.running_mean", "1.running_var"]
 
 

@@ -41,7 +41,8 @@ class Around(nn.Module):
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    wrapped: nn.Module = torch.compile(model, backend="eager")
+    wrapped = torch.compile(model, backend="eager")
+    assert isinstance(wrapped, nn.Module)
     return wrapped
 
 
@@ -94,7 +95,7 @@ def test_a_model_that_was_compiled_in_place() -> None:
     assert rk.fold(model, X).sizes == "free batch and spatial sizes"
 
 
-class Changed(nn.DataParallel):
+class Changed(nn.DataParallel[nn.Module]):
     """A wrapper of the user's own: what it computes is not what is inside."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,11 +151,11 @@ NO_VALUES: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @pytest.mark.parametrize("name", NO_VALUES)
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_weights_without_values_are_named(name: str) -> None:
+def test_weights_without_values_are_named(name: str, subtests: pytest.Subtests) -> None:
     make, words = NO_VALUES[name]
     model = randomised(Branches())
     for call in (rk.fold, rk.inspect, lambda m, x: rk.check(m, model, x), lambda m, x: rk.check(model, m, x)):
-        with pytest.raises(rk.UnusableInput, match=words):
+        with subtests.test(str(call)), pytest.raises(rk.UnusableInput, match=words):
             call(make(), X)
     assert compare(model, make(), inputs=X).comparison.status == "cannot tell"
 

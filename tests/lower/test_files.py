@@ -20,7 +20,7 @@ def _text(text: str) -> Callable[[Path], None]:
     return write
 
 
-def _good(path: Path) -> None:
+def _assert_written(path: Path) -> None:
     assert path.exists()
 
 
@@ -71,7 +71,7 @@ def test_whatever_fails_the_old_file_is_untouched(
 ) -> None:
     target = tmp_path / "out.bin"
     target.write_text("old")
-    write, verify = (_failing(error), _good) if step == "write" else (_text("new"), _failing(error))
+    write, verify = (_failing(error), _assert_written) if step == "write" else (_text("new"), _failing(error))
     with pytest.raises(raised, match=words):
         write_verified(target, write, verify)
     assert target.read_text() == "old"
@@ -90,7 +90,7 @@ def test_a_disk_that_fills_at_the_last_step(
 
     monkeypatch.setattr(os, function, full)
     with pytest.raises(UnusableInput, match=r"cannot write .*out\.bin: the disk is full"):
-        write_verified(target, _text("new"), _good)
+        write_verified(target, _text("new"), _assert_written)
     assert target.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.bin"]
 
@@ -100,11 +100,11 @@ def test_a_file_system_without_fsync_is_good_enough(tmp_path: Path, monkeypatch:
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", unsupported)
-    write_verified(tmp_path / "out.bin", _text("new"), _good)
+    write_verified(tmp_path / "out.bin", _text("new"), _assert_written)
     assert (tmp_path / "out.bin").read_text() == "new"
 
 
-def test_unusable_places(tmp_path: Path) -> None:
+def test_unusable_places(tmp_path: Path, subtests: pytest.Subtests) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.bin").mkdir()
     (tmp_path / "own.mlpackage").mkdir()
@@ -121,10 +121,11 @@ def test_unusable_places(tmp_path: Path) -> None:
         (Path("/dev/full"), r"it is a device or a pipe"),
         (Path("/"), r"it names no file"),
     ]:
-        with pytest.raises(UnusableInput, match=words):
-            check_writable(path)
-        with pytest.raises(UnusableInput, match=words):
-            write_verified(path, _text("new"), _good)
+        with subtests.test(str(path)):
+            with pytest.raises(UnusableInput, match=words):
+                check_writable(path)
+            with pytest.raises(UnusableInput, match=words):
+                write_verified(path, _text("new"), _assert_written)
     assert protected.read_text() == "old"
 
 
@@ -133,12 +134,12 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
     with pytest.raises(UnusableInput, match="permission denied in the folder"):
-        write_verified(folder / "out.bin", _text("new"), _good)
+        write_verified(folder / "out.bin", _text("new"), _assert_written)
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"nothing was written under the name out\.bin"):
-        write_verified(tmp_path / "out.bin", lambda path: None, _good)
+        write_verified(tmp_path / "out.bin", lambda path: None, _assert_written)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +148,7 @@ def test_companions_move_along(tmp_path: Path) -> None:
         path.write_text("graph")
         path.with_name("out.bin.weights").write_text("weights")
 
-    write_verified(tmp_path / "out.bin", write, _good)
+    write_verified(tmp_path / "out.bin", write, _assert_written)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.bin", "out.bin.weights"]
 
 
@@ -163,7 +164,7 @@ def _package(text: str) -> Callable[[Path], None]:
 def test_a_folder_replaces_an_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "net.mlpackage"
     for text in ("old", "new"):
-        write_verified(target, _package(text), _good)
+        write_verified(target, _package(text), _assert_written)
         assert (target / "Data" / "model").read_text() == text
     replace, calls = os.replace, []
 
@@ -175,6 +176,6 @@ def test_a_folder_replaces_an_older_folder(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "replace", second_fails)
     with pytest.raises(UnusableInput, match="the disk reports an error"):
-        write_verified(target, _package("newest"), _good)
+        write_verified(target, _package("newest"), _assert_written)
     assert (target / "Data" / "model").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.mlpackage"]

@@ -222,11 +222,12 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) ->
     (tmp_path / "second").symlink_to(elsewhere / "v1.bin")
     (tmp_path / "first.onnx").symlink_to("second")
     seen: list[Path] = []
-    write_verified(
-        tmp_path / "first.onnx",
-        lambda path: seen.append(path) or path.write_text("new"),  # type: ignore[func-returns-value, arg-type, return-value]
-        lambda path: None,
-    )
+
+    def write(path: Path) -> None:
+        seen.append(path)
+        path.write_text("new")
+
+    write_verified(tmp_path / "first.onnx", write, lambda path: None)
     assert seen[0].name == "first.onnx"
     assert os.readlink(tmp_path / "first.onnx") == "second"
     assert (tmp_path / "first.onnx").read_text() == (elsewhere / "v1.bin").read_text() == "new"
@@ -264,7 +265,7 @@ def test_a_link_to_a_package(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net.mlpackage", "v1.mlpackage"]
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_links_that_lead_nowhere(tmp_path: Path, subtests: pytest.Subtests) -> None:
     (tmp_path / "circle.txt").symlink_to("other.txt")
     (tmp_path / "other.txt").symlink_to("circle.txt")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "no such folder" / "x.txt")
@@ -276,11 +277,12 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
         ("folder.txt", "a folder of that name exists"),
         ("device.txt", "it is a device or a pipe"),
     ]:
-        with pytest.raises(UnusableInput, match=words):
-            check_writable(tmp_path / name)
-        with pytest.raises(UnusableInput, match=words):
-            write_text(tmp_path / name, "new")
-        assert (tmp_path / name).is_symlink()
+        with subtests.test(str(name)):
+            with pytest.raises(UnusableInput, match=words):
+                check_writable(tmp_path / name)
+            with pytest.raises(UnusableInput, match=words):
+                write_text(tmp_path / name, "new")
+            assert (tmp_path / name).is_symlink()
 
 
 def test_a_second_file_does_not_go_through_a_link(tmp_path: Path) -> None:

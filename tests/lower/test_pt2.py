@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -48,6 +49,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.pt2"))}
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_every_run(tmp_path: Path) -> None:
     hashes = []
     for seed in ("1", "2"):

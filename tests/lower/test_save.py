@@ -140,7 +140,7 @@ def test_pt2_holds_no_pickled_weights_and_reads_back(
 def _broken(program_of: Net) -> ExportedProgram:
     candidate = folded(program_of)
     with torch.no_grad():
-        candidate.first[0].weight.view(-1)[31] *= 1.01  # type: ignore[index, union-attr]
+        candidate.get_parameter("first.0.weight").view(-1)[31] *= 1.01
     return export_program(candidate, (IMAGE,), {}, FREE)
 
 
@@ -184,6 +184,7 @@ def test_an_export_with_a_fixed_size_under_a_free_name_fails(tmp_path: Path, ref
         save(made, tmp_path / "net.onnx", Reference(mean, (IMAGE,)))
 
 
+@pytest.mark.slow
 def test_a_large_network_takes_two_files(
     tmp_path: Path, program: ExportedProgram, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,8 +237,8 @@ def test_a_bias_of_zeros_stays(tmp_path: Path) -> None:
     convs = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False)
     )
-    for conv in (convs[0], convs[2]):
-        nn.init.zeros_(conv.bias)
+    for name in ("0.bias", "2.bias"):
+        nn.init.zeros_(convs.get_parameter(name))
     made = export_program(convs.eval(), (IMAGE,), {}, FREE)
     path = tmp_path / "net.onnx"
     assert save(made, path, Reference(convs, (IMAGE,))).operators["Conv"] == 3
@@ -249,6 +250,7 @@ def test_names_that_repeat(tmp_path: Path, program: ExportedProgram) -> None:
         save_onnx(program, tmp_path / "net.onnx", output_names=["a", "a"])
 
 
+@pytest.mark.slow
 def test_a_simplifier_that_fails_or_fixes_sizes_is_left_out(
     tmp_path: Path, program: ExportedProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +272,7 @@ def test_a_simplifier_that_fails_or_fixes_sizes_is_left_out(
     assert notes == ("not simplified: onnxsim changed the sizes of inputs or outputs",)
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_keeps_the_old_file(
     tmp_path: Path, program: ExportedProgram, reference: Reference
 ) -> None:

@@ -110,6 +110,7 @@ SETTLED: dict[str, tuple[Callable[..., Any], set[str]]] = {
 }
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize("name", SETTLED)
 def test_an_axis_of_which_the_network_asks_is_fixed(name: str) -> None:
     forward, axes = SETTLED[name]

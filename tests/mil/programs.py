@@ -21,6 +21,9 @@ with quiet():
     from coremltools.converters.mil import Builder as mb  # noqa: N813
     from coremltools.converters.mil.mil import types
 
+__all__ = [
+    "Case", "Tensors", "array", "assert_agree", "assert_close", "ct", "mb", "normal", "read", "save", "types",
+]  # fmt: skip
 IOS = {15: ct.target.iOS15, 16: ct.target.iOS16, 17: ct.target.iOS17, 18: ct.target.iOS18}
 _TYPES = {
     torch.float32: types.fp32,
@@ -88,7 +91,7 @@ def read(build: Callable[..., Any], inputs: Mapping[str, torch.Tensor], *, ios: 
         return open_program(save(build, inputs, Path(folder) / "net.mlpackage", ios=ios))
 
 
-def agree(cases: Sequence[Case], inputs: Tensors, *, ios: int = 17, bound: float = 1e-5) -> None:
+def assert_agree(cases: Sequence[Case], inputs: Tensors, *, ios: int = 17, bound: float = 1e-5) -> None:
     """Assert that every case gives what is expected: to `bound` of the scale, in float64 to 1e-12."""
     counts: list[int] = []
 
@@ -112,10 +115,10 @@ def agree(cases: Sequence[Case], inputs: Tensors, *, ios: int = 17, bound: float
             assert len(wanted) == count, case.label
             for value in wanted:
                 _, got = next(found)
-                compare(got, value, allowed, case.label)
+                assert_close(got, value, allowed, case.label)
 
 
-def compare(got: torch.Tensor, wanted: Any, allowed: float, label: str) -> None:
+def assert_close(got: torch.Tensor, wanted: Any, allowed: float, label: str) -> None:
     """Assert that shapes and values are the same, floating-point ones up to `allowed` of the scale."""
     expected = wanted if isinstance(wanted, torch.Tensor) else torch.from_numpy(np.asarray(wanted))
     if expected.dtype is torch.bool and got.is_floating_point():

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from reparamkit.errors import UnusableInput
 from reparamkit.mil.evaluate import evaluate
-from tests.mil.programs import Case, agree, array, mb, normal, read
+from tests.mil.programs import Case, array, assert_agree, mb, normal, read
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -41,7 +41,7 @@ def _conv(label: str, shape: tuple[int, ...], pads: Pads, groups: int = 1, **set
 
 def test_conv_in_two_dimensions() -> None:
     even = ((0, 0), (0, 0))
-    agree(
+    assert_agree(
         [
             _conv("plain", (6, 4, 3, 2), even, pad_type="valid"),
             _conv("no pad_type", (6, 4, 3, 2), even),
@@ -64,7 +64,7 @@ def test_conv_in_two_dimensions() -> None:
 
 def test_conv_with_same_padding() -> None:
     """11 and 12 long: of stride 2 there are 6 outputs each, for a kernel of 3 from 13 elements."""
-    agree(
+    assert_agree(
         [
             _conv("odd", (3, 4, 3, 3), ((1, 1), (1, 1)), pad_type="same"),
             _conv("even kernel", (3, 4, 2, 4), ((0, 1), (1, 2)), pad_type="same"),
@@ -79,14 +79,14 @@ def test_conv_with_same_padding() -> None:
 
 
 def test_conv_in_one_and_three_dimensions() -> None:
-    agree(
+    assert_agree(
         [
             _conv("1d", (6, 2, 4), ((3, 1),), 2, pad_type="custom", pad=[3, 1], strides=[2]),
             _conv("1d same", (6, 4, 4), ((1, 2),), pad_type="same"),
         ],
         {"x": normal(2, 4, 13)},
     )
-    agree(
+    assert_agree(
         [
             _conv("3d", (5, 3, 2, 3, 3), ((1, 0), (1, 1), (0, 2)), pad_type="custom", pad=[1, 0, 1, 1, 0, 2]),
             _conv("3d strided", (6, 1, 2, 2, 2), ((0, 0),) * 3, 3, pad_type="valid", strides=[1, 2, 3]),
@@ -97,7 +97,7 @@ def test_conv_in_one_and_three_dimensions() -> None:
 
 def test_conv_with_a_computed_weight() -> None:
     case = Case("weight", lambda x, w: mb.conv(x=x, weight=w), lambda x, w: F.conv2d(x, w))
-    agree([case], {"x": normal(1, 3, 6, 6), "w": normal(4, 3, 3, 3, seed=5)})
+    assert_agree([case], {"x": normal(1, 3, 6, 6), "w": normal(4, 3, 3, 3, seed=5)})
 
 
 def _sum(
@@ -119,9 +119,8 @@ def _sum(
                 group = channel // (c_in // groups)
                 first = group * w.shape[1]
                 for o in range(w.shape[1]):
-                    y[(slice(None), first + o, *at)] += (
-                        x.numpy()[(slice(None), channel, *place)] * w[(channel, o, *tap)]
-                    )
+                    taken: tuple[Any, ...] = (slice(None), channel, *place)
+                    y[:, first + o, *at] += x.numpy()[taken] * w[channel, o, *tap]
     return torch.from_numpy(y)
 
 
@@ -145,7 +144,7 @@ def _transposed(label: str, shape: tuple[int, ...], cut: Pads, groups: int = 1, 
 
 def test_conv_transpose_against_the_sum() -> None:
     none = ((0, 0), (0, 0))
-    agree(
+    assert_agree(
         [
             _transposed("plain", (4, 3, 3, 2), none, pad_type="valid"),
             _transposed("groups", (4, 3, 2, 2), none, 2, strides=[2, 3]),
@@ -170,7 +169,7 @@ def test_conv_transpose_against_the_sum() -> None:
 
 def test_conv_transpose_against_torch() -> None:
     weight = array(4, 3, 3)
-    agree(
+    assert_agree(
         [
             Case(
                 "1d",
@@ -183,7 +182,7 @@ def test_conv_transpose_against_torch() -> None:
         {"x": normal(2, 4, 7)},
     )
     solid = array(2, 3, 2, 3, 2)
-    agree(
+    assert_agree(
         [
             Case(
                 "3d",

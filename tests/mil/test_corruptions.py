@@ -140,7 +140,7 @@ def a_renamed_value(path: Path) -> None:
     _specification(path, rename)
 
 
-EXPECTED = {
+EXPECTED: dict[Callable[[Path], None], str] = {
     a_weight_byte: DIFFERENT,
     a_swapped_pad: DIFFERENT,
     a_swapped_pad_of_the_middle: DIFFERENT,

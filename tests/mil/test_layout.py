@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from reparamkit.errors import UnusableInput
 from reparamkit.mil.evaluate import evaluate
-from tests.mil.programs import Case, agree, mb, normal, read
+from tests.mil.programs import Case, assert_agree, mb, normal, read
 
 
 def test_other_shapes() -> None:
-    agree(
+    assert_agree(
         [
             Case("reshape", lambda x: mb.reshape(x=x, shape=[4, -1]), lambda x: x.reshape(4, 30)),
             Case(
@@ -62,13 +62,13 @@ def test_other_shapes() -> None:
 def test_zeros_in_a_shape_mean_other_axes_since_ios17() -> None:
     """(2, 50) to (1, 0, -1, 0): the example of the iOS 17 reference; from the front there is no such axis."""
     for ios in (16, 17):
-        agree(
+        assert_agree(
             [Case("0", lambda x: mb.reshape(x=x, shape=[0, -1, 0]), lambda x: x)],
             {"x": normal(2, 3, 4)},
             ios=ios,
         )
     x = normal(2, 50)
-    agree(
+    assert_agree(
         [Case("0", lambda x: mb.reshape(x=x, shape=[1, 0, -1, 0]), lambda x: x.reshape(1, 1, 2, 50))],
         {"x": x},
     )
@@ -81,7 +81,7 @@ def test_zeros_in_a_shape_mean_other_axes_since_ios17() -> None:
 
 
 def test_joining_and_splitting() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "concat",
@@ -150,7 +150,7 @@ def _space_to_depth(x: torch.Tensor, block: int) -> Any:
 
 
 def test_channels_and_places() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "pixel_shuffle",
@@ -204,7 +204,7 @@ def test_channels_and_places() -> None:
 
 
 def test_padding() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "constant",
@@ -232,7 +232,7 @@ def test_padding() -> None:
 
 
 def test_shapes_and_settings() -> None:
-    agree(
+    assert_agree(
         [
             Case("shape", lambda x: mb.shape(x=x), lambda x: np.array([2, 3, 4])),
             Case(

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.mil.programs import Case, agree, array, mb, normal
+from tests.mil.programs import Case, array, assert_agree, mb, normal
 
 WEIGHT, BIAS = array(4, 6), array(4, seed=2)
 
 
 def test_linear_and_matmul() -> None:
     weight, bias = torch.from_numpy(WEIGHT).double(), torch.from_numpy(BIAS).double()
-    agree(
+    assert_agree(
         [
             Case(
                 "linear",
@@ -48,13 +48,13 @@ def test_einsum() -> None:
         lambda x, y: mb.einsum(values=(x, y), equation="nchw,nwhu->nchu"),
         lambda x, y: np.einsum("nchw,nwhu->nchu", x.numpy(), np.broadcast_to(y.numpy(), (2, 5, 4, 6))),
     )
-    agree([case], {"x": normal(2, 3, 4, 5), "y": normal(2, 5, 1, 6, seed=2)})
+    assert_agree([case], {"x": normal(2, 3, 4, 5), "y": normal(2, 5, 1, 6, seed=2)})
 
 
 def test_attention_against_torch() -> None:
     mask = np.array([[True, False, True, True, False]] * 3)
     added = array(3, 5)
-    agree(
+    assert_agree(
         [
             Case(
                 "plain",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.mil.programs import Case, agree, array, mb, normal
+from tests.mil.programs import Case, array, assert_agree, mb, normal
 
 MEAN, GAMMA, BETA = array(4), array(4, seed=3), array(4, seed=4)
 VARIANCE = np.abs(array(4, seed=2)) + np.float32(0.1)
@@ -21,7 +21,7 @@ def _double(values: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def test_norms_over_statistics() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "batch_norm",
@@ -75,7 +75,7 @@ def test_layer_norm_over_any_axes() -> None:
         shape = [size if axis in axes else 1 for axis, size in enumerate(values.shape)]
         return y * np.reshape(scale.astype(np.float64), shape) + np.reshape(shift.astype(np.float64), shape)
 
-    agree(
+    assert_agree(
         [
             Case(
                 "last",
@@ -136,11 +136,11 @@ def _reductions(
 
 def test_reductions() -> None:
     cases = _reductions(REDUCTIONS, [2, 3], True) + _reductions(REDUCTIONS, [-1, 0], False)
-    agree(cases + _reductions(REDUCTIONS, None, False), {"x": normal(2, 3, 4, 5)})
+    assert_agree(cases + _reductions(REDUCTIONS, None, False), {"x": normal(2, 3, 4, 5)})
     log_sum = Case(
         "reduce_log_sum", lambda x: mb.reduce_log_sum(x=x, axes=[1]), lambda x: np.log(x.numpy().sum(1))
     )
-    agree([log_sum], {"x": normal(3, 4).abs() + 0.1})
+    assert_agree([log_sum], {"x": normal(3, 4).abs() + 0.1})
 
 
 def test_reductions_of_integers() -> None:
@@ -148,11 +148,11 @@ def test_reductions_of_integers() -> None:
         each for each in REDUCTIONS if each[0] in ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min")
     ]
     values = torch.tensor([[3, -7, 5], [2, 2, -9]], dtype=torch.int32)
-    agree(_reductions(whole, [1], False), {"x": values})
+    assert_agree(_reductions(whole, [1], False), {"x": values})
 
 
 def test_the_place_of_the_largest() -> None:
-    agree(
+    assert_agree(
         [
             Case("argmax", lambda x: mb.reduce_argmax(x=x), lambda x: x.numpy().argmax(-1)),
             Case(
@@ -178,7 +178,7 @@ def test_order() -> None:
         places = np.take(order, range(k), axis=axis)
         return [np.take_along_axis(values, places, axis=axis), places]
 
-    agree(
+    assert_agree(
         [
             Case("argsort", lambda x: mb.argsort(x=x), lambda x: np.argsort(-x.numpy())),
             Case(

@@ -18,7 +18,7 @@ def _call(**values: Any) -> Call:
     return Call(operation, {name: [value] for name, value in values.items()}, torch.float32, 7)
 
 
-def test_settings_of_the_wrong_kind_are_named() -> None:
+def test_settings_of_the_wrong_kind_are_named(subtests: pytest.Subtests) -> None:
     call = _call(pad=torch.tensor([1.5]), mode=torch.tensor(1), pads="valid", two=torch.tensor([1, 2]))
     for ask, message in (
         (lambda: call.integers("pad"), "has a pad that is not integer"),
@@ -33,8 +33,8 @@ def test_settings_of_the_wrong_kind_are_named() -> None:
             "has 1 values for pad, 2 are",
         ),
     ):
-        with pytest.raises(CannotEvaluate, match=message):
-            ask()  # type: ignore[no-untyped-call]
+        with subtests.test(str(ask)), pytest.raises(CannotEvaluate, match=message):
+            ask()
     several = Call(call.operation, {"x": [torch.ones(1), torch.ones(1)]}, torch.float32, 7)
     with pytest.raises(CannotEvaluate, match="has 2 values for x"):
         several.tensor("x")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.mil.programs import Case, agree, mb, normal
+from tests.mil.programs import Case, assert_agree, mb, normal
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -39,7 +39,8 @@ def _windows(
             total *= extent
             bounds.append(slice(max(start, 0), max(min(start + extent, size), 0)))
         inside = values[(slice(None), slice(None), *bounds)].reshape(*values.shape[:2], -1)
-        y[(slice(None), slice(None), *place)] = of_window(inside, total)
+        at: tuple[Any, ...] = (slice(None), slice(None), *place)
+        y[at] = of_window(inside, total)
     return y
 
 
@@ -80,7 +81,7 @@ def test_pooling_of_windows_written_out() -> None:
     flat = [1, 0, 2, 1]
     none: Pads = ((0, 0), (0, 0))
     custom = {"pad_type": "custom", "pad": flat}
-    agree(
+    assert_agree(
         [
             _case("mean", "avg_pool", [3, 2], [2, 1], none, _mean, pad_type="valid"),
             _case("mean, padded", "avg_pool", [3, 4], [2, 3], uneven, _mean, **custom),
@@ -111,7 +112,7 @@ def test_ceil_mode_against_torch() -> None:
     def pad(p: int) -> dict[str, Any]:
         return {"pad_type": "custom", "pad": [p] * 4, "ceil_mode": True}
 
-    agree(
+    assert_agree(
         [
             Case(
                 "mean",
@@ -146,7 +147,7 @@ def test_ceil_mode_against_torch() -> None:
 
 
 def test_pooling_in_one_and_three_dimensions() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "mean",
@@ -161,7 +162,7 @@ def test_pooling_in_one_and_three_dimensions() -> None:
         ],
         {"x": normal(2, 3, 11)},
     )
-    agree(
+    assert_agree(
         [
             Case(
                 "mean",

@@ -15,7 +15,7 @@ from reparamkit.mil.program import open_program
 from reparamkit.mil.types import BY_NAME, unpack
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.quiet import quiet
-from tests.mil.programs import Case, agree, array, ct, mb, normal, read, save, types
+from tests.mil.programs import Case, array, assert_agree, ct, mb, normal, read, save, types
 
 with quiet():
     import coremltools.optimize as cto
@@ -36,7 +36,7 @@ def test_affine_and_lookup() -> None:
     mask = np.array([0b00001100], np.uint8)
     dense = np.zeros(5)
     dense[2:4] = [0.5, 1.5]
-    agree(
+    assert_agree(
         [
             Case(
                 "affine, rows",
@@ -73,9 +73,9 @@ def test_affine_and_lookup() -> None:
             Case(
                 "cast",
                 lambda x: _plus(
-                    x, mb.constexpr_cast(source_val=np.float16([[0.1], [3]]), output_dtype="fp32")
+                    x, mb.constexpr_cast(source_val=np.array([[0.1], [3]], np.float16), output_dtype="fp32")
                 ),
-                lambda x: np.float16([[0.1], [3]]).astype(float).repeat(4, 1),
+                lambda x: np.array([[0.1], [3]], np.float16).astype(float).repeat(4, 1),
             ),
         ],
         {"x": normal(2, 4)},
@@ -103,7 +103,7 @@ def test_blocks_and_vectors() -> None:
         [[4, 4], [5, 5], [6, 6], [1, 1], [2, 2], [3, 3]],
     ]
     last = [[[1, 2, 3, 1, 2, 3], [4, 5, 6, 1, 2, 3]], [[4, 5, 6, 4, 5, 6], [1, 2, 3, 1, 2, 3]]]
-    agree(
+    assert_agree(
         [
             Case(
                 "shift and scale",
@@ -167,7 +167,7 @@ def test_sparse_tables_and_scales() -> None:
         )
         return mb.constexpr_sparse_to_dense(nonzero_data=what, mask=where)
 
-    agree(
+    assert_agree(
         [Case("table", table, lambda x: found), Case("blocks", blocks, lambda x: scaled)],
         {"x": normal(2, 4)},
         ios=18,
@@ -184,7 +184,7 @@ def test_activations_to_integers_and_back() -> None:
         there = mb.quantize(input=x, zero_point=shift, scale=step, output_dtype="int8", axis=1)
         return mb.dequantize(input=there, zero_point=shift, scale=step, axis=1)
 
-    agree(
+    assert_agree(
         [
             Case("rows", there_and_back, lambda x: step[:, None].astype(float) * (whole(x) - shift[:, None])),
             Case(
@@ -218,6 +218,7 @@ def _two_layers(x: Any) -> Any:
     return mb.conv(x=y, weight=array(16, 32, 3, 3, seed=5), name="second")
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize(
     ("ios", "settings"),
     [

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from reparamkit.errors import UnusableInput
 from reparamkit.mil.evaluate import evaluate
-from tests.mil.programs import Case, agree, mb, normal, read
+from tests.mil.programs import Case, assert_agree, mb, normal, read
 
 
 def _grid(n: int, m: int, mode: str) -> Any:
@@ -46,7 +46,7 @@ MODES = ["STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "
 
 @pytest.mark.parametrize("sizes", [(11, 7), (3, 4), (1, 13)])
 def test_resize_bilinear_by_every_grid(sizes: tuple[int, int]) -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 mode,
@@ -79,7 +79,7 @@ def test_grids_of_the_reference() -> None:
         "DEFAULT": [[0.0, 0.4, 0.8, 1.0, 1.0], [0.0, 1 / 3, 2 / 3, 1.0, 1.0, 1.0]],
         "OFFSET_CORNERS": [[0.1, 0.3, 0.5, 0.7, 0.9], [1 / 12, 0.25, 5 / 12, 7 / 12, 0.75, 11 / 12]],
     }
-    agree(
+    assert_agree(
         [
             Case(
                 f"{mode} {len(points)}",
@@ -100,7 +100,7 @@ def test_upsampling_against_torch() -> None:
         sizes = [int(factor * size) for factor, size in zip(scale, x.shape[-2:], strict=True)]
         return F.interpolate(x, size=sizes, mode=mode, align_corners=align)
 
-    agree(
+    assert_agree(
         [
             Case(
                 "aligned",
@@ -166,7 +166,7 @@ def _nearest_resize(x: Any, *shape: int, mode: str = "DEFAULT") -> Any:
 def test_two_elements_to_three_as_the_reference_tests_them(shape: tuple[int, ...]) -> None:
     first, second = -6.174, 9.371
     expected = torch.tensor([[first, first], [second, second], [second, second]])
-    agree(
+    assert_agree(
         [
             Case(
                 "resize",
@@ -185,7 +185,7 @@ def test_two_elements_to_three_as_the_reference_tests_them(shape: tuple[int, ...
 
 def test_the_reference_s_other_nearest_neighbours() -> None:
     """Two rows to three columns each, and three columns doubled."""
-    agree(
+    assert_agree(
         [
             Case(
                 "wider",
@@ -195,7 +195,7 @@ def test_the_reference_s_other_nearest_neighbours() -> None:
         ],
         {"x": torch.tensor([0.37, 6.17]).reshape(1, 1, 2, 1)},
     )
-    agree(
+    assert_agree(
         [
             Case(
                 "doubled",
@@ -207,12 +207,13 @@ def test_the_reference_s_other_nearest_neighbours() -> None:
     )
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("sizes", [(25, 30), (2, 20), (3, 7), (10, 40), (1, 1)])
 def test_the_two_kinds_of_nearest_neighbour(sizes: tuple[int, int]) -> None:
     """At the sizes at which the reference is held against TensorFlow, and others: torch's two kinds."""
     h, w = sizes
     scale_h, scale_w = (h + 1e-4) / 10, (w + 1e-4) / 20
-    agree(
+    assert_agree(
         [
             Case(
                 "by centres",
@@ -236,6 +237,7 @@ def test_the_two_kinds_of_nearest_neighbour(sizes: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "DEFAULT"])
 def test_what_the_reference_leaves_open_is_refused(mode: str) -> None:
     x = normal(1, 1, 4, 4)
@@ -282,7 +284,7 @@ def test_sampling_against_torch() -> None:
     for align in (True, False):
         cases.append(_resampled(f"pixels {align}", plain, align, "unnormalized"))
         cases.append(_resampled(f"zero to one {align}", plain, align, "normalized_zero_to_one"))
-    agree(cases, {"x": normal(2, 3, 5, 6), "grid": normal(2, 4, 3, 2, seed=5)})
+    assert_agree(cases, {"x": normal(2, 3, 5, 6), "grid": normal(2, 4, 3, 2, seed=5)})
 
 
 def test_affine_against_its_formula() -> None:
@@ -297,7 +299,7 @@ def test_affine_against_its_formula() -> None:
         grid = torch.from_numpy(places)[None].expand(x.shape[0], -1, -1, -1)
         return F.grid_sample(x, grid, align_corners=True)
 
-    agree(
+    assert_agree(
         [
             Case(
                 "affine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from reparamkit.errors import UnusableInput
 from reparamkit.mil.evaluate import evaluate
-from tests.mil.programs import Case, agree, mb, normal, read
+from tests.mil.programs import Case, assert_agree, mb, normal, read
 
 Places = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -20,7 +21,7 @@ def _places(*values: Any) -> Places:
 
 
 def test_slices() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "plain",
@@ -91,7 +92,7 @@ def test_slices_put_back() -> None:
         y[1, 3:5, 0:3] = u[0]
         return y
 
-    agree(
+    assert_agree(
         [
             Case(
                 "slice_update",
@@ -125,7 +126,7 @@ def test_slices_put_back() -> None:
 @pytest.mark.parametrize("ios", [15, 17])
 def test_gathering(ios: int) -> None:
     grid = _places([[0, 1, 4], [3, 2, 2]])[0]
-    agree(
+    assert_agree(
         [
             Case(
                 "rows", lambda x: mb.gather(x=x, indices=_places(2, 0, 0), axis=1), lambda x: x[:, [2, 0, 0]]
@@ -133,7 +134,9 @@ def test_gathering(ios: int) -> None:
             Case("one", lambda x: mb.gather(x=x, indices=np.int32(3), axis=-1), lambda x: x[..., 3]),
             Case(
                 "one of a list",
-                lambda x: mb.mul(x=x, y=mb.gather(x=np.float32([2, 3, 4]), indices=np.int32(1), axis=0)),
+                lambda x: mb.mul(
+                    x=x, y=mb.gather(x=np.array([2, 3, 4], np.float32), indices=np.int32(1), axis=0)
+                ),
                 lambda x: x * 3,
             ),
             Case(
@@ -157,7 +160,7 @@ def test_gathering(ios: int) -> None:
 
 def test_gathering_in_batches() -> None:
     places = _places([0, 4, 1], [3, 3, 2])
-    agree(
+    assert_agree(
         [
             Case(
                 "gather",
@@ -181,7 +184,7 @@ def test_gathering_in_batches() -> None:
 
 def test_negative_places_count_from_the_end_before_ios17_only() -> None:
     x = normal(2, 5)
-    agree(
+    assert_agree(
         [Case("-1", lambda x: mb.gather(x=x, indices=_places(-1, 0), axis=1), lambda x: x[:, [-1, 0]])],
         {"x": x},
         ios=16,
@@ -193,7 +196,7 @@ def test_negative_places_count_from_the_end_before_ios17_only() -> None:
         evaluate(program, {"x": x})
 
 
-_MODES = {
+_MODES: dict[str, Callable[[Any, Any], Any]] = {
     "update": lambda a, b: b,
     "add": np.add,
     "sub": np.subtract,
@@ -260,7 +263,7 @@ def test_scattering() -> None:
                 lambda x, u, mode=mode: pairs(x, u, mode),
             ),
         ]
-    agree(cases, {"x": normal(2, 5), "u": normal(2, 2, seed=4) + 3})
+    assert_agree(cases, {"x": normal(2, 5), "u": normal(2, 2, seed=4) + 3})
 
 
 def rows_of_two(x: torch.Tensor, u: torch.Tensor, along: Places) -> Any:
@@ -270,7 +273,7 @@ def rows_of_two(x: torch.Tensor, u: torch.Tensor, along: Places) -> Any:
 
 
 def test_one_hot() -> None:
-    agree(
+    assert_agree(
         [
             Case(
                 "last",

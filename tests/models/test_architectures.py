@@ -19,6 +19,7 @@ def test_every_registered_network_has_a_published_size() -> None:
     assert published == list(PUBLISHED)
 
 
+@pytest.mark.diagonal(10)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_size_is_the_published_one(name: str) -> None:
     published = PUBLISHED[name]

@@ -100,6 +100,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         create("repvgg_a0", weights=tmp_path / "absent.pth")
 
 
+@pytest.mark.slow
 def test_variants_are_recognised_by_their_shapes_alone() -> None:
     assert fitting_variants(on_meta("repvgg_b1g2").state_dict()) == ["repvgg_b1g2"]
     assert fitting_variants(on_meta("repvgg_b3g4", num_classes=21).state_dict()) == [

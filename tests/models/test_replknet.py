@@ -61,6 +61,7 @@ def test_a_narrow_network_runs_both_ways() -> None:
     assert model.head.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_the_published_network_stays_in_range() -> None:
     model = create("replknet_31b", num_classes=10)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(9))

@@ -164,6 +164,7 @@ def _all_of(functions: dict[str, Function], x: Tensor) -> nn.Module:
     )
 
 
+@pytest.mark.diagonal(9)
 @pytest.mark.parametrize(("functions", "shape"), _CASES)
 def test_a_degenerate_tensor_is_folded_rightly_or_left(
     functions: dict[str, Function], shape: tuple[int, ...]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.operators import Affine
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import noise
 from tests.operators.reading import evaluated, read
 
@@ -127,7 +127,7 @@ ONE: dict[str, Callable[[Any, Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_layer(name: str) -> None:
-    parts = {
+    parts: Parts = {
         "w": nn.Parameter(torch.zeros(6, 8)),
         "mix": nn.Parameter(torch.zeros(7, 5)),
         "layer": nn.Linear(6, 8),

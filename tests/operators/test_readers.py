@@ -20,7 +20,7 @@ from tests.operators.reading import evaluated, read
 
 EXACT = 1e-12
 _few = settings(deadline=None, derandomize=True, max_examples=12, database=None)
-_CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+_CONVS: dict[int, Any] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
@@ -141,6 +141,7 @@ ARITHMETIC: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.diagonal(40)
 @pytest.mark.parametrize("name", ARITHMETIC)
 @pytest.mark.parametrize(
     ("shape", "constant"),
@@ -249,8 +250,8 @@ def test_average_pooling(dims: int, data: st.DataObject) -> None:
     padding = tuple(data.draw(st.integers(0, w // 2)) for w in window)
     ceil, counted = data.draw(st.booleans()), data.draw(st.booleans())
     divisor = data.draw(st.sampled_from([None, None, 5])) if dims > 1 else None
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[dims - 1]
-    more = {} if divisor is None else {"divisor_override": divisor}
+    pool: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[dims - 1]
+    more: dict[str, Any] = {} if divisor is None else {"divisor_override": divisor}
 
     def function(s: Any, x: Tensor) -> Any:
         return pool(x, window, stride, padding, ceil_mode=ceil, count_include_pad=counted, **more)

@@ -18,7 +18,7 @@ from tests.operators.reading import evaluated, read
 
 EXACT = 1e-12
 DIMS = pytest.mark.parametrize("dims", [1, 2, 3])
-_LAYERS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_LAYERS: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _few = settings(deadline=None, derandomize=True, max_examples=15, database=None)
 
 
@@ -46,7 +46,7 @@ def _layer(dims: int, data: st.DataObject, *, stride: tuple[int, ...]) -> nn.Mod
     more = tuple(data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
     groups, bias = data.draw(st.sampled_from([1, 2, 4])), data.draw(st.booleans())
     outputs = data.draw(st.sampled_from([4, 8]))
-    layer = _LAYERS[dims](4, outputs, window, stride, padding, more, groups, bias, dilation)
+    layer: nn.Module = _LAYERS[dims](4, outputs, window, stride, padding, more, groups, bias, dilation)
     return randomised(layer.double())
 
 

@@ -35,7 +35,7 @@ def document(reference: object, candidate: object, **options: Any) -> Document:
     return cast("Document", json.loads(json.dumps(found.as_dict("reparamkit check a b"), allow_nan=False)))
 
 
-def several(self: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+def several(self: Lambda, x: torch.Tensor) -> dict[str, torch.Tensor]:
     y = self.conv(x)
     return {"map": y, "labels": y.argmax(1), "constant": torch.ones(2), "empty": y[:0], "scalar": y.mean()}
 
@@ -265,7 +265,8 @@ def test_a_place_that_is_not_known_is_not_named(documents: dict[str, Document]) 
     document = cast("Document", json.loads(json.dumps(documents["different"])))
     location = document["location"]
     assert location is not None
-    location.update(found=False, place="", nodes=[], error=None, before=None, reason="because", growth=[])
+    location["found"], location["place"], location["reason"] = False, "", "because"
+    location["nodes"], location["growth"], location["error"], location["before"] = [], [], None, None
     location["text"] = "where it first differs is not known: because"
     jsonschema.Draft202012Validator(json.loads(schema_text())).validate(document)
     assert location["text"] in _shown(document)

@@ -246,7 +246,7 @@ def _edited(path: Path, change: Any) -> Path:
     return path
 
 
-def test_what_is_no_single_program_is_refused_in_words(tmp_path: Path) -> None:
+def test_what_is_no_single_program_is_refused_in_words(tmp_path: Path, subtests: pytest.Subtests) -> None:
     def fresh(name: str) -> Path:
         path = tmp_path / f"{name}.mlpackage"
         return Path(shutil.copytree(source, path))
@@ -305,12 +305,13 @@ def test_what_is_no_single_program_is_refused_in_words(tmp_path: Path) -> None:
         (renamed, "is damaged: its description names the inputs picture, its program x"),
         (other_set, "is damaged: the operator set 'CoreML99x' is unknown"),
     ):
-        path = _edited(fresh(change.__name__), change)
-        with pytest.raises(UnusableInput, match=message):
-            CoreMlRunner(path)
+        with subtests.test(str(change)):
+            path = _edited(fresh(change.__name__), change)
+            with pytest.raises(UnusableInput, match=message):
+                CoreMlRunner(path)
 
 
-def test_damaged_packages_are_refused_in_words(tmp_path: Path) -> None:
+def test_damaged_packages_are_refused_in_words(tmp_path: Path, subtests: pytest.Subtests) -> None:
     source = save(_layer, {"x": normal(1, 3, 6, 6)}, tmp_path / "net.mlpackage")
     inside = Path("Data") / "com.apple.CoreML"
 
@@ -359,10 +360,11 @@ def test_damaged_packages_are_refused_in_words(tmp_path: Path) -> None:
         (half_the_weights, "is damaged: weight.bin is truncated"),
         (other_weights, "is damaged: weight.bin has no weight at offset 64"),
     ):
-        path = Path(shutil.copytree(source, tmp_path / f"{damage.__name__}.mlpackage"))
-        damage(path)
-        with pytest.raises(UnusableInput, match=message):
-            CoreMlRunner(path)
+        with subtests.test(str(damage)):
+            path = Path(shutil.copytree(source, tmp_path / f"{damage.__name__}.mlpackage"))
+            damage(path)
+            with pytest.raises(UnusableInput, match=message):
+                CoreMlRunner(path)
 
 
 def test_nothing_is_printed(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:

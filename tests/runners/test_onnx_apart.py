@@ -87,6 +87,7 @@ def _nothing(s: Any, x: Tensor) -> Tensor:
     return y.sum() + s.rnn(y[:0].flatten(2).mT)[0].sum()
 
 
+@pytest.mark.slow
 def test_saving_a_network_with_an_empty_batch_inside(tmp_path: Path) -> None:
     image = noise(2, 3, 8, 9, dtype=torch.float32)
     networks = [

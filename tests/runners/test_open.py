@@ -81,6 +81,7 @@ def test_what_an_ir_declares(tmp_path: Path) -> None:
     assert OpenVinoRunner(fixed).declared[0].shape == (1, 3, 12, 10)
 
 
+@pytest.mark.slow
 def test_precisions(tmp_path: Path) -> None:
     assert TorchRunner(small().half()).precision == "float16"
     assert TorchRunner(small().double()).precision == "float64"

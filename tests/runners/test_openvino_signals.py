@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _CODE = """
 import signal, sys
 from pathlib import Path
@@ -18,6 +20,7 @@ print("ended" if ended else "none")
 """
 
 
+@pytest.mark.slow
 def test_the_end_of_a_child_does_no_harm(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _CODE, str(tmp_path)],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from tests.nets import assert_same, randomised
-from tests.submodules.test_parts import Block, Gate, image
+from tests.submodules.gates import Block, Gate, image
 
 
 def folded(model: nn.Module | None = None) -> rk.Folded:

@@ -71,8 +71,9 @@ def _closure() -> tuple[Callable[[], int], Callable[[], None]]:
     return lambda: calls + 100 * len(seen), step
 
 
-def _increment(item: Any) -> None:
+def _increment(item: Any) -> Any:
     item.calls += 1
+    return item
 
 
 def _array_of_objects() -> Any:

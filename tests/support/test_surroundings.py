@@ -63,9 +63,9 @@ def _default_device() -> Iterator[None]:
 def _stale_cache(model: nn.Module) -> Iterator[None]:
     """Within `parametrize.cached()`, with a weight in the cache that is not the model's any more."""
     with parametrize.cached():
-        model.grown.weight  # noqa: B018 - reading it is what fills the cache
+        model.get_submodule("grown").weight  # noqa: B018 - reading it is what fills the cache
         with torch.no_grad():
-            model.grown.parametrizations.weight.original0.mul_(2)
+            model.get_parameter("grown.parametrizations.weight.original0").mul_(2)
         yield
 
 
@@ -82,6 +82,7 @@ SURROUNDINGS: dict[str, Callable[[nn.Module], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_a_fold_is_what_it_is_elsewhere(name: str, tmp_path: Path) -> None:
     model, x, z = randomised(Branches()), noise(2, 3, 6, 5, dtype=torch.float32), torch.ones(1, 3, 4, 7)

@@ -29,7 +29,7 @@ from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools
 from tests.sweeps.jobs import GIGABYTE, _commit, default_results
 from tests.sweeps.networks import build_timm, timm_jobs
-from tests.sweeps.timm_families import say
+from tests.sweeps.tables import say
 from tests.timm_import import import_timm
 
 PAGE = Path(__file__).with_name("coreml.md")

@@ -7,7 +7,7 @@ configuration of its class; what it returns first is compared, or what `outputs`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,7 @@ class Recipe:
     group: str
     model: str
     sizes: dict[str, Any] | Callable[[Any], Any]
-    inputs: dict[str, tuple[int, ...]]
+    inputs: Mapping[str, tuple[int, ...]]
     config: str = ""
     outputs: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)

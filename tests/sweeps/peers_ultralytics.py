@@ -77,7 +77,7 @@ def build(name: str) -> Network:
     network = filled(model, (torch.empty(shape),), "x".join(map(str, shape)))
 
     def fused() -> nn.Module:
-        plain = copy.deepcopy(model)
+        plain: Any = copy.deepcopy(model)
         plain.inner = plain.inner.fuse(verbose=False)
         return plain
 

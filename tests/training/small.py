@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = "tests.training.small:data"
 NET = "tests.training.small:net"
 PLAIN = "tests.training.small:plain"
-FAST = {
+FAST: dict[str, Any] = {
     "data": DATA,
     "input_size": 8,
     "batch_size": 24,
@@ -82,10 +83,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "reparamkit", *arguments]
 
 
-def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, from the root of the repository."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
         command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, **options
     )
 

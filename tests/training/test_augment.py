@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,7 +41,13 @@ def test_cutmix_weighs_labels_by_area() -> None:
 
 
 def everything(**changes: float) -> Config:
-    settings = {"flip": 0.5, "randaugment": 9, "erasing": 0.5, "mixup": 0.5, "cutmix": 0.5} | changes
+    settings: dict[str, Any] = {
+        "flip": 0.5,
+        "randaugment": 9,
+        "erasing": 0.5,
+        "mixup": 0.5,
+        "cutmix": 0.5,
+    } | changes
     return Config.resolve(**settings)
 
 
@@ -80,7 +88,7 @@ def test_each_augmentation_changes_images_and_keeps_their_shape(name: str) -> No
     value = 9 if name == "randaugment" else 1.0
     torch.manual_seed(0)
     images, labels = batch()
-    x, target = Augmentation(Config.resolve(**{name: value}), MEAN, STD, 6)(images, labels)
+    x, target = Augmentation(Config.resolve(None, **{name: value}), MEAN, STD, 6)(images, labels)
     plain, _ = Augmentation(Config(), MEAN, STD, 6)(images, labels)
     assert x.shape == plain.shape
     assert target.equal(labels)

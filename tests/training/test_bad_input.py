@@ -22,7 +22,7 @@ from reparamkit.training import disk, train, validate
 from reparamkit.training.checkpoint import open_checkpoint
 from tests.training.small import FAST, NET, ROOT, command, data, flags
 
-SMALL = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
+SMALL: dict[str, Any] = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
 
 
 def refused(**arguments: Any) -> str:
@@ -242,6 +242,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_real_limit_on_files_ends_with_status_2_and_the_older_checkpoint(tmp_path: Path) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
     before = (tmp_path / "run" / "last" / "training.pt").read_bytes()

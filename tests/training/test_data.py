@@ -48,7 +48,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 def test_the_digits_are_all_there_and_split_alike_in_each_class() -> None:
     data = open_data(Config())
     assert isinstance(data.train, type(data.valid))
-    assert len(data.train) + len(data.valid) == 1797  # type: ignore[arg-type]
+    assert len(data.train) + len(data.valid) == 1797
     counts = np.bincount([data.valid[i][1] for i in range(len(data.valid))])
     assert counts.min() >= 34
     assert counts.max() <= 37
@@ -95,7 +95,12 @@ def test_a_table_without_images(tmp_path: Path) -> None:
 
 
 def stream_settings(**changes: Any) -> Config:
-    settings = {"data": "tests.training.test_data:streams", "stream": True, "batch_size": 6, "epoch_size": 30}
+    settings: dict[str, Any] = {
+        "data": "tests.training.test_data:streams",
+        "stream": True,
+        "batch_size": 6,
+        "epoch_size": 30,
+    }
     return Config.resolve(**(settings | changes))
 
 

@@ -10,7 +10,7 @@ from reparamkit.training.groups import decays, layer_numbers, parameter_groups
 from tests.timm_import import import_timm
 
 
-def test_weights_of_layers_decay_and_nothing_else() -> None:
+def test_weights_of_layers_decay_and_nothing_else(subtests: pytest.Subtests) -> None:
     chosen = decays(build("fastvit_toy", num_classes=3))
     assert chosen["patch_embed.0.rbr_conv.0.conv.weight"]
     assert chosen["network.7.0.token_mixer.qkv.weight"]
@@ -21,7 +21,8 @@ def test_weights_of_layers_decay_and_nothing_else() -> None:
         "network.0.0.layer_scale",
         "network.0.0.convffn.fc1.bias",
     ):
-        assert not chosen[name]
+        with subtests.test(str(name)):
+            assert not chosen[name]
 
 
 def test_the_vectors_of_a_convnext_do_not_decay_although_they_have_four_axes() -> None:

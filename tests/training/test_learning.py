@@ -25,6 +25,7 @@ def assert_learns(trained: Trained) -> None:
     assert last["top1"] > 0.4
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -58,6 +59,7 @@ def test_the_average_is_validated_and_kept(tmp_path: Path) -> None:
     assert not last.weights("ema")["head.weight"].equal(last.weights("raw")["head.weight"])
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_a_student_learns_from_a_trained_teacher(tmp_path: Path, kind: str) -> None:
     """With alpha 1 the labels say nothing: whatever the student knows, it has from the teacher."""

@@ -41,6 +41,7 @@ def test_a_trained_network_folds_to_files_that_agree_on_every_digit(tmp_path: Pa
         assert row.top1 == result.rows[0].top1
 
 
+@pytest.mark.slow
 def test_accuracy_and_latency_before_and_after(tmp_path: Path) -> None:
     """No time is asserted."""
     train("repnets_toy", "digits", out=tmp_path, epochs=1, input_size=16)

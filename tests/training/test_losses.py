@@ -45,7 +45,7 @@ def test_label_smoothing_spreads_a_share_over_all_classes(smoothing: float) -> N
 
 def test_label_smoothing_is_timms() -> None:
     import_timm()
-    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.loss.cross_entropy import LabelSmoothingCrossEntropy
 
     logits = draw(1, N, K)
     theirs = LabelSmoothingCrossEntropy(0.1)(logits, LABELS)
@@ -54,7 +54,7 @@ def test_label_smoothing_is_timms() -> None:
 
 def test_soft_targets_are_weighted_one_by_one_as_in_timm() -> None:
     import_timm()
-    from timm.loss import SoftTargetCrossEntropy
+    from timm.loss.cross_entropy import SoftTargetCrossEntropy
 
     logits, target = draw(2, N, K), probabilities(3)
     total = 0.0
@@ -69,7 +69,7 @@ def test_soft_targets_are_weighted_one_by_one_as_in_timm() -> None:
 def test_smoothing_of_mixed_labels_is_timms() -> None:
     import_timm()
     from timm.data.mixup import mixup_target
-    from timm.loss import SoftTargetCrossEntropy
+    from timm.loss.cross_entropy import SoftTargetCrossEntropy
 
     logits = draw(4, N, K)
     share = torch.full((N,), 0.3, dtype=torch.float64)

@@ -61,7 +61,8 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
         next(training_batches(data(), settings, 8, 0, place=Place(0, 5)))
 
 
-@pytest.mark.parametrize("sync_bn", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sync_bn", [True, False])
 def test_two_processes_under_torchrun_agree_with_one(tmp_path: Path, sync_bn: bool) -> None:
     """With batch norms over both processes; without, in a network that has none."""
     model = STEADY if sync_bn else "tests.training.small:plain"

@@ -71,6 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("updates", [3, 5, 8])
 def test_a_run_killed_anywhere_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, updates: int
@@ -96,6 +97,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_weights(
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_kill_9_in_an_epoch(tmp_path: Path, whole: Path) -> None:
     settings = {name: value for name, value in EVERYTHING.items() if name != "channels_last"}
     process = subprocess.Popen(
@@ -137,6 +139,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path: Path) -> None:
     assert (about.epoch, about.update) > (1, 0)
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path, whole: Path, number: int) -> None:
     before = signal.getsignal(number)

@@ -43,7 +43,7 @@ def test_the_learning_rate_is_a_line_and_then_half_a_cosine() -> None:
 
 def test_the_learning_rate_is_that_of_timms_scheduler() -> None:
     import_timm()
-    from timm.scheduler import CosineLRScheduler
+    from timm.scheduler.cosine_lr import CosineLRScheduler
 
     sgd = optimizer(PEAK)
     theirs = CosineLRScheduler(

@@ -47,6 +47,7 @@ def logits_of(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
         return network((x - 0.3) / 0.4), torch.tensor([samples[i][1] for i in range(len(samples))])
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_logits(run: Path) -> None:
     logits, labels = logits_of(run)
     row = validate(run, DATA).rows[0]
@@ -183,7 +184,9 @@ def test_a_checkpoint_folds_from_the_command_line(
     assert caught.value.code == 0
     assert "the average of the weights, after 4 epochs" in capsys.readouterr().out
     for folder in ("last", "best", "best_ema"):
-        assert rk.load(run / folder, model=NET).example_inputs[0].shape == (1, 3, 8, 8)  # type: ignore[index]
+        inputs = rk.load(run / folder, model=NET).example_inputs
+        assert inputs is not None
+        assert inputs[0].shape == (1, 3, 8, 8)
     with pytest.raises(
         UnusableInput, match=r"is a checkpoint of tests\.training\.small:net, not of repnets_toy"
     ):

@@ -18,7 +18,7 @@ from tests.compare.nets import Lambda, folded, net
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def _hard_coded(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _hard_coded(self: Lambda, x: torch.Tensor) -> torch.Tensor:
     y = self.conv(x)
     y = y + torch.zeros(4, 1, 1, dtype=torch.float32)
     weights = torch.zeros(4)
@@ -57,10 +57,12 @@ def test_programs_of_torch_export_and_torchscript_run_in_float64() -> None:
     for other in (program, torch.jit.trace(network, IMAGE)):
         value, why = run_float64(other, (IMAGE,), {})
         assert why == ""
+        assert value is not None
+        assert exact is not None
         assert torch.allclose(value, exact, rtol=1e-12, atol=1e-12)
 
 
-def _insists_on_float32(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _insists_on_float32(self: Lambda, x: torch.Tensor) -> torch.Tensor:
     if x.dtype is not torch.float32:
         raise TypeError("float32 only")
     y = self.conv(x)
@@ -83,12 +85,12 @@ def test_without_float64_the_own_run_is_the_oracle_and_the_verdict_says_so() -> 
 
 
 def test_without_float64_other_rounding_passes_and_a_mistake_does_not() -> None:
-    def reordered(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def reordered(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         """The same conv, one input channel at a time: other rounding, same function."""
         for _ in range(2):
             weight = self.conv.weight
             parts = [F.conv2d(x[:, c : c + 1], weight[:, c : c + 1], padding=1) for c in (2, 0, 1)]
-            y = parts[0] + parts[1] + parts[2] + self.conv.bias[:, None, None]
+            y = parts[0] + parts[1] + parts[2] + self.conv.get_parameter("bias")[:, None, None]
             x = y[:, :3]
         return y
 
@@ -161,7 +163,7 @@ def test_weights_of_a_copy_go_with_it_and_those_of_the_original_stay() -> None:
     twin = Twin(module, torch.float64)
     copied = twin.module
     del twin
-    assert copied.weight.numel() == 0
+    assert copied.get_parameter("weight").numel() == 0
     assert module.weight.numel() == 4
     shared = Twin(module, None, share=True)
     assert shared.module.weight is module.weight

@@ -30,7 +30,7 @@ def test_rounded_values_are_those_of_the_lower_type(dtype: torch.dtype) -> None:
 def test_a_chain_of_single_operations_is_the_lower_type_s_own(dtype: torch.dtype) -> None:
     """Additions and products of two numbers are rounded once each way, so both come out the same."""
 
-    def chain(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def chain(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = x * x + x
         y[0, 0] += 0.1  # into a view
         y.mul_(1.7)
@@ -40,7 +40,7 @@ def test_a_chain_of_single_operations_is_the_lower_type_s_own(dtype: torch.dtype
 
     twin = RoundedTwin(Lambda(chain), dtype).run((IMAGE,), {})
     with torch.no_grad():
-        own = chain(nn.Identity(), IMAGE.to(dtype))
+        own = chain(Lambda(chain), IMAGE.to(dtype))
     ulp = torch.finfo(dtype).eps * own.float().abs().max()
     assert twin.dtype is torch.float32
     assert torch.equal(twin, rounded(twin, dtype))
@@ -88,7 +88,7 @@ def test_precisions_that_need_no_allowance() -> None:
 
 
 def test_integers_that_rounding_changes_are_ties() -> None:
-    def labels(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def labels(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
         return torch.stack([y[:, 0], y[:, 0] * (1 + 1e-5 * x[:, 0].sign())], 1).argmax(1)
 
@@ -102,7 +102,7 @@ def test_integers_that_rounding_changes_are_ties() -> None:
 
 
 def test_what_cannot_be_run_rounded_is_scaled() -> None:
-    def picky(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def picky(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         if float(x.flatten()[0]) == float(x.flatten()[0].half()) != 0 and x.dtype is torch.float32:
             raise ValueError("too round")
         return F.relu(self.conv(x))

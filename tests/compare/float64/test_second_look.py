@@ -28,6 +28,7 @@ def _told(kind: str, seed: int) -> Equivalence:
     try:
         verdict = rk.fold(deciding(kind, seed), IMAGE, dynamic=False).equivalence
     except NotEquivalent as error:
+        assert isinstance(error.equivalence, Equivalence)
         verdict = error.equivalence
     assert verdict is not None
     return verdict
@@ -115,24 +116,24 @@ def test_a_candidate_that_blows_rounding_up_by_itself_is_different(amount: float
 def test_a_candidate_that_computes_in_half_is_different(dtype: torch.dtype) -> None:
     """In float64 its conversions would be promoted, and it would be another network."""
 
-    def lower(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x).to(dtype).float() if _large(x) else self.conv(x)  # type: ignore[no-any-return]
+    def lower(self: Lambda, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).to(dtype).float() if _large(x) else self.conv(x)
 
     assert check(PLAIN, Lambda(lower), IMAGE).differs
 
 
 def test_not_a_number_and_exceptions_are_never_set_aside() -> None:
-    def overflowing(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def overflowing(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
-        return (y * 1e38 * 1e3) / 1e38 / 1e3 if _large(x) else y  # type: ignore[no-any-return]
+        return (y * 1e38 * 1e3) / 1e38 / 1e3 if _large(x) else y
 
-    def raising(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def raising(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         if _large(x) and x.dtype is torch.float32:
             raise RuntimeError("not in float32")
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.conv(x)
 
-    def typed(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x).double() if _large(x) else self.conv(x)  # type: ignore[no-any-return]
+    def typed(self: Lambda, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).double() if _large(x) else self.conv(x)
 
     for function in (overflowing, raising, typed):
         assert check(PLAIN, Lambda(function), IMAGE).differs
@@ -187,6 +188,7 @@ def _normal(reference: Reference) -> list[Run]:
     return [record for record in reference.records if record.probe.group == "normal"]
 
 
+@pytest.mark.slow
 def test_files_of_networks_that_decide(tmp_path: Path) -> None:
     """ONNX Runtime adds in another order than torch, and has no float64 run."""
     original = deciding("attention", 41)

@@ -169,7 +169,7 @@ def test_outputs_judge_as_the_reference_does(tmp_path: Path) -> None:
 
 
 def test_integers_and_ties_are_kept(tmp_path: Path) -> None:
-    def tied(self: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def tied(self: Lambda, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x)
         return torch.stack([y[:, 0] * 3 / 3, y[:, 0]], 1).argmax(1), torch.complex(y, y)
 

@@ -40,13 +40,14 @@ def test_single_impulses(name: str, place: list[int]) -> None:
     assert len(set(values[..., place[0], place[1]].flatten().tolist())) == 6
 
 
-def test_impulses_for_any_number_of_axes() -> None:
+def test_impulses_for_any_number_of_axes(subtests: pytest.Subtests) -> None:
     assert list(patterns.impulses(1)) == ["impulse at the start", "impulse at the end", "impulse centre"]
     assert list(patterns.impulses(3)) == ["impulse at the start", "impulse at the end", "impulse centre"]
     for shape in ([5], [2, 5], [1, 2, 5], [1, 2, 3, 4, 5], []):
-        for name in patterns.impulses(patterns.spatial_axes(shape)):
-            values = patterns.pattern(name, shape, torch.Generator().manual_seed(0))
-            assert list(values.shape) == shape
+        with subtests.test(str(shape)):
+            for name in patterns.impulses(patterns.spatial_axes(shape)):
+                values = patterns.pattern(name, shape, torch.Generator().manual_seed(0))
+                assert list(values.shape) == shape
 
 
 def test_the_probes_of_an_image() -> None:
@@ -158,7 +159,7 @@ def test_the_smallest_size_that_works_is_taken() -> None:
 def test_a_size_without_numbers_is_passed_over() -> None:
     """The variance of one element is 0 / 0."""
 
-    def spread(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def spread(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
         centred = y - y.mean((2, 3), keepdim=True)
         return centred.square().sum((2, 3)) / (y[0, 0].numel() - torch.ones(()))

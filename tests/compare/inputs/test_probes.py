@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from reparamkit.compare.compare import compare
 from reparamkit.compare.float64.reference import Reference
-from reparamkit.compare.inputs.probes import probes
+from reparamkit.compare.inputs.probes import Probe, probes
 from reparamkit.compare.inputs.sizes import FreeSizes, other_sizes, special_sizes
 from reparamkit.errors import UnusableInput
 from reparamkit.support.inputs import normalise_inputs, tensor_leaves
@@ -21,8 +21,8 @@ IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 AXES = {0: {0: "batch", 2: "height", 3: "width"}}
 
 
-def _by_name(probe_list: list[object], name: str) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
-    return next(probe.inputs() for probe in probe_list if probe.name == name)  # type: ignore[attr-defined]
+def _by_name(probe_list: list[Probe], name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return next(probe.inputs() for probe in probe_list if probe.name == name)
 
 
 def test_normal_probes_have_zero_mean_and_the_example_s_magnitude() -> None:
@@ -64,7 +64,7 @@ def test_integers_keep_their_values_and_booleans_their_places() -> None:
     (rolled,), kwargs = _by_name(chosen, "normal 1")
     assert sorted(rolled.flatten().tolist()) == [5, 7, 11, 13, 17]
     assert not torch.equal(rolled, ids)
-    assert torch.equal(kwargs["mask"], mask)  # type: ignore[arg-type]
+    assert torch.equal(kwargs["mask"], mask)
     assert kwargs["scale"] == 2.0
     bigger = probes((ids,), {}, seed=0, dynamic_axes={0: {1: "length"}})[-1]
     assert set(bigger.inputs()[0][0].flatten().tolist()) <= {5, 7, 11, 13, 17}
@@ -134,7 +134,7 @@ def test_a_candidate_that_is_right_at_the_example_s_size_only_fails() -> None:
 
 
 def test_sizes_that_the_reference_rejects_are_passed_over() -> None:
-    def multiple(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def multiple(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         return F.pixel_unshuffle(self.conv(x), 32)
 
     reference = Reference(Lambda(multiple), (IMAGE,), free=FreeSizes(AXES))
@@ -178,7 +178,7 @@ def test_what_differs_at_a_size_of_one_or_at_equal_ones_is_found(kind: str) -> N
         "integers": lambda self, x: self.conv(x).argmax(1),
         "booleans": lambda self, x: self.conv(x) > 0,
     }.get(kind, lambda self, x: self.conv(x))
-    original, captured = Lambda(ONES[kind]), Lambda(plain)  # type: ignore[arg-type]
+    original, captured = Lambda(ONES[kind]), Lambda(plain)
     assert Reference(original, (IMAGE,)).judge(captured).passed
     assert Reference(original, (IMAGE,), free=FreeSizes(AXES)).judge(captured).differs
     assert Reference(captured, (IMAGE,), free=FreeSizes(AXES)).judge(copy.deepcopy(captured)).passed
@@ -211,7 +211,7 @@ def test_widening_twice_adds_nothing() -> None:
     assert len(reference.records) == count
 
 
-def _rows(self: nn.Module, x: torch.Tensor, step: int = 40) -> torch.Tensor:
+def _rows(self: Lambda, x: torch.Tensor, step: int = 40) -> torch.Tensor:
     """Of few rows there is nothing to pool."""
     if x.shape[2] < 80:
         raise ValueError("too few rows")
@@ -251,7 +251,7 @@ def test_networks_with_few_outputs_are_tried_more_often() -> None:
 
 
 def test_probes_that_the_reference_rejects_are_left_out_with_a_note() -> None:
-    def positive_only(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def positive_only(self: Lambda, x: torch.Tensor) -> torch.Tensor:
         if x.amax() > 100:
             raise ValueError("too bright")
         return self.conv(x)

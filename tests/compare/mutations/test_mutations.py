@@ -15,6 +15,7 @@ from tests.compare.mutations.networks import FULL_COUNT, build
 from tests.compare.mutations.tables import tables
 from tests.compare.mutations.trials import FALSE_ALARM, ONNX, PASSED, TORCH, Trials
 from tests.compare.mutations.true_effect import effect, run_module, run_onnx, zero_mean_inputs
+from tests.slow_share import few
 
 BOTH = {
     "weight off by 1 %",
@@ -42,24 +43,27 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_a_few_mutations_of_small_networks() -> None:
-    found = campaign(seed=0, count=60, networks=FEW)
-    _holds(found, 60)
-    assert len(found.pairs) == 4 * len(FEW)
+@pytest.mark.parametrize(
+    ("count", "networks"), [(24, FEW[:2]), pytest.param(60, FEW, marks=pytest.mark.slow)]
+)
+def test_a_few_mutations_of_small_networks(count: int, networks: list[str]) -> None:
+    found = campaign(seed=0, count=count, networks=networks)
+    _assert_holds(found, count)
+    assert len(found.pairs) == 4 * len(networks)
     assert {result.kind for result in found.results if result.exceeds} >= BOTH
 
 
 @pytest.mark.slow
 def test_thousands_of_mutations_of_all_networks() -> None:
     found = campaign(seed=0, count=FULL_COUNT)
-    _holds(found, 2000)
+    _assert_holds(found, 2000)
     assert len(found.pairs) >= 200
     for candidate, kinds in KINDS.items():
         real = {result.kind for result in found.results if result.candidate == candidate and result.changed}
         assert real == kinds
 
 
-def _holds(found: Campaign, count: int) -> None:
+def _assert_holds(found: Campaign, count: int) -> None:
     said = tables(found.seed, found.results, found.pairs)
     assert len(found.results) >= count, said
     assert not [result for result in found.results if result.missed], said
@@ -69,7 +73,7 @@ def _holds(found: Campaign, count: int) -> None:
     assert beyond, said
 
 
-@pytest.mark.parametrize("name", ["repvgg", "conv_ffn"])
+@pytest.mark.parametrize("name", few(["repvgg", "conv_ffn"], "repvgg"))
 def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None:
     """Of mistakes of all sizes those beyond the budget are caught, and no rounding error is."""
     results = list(Trials(build(name, 0, tmp_path), 0).near_the_budget(60))
@@ -79,6 +83,7 @@ def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None
     assert sum(result.below == PASSED for result in results) > 10
 
 
+@pytest.mark.slow
 def test_every_mutation_is_taken_out_again(tmp_path: Path) -> None:
     network = build("lcnetv2_stride2", 1, tmp_path)
     folded, double = copy.deepcopy(network.folded), copy.deepcopy(network.folded64)
@@ -93,6 +98,7 @@ def test_every_mutation_is_taken_out_again(tmp_path: Path) -> None:
     assert network.onnx.SerializeToString() == written
 
 
+@pytest.mark.slow
 def test_a_mutation_is_reproduced_by_its_number() -> None:
     every = campaign(3, 20, ["repvgg"]).results
     for candidate in (TORCH, ONNX):
@@ -100,6 +106,7 @@ def test_a_mutation_is_reproduced_by_its_number() -> None:
         assert campaign(3, 20, ["repvgg"], only=(candidate, result.number)).results == [result]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("name", ["attention_norm", "vanillanet_stem", "text_repmixer", "ghostnetv3_gated"])
 def test_the_file_computes_what_the_fold_computes_in_float64(name: str, tmp_path: Path) -> None:
     """Both ways to find a true effect agree, and the fold is off by no more than the rounding of weights."""

@@ -20,6 +20,9 @@ MOVES = frozenset(
 )
 
 
+Parts = dict[str, nn.Module | Tensor]
+
+
 def left(
     function: Callable[..., Any], x: Tensor, dynamic: Any = False, **parts: nn.Module | Tensor
 ) -> dict[str, int]:

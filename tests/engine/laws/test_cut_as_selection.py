@@ -18,6 +18,7 @@ IMAGE = noise(2, 16, 8, 9)
 TOKENS = noise(2, 7, 12)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize(
     "cut",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.engine.laws.left import left
+from tests.engine.laws.left import Parts, left
 from tests.nets import noise
 
 TOKENS = noise(2, 5, 6)
@@ -58,10 +58,11 @@ ONE: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dynamic", [False, "auto"])
 @pytest.mark.parametrize("name", ONE)
 def test_one_layer(name: str, dynamic: Any) -> None:
-    parts = {
+    parts: Parts = {
         "c": Conv1D(8, 6),
         "down": nn.Linear(6, 2, bias=False),
         "up": nn.Linear(2, 8, bias=False),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -193,7 +194,7 @@ for _name, _kind, _options in (
     ("GRU both ways", nn.GRU, {"bidirectional": True, "num_layers": 2}),
     ("RNN", nn.RNN, {"nonlinearity": "relu"}),
 ):
-    _module(_name, lambda kind=_kind, options=_options: Recurrent(kind, **options), image(2, 3, 6))
+    _module(_name, partial(Recurrent, _kind, **_options), image(2, 3, 6))
 _module("LSTM and its states", lambda: States(nn.LSTM), image(2, 3, 6))
 _module("GRU and its state", lambda: States(nn.GRU), image(2, 3, 6))
 
@@ -283,7 +284,15 @@ def _scatter(s: Any, x: Tensor) -> Tensor:
 
 
 _gamma = {"gamma": lambda: nn.Parameter(torch.randn(4, 1, 1))}
-_image("slice set to a number", lambda s, x: (lambda y: (y.__setitem__((..., 0), 1), y)[1])(block(s, x)))
+
+
+def _slice_of_a_number(s: Any, x: Tensor) -> Tensor:
+    y: Tensor = block(s, x)
+    y[..., 0] = 1
+    return y
+
+
+_image("slice set to a number", _slice_of_a_number)
 _image("slice set to another", _slice_of_another)
 _image("canvas", _canvas)
 _image("canvas that is new", _new_canvas)

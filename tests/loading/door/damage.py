@@ -46,8 +46,8 @@ TEXTS = [
 def bytes_of(content: bytes, rng: Random) -> bytes:
     """One to three damages of the bytes."""
     for _ in range(rng.choice([1, 1, 2, 3])):
-        content = rng.choice(_OF_BYTES)(bytearray(content), rng)
-    return bytes(content)
+        content = bytes(rng.choice(_OF_BYTES)(bytearray(content), rng))
+    return content
 
 
 def _truncated(content: bytearray, rng: Random) -> bytearray:
@@ -261,7 +261,8 @@ def message_of(message: Any, rng: Random) -> None:
         holder = rng.choice(holders)
         present = holder.ListFields()
         if present:
-            _field(holder, *rng.choice(present), rng)
+            descriptor, value = rng.choice(present)
+            _field(holder, descriptor, value, rng)
 
 
 def _messages(message: Any, depth: int) -> Any:

@@ -55,6 +55,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     return found
 
 
+@pytest.mark.diagonal(5)
 @pytest.mark.parametrize(
     ("name", "words"),
     [

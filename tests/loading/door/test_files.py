@@ -104,7 +104,7 @@ def test_what_is_no_json(text: bytes) -> None:
         parse_json(text, "x")
 
 
-def test_inside_and_outside(tmp_path: Path) -> None:
+def test_inside_and_outside(tmp_path: Path, subtests: pytest.Subtests) -> None:
     folder = tmp_path / "net.mlpackage"
     (folder / "Data").mkdir(parents=True)
     (folder / "Data" / "a").write_text("a")
@@ -116,10 +116,10 @@ def test_inside_and_outside(tmp_path: Path) -> None:
     assert inside(folder, folder / "Data" / ".." / "Data" / "a", folder) == (folder / "Data" / "a").resolve()
     assert inside(folder, folder / "within", folder) == (folder / "Data" / "a").resolve()
     for name in ("../outside", "out", "../net.mlpackage2", "/etc/passwd", ".."):
-        with pytest.raises(UnusableInput, match="names a file outside its own folder"):
+        with subtests.test(name), pytest.raises(UnusableInput, match="names a file outside its own folder"):
             inside(folder, folder / name, folder)
     for name, words in (("none", "No such file"), ("circle", "leads in a circle"), ("a\0", "zero byte")):
-        with pytest.raises(UnusableInput, match=words):
+        with subtests.test(name), pytest.raises(UnusableInput, match=words):
             inside(folder, folder / name, folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.loading.door.fuzz import campaign
+from tests.slow_share import few
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify and limits of memory are Linux's")
 
@@ -20,21 +21,20 @@ def _assert_none_wrong(seeds: range, folder: Path) -> None:
     assert ends["0"] > 0
 
 
-def test_sixty_damaged_files(tmp_path: Path) -> None:
-    _assert_none_wrong(range(60), tmp_path)
+@pytest.mark.parametrize("seeds", few([range(20, 40), range(60)], range(20, 40)), ids=str)
+def test_sixty_damaged_files(seeds: range, tmp_path: Path) -> None:
+    _assert_none_wrong(seeds, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_thousand_damaged_files(tmp_path: Path) -> None:
-    _assert_none_wrong(range(10_000, 12_000), tmp_path)
+@pytest.mark.parametrize("first", range(10_000, 12_000, 500))
+def test_two_thousand_damaged_files(first: int, tmp_path: Path) -> None:
+    _assert_none_wrong(range(first, first + 500), tmp_path)
 
 
 @pytest.mark.slow
-def test_what_was_found_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [14, 28, 43, 317, 400, 406, 422, 594, 621, 746, 1063, 2010, 2513])
+def test_what_was_found_before(seed: int, tmp_path: Path) -> None:
     """Each of these once ended in a traceback, a crash, or a read outside."""
-    found = [14, 28, 43, 317, 400, 406, 422, 594, 621, 746, 1063, 2010, 2513]
-    for number, seed in enumerate(found):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        wrong, _ = campaign(range(seed, seed + 1), folder)
-        assert not wrong, wrong
+    wrong, _ = campaign(range(seed, seed + 1), tmp_path)
+    assert not wrong, wrong

@@ -213,7 +213,7 @@ def _xml(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def test_an_ir_that_cannot_be(ir: Path) -> None:
+def test_an_ir_that_cannot_be(ir: Path, subtests: pytest.Subtests) -> None:
     honest, weights = ir.read_text(), ir.with_suffix(".bin").read_bytes()
     assert check_ir(ir) == [ir, ir.with_suffix(".bin")]
     bomb = '<!DOCTYPE net [<!ENTITY a "x"><!ENTITY b "&a;&a;&a;">]><net>&b;</net>'
@@ -227,10 +227,11 @@ def test_an_ir_that_cannot_be(ir: Path) -> None:
         (honest.replace('offset="0"', 'offset="-1"', 1), "and that file has"),
         (honest.replace('element_type="f32" shape="', 'element_type="f32" shape="9,', 1), "does not take"),
     ]:
-        assert text != honest
-        ir.write_text(text)
-        with pytest.raises(UnusableInput, match=words):
-            open_foreign(ir)
+        with subtests.test(words):
+            assert text != honest
+            ir.write_text(text)
+            with pytest.raises(UnusableInput, match=words):
+                open_foreign(ir)
     ir.write_text(honest)
     ir.with_suffix(".bin").write_bytes(weights[:-1])
     with pytest.raises(UnusableInput, match="and that file has"):
@@ -247,7 +248,7 @@ def test_weights_of_an_ir_that_are_no_file_of_its_own(ir: Path, how: str) -> Non
     elif how == "folder":
         weights.mkdir()
     elif how != "none":
-        weights.symlink_to({"outside": secret, "device": "/dev/zero", "circle": weights}[how])
+        weights.symlink_to({"outside": secret, "device": Path("/dev/zero"), "circle": weights}[how])
     words = "is a pipe|outside its own folder|is a device|in a circle|is a folder|are not beside it"
     with pytest.raises(UnusableInput, match=words):
         open_foreign(ir)
@@ -322,7 +323,9 @@ def test_a_package_that_is_a_link_is_read(package: Path) -> None:
     assert open_program(package.parent / "link.mlpackage").operations
 
 
-def test_weights_of_a_package_beyond_their_file(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_package_beyond_their_file(
+    package: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
     from coremltools.proto import Model_pb2
 
     specification = next(package.rglob("model.mlmodel"))
@@ -347,9 +350,10 @@ def test_weights_of_a_package_beyond_their_file(package: Path, monkeypatch: pyte
         (65, None, "has no weight at offset 65"),
         (None, 1 << 40, "is not .* x fp32"),
     ]:
-        changed(offset, sizes)
-        with pytest.raises(UnusableInput, match=words):
-            open_program(package)
+        with subtests.test(str(offset)):
+            changed(offset, sizes)
+            with pytest.raises(UnusableInput, match=words):
+                open_program(package)
     specification.write_bytes(honest)
     monkeypatch.setattr(memory, "_SMALL", 0)
     monkeypatch.setattr(memory, "free_bytes", lambda: 10)

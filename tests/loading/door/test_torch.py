@@ -9,7 +9,9 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,10 +142,10 @@ def test_places_in_the_source_that_are_not_there(tmp_path: Path, number: bytes) 
 
 
 def _sparse(size: int) -> torch.Tensor:
-    return torch.sparse_coo_tensor([[0], [0]], [1.0], (size, size), check_invariants=True)
+    return torch.sparse_coo_tensor(torch.tensor([[0], [0]]), [1.0], (size, size), check_invariants=True)
 
 
-def test_tensors_that_are_larger_than_their_storage(tmp_path: Path) -> None:
+def test_tensors_that_are_larger_than_their_storage(tmp_path: Path, subtests: pytest.Subtests) -> None:
     one = torch.ones(1)
     for held, words in [
         (one.expand(1 << 50), "declares tensors of 4,194,304 GiB"),
@@ -151,9 +153,10 @@ def test_tensors_that_are_larger_than_their_storage(tmp_path: Path) -> None:
         (_sparse(1 << 25), "declares tensors of"),
         (torch.empty(1 << 40, device="meta"), "a tensor without values"),
     ]:
-        torch.save(held, tmp_path / "x.pt")
-        with pytest.raises(UnusableInput, match=words):
-            load_samples(tmp_path / "x.pt", ["x"])
+        with subtests.test(str(held)):
+            torch.save(held, tmp_path / "x.pt")
+            with pytest.raises(UnusableInput, match=words):
+                load_samples(tmp_path / "x.pt", ["x"])
 
 
 def test_weights_with_a_key_that_cannot_be_hashed(tmp_path: Path) -> None:
@@ -165,6 +168,10 @@ def test_weights_with_a_key_that_cannot_be_hashed(tmp_path: Path) -> None:
         load(tmp_path / "w.pt", model="tests.loading.door.nets:tiny")
 
 
+def _instead(stream: bytes, content: bytes) -> bytes:
+    return stream
+
+
 def test_an_exported_file_out_of_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_exported(tmp_path / "net.pt2")
     honest = path.read_bytes()
@@ -173,13 +180,13 @@ def test_an_exported_file_out_of_bounds(tmp_path: Path, monkeypatch: pytest.Monk
         ("data/weights/model_weights_config.json", b"{" * 9),
     ):
         path.write_bytes(honest)
-        tamper(path, record, lambda content, stream=stream: stream)  # type: ignore[misc]
+        tamper(path, record, partial(_instead, stream))
         with pytest.raises(UnusableInput, match="cannot read"):
             load(path)
     path.write_bytes(honest)
 
-    def huge(config: object) -> None:
-        entry = next(iter(config["config"].values()))["tensor_meta"]  # type: ignore[index]
+    def huge(config: Any) -> None:
+        entry = next(iter(config["config"].values()))["tensor_meta"]
         entry["sizes"] = [{"as_int": 1 << 25}, {"as_int": 1 << 25}]
         entry["strides"] = [{"as_int": 0}, {"as_int": 0}]
 

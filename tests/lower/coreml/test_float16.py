@@ -56,6 +56,7 @@ def saved(model: nn.Module, path: Path, options: CoreMlOptions) -> tuple[Any, Mi
     return made, open_program(path / "net.mlpackage")
 
 
+@pytest.mark.slow
 def test_the_layers_that_lose_most_are_named(tmp_path: Path) -> None:
     made, program = saved(branches(), tmp_path, PLAIN)
     (note,) = [note for note in made.notes if note.startswith("float16 loses most at")]
@@ -63,6 +64,7 @@ def test_the_layers_that_lose_most_are_named(tmp_path: Path) -> None:
     assert in_float32(program) == []
 
 
+@pytest.mark.slow
 def test_they_stay_in_float32(tmp_path: Path) -> None:
     with pytest.raises(rk.NotEquivalent, match=r"float16 loses most at far \(\d+ % of the squared error\)"):
         saved(Wide(300.0), tmp_path, PLAIN)
@@ -82,6 +84,7 @@ def test_what_leaves_the_range_of_float16_stays(tmp_path: Path) -> None:
     assert made.equivalence.passed
 
 
+@pytest.mark.slow
 def test_the_range_has_to_do_for_large_inputs_too(tmp_path: Path) -> None:
     made, program = saved(Wide(0.0, 4e3), tmp_path, AUTO)
     assert made.equivalence.passed

@@ -40,6 +40,7 @@ def test_pixels_come_back_from_an_example() -> None:
     assert pixels_of(torch.full((1, 3, 2, 2), 1e9), IMAGENET).unique().tolist() == [255]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_std_per_channel_goes_into_the_stem_and_a_mean_too_if_it_is_unpadded(
     tmp_path: Path, padding: int
@@ -79,12 +80,14 @@ def test_probes_are_pixels(tmp_path: Path) -> None:
     assert saved.equivalence.passed
 
 
+@pytest.mark.slow
 def test_a_mean_of_zero_leaves_nothing_to_core_ml(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     folded(branches()).save(path, coreml=CoreMlOptions(image=ImageInput()))
     assert next(kind for kind, _ in operations(path)) == "conv"
 
 
+@pytest.mark.slow
 def test_names_do_not_show_the_normalisation(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(image=IMAGENET, precision="float16", keep_float32=("stem",))
@@ -92,6 +95,7 @@ def test_names_do_not_show_the_normalisation(tmp_path: Path) -> None:
     assert ("conv", "stem") in operations(path)
 
 
+@pytest.mark.slow
 def test_a_batch_is_one_image(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     network = folded(branches(), IMAGE.expand(4, -1, -1, -1))
@@ -99,6 +103,7 @@ def test_a_batch_is_one_image(tmp_path: Path) -> None:
     assert saved.notes[0].endswith("image: 1x3x1..256x1..256")
 
 
+@pytest.mark.slow
 def test_listed_shapes_of_an_image(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(image=IMAGENET, sizes=((1, 3, 32, 32), (1, 3, 48, 64)))
@@ -107,6 +112,7 @@ def test_listed_shapes_of_an_image(tmp_path: Path) -> None:
     assert sorted((size.width, size.height) for size in sizes) == [(32, 32), (64, 48)]
 
 
+@pytest.mark.slow
 def test_bgr_and_gray(tmp_path: Path) -> None:
     path = tmp_path / "net.mlpackage"
     folded(branches()).save(path, coreml=CoreMlOptions(image=ImageInput(mean=(0.4, 0.5, 0.6), colour="bgr")))

@@ -19,6 +19,7 @@ def _lowered(name: str, precision: str, folder: Path) -> sweep.Row:
     return row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_some_in_float32(tmp_path: Path, name: str) -> None:
     row = _lowered(name, "float32", tmp_path)

@@ -188,6 +188,7 @@ def test_float16_is_judged_as_float16(tmp_path: Path, network: rk.Folded) -> Non
     assert small < sum(map(len, files_of(path).values()))
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(("target", "version"), [("iOS15", 6), ("iOS18", 9), ("macOS26", 10)])
 def test_other_targets(tmp_path: Path, network: rk.Folded, target: str, version: int) -> None:
     path = tmp_path / "net.mlpackage"
@@ -212,6 +213,7 @@ def test_a_convolution_of_constants_is_computed_beforehand(tmp_path: Path) -> No
     assert saved.operators["conv"] == 1
 
 
+@pytest.mark.slow
 def test_some_of_it_stays_in_float32(tmp_path: Path, network: rk.Folded) -> None:
     path = tmp_path / "net.mlpackage"
     options = CoreMlOptions(precision="float16", keep_float32=("stem",))
@@ -225,6 +227,7 @@ def test_some_of_it_stays_in_float32(tmp_path: Path, network: rk.Folded) -> None
         network.save(path, coreml=CoreMlOptions(precision="float16", keep_float32=("stam",)))
 
 
+@pytest.mark.slow
 def test_float16_of_a_network_that_is_all_noise_is_refused(tmp_path: Path) -> None:
     class Cancelling(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -276,6 +279,7 @@ def test_an_output_that_is_an_input_or_given_twice(tmp_path: Path) -> None:
     assert saved.equivalence.passed
 
 
+@pytest.mark.slow
 def test_a_wrong_package_never_appears_and_the_old_one_stays(
     tmp_path: Path, network: rk.Folded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +302,7 @@ def test_a_wrong_package_never_appears_and_the_old_one_stays(
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.mlpackage"]
 
 
+@pytest.mark.slow
 def test_flexible_sizes_that_compute_something_else_fall_back_to_fixed_ones(
     tmp_path: Path, network: rk.Folded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +341,7 @@ def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
             folded(branches().to(dtype), IMAGE.to(dtype)).save(tmp_path / "net.mlpackage")
 
 
+@pytest.mark.slow
 def test_all_files_or_none(tmp_path: Path, network: rk.Folded) -> None:
     with pytest.raises(rk.UnusableInput):
         network.save(tmp_path / "net.mlpackage", tmp_path / "net.pt2", tmp_path / "missing" / "net.onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,8 @@ def test_the_parts_add_up_and_each_is_held(
     if kind == "constant":
         values = np.ones(shape)
     weight = exact.nearest(values, dtype)
-    conv = [nn.Conv1d, nn.Conv2d, nn.Conv3d][len(kernel) - 1](4, 4, kernel, groups=groups)
+    layers: list[type[Any]] = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
+    conv = layers[len(kernel) - 1](4, 4, kernel, groups=groups)
     geometry, _ = geometry_of(conv)
     shares = Shares(weight, dtype, random)
     point, whole = geometry.centred((1,) * len(kernel)), geometry.whole()

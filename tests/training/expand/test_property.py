@@ -101,6 +101,7 @@ def assert_expands_and_folds(case: Case, kind: str, branches: int | None, *, fol
         assert max(fold.error for fold in folded.folds) < 1e-10
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
 @given(case=cases(), branches=st.sampled_from([None, None, 1, 2, 5]))
@@ -108,6 +109,7 @@ def test_any_convolution_expands_exactly(kind: str, case: Case, branches: int | 
     assert_expands_and_folds(case, kind, branches, fold=False)
 
 
+@pytest.mark.diagonal(2)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=_UNHURRIED)
 @given(case=cases(), branches=st.sampled_from([None, None, 1, 2]))

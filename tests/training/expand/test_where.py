@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import reparamkit as rk
+from reparamkit.training.expand import ExpandedConv
 from tests.training.expand.nets import Plain, UNet, batch, error64, random_net
 
 
@@ -278,13 +279,12 @@ def test_one_branch_is_no_block() -> None:
     conv = nn.Conv2d(3, 4, 1)
     with pytest.raises(rk.NothingExpanded, match="ask for two branches or more"):
         rk.expand(conv, batch(), "mobileone", branches=1)
-    assert [name for name, _ in rk.expand(conv, batch(), "mobileone", 2).branches()] == [  # type: ignore[operator]
-        "rbr_conv.0",
-        "rbr_conv.1",
-    ]
+    block = rk.expand(conv, batch(), "mobileone", 2)
+    assert isinstance(block, ExpandedConv)
+    assert [name for name, _ in block.branches()] == ["rbr_conv.0", "rbr_conv.1"]
 
 
-def test_what_is_no_model_and_what_are_no_inputs() -> None:
+def test_what_is_no_model_and_what_are_no_inputs(subtests: pytest.Subtests) -> None:
     for model, inputs, message in (
         ("resnet18", batch(), "a str is not a model"),
         (Plain(), None, "example inputs are needed"),
@@ -292,7 +292,7 @@ def test_what_is_no_model_and_what_are_no_inputs() -> None:
         (nn.Conv2d(3, 4, 3, device="meta"), batch(), "has a shape and no values"),
         (nn.LazyConv2d(4, 3), batch(), "has no shape yet"),
     ):
-        with pytest.raises(rk.UnusableInput, match=message):
+        with subtests.test(str(model)), pytest.raises(rk.UnusableInput, match=message):
             rk.expand(model, inputs)  # type: ignore[arg-type]
     broken = Plain()
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.nets import Net, fold_and_compare, noise
+from tests.nets import Net, fold_and_compare, nodes_of, noise
 
 
 def _masked_sum(s: Any) -> Tensor:
@@ -49,5 +49,5 @@ def test_a_size_that_only_values_tell_inside_a_computed_weight(name: str, dynami
     )
     done = fold_and_compare(net, noise(2, 3, 6, 5), dynamic=dynamic)
     assert [list(f.layers.values()) for f in done.folds] == [["Conv2d 3 -> 4, 3x3"]]
-    left = {str(node.target) for node in done.module.graph.nodes if node.op == "call_function"}
+    left = {str(node.target) for node in nodes_of(done.module) if node.op == "call_function"}
     assert not any("assert" in name or "index" in name for name in left)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from reparamkit.errors import NotEquivalent
 from reparamkit.hosts.fx import computed_once
-from tests.nets import Folded, Net, assert_same, fold, fold_and_compare, noise, randomised
+from tests.nets import Folded, Net, assert_same, fold, fold_and_compare, nodes_of, noise, randomised
 
 
 def _operators(done: Folded) -> set[str]:
-    nodes = done.module.graph.nodes
+    nodes = nodes_of(done.module)
     return {str(n.target).split(".")[1] for n in nodes if n.op == "call_function" and "aten" in str(n.target)}
 
 
@@ -84,7 +84,8 @@ def test_what_is_stored_is_what_the_network_computes_to_the_last_bit(dtype: torc
     model = _pair(_gathered).to(dtype)
     done = fold(model, noise(3, 2, 4, 4, dtype=dtype), dtype=None)
     (stored,) = [value for name, value in done.module.state_dict().items() if "constant" in name]
-    assert torch.equal(stored, model.table[model.index.view(-1)].view(4, 4, 2).permute(2, 0, 1)[None])
+    gathered = model.get_parameter("table")[model.get_buffer("index").view(-1)]
+    assert torch.equal(stored, gathered.view(4, 4, 2).permute(2, 0, 1)[None])
 
 
 def test_what_a_gradient_reaches_is_trained_and_the_rest_is_a_buffer() -> None:

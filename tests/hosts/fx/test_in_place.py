@@ -50,12 +50,11 @@ def _other_operator(module: fx.GraphModule) -> None:
 
 
 def _weights_off(module: fx.GraphModule) -> None:
-    layer = module.get_submodule("conv")
-    layer.weight.data[1] *= 1.001  # type: ignore[union-attr, index, operator]
+    module.get_parameter("conv.weight").data[1] *= 1.001
 
 
 def _bias_of_zero(module: fx.GraphModule) -> None:
-    module.get_submodule("conv").bias.data.zero_()  # type: ignore[union-attr, operator]
+    module.get_parameter("conv.bias").data.zero_()
 
 
 def _one_result(module: fx.GraphModule) -> None:
@@ -191,11 +190,11 @@ def test_right_folds_are_held(name: str, dtype: torch.dtype) -> None:
 def test_a_large_example_is_walked_without_keeping_its_values() -> None:
     """Every value is let go after its last reader: the peak does not grow with the depth."""
     net = nn.Sequential(*(m for _ in range(40) for m in (nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU())))
-    from reparamkit.hosts.fx import in_place
+    from reparamkit.hosts.fx import in_place, walk
 
     walks: list[Any] = []
 
-    class Recorded(in_place.Walk):
+    class Recorded(walk.Walk):
         def _take(self, node: fx.Node, twin: list[fx.Node]) -> None:
             super()._take(node, twin)
             walks.append(sum(isinstance(v, Tensor) and v.numel() > 50 for v in self.old.values()))
