@@ -24,7 +24,17 @@ NOT_OUTSIDE = {
 """Packages that a room does without, beside the rooms that it may not import."""
 
 
-OTHERS_PRIVATE = {"_parameters", "_buffers", "_modules", "_version", "_name", "_fields", "_update", "_schema"}
+OTHERS_PRIVATE = {
+    "_rename",
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_version",
+    "_name",
+    "_fields",
+    "_update",
+    "_schema",
+}
 """Attributes of torch's and Python's own objects, whose names modules of this package use for theirs too."""
 
 

@@ -119,9 +119,9 @@ def fold(
             "--output",
             metavar="FILE",
             help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may be "
-            "given several times. Default: STEM.folded.pt2 beside the source, for a reference model in the "
-            "current folder; STEM.folded.pt for a network that can be folded in parts only.",
+            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may "
+            "be given several times. Default: STEM.folded.pt2 beside the source, for a reference model in "
+            "the current folder; STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,

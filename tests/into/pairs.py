@@ -30,7 +30,7 @@ class Net(nn.Module):
         x = F.relu(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+        return self.head(x.mean((2, 3)))
 
 
 class Branches(nn.Module):
@@ -42,7 +42,7 @@ class Branches(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(sum(branch(x) for branch in self.branches))  # type: ignore[arg-type]
+        return self.act(sum(branch(x) for branch in self.branches))
 
 
 class Sum(Branches):
@@ -115,7 +115,7 @@ class MobileOneTrain(nn.Module):
         self.pointwise = Sum(*(conv_bn(WIDTH, WIDTH, 1) for _ in range(2)), nn.BatchNorm2d(WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(x))  # type: ignore[no-any-return]
+        return self.pointwise(self.depthwise(x))
 
 
 class MobileOneDeployed(nn.Module):
@@ -137,7 +137,7 @@ class RepLKTrain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first(self.norm(x)))
-        return x + self.last(F.relu(self.large(y) + self.small(y)))  # type: ignore[no-any-return]
+        return x + self.last(F.relu(self.large(y) + self.small(y)))
 
 
 class RepLKDeployed(nn.Module):
@@ -150,7 +150,7 @@ class RepLKDeployed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.lkb_reparam(F.relu(self.first(self.norm(x)))))
-        return x + self.last(y)  # type: ignore[no-any-return]
+        return x + self.last(y)
 
 
 class RepMixerTrain(nn.Module):
@@ -171,7 +171,7 @@ class RepMixerTrain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.gamma * (self.mixer(x) - self.norm(x))
-        return x + self.scale * self.project(F.gelu(self.expand(x)))  # type: ignore[no-any-return]
+        return x + self.scale * self.project(F.gelu(self.expand(x)))
 
 
 class RepMixerDeployed(nn.Module):
@@ -185,7 +185,7 @@ class RepMixerDeployed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reparam_conv(x)
-        return x + self.scale * self.project(F.gelu(self.expand(x)))  # type: ignore[no-any-return]
+        return x + self.scale * self.project(F.gelu(self.expand(x)))
 
 
 class DBBTrain(nn.Module):
@@ -271,12 +271,9 @@ class CSPTrain(nn.Module):
     def __init__(self, norm: bool = True) -> None:
         super().__init__()
         half = WIDTH // 2
-        if norm:
-            self.one, self.two = conv_bn(half, half, 3), conv_bn(half, half, 3)
-            self.out = conv_bn(WIDTH, WIDTH, 1)
-        else:
-            self.one, self.two = nn.Conv2d(half, half, 3, padding=1), nn.Conv2d(half, half, 3, padding=1)
-            self.out = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.one: nn.Module = conv_bn(half, half, 3) if norm else nn.Conv2d(half, half, 3, padding=1)
+        self.two: nn.Module = conv_bn(half, half, 3) if norm else nn.Conv2d(half, half, 3, padding=1)
+        self.out: nn.Module = conv_bn(WIDTH, WIDTH, 1) if norm else nn.Conv2d(WIDTH, WIDTH, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         kept, changed = x.chunk(2, 1)
@@ -315,7 +312,7 @@ class PartialTrain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         head, rest = torch.split(x, [2, WIDTH - 2], 1)
         y = F.relu(torch.cat([self.partial(head), rest], 1))
-        return x + self.project(F.relu(self.expand(y)))  # type: ignore[no-any-return]
+        return x + self.project(F.relu(self.expand(y)))
 
 
 class PartialDeployed(nn.Module):
@@ -327,7 +324,7 @@ class PartialDeployed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         head, rest = torch.split(x, [2, WIDTH - 2], 1)
         y = F.relu(torch.cat([self.partial(head), rest], 1))
-        return x + self.project(F.relu(self.expand(y)))  # type: ignore[no-any-return]
+        return x + self.project(F.relu(self.expand(y)))
 
 
 class AttentionTrain(nn.Module):
@@ -422,7 +419,7 @@ class GatedTrain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         alpha = torch.sigmoid(self.alpha).view(2, -1, 1, 1)
         x = x + alpha[0] * (F.relu(self.one(x)) - x)
-        return x + alpha[1] * (F.relu(self.two(x)) - x)  # type: ignore[no-any-return]
+        return x + alpha[1] * (F.relu(self.two(x)) - x)
 
 
 def net(block: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

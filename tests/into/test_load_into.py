@@ -41,7 +41,9 @@ def test_every_pair(name: str) -> None:
 def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded_ones() -> None:
     folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
     loaded = rk.load_into(folded, pairs.deployed("repvgg_into_conv_bn"))
-    conv, norm = loaded.module.get_submodule("blocks.0.reparam")
+    pair = loaded.module.get_submodule("blocks.0.reparam")
+    assert isinstance(pair, nn.Sequential)
+    conv, norm = pair
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None

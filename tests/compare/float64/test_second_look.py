@@ -25,12 +25,12 @@ FEW = [("attention", 41), ("attention", 66), ("detector", 3), ("masks", 5), ("co
 
 
 def _told(kind: str, seed: int) -> Equivalence:
+    verdict: object
     try:
         verdict = rk.fold(deciding(kind, seed), IMAGE, dynamic=False).equivalence
     except NotEquivalent as error:
-        assert isinstance(error.equivalence, Equivalence)
         verdict = error.equivalence
-    assert verdict is not None
+    assert isinstance(verdict, Equivalence)
     return verdict
 
 
