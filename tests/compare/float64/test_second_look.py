@@ -28,7 +28,7 @@ def _told(kind: str, seed: int) -> Equivalence:
     try:
         verdict = rk.fold(deciding(kind, seed), IMAGE, dynamic=False).equivalence
     except NotEquivalent as error:
-        assert isinstance(error.equivalence, Equivalence)
+        assert isinstance(error.equivalence, Equivalence)  # noqa: PT017
         verdict = error.equivalence
     assert verdict is not None
     return verdict
