@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 
@@ -73,3 +75,11 @@ def test_a_name_that_it_had_before_goes_on_working() -> None:
     import reparamkit as rk
 
     assert rk.Part is rk.Submodule
+
+
+@pytest.mark.parametrize("package", ["reparamkit", "reparamkit.models", "reparamkit.training"])
+def test_no_public_name_is_that_of_a_module_beside_it(package: str) -> None:
+    """Importing the module would put it in the name's place."""
+    facade = importlib.import_module(package)
+    inside = {module.name for module in pkgutil.iter_modules(facade.__path__)}
+    assert inside & {*facade.__all__} <= {"models", "training"}

@@ -302,8 +302,8 @@ class Forms:
 
         All are followed upstream together, the latest value first, until they need the same values: what
         lies further up is common to all. A source with other readers that end up elsewhere will most
-        likely exist anyway. It is not quite free, so that of two equals the form wins that does without
-        it: then, if all its readers can, it goes.
+        likely exist anyway, with what it is made of. It is not quite free, so that of two equals the form
+        wins that does without it: then, if all its readers can, it goes.
         """
         needs: list[set[int]] = []
         shared: list[set[int]] = []
@@ -322,18 +322,26 @@ class Forms:
                     need.remove(latest)
                     form.cost += best.own
                     self._sort_in(node, best.sources, need, free)
+        floor = min((s for free in shared for s in free), default=0)
         for form, free in zip(forms, shared, strict=True):
+            above = list(free)
+            while above:  # what is shared is made of what is shared, as far as the forms differ there
+                further: set[int] = set()
+                self._sort_in(node, self._of[above.pop()][0].sources, set(), further)
+                above += [s for s in further - free if s >= floor]
+                free |= {s for s in further if s >= floor}
             form.cost += sum(self._of[s][0].own * _SHARED for s in free)
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
-        pending = [(s, True) for s in sources]
+        """Sort sources into those that are there for `node` alone and those that others need as well."""
+        pending = list(sources)
         while pending:
-            s, alone = pending.pop()
+            s = pending.pop()
             if self._of[s] and not self.nodes[s].forced:
-                if (alone and len(self.nodes[s].users) < 2) or self._ends_in(node.id, s):
+                if self._ends_in(node.id, s):
                     needed.add(s)
                 elif self._of[s][0].own == 0.0:  # a view: what matters is what it shows
-                    pending.extend((above, False) for above in self._of[s][0].sources)
+                    pending.extend(self._of[s][0].sources)
                 else:
                     shared.add(s)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reparamkit.models.families import ModelInfo
-    from reparamkit.models.randomize import randomize
+    from reparamkit.models.random_weights import randomize
     from reparamkit.models.registry import build, create, info, names
 
 _HOMES = {
@@ -16,7 +16,7 @@ _HOMES = {
     "create": "reparamkit.models.registry",
     "info": "reparamkit.models.registry",
     "names": "reparamkit.models.registry",
-    "randomize": "reparamkit.models.randomize",
+    "randomize": "reparamkit.models.random_weights",
 }
 
 __all__ = ["ModelInfo", "build", "create", "info", "names", "randomize"]

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from reparamkit.models import checkpoints, families
 from reparamkit.models.families import ModelInfo
-from reparamkit.models.randomize import randomize
+from reparamkit.models.random_weights import randomize
 
 
 def names() -> list[str]:

@@ -18,7 +18,7 @@ from reparamkit.lower.exported import export_program
 from reparamkit.lower.pt2 import save_pt2
 from reparamkit.models.fastvit import FastViT, FastViTConfig
 from reparamkit.models.mobileone import MobileOne, MobileOneConfig
-from reparamkit.models.randomize import randomize
+from reparamkit.models.random_weights import randomize
 from reparamkit.models.replknet import RepLKNet, RepLKNetConfig
 
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))

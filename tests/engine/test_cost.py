@@ -182,3 +182,19 @@ def test_a_layer_that_several_read_by_way_of_a_view_does_not_run_again_for_a_pro
     conv, alpha = nn.Conv1d(8, 8, 7, padding=3), nn.Parameter(torch.ones(1, 8, 1))
     done = fold_and_compare(randomised(Net(forward, conv=conv, alpha=alpha)), noise(2, 8, 40))
     assert done.count(noise(2, 8, 40))[0] == 1
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3])
+@pytest.mark.parametrize("above", [torch.relu, lambda x: x.relu() + x.sigmoid()], ids=["a value", "a sum"])
+def test_a_norm_goes_by_way_of_a_view_into_all_that_read_it(
+    readers: int, above: Callable[[Tensor], Tensor]
+) -> None:
+    """NextViT's attention: the sum above a norm exists with the norm and without it, and is no reason to stay."""
+
+    def forward(s: Any, x: Tensor) -> tuple[Tensor, ...]:
+        seen = s.norm(above(x)).flatten(2).transpose(1, 2)
+        return tuple(layer(seen) for layer in (s.q, s.k, s.v)[:readers])
+
+    layers = {name: nn.Linear(8, 8) for name in ("q", "k", "v")}
+    done = fold_and_compare(randomised(Net(forward, norm=nn.BatchNorm2d(8), **layers)), noise(2, 8, 6, 5))
+    assert not any("batch_norm" in str(node.target) for node in done.module.graph.nodes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reparamkit as rk
-from reparamkit.models.randomize import randomize
+from reparamkit.models.random_weights import randomize
 from tests.timm_import import import_timm
 
 INTO = {
