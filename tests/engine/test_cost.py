@@ -189,7 +189,7 @@ def test_a_layer_that_several_read_by_way_of_a_view_does_not_run_again_for_a_pro
 def test_a_norm_goes_by_way_of_a_view_into_all_that_read_it(
     readers: int, above: Callable[[Tensor], Tensor]
 ) -> None:
-    """NextViT's attention: the sum above a norm exists with the norm and without it, and is no reason to stay."""
+    """As in NextViT: the sum above a norm exists with the norm and without it, and is no reason to stay."""
 
     def forward(s: Any, x: Tensor) -> tuple[Tensor, ...]:
         seen = s.norm(above(x)).flatten(2).transpose(1, 2)
@@ -197,4 +197,4 @@ def test_a_norm_goes_by_way_of_a_view_into_all_that_read_it(
 
     layers = {name: nn.Linear(8, 8) for name in ("q", "k", "v")}
     done = fold_and_compare(randomised(Net(forward, norm=nn.BatchNorm2d(8), **layers)), noise(2, 8, 6, 5))
-    assert not any("batch_norm" in str(node.target) for node in done.module.graph.nodes)
+    assert not any("batch_norm" in str(node.target) for node in nodes_of(done.module))
