@@ -8,6 +8,7 @@ pytest loads this by itself where reparamkit is installed. It imports nothing un
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,8 @@ class AssertEquivalent(Protocol):
         seed: int = 0,
         locate: bool = True,
         model: str | None = None,
+        model_args: str | Mapping[str, Any] | None = None,
+        key: str | None = None,
         trust_pickle: bool = False,
         **budget: float,
     ) -> Comparison:
@@ -42,7 +45,7 @@ class AssertEquivalent(Protocol):
                 as "1x3x224x224" or a list of them; None where either side knows its own.
             seed: of the inputs that are drawn.
             locate: where they differ, look for the first place that does.
-            model, trust_pickle: as in `reparamkit.load`.
+            model, model_args, key, trust_pickle: as in `reparamkit.load`.
             budget: limits in place of the error budget: `atol`, `rtol`, `psnr`, `cosine`, `top1`.
 
         Returns:
@@ -70,6 +73,8 @@ def _assert_equivalent(
     seed: int = 0,
     locate: bool = True,
     model: str | None = None,
+    model_args: str | Mapping[str, Any] | None = None,
+    key: str | None = None,
     trust_pickle: bool = False,
     **budget: float,
 ) -> Comparison:
@@ -93,6 +98,8 @@ def _assert_equivalent(
         seed=seed,
         where=locate,
         model=model,
+        model_args=model_args,
+        key=key,
         trust_pickle=trust_pickle,
         **given,
     ).comparison

@@ -65,11 +65,15 @@ def test_words(assert_equivalent):
 def test_addresses(assert_equivalent):
     assert_equivalent("nets:build", "nets:build", IMAGE)
 
+def test_arguments(assert_equivalent):
+    assert_equivalent("nets:build", "nets.build", IMAGE, model_args={"factor": 2.0})
+    assert_equivalent(build(2.0), "nets:build", IMAGE, model_args="factor=2.0")
+
 def test_budget(assert_equivalent):
     assert_equivalent(build(), build(1.01), IMAGE, atol=0.5, cosine=0.9, top1=0.0)
 """,
     )
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 def test_a_failure_says_what_how_much_and_where(pytester: pytest.Pytester) -> None:
