@@ -51,11 +51,6 @@ class Adapted:
         """What is called."""
         return self._candidate
 
-    @property
-    def precision(self) -> str:
-        """The candidate's."""
-        return self._candidate.precision
-
     def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
         """The candidate's outputs for inputs in the reference's form."""
         return self._candidate.runner.run(*self.converted(args, kwargs))

@@ -3,9 +3,7 @@
 Where two networks are to be exchangeable (a fold and its `.pt2`, `.onnx` and `.pt`) any other type is a
 difference. Where they may come from anywhere (`compare` and `check`, a Core ML package):
 
-- floating point of another precision is told; the precision is judged as such (`compare.allowance`). One
-  exception: float64 out of a candidate that does not compute in it is a difference, for no back end gives
-  that of itself, and whoever reads it as float32 reads other numbers;
+- floating point of another precision is told; the precision is judged as such (`compare.allowance`);
 - an integer of another width or sign is a difference: whoever reads it as the reference's type reads other
   numbers, or an index that has wrapped. One exception: where the candidate's back end has no such type, as
   Core ML has no integers of 64, 16 or 8 bits among its outputs, the one that it has instead is told;
@@ -19,20 +17,17 @@ import torch
 _ONLY_INT32 = "Core ML"
 
 
-def other_type(
-    name: str, wanted: torch.dtype, given: torch.dtype, back_end: str, precision: str
-) -> tuple[bool, str]:
+def other_type(name: str, wanted: torch.dtype, given: torch.dtype, back_end: str) -> tuple[bool, str]:
     """Whether an output's type is a difference, and what to say of it.
 
     Args:
         name: of the output.
         wanted, given: the reference's type and the candidate's; they are not the same.
         back_end: the name of the candidate's runner.
-        precision: the candidate's, as in `StatesPrecision`.
     """
     said = f"output {name!r} is {_short(given)} in the candidate and {_short(wanted)} in the reference"
     if wanted.is_floating_point and given.is_floating_point:
-        return given is torch.float64 and precision != "float64", said
+        return False, said
     if wanted.is_complex and given.is_complex:
         return False, said
     if is_integer(wanted) and given is torch.int32 and back_end.startswith(_ONLY_INT32):

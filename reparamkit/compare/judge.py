@@ -20,7 +20,7 @@ from reparamkit.compare.measure import as_real, deviation, value_at
 from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
-from reparamkit.runners.base import NamedTensors, Runner, StatesPrecision
+from reparamkit.runners.base import NamedTensors, Runner
 from reparamkit.support.text import first_line
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
@@ -71,9 +71,7 @@ def judge(
         for place, (truth, values) in enumerate(zip(record.truths, outputs, strict=True)):
             entry = _compare(record, place, truth, values, budgets, rule, measured)
             if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
-                differs, said = other_type(
-                    truth.name, truth.dtype, values.dtype, runner.name, _precision(runner)
-                )
+                differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
                 entry = replace(entry, failures=(said, *(entry.failures or ()))) if differs else entry
             entries.append(entry)
     return conclude(records, budgets, entries, broken, notes=told)
@@ -164,7 +162,7 @@ def _outputs(
     ordered = in_order(named, record, structured=structured and runner.structured)
     for truth, values in zip(record.truths, ordered, strict=True):
         if values.dtype is not truth.dtype:
-            differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name, _precision(runner))
+            differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
             if same_dtypes or (differs and not _both_exact(values.dtype, truth.dtype)):
                 raise Incomparable(said)
             if not differs:
@@ -177,10 +175,6 @@ def _outputs(
                 f"{in_words(as_real(values), truth.values)}"
             )
     return ordered
-
-
-def _precision(runner: Runner) -> str:
-    return runner.precision if isinstance(runner, StatesPrecision) else ""
 
 
 def _both_exact(left: torch.dtype, right: torch.dtype) -> bool:

@@ -54,7 +54,6 @@ class CoreMlRunner(ProgramFile):
         """The same file, computed in float64 from its weights as they are stored."""
         other = copy.copy(self)
         other.arithmetic = torch.float64
-        other.precision = "float64"
         return other
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:

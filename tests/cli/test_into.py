@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "reparamkit", "fold", "weights.pth", "--model", "nets:train"]
     command += ["--input", "1x3x8x8", "--dynamic", "none", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_both_files(folder: Path) -> None:
@@ -50,7 +53,7 @@ def test_both_files(folder: Path) -> None:
     [
         (["--into", "nets:other", "-o", "x.pth"], "without a partner in the target"),
         (["--into", "nets:deploy", "-o", "x.onnx"], "go into .pth or .safetensors"),
-        (["--into", "nets.deploy", "-o", "x.pth"], "it has to be MODULE:CALLABLE"),
+        (["--into", "nets deploy", "-o", "x.pth"], "it has to be MODULE:CALLABLE"),
         (["--into", "nets:missing", "-o", "x.pth"], "has no 'missing'"),
         (["--into", "nets:deploy", "-o", "nowhere/x.pth"], "the folder nowhere does not exist"),
     ],

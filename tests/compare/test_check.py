@@ -178,7 +178,7 @@ def test_output_structures(structure: Callable[..., Any], names: list[str]) -> N
         (lambda self, x: (self.conv(x),), r"outputs are 1 \(0\) in the candidate and 1 \(output\) in the"),
         (lambda self, x: [], "outputs are none in the candidate"),
         (lambda self, x: self.conv(x)[:, :, 1:], r"shape \(1, 4, 31, 32\) in the candidate and \(1, 4, 32"),
-        (lambda self, x: self.conv(x).double(), "is float64 in the candidate and float32 in the reference"),
+        (lambda self, x: self.conv(x) > 0, "is bool in the candidate and float32 in the reference"),
         (lambda self, x: self.conv(x) / (x[:, :1] > -99).sub(1), r"is (nan|inf|-inf) in the candidate"),
         (lambda self, x: self.missing(x), "the candidate fails on the probe 'example': AttributeError"),
     ],
@@ -195,6 +195,14 @@ def test_incomparable_candidates_fail_with_a_reason(function: Callable[..., Any]
     assert verdict.e1 == float("inf")
     assert re.search(reason, verdict.reason), verdict.reason
     assert json.loads(json.dumps(verdict.as_dict(), allow_nan=False))["e1"] == "inf"
+
+
+def test_floats_of_another_width_are_told_as_on_the_command_line() -> None:
+    verdict = check(
+        Lambda(lambda self, x: self.conv(x)), Lambda(lambda self, x: self.conv(x).double()), IMAGE
+    )
+    assert verdict.passed
+    assert any("is float64 in the candidate and float32 in the reference" in note for note in verdict.notes)
 
 
 def test_infinity_on_one_side_fails_and_on_both_agrees() -> None:

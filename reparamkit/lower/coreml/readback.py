@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from reparamkit.runners.base import NamedTensors
-from reparamkit.runners.coreml import CoreMlRunner
+from reparamkit.runners.base import NamedTensors, Runner
 
 
 class WithTruthValues:
@@ -19,15 +18,10 @@ class WithTruthValues:
 
     structured = False
 
-    def __init__(self, runner: CoreMlRunner, dtypes: Sequence[torch.dtype]) -> None:
+    def __init__(self, runner: Runner, dtypes: Sequence[torch.dtype]) -> None:
         self.name = runner.name
         self._runner = runner
         self._dtypes = list(dtypes)
-
-    @property
-    def precision(self) -> str:
-        """The package's."""
-        return self._runner.precision
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
         outputs = self._runner.run(args, kwargs)
