@@ -14,7 +14,6 @@ from reparamkit.capture.program import Captured, Program
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
 from reparamkit.compare.inputs.sizes import DynamicAxes, FreeSizes
 from reparamkit.compare.network import Network
-from reparamkit.errors import CannotCapture
 from reparamkit.lower.exported import (
     axis_names,
     export_program,
@@ -107,16 +106,16 @@ class Lowering:
 
     @cached_property
     def all_free(self) -> ExportedProgram:
-        """With the sizes free that were free at capture."""
+        """With the sizes free that were free at capture.
+
+        Raises:
+            CannotCapture: torch.export cannot keep them free.
+        """
         program = self.program
         args, kwargs = freed_example(program.args, program.kwargs, program.axes)
-        shapes = free_shapes(program.args, program.kwargs, program.axes)
-        try:
-            return export_program(self.module, args, kwargs, shapes)
-        except CannotCapture:
-            if shapes is None:
-                raise
-            return export_program(self.module, *self.example)
+        return export_program(
+            self.module, args, kwargs, free_shapes(program.args, program.kwargs, program.axes)
+        )
 
     def recorded(self, axes: DynamicAxes) -> Reference:
         """What a file with these axes free has to agree with; widened by its own program later."""

@@ -16,17 +16,16 @@ import torch
 from torch import nn
 
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.files import Stage
-from reparamkit.lower.lowering import Lowering
-from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request, Work, Writer
+from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.quiet import quiet
 from reparamkit.support.text import first_line
 
 
-class ModuleWriter(Writer):
+class ModuleWriter(FileWriter):
     """`.pt`: the whole module, pickled."""
+
+    exports = False
 
     def write(self, work: Work, target: Path) -> Sequence[str]:
         assert work.module is not None
@@ -42,10 +41,6 @@ class ModuleWriter(Writer):
 
     def count(self, target: Path, work: Work) -> Counter[str]:
         return layer_counts(loaded_module(target, work.path))
-
-    def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
-        work = Work(stage.path, lowering.module, lowering.network.reference, lambda: lowering.all_free)
-        return self.staged(work, stage, request)
 
 
 WRITER = ModuleWriter()

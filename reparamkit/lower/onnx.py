@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
-from reparamkit.lower.writer import Work, Writer
+from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.quiet import quiet
@@ -307,7 +307,7 @@ def _cause(error: BaseException) -> str:
     return first_line(error)
 
 
-class OnnxWriter(Writer):
+class OnnxWriter(FileWriter):
     """`.onnx`, run under ONNX Runtime."""
 
     def write(self, work: Work, target: Path) -> Sequence[str]:

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx.traceback import NodeSource
 
 from reparamkit.errors import CannotWrite
-from reparamkit.lower.writer import Work, Writer
+from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
@@ -114,7 +114,7 @@ class GuardedRunner(TorchRunner):
         return True
 
 
-class Pt2Writer(Writer):
+class Pt2Writer(FileWriter):
     """`.pt2`, read back with torch.export."""
 
     def write(self, work: Work, target: Path) -> Sequence[str]:

@@ -25,12 +25,9 @@ from torch.utils import _pytree as pytree
 from reparamkit.capture.sizes import SizeGuards
 from reparamkit.engine.layers import ChannelScale
 from reparamkit.errors import CannotWrite, UnusableInput
-from reparamkit.lower.files import Stage
-from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.module import layer_counts
 from reparamkit.lower.python_expressions import Unwritable, call_text, layer_of_call, layer_text, literal
-from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request, Work, Writer
+from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.torch import TorchRunner
 
 _WIDTH = 96
@@ -363,8 +360,10 @@ def _require_plain(text: str) -> None:
             raise Unwritable(f"its sizes have to meet {text}, which is no plain arithmetic")
 
 
-class SourceWriter(Writer):
+class SourceWriter(FileWriter):
     """`.py`, executed by itself, with its weights beside it."""
+
+    exports = False
 
     def write(self, work: Work, target: Path) -> Sequence[str]:
         assert work.module is not None
@@ -382,10 +381,6 @@ class SourceWriter(Writer):
 
     def count(self, target: Path, work: Work) -> Counter[str]:
         return layer_counts(open_source(target))
-
-    def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
-        work = Work(stage.path, lowering.module, lowering.network.reference, lambda: lowering.all_free)
-        return self.staged(work, stage, request)
 
 
 WRITER = SourceWriter()

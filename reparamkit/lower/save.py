@@ -19,7 +19,7 @@ from reparamkit.lower.files import check_writable, staged
 from reparamkit.lower.formats import Format, format_of
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request, Work
+from reparamkit.lower.writer import FileWriter, Request, Work
 
 
 def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Saved]:
@@ -88,9 +88,9 @@ def save_program(
     path = Path(path)
     kind = format_of(path)
     check_writable(path)
-    _check_fits(path, kind, program)
+    writer = _writer_for(path, kind, program)
     kind.require()
-    kind.writer.require()
+    writer.require()
 
     def exported() -> ExportedProgram:
         assert not isinstance(program, nn.Module)
@@ -99,18 +99,19 @@ def save_program(
     module = program if isinstance(program, nn.Module) else None
     work = Work(path, module, reference, exported, input_names, output_names, axis_names)
     with staged(path) as stage:
-        saved = kind.writer.staged(work, stage, Request(allow_untold=allow_untold))
+        saved = writer.staged(work, stage, Request(allow_untold=allow_untold))
         stage.commit()
-    kind.writer.finish(path)
+    writer.finish(path)
     return saved
 
 
-def _check_fits(path: Path, kind: Format, program: object) -> None:
-    if kind.suffix == ".mlpackage":
-        raise UnusableInput(f"cannot write {path}: a Core ML package is written by `Folded.save`")
-    if isinstance(program, nn.Module) is kind.whole:
-        given = "a whole module" if kind.whole else "an exported program"
+def _writer_for(path: Path, kind: Format, program: object) -> FileWriter:
+    if not isinstance(kind.writer, FileWriter):
+        raise UnusableInput(f"cannot write {path}: a {kind.name} package is written by `Folded.save`")
+    if isinstance(program, nn.Module) is kind.writer.exports:
+        given = "a whole module" if kind.writer.exports else "an exported program"
         raise UnusableInput(f"cannot write {path}: {given} does not go into a {kind.suffix}")
+    return kind.writer
 
 
 def _in_parts_only(path: Path, why: CannotCapture) -> CannotCapture:

@@ -97,7 +97,43 @@ class Work:
 
 
 class Writer(ABC):
-    """Writes and opens files of one format."""
+    """Writes and judges files of one format."""
+
+    @abstractmethod
+    def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
+        """Write a folded network and judge the file, with as many sizes free as can be.
+
+        Args:
+            stage: where it lies until all files of a call have passed.
+            refuses_sizes: as in `Format`.
+
+        Raises:
+            NotEquivalent: the file does not compute what the original does.
+            UnusableInput: it cannot be told whether it does, or written.
+        """
+
+    def require(self) -> None:
+        """Find out whether the packages for it are installed.
+
+        Raises:
+            MissingExtra: one is not.
+        """
+        return
+
+    def finish(self, path: Path) -> None:
+        """Once the file lies in its place."""
+        return
+
+
+class FileWriter(Writer):
+    """A format that says how a file is written, read back and counted; all else is the same for every format.
+
+    Attributes:
+        exports: what is written is the exported program, with as many sizes free as can be. Otherwise it is
+            the module, which refuses the sizes that it was not captured for by itself.
+    """
+
+    exports = True
 
     @abstractmethod
     def write(self, work: Work, target: Path) -> Sequence[str]:
@@ -118,29 +154,12 @@ class Writer(ABC):
     def count(self, target: Path, work: Work) -> Counter[str]:
         """How many of each operator, or layer, the file holds."""
 
-    def require(self) -> None:
-        """Find out whether the packages for it are installed.
-
-        Raises:
-            MissingExtra: one is not.
-        """
-        return
-
-    def finish(self, path: Path) -> None:
-        """Once the file lies in its place."""
-        return
-
     def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
-        """Write a folded network and judge the file, with as many sizes free as can be.
-
-        Args:
-            stage: where it lies until all files of a call have passed.
-            refuses_sizes: as in `Format`.
-
-        Raises:
-            NotEquivalent: the file does not compute what the original does.
-            UnusableInput: it cannot be told whether it does, or written.
-        """
+        """As `Writer.stage`, with fewer sizes free where all of them cannot be."""
+        if not self.exports:
+            recorded = lowering.network.reference
+            work = Work(stage.path, lowering.module, recorded, lambda: lowering.all_free)
+            return self.staged(work, stage, request)
         free = lowering.axes(refuses_sizes=refuses_sizes)
         notes = [] if refuses_sizes else lowering.notes_on_sizes
         batch = {index: {0: axes[0]} for index, axes in free.items() if 0 in axes}

@@ -42,7 +42,7 @@ from reparamkit.lower.exported import free_axes
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.lower.writer import Request, Work, Writer
+from reparamkit.lower.writer import Request, Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
@@ -86,15 +86,6 @@ class PackageWriter(Writer):
                 if not plans:
                     raise
                 notes.append(f"{plan.wish} could not be kept: {getattr(error, 'reason', None) or error}")
-
-    def write(self, work: Work, target: Path) -> Sequence[str]:
-        raise NotImplementedError("a package is written in more than one try, by `stage`")
-
-    def reopen(self, target: Path, work: Work) -> CoreMlRunner:
-        return CoreMlRunner(target)
-
-    def count(self, target: Path, work: Work) -> Counter[str]:
-        return Counter(CoreMlRunner(target).operators)
 
 
 WRITER = PackageWriter()
