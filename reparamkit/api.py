@@ -25,8 +25,8 @@ from reparamkit.engine.findings import short
 from reparamkit.errors import CannotCapture, NotEquivalent, UnusableInput
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import Outcome, fold_program
+from reparamkit.loading.finite import non_finite
 from reparamkit.loading.source import Source
-from reparamkit.loading.weights import non_finite
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.lowering import free_sizes_of
 from reparamkit.result import Folded, Inspection

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.errors import UnusableInput
+from reparamkit.loading.finite import non_finite
 from reparamkit.loading.weights import (
     find_state_dict,
     fit_state_dict,
-    non_finite,
     read_state_dict,
     unwrap_state_dict,
 )

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from reparamkit.errors import NothingExpanded, UnusableInput
+from reparamkit.loading.finite import non_finite
 from reparamkit.loading.source import Source
-from reparamkit.loading.weights import non_finite
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, call_untouched, random_state_kept
