@@ -13,6 +13,7 @@ from reparamkit.capture.program import Captured
 from reparamkit.compare.network import Network
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
+from reparamkit.hosts.fx.outline import Outline
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
@@ -39,6 +40,7 @@ class Inspection:
             each is an error of reparamkit that the check has caught.
         parts: of a network that cannot be captured as a whole, the submodules that were taken instead;
             `before` and `after` then count the operators of the captured ones.
+        outlines: the captured network and the folded one as plain data, for drawings.
     """
 
     folds: tuple[Fold, ...]
@@ -49,6 +51,7 @@ class Inspection:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
 
     def __str__(self) -> str:
         return _told(self, None)
@@ -65,7 +68,7 @@ class Folded:
         module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d`,
             `nn.ConvTranspose*d` or `nn.Linear` with a bias at the path of the module that owned it. With
             `parts`, a copy of the original in which each folded part runs a folded graph, its child `folded`.
-        folds, refusals, before, after, sizes, notes, undone, parts: as in `Inspection`.
+        folds, refusals, before, after, sizes, notes, undone, parts, outlines: as in `Inspection`.
         equivalence: the verdict on the whole network; None with `verify=False`.
         network: the folded network with its example, the sizes that may vary, and its original, which it has
             to agree with.
@@ -82,6 +85,7 @@ class Folded:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
     equivalence: Equivalence | None
     network: Network
     captured: Captured

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
@@ -29,6 +29,7 @@ from reparamkit.hosts.fx.captured import Captured, Changes
 from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
+from reparamkit.hosts.fx.outline import Outline, outline, shape_of
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
 from reparamkit.operators import Affine, Opaque, Work, properties
@@ -53,6 +54,8 @@ class Outcome:
     """Path of a folded layer -> the value that it computes, and which of the layers for that it is."""
     stored: Mapping[str, str] = field(default_factory=dict)
     """Path of a stored tensor -> the name of the captured constant that it holds."""
+    outlines: tuple[Outline, Outline] = (Outline(), Outline())
+    """The captured graph and the folded one as plain data."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,25 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     """
     with on_one_thread():
         captured = Captured(program)
+        before = outline(program.graph, program.state.get)
         if not program.writes:
             share_equal_calls(program.graph)
-        outcome, changes, ranks = _folded(program, captured)
+        outcome, changes, shapes = _folded(program, captured)
         if merge_siblings:
+            ranks = {node: len(shape) for node, shape in shapes.items()}
             merged = tuple(siblings.merge(outcome.module, ranks))
             outcome = replace(outcome, folds=outcome.folds + merged)
         held = require_same(captured, outcome.module, changes)
-    return replace(outcome, in_place=held)
+        after = outline(
+            outcome.module.graph,
+            dict(outcome.module.named_parameters(remove_duplicate=False)).get,
+            outcome.module.get_submodule,
+            shapes,
+        )
+    return replace(outcome, in_place=held, outlines=(before, after))
 
 
-def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
+def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, tuple[int, ...]]]:
     changes = Changes()
     host, (chosen, proven, unproven, failed) = planned(program)
     surgery = Surgery(host)
@@ -98,7 +109,10 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         new = surgery.value_of(form)
         if new not in captured.index and not host.nodes[form.node].is_map_alone:
             changes.equals(new, host.fx_node(form.node))
-    ranks = _ranks(program.graph)
+    shapes = _shapes(program.graph)
+    for form, _, calls in replacements:
+        result_of_all = shape_of(host.user_node(form.node))
+        shapes.update((call, result_of_all) for call in calls if result_of_all is not None)
     module = surgery.module()
     for stored, constant in surgery.computed.items():
         changes.holds(stored, constant)
@@ -115,6 +129,7 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
                 error=result.proof.error,
                 captured_only=result.proof.captured_only or not bound.isdisjoint(inside),
+                nodes=tuple(dict.fromkeys(host.user_node(i).name for i in inside)),
             )
         )
     standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in replacements])
@@ -134,7 +149,7 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
     }
     names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
     outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
-    return outcome, changes, ranks
+    return outcome, changes, shapes
 
 
 class _Standing:
@@ -231,10 +246,10 @@ def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
         return host
 
 
-def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
-    """The axes of every tensor whose shape is known."""
-    values = ((node, node.meta.get("val")) for node in graph.nodes)
-    return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
+def _shapes(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """The sizes of every tensor whose shape is known."""
+    shapes = ((node, shape_of(node)) for node in graph.nodes)
+    return {node: shape for node, shape in shapes if shape is not None}
 
 
 def _proven_plan(host: FxHost) -> _Planned:
