@@ -249,10 +249,10 @@ class Forms:
         yield Form(node.id, kept, cuts, True, cost.concatenation(node.value))
         if node.id in self.barred:
             return
-        if meaning.axis not in (1, node.value.ndim - 1) or node.value.ndim < 2:
+        if meaning.axis not in (0, 1, node.value.ndim - 1) or node.value.ndim < 2:
             return
         dims = node.value.ndim - 1 - meaning.axis
-        singles = [self._singles(v, dims) for v in meaning.values]
+        singles = [self._singles(v, dims, scalars=meaning.axis > 0) for v in meaning.values]
         for source in singles[0]:
             if not all(source in s for s in singles):
                 continue
@@ -265,8 +265,13 @@ class Forms:
                 node, ((source, structure),), tuple(s[source][0] for s in singles), original=False
             )
 
-    def _singles(self, value: Value, dims: int) -> dict[int, tuple[Form | None, Geometry | Transposed]]:
-        """The forms of `value` with one source each, as channel maps with `dims` spatial axes."""
+    def _singles(
+        self, value: Value, dims: int, *, scalars: bool
+    ) -> dict[int, tuple[Form | None, Geometry | Transposed]]:
+        """The forms of `value` with one source each, as channel maps with `dims` spatial axes.
+
+        Maps that are the same everywhere are such maps only where `scalars` says that those are channels.
+        """
         singles: dict[int, tuple[Form | None, Geometry | Transposed]] = {}
         if not 0 <= dims <= 3 or not isinstance(value.sizes[value.ndim - 1 - dims], int):
             return singles
@@ -276,6 +281,8 @@ class Forms:
             if structure is None or source in singles:
                 continue
             if isinstance(structure, Scalar):
+                if not scalars:
+                    continue
                 channels = value.shape[-dims - 1]
                 structure = geometry.channelwise(channels, dims, has_bias=structure.has_bias)
             if structure.dims == dims:

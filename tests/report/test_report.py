@@ -24,6 +24,7 @@ class Fold:
     layers: dict[str, str]
     error: float
     captured_only: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,7 +189,7 @@ class _Reading:
         operator = operators_of(module)[0]
         weight = getattr(module, "weight", None)
         options = {name: getattr(module, name, None) for name in ("stride", "dilation", "groups")}
-        call = Call(node.name, operator, path, path, reads, self._shape(node))
+        call = Call(node.name, operator, path, path, reads, _with_channels(self._shape(node), module))
         return self._described(call, node.all_input_nodes[:1], weight, options)
 
     def _operator(self, node: fx.Node, reads: tuple[str, ...]) -> Call:
@@ -242,6 +242,15 @@ class _Reading:
 
 def _sizes(value: Tensor) -> tuple[int, ...]:
     return tuple(hint(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape)
+
+
+def _with_channels(shape: tuple[int, ...], layer: nn.Module) -> tuple[int, ...]:
+    """The shape of a layer's result, where that of a piece of it is known."""
+    outputs = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+    if outputs is None or not shape:
+        return shape
+    axis = len(shape) - 1 - len(getattr(layer, "kernel_size", ()))
+    return (*shape[:axis], int(outputs), *shape[axis + 1 :])
 
 
 def _per_axis(given: Any, axes: int) -> tuple[int, ...]:

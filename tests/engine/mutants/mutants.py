@@ -53,7 +53,7 @@ _SURGERY, _FORMS, _REWRITE, _SIBLINGS = (
     "hosts/fx/write.py",
     "engine/forms.py",
     "hosts/fx/fold.py",
-    "hosts/fx/siblings.py",
+    "engine/laws/layers_side_by_side.py",
 )
 _ARITHMETIC, _CONVOLUTION, _PADDING = (
     "operators/arithmetic.py",
@@ -703,7 +703,7 @@ MUTANTS = [
     ),
     Mutant(
         "rewrite: no proof",
-        _REWRITE,
+        "hosts/fx/planned.py",
         "        proof = prove(host, form, terms, realisation)\n",
         "        proof = Proof(0.0, False)\n        realisation.layers and realisation.layers[0].module and realisation.layers[0].module.weight.data.mul_(1.01)\n",
     ),
@@ -756,30 +756,36 @@ MUTANTS = [
         "for index in sorted(held)]",
         "for index in sorted(held, reverse=True)]",
     ),
-    # hosts/fx/siblings
-    Mutant(
-        "siblings: dim 1 is always the channels",
-        _SIBLINGS,
-        "    return reader if along == axis else None",
-        "    return reader if along == axis or along == 1 - rank else None",
-    ),
+    # engine/laws/layers_side_by_side
     Mutant(
         "siblings: biases in another order",
         _SIBLINGS,
-        "            for layer in group\n        ]\n    )\n    kind",
-        "            for layer in group[::-1]\n        ]\n    )\n    kind",
+        'bias = torch.cat([_numbers(module, "bias") for module in modules])',
+        'bias = torch.cat([_numbers(module, "bias") for module in modules[::-1]])',
     ),
     Mutant(
         "siblings: pieces to the wrong reader",
         _SIBLINGS,
-        "for layer, item in zip(group, items, strict=True):",
-        "for layer, item in zip(group, items[::-1], strict=True):",
+        "piece = Piece(number, sizes,",
+        "piece = Piece(len(sizes) - 1 - number, sizes,",
     ),
     Mutant(
-        "siblings: strides not compared",
+        "siblings: padding forgotten",
         _SIBLINGS,
-        '            "padding": padding,\n',
-        '            "padding": 0,\n',
+        "return layer_of(replace(self.structures[0], outputs=outputs)",
+        "return layer_of(replace(self.structures[0], outputs=outputs, lo=(0,) * self.structures[0].dims)",
+    ),
+    Mutant(
+        "siblings: cut along another axis",
+        _SIBLINGS,
+        "-1 - self.structures[0].dims",
+        "-1 - self.structures[0].dims // 2",
+    ),
+    Mutant(
+        "surgery: pieces to the wrong reader",
+        _SURGERY,
+        "(operator.getitem, (pieces, piece.number))",
+        "(operator.getitem, (pieces, len(piece.sizes) - 1 - piece.number))",
     ),
     # operators
     Mutant(

@@ -1,0 +1,72 @@
+"""The branches of a folded region: every way from what it reads to what it gives, as a chain of operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from reparamkit.report.findings import Calling
+
+_MOST = 16
+_SUMS = ("add", "sub", "add_", "sub_", "rsub")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Chains of the same operators side by side.
+
+    Attributes:
+        steps: the operators of the first of them in order, sums of branches left out; none for a branch that
+            passes its input on.
+        count: how many they are.
+    """
+
+    steps: tuple[Calling, ...]
+    count: int
+
+
+def branches(region: Sequence[Calling]) -> tuple[list[Branch], int]:
+    """The branches, and how many more there are than are listed."""
+    inside = {call.name: call for call in region}
+    read = {name for call in region for name in call.reads if name in inside}
+    ends = [call for call in region if call.name not in read]
+    ways = list(_ways(ends, inside))
+    kinds: dict[tuple[object, ...], tuple[Calling, ...]] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
+    for way in ways:
+        key = tuple(_kind(call) for call in way)
+        kinds.setdefault(key, way)
+        counts[key] += 1
+    listed = [Branch(steps, counts[key]) for key, steps in kinds.items()]
+    return listed[:_MOST], sum(branch.count for branch in listed[_MOST:])
+
+
+def _ways(ends: Sequence[Calling], inside: Mapping[str, Calling]) -> Iterator[tuple[Calling, ...]]:
+    """Chains of operators from the inputs of the region to its ends, at most a few hundred."""
+    pending: list[tuple[Calling, tuple[Calling, ...]]] = [(end, ()) for end in reversed(ends)]
+    given = 0
+    while pending and given < 256:
+        call, behind = pending.pop()
+        way = behind if _joins(call) else (call, *behind)
+        outside = [name for name in call.reads if name not in inside]
+        if outside or not call.reads:
+            given += 1
+            yield way
+        pending += [(inside[name], way) for name in reversed(call.reads) if name in inside]
+
+
+def _joins(call: Calling) -> bool:
+    """Whether it only adds branches up."""
+    return call.operator in _SUMS and len(call.reads) > 1
+
+
+def _kind(call: Calling) -> tuple[object, ...]:
+    return (
+        call.operator,
+        tuple(call.window),
+        tuple(call.stride),
+        tuple(call.dilation),
+        call.channels,
+        call.groups,
+    )
