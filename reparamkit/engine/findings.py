@@ -24,7 +24,7 @@ class Fold:
     `where` is the path of the owning module, `layers` the paths of the new layers with their
     descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
     region's check. `captured_only` says that this was made at the captured size and at no other. `nodes` are
-    the names in the captured graph of what was there before.
+    the names in the captured graph of what was there before, with what only passed the result on.
     """
 
     where: str

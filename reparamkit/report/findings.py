@@ -41,6 +41,10 @@ class File(Protocol):
     def notes(self) -> tuple[str, ...]:
         """Steps that were left out."""
 
+    @property
+    def size(self) -> int | None:
+        """In bytes; None if it is no longer there."""
+
 
 class Folding(Protocol):
     """One fold."""
@@ -204,3 +208,5 @@ class Report:
     command: str = ""
     """What was typed."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    bar: float = 1e-10
+    """The relative float64 error that no fold may exceed."""

@@ -52,6 +52,7 @@ class File:
     operators: Counter[str] = dataclasses.field(default_factory=lambda: Counter({"Conv": 2, "Relu": 3}))
     equivalence: Verdict = Verdict()
     notes: tuple[str, ...] = ("not simplified",)
+    size: int | None = 1234
 
 
 FOLDS = (

@@ -81,12 +81,17 @@ def _folded(
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.equals(claim.value, claim.maps[-1])
     replacements = []
+    passed_on: dict[int, list[int]] = {}
+    """Value -> the values that are it under other names."""
     for form in chosen.chosen.values():
         if form.original and form.node not in beside.proven:
             continue
         result = proven.get(form.node)
         if result is None or result.realisation.is_identity:
             surgery.alias(form)
+            same = passed_on.setdefault(form.terms[0][0], [])
+            same.append(form.node)
+            passed_on[form.node] = same
         else:
             replacements.append((form, result, surgery.replace(form, result.realisation)))
         new = surgery.value_of(form)
@@ -105,6 +110,7 @@ def _folded(
         if form.original or (calls and not any(surgery.is_used(call) for call in calls)):
             continue  # one of a few siblings, or made for a reader that another fold replaced
         inside = interior(host.nodes, form)
+        gone = [i for i in passed_on.get(form.node, ()) if not surgery.is_alive(i)]
         folds.append(
             Fold(
                 where=common_path(owner_path(host.user_node(i)) for i in inside),
@@ -112,7 +118,7 @@ def _folded(
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
                 error=result.proof.error,
                 captured_only=result.proof.captured_only or not bound.isdisjoint(inside),
-                nodes=tuple(dict.fromkeys(host.user_node(i).name for i in inside)),
+                nodes=tuple(dict.fromkeys(host.user_node(i).name for i in (*inside, *gone))),
             )
         )
     for wide, call in surgery.in_pieces.items():
