@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
 from reparamkit.hosts.fx import fold as folding
 from tests.nets import Net, fold, noise, randomised
 from tests.slow_share import few

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.engine import layers, unrolled
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
 from reparamkit.engine.relative_error import relative_error
 from reparamkit.hosts.fx import fold as folding
 from tests.nets import Net, fold, fold_and_compare, noise, randomised

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fixtures import catalogue
 from reparamkit.capture.export import capture
 from reparamkit.engine import proof
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
 from reparamkit.hosts.fx import fold as folding
 from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import Net, fold, noise, randomised
