@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.algebra import Geometry
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import Layer, Piece, Realisation, layer_of
 from reparamkit.operators import properties

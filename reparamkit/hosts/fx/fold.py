@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale
 from reparamkit.engine.plan import interior

@@ -13,10 +13,11 @@ from torch import fx
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.findings import short
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.layers import Realisation, realise
-from reparamkit.engine.numbers import Terms, numbers
+from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan
 from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
 from reparamkit.engine.rising import rises

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from reparamkit.algebra import Inexact
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.findings import Fold
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.laws.layers_side_by_side import Siblings, siblings
 from reparamkit.engine.layers import Realisation
-from reparamkit.engine.numbers import Terms
 from reparamkit.engine.plan import Plan
 from reparamkit.engine.proof import CheckFailed, Unproven, prove
 from reparamkit.hosts.fx.census import layer_name

@@ -21,7 +21,7 @@ from torch._ops import OpOverload
 from reparamkit.capture.constant_arguments import constant_nodes
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.layers import ChannelScale, Piece, Realisation
 from reparamkit.engine.plan import interior

@@ -42,7 +42,8 @@ class Mutant:
 
 _AFFINE, _GEOMETRY, _LAYOUTS = "algebra/affine.py", "algebra/geometry.py", "algebra/layout.py"
 _SCATTER, _WINDOWS = "algebra/transposed.py", "algebra/windows.py"
-_LAYERS, _NUMBERS, _HOST = "engine/layers.py", "engine/numbers.py", "hosts/fx/read.py"
+_LAYERS, _HOST = "engine/layers.py", "hosts/fx/read.py"
+_SUMS, _BORDERS = "engine/compositions/sums.py", "engine/compositions/borders.py"
 _RISE, _SINK, _LIFT, _SHIFT = (
     "engine/rising.py",
     "engine/laws/map_down_through_move.py",
@@ -415,28 +416,28 @@ MUTANTS = [
         "return tuple(e - 2 * lo - n + 1 for",
         "return tuple(e - 2 * lo - n for",
     ),
-    # engine/numbers
+    # engine/compositions
     Mutant(
         "sum: own bias spent twice",
-        _NUMBERS,
+        _SUMS,
         "            bias_spent = True\n",
         "            bias_spent = False\n",
     ),
     Mutant(
         "sum: last term wins",
-        _NUMBERS,
-        "terms[source] = affine.add(terms[source], composed) if source in terms else composed",
-        "terms[source] = composed",
+        _SUMS,
+        "summed[source] = affine.add(summed[source], composed) if source in summed else composed",
+        "summed[source] = composed",
     ),
     Mutant(
         "border: constant not compared",
-        _NUMBERS,
+        _BORDERS,
         "    if not bool(((fill - shift).abs() <= _SAME * fill.abs().max()).all()):\n",
         "    if False:\n",
     ),
     Mutant(
         "border: the shift dropped",
-        _NUMBERS,
+        _BORDERS,
         "affine.with_bias(affine.reaching(meaning.structure, inner), fill)",
         "affine.with_bias(affine.reaching(meaning.structure, inner), torch.zeros_like(fill))",
     ),
@@ -645,18 +646,18 @@ MUTANTS = [
     # engine/forms, engine/plan, hosts/fx/fold, hosts/fx/write
     Mutant(
         "forms: a layer spread over a sum",
-        _FORMS,
-        "            if mixes and len(form.terms) > 1:\n",
-        "            if False:\n",
+        _SUMS,
+        "        if mixing and len(form.terms) > 1:\n",
+        "        if False:\n",
     ),
     Mutant(
         "forms: sums broadcast", _ARITHMETIC, "        if left.sizes != right.sizes:\n", "        if False:\n"
     ),
     Mutant(
         "forms: a concatenation of different values",
-        _FORMS,
-        "            if not all(source in s for s in singles):\n",
-        "            if not any(source in s for s in singles[1:]):\n",
+        "engine/compositions/concatenations.py",
+        "        if not all(source in s for s in singles):\n",
+        "        if not any(source in s for s in singles[1:]):\n",
     ),
     Mutant(
         "surgery: reads the old source",
