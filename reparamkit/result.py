@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,13 @@ from reparamkit.capture.program import Captured
 from reparamkit.compare.network import Network
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
+from reparamkit.engine.relative_error import BAR
 from reparamkit.hosts.fx.outline import Outline
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
 from reparamkit.lower.writer import Request
+from reparamkit.report.findings import Report
 from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
@@ -133,6 +136,43 @@ class Folded:
     def lowering(self) -> Lowering:
         """What files are made of."""
         return Lowering(self.network, self.captured, len(self.folds), self.before, self.after)
+
+
+def report_of(
+    found: Inspection | Folded,
+    name: str,
+    *,
+    source_bytes: int | None = None,
+    command: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> Report:
+    """What was found as the reports take it.
+
+    Args:
+        name: what the network is called.
+        source_bytes: the size of the file that it came from.
+        command: what was typed.
+        versions: of what it was made with.
+    """
+    folded = found if isinstance(found, Folded) else None
+    return Report(
+        name,
+        found.sizes,
+        found.before,
+        found.after,
+        found.folds,
+        found.refusals,
+        found.notes,
+        None if folded is None else folded.equivalence,
+        () if folded is None else folded.saved,
+        found.undone,
+        found.parts,
+        found.outlines,
+        source_bytes,
+        command,
+        versions or {},
+        BAR,
+    )
 
 
 def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:

@@ -35,11 +35,16 @@ class Kept:
         return len(self.members)
 
 
-def alike_folds(folds: Sequence[Folding]) -> list[Alike]:
-    """The folds in the order of the network, each kind once."""
+def alike_folds(folds: Sequence[Folding], *, apart: bool = False) -> list[Alike]:
+    """The folds in the order of the network, each kind once; `apart`: each by itself."""
     groups: dict[object, list[int]] = {}
     for index, fold in enumerate(folds):
-        key = tuple(sorted(fold.operators.items())), tuple(fold.layers.values()), fold.captured_only
+        key: tuple[object, ...] = (
+            tuple(sorted(fold.operators.items())),
+            tuple(fold.layers.values()),
+            fold.captured_only,
+        )
+        key = (index,) if apart else key
         groups.setdefault(key, []).append(index)
     return [Alike(tuple(members), folds[members[0]]) for members in groups.values()]
 

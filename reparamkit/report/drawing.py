@@ -64,11 +64,18 @@ def beside(drawings: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _laid_out(plan: Plan, side: str) -> str:
+def require() -> None:
+    """Raise `MissingExtra` if pygraphviz is not installed."""
     try:
-        import pygraphviz
+        import pygraphviz  # noqa: F401
     except ImportError:
         raise MissingExtra("pygraphviz", "html", "a picture of a network") from None
+
+
+def _laid_out(plan: Plan, side: str) -> str:
+    require()
+    import pygraphviz
+
     graph = pygraphviz.AGraph(name=side, directed=True, strict=False)
     graph.graph_attr.update(
         rankdir="TB", nodesep="0.12", ranksep="0.22", bgcolor="transparent", fontname="Helvetica",

@@ -19,7 +19,7 @@ from reparamkit.report.page_document import (
 )
 from reparamkit.report.pages import page
 from reparamkit.report.picture_plan import plan
-from reparamkit.report.words import number, short, size_words
+from reparamkit.report.words import number, ratio_words, short, size_words
 
 _SIDES = ("before", "after")
 
@@ -132,12 +132,7 @@ def _ratio(old: int | None, new: int | None, unit: str) -> str:
     """How many times smaller, or what is known."""
     if not old or not new:
         return f"{size_words(new or old or 0)}{unit}"
-    change = new / old
-    if 0.9995 <= change < 1.0005:
-        return "unchanged"
-    if 0.9 <= change < 1.1:
-        return f"{'+' if change > 1 else '−'}{abs(100 * (change - 1)):.1f} %"
-    return f"{old / new:.2f} × fewer" if change < 1 else f"{change:.2f} × as many"
+    return ratio_words(old, new)
 
 
 def _span(old: int | None, new: int | None, unit: str) -> str:

@@ -70,6 +70,18 @@ def size_words(count: float) -> str:
     return f"{count:.0f}"
 
 
+def ratio_words(old: float, new: float) -> str:
+    """How many times fewer, or by how much if it is little: "3.82 × fewer", "−0.7 %"."""
+    if not old or not new:
+        return ""
+    change = new / old
+    if 0.9995 <= change < 1.0005:
+        return "unchanged"
+    if 0.9 <= change < 1.1:
+        return f"{'+' if change > 1 else '−'}{abs(100 * (change - 1)):.1f} %"
+    return f"{old / new:.2f} × fewer" if change < 1 else f"{change:.2f} × as many"
+
+
 def places_words(places: Sequence[str]) -> str:
     """Places in one phrase: "stem", "stage2.1, stage2.3", "stage2.1 … stage2.15"."""
     named = [place or "(the network)" for place in dict.fromkeys(places)]

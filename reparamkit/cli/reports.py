@@ -1,0 +1,122 @@
+"""What `fold` and `inspect` say of their findings: in the terminal, and in the files that were asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reparamkit.cli import console as cli_console
+
+if TYPE_CHECKING:
+    from reparamkit.result import Folded, Inspection
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write a page for a browser, one file: what changed, the network drawn before and after, every "
+        "fold's branches and error, and what stays and why. Needs the extra 'html'.",
+    ),
+]
+SvgOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--svg",
+        metavar="FILE",
+        help="Write the picture of the network before and after alone. Needs the extra 'html'.",
+    ),
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Print every fold and every operator that stays, one by one.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no report; errors and warnings are still told.")
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The reports that were asked for, of a source."""
+
+    source: str
+    json_file: Path | None = None
+    html_file: Path | None = None
+    svg_file: Path | None = None
+    everything: bool = False
+    quiet: bool = False
+
+    def printed_only(self) -> Wanted:
+        """The same without files, for a network that is not written."""
+        return Wanted(self.source, everything=self.everything, quiet=self.quiet)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are to be written."""
+        return [path for path in (self.json_file, self.html_file, self.svg_file) if path is not None]
+
+    def check(self) -> None:
+        """Find out before the work whether they can be written."""
+        from reparamkit.errors import UnusableInput
+        from reparamkit.report import drawing
+
+        for option, path in (
+            ("--json", self.json_file),
+            ("--html", self.html_file),
+            ("--svg", self.svg_file),
+        ):
+            if path is not None and os.path.realpath(path) == os.path.realpath(self.source):
+                raise UnusableInput(f"{option} {path} would replace the source")
+        if self.html_file is not None or self.svg_file is not None:
+            drawing.require()
+
+
+def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
+    """Write the reports and print one."""
+    from reparamkit.lower.files import write_text
+    from reparamkit.lower.saved import size_on_disk
+    from reparamkit.report.fold_html import fold_html, network_svg
+    from reparamkit.report.machine import as_dict
+    from reparamkit.report.text import show
+    from reparamkit.result import report_of
+
+    source = Path(wanted.source)
+    report = report_of(
+        found,
+        name,
+        source_bytes=size_on_disk(source) if source.exists() else None,
+        command=shlex.join(["reparamkit", *sys.argv[1:]]),
+        versions=_versions(),
+    )
+    if wanted.json_file is not None:
+        write_text(wanted.json_file, json.dumps(as_dict(report), indent=2) + "\n")
+    if wanted.html_file is not None:
+        write_text(wanted.html_file, _writable(fold_html(report)))
+    if wanted.svg_file is not None:
+        write_text(wanted.svg_file, _writable(network_svg(report)))
+    if not wanted.quiet:
+        with cli_console.report() as console:
+            show(report, console, everything=wanted.everything)
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    from reparamkit.support.version import __version__
+
+    return {"reparamkit": __version__, "torch": str(torch.__version__)}
+
+
+def _writable(text: str) -> str:
+    """The text in characters that can be written: a file's name may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
