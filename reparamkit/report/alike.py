@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,18 +36,26 @@ class Kept:
         return len(self.members)
 
 
-def alike_folds(folds: Sequence[Folding], *, apart: bool = False) -> list[Alike]:
-    """The folds in the order of the network, each kind once; `apart`: each by itself."""
+def alike_folds(folds: Sequence[Folding], *, apart: bool = False, sizes: bool = True) -> list[Alike]:
+    """The folds in the order of the network, each kind once.
+
+    Args:
+        apart: each by itself.
+        sizes: whether folds into layers of other channels, kernels or strides are of another kind.
+    """
     groups: dict[object, list[int]] = {}
     for index, fold in enumerate(folds):
-        key: tuple[object, ...] = (
-            tuple(sorted(fold.operators.items())),
-            tuple(fold.layers.values()),
-            fold.captured_only,
-        )
-        key = (index,) if apart else key
+        key: tuple[object, ...] = (index,)
+        if not apart:
+            layers = tuple(fold.layers.values()) if sizes else tuple(map(layer_kind, fold.layers.values()))
+            key = tuple(sorted(fold.operators.items())), layers, fold.captured_only
         groups.setdefault(key, []).append(index)
     return [Alike(tuple(members), folds[members[0]]) for members in groups.values()]
+
+
+def layer_kind(text: str) -> str:
+    """Such as Conv2d of "Conv2d 3 -> 48, 3x3"."""
+    return re.split(r" \d", text.rpartition(" as one ")[2])[0]
 
 
 def alike_refusals(refusals: Sequence[Refusing]) -> list[Kept]:

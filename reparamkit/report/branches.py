@@ -43,17 +43,26 @@ def branches(region: Sequence[Calling]) -> tuple[list[Branch], int]:
 
 
 def _ways(ends: Sequence[Calling], inside: Mapping[str, Calling]) -> Iterator[tuple[Calling, ...]]:
-    """Chains of operators from the inputs of the region to its ends, at most a few hundred."""
+    """Chains of operators from the inputs of the region to its ends, at most a few hundred.
+
+    Ways part at sums and concatenations. Of anything else that reads several values the first is followed:
+    what is written into a canvas is not a branch.
+    """
     pending: list[tuple[Calling, tuple[Calling, ...]]] = [(end, ()) for end in reversed(ends)]
     given = 0
     while pending and given < 256:
         call, behind = pending.pop()
         way = behind if _joins(call) else (call, *behind)
-        outside = [name for name in call.reads if name not in inside]
-        if outside or not call.reads:
+        read = call.reads if _parts(call) else call.reads[:1]
+        if not read or any(name not in inside for name in read):
             given += 1
             yield way
-        pending += [(inside[name], way) for name in reversed(call.reads) if name in inside]
+        pending += [(inside[name], way) for name in reversed(read) if name in inside]
+
+
+def _parts(call: Calling) -> bool:
+    """Whether several branches meet in it."""
+    return _joins(call) or call.operator in ("cat", "concat", "stack")
 
 
 def _joins(call: Calling) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 900, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 26, 26
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ class Total(TypedDict):
 
 
 class Step(TypedDict):
-    """One operator of a branch."""
+    """One operator of a branch, or several that are equal in a row."""
 
+    count: int
     operator: str
     text: str
     channels: str
@@ -197,7 +198,7 @@ def _groups(report: Report) -> list[Group]:
                 members=list(alike.members),
                 where=places_words([report.folds[member].where for member in alike.members]),
                 before=counted_words(alike.first.operators),
-                branches=[Way(count=way.count, steps=[_step(call) for call in way.steps]) for way in ways],
+                branches=[Way(count=way.count, steps=_steps(way.steps)) for way in ways],
                 more_branches=more,
                 layers=[Layer(path=path, text=text) for path, text in alike.first.layers.items()],
                 kernels=[
@@ -211,8 +212,15 @@ def _groups(report: Report) -> list[Group]:
     return groups
 
 
-def _step(call: Calling) -> Step:
-    return Step(operator=call.operator, text=operator_words(call), channels=channels_words(call))
+def _steps(calls: Sequence[Calling]) -> list[Step]:
+    steps: list[Step] = []
+    for call in calls:
+        step = Step(count=1, operator=call.operator, text=operator_words(call), channels=channels_words(call))
+        if steps and {**steps[-1], "count": 1} == step:
+            steps[-1]["count"] += 1
+        else:
+            steps.append(step)
+    return steps
 
 
 def _kernel(call: Calling, side: str) -> list[Kernel]:

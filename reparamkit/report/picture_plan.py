@@ -260,13 +260,18 @@ class _Drawing:
         return {path for block in blocks for path in block.removeprefix("block ").split(" ")[0].split(",")}
 
     def large_modules(self) -> tuple[str, ...]:
-        """The outermost modules that hold several operators and less than most of the network."""
-        shares: Counter[str] = Counter()
-        for call in self._calls:
+        """The outermost modules of several operators in a row that are less than most of the network."""
+        places: dict[str, list[int]] = {}
+        for place, call in enumerate(self._calls):
             names = call.module.split(".") if call.module else []
-            shares.update(".".join(names[:depth]) for depth in range(1, len(names) + 1))
-        large = [path for path, share in shares.items() if 2 <= share <= 0.7 * len(self._calls)]
-        return tuple(path for path in large if not any(path.startswith(f"{other}.") for other in large))
+            for depth in range(1, len(names) + 1):
+                places.setdefault(".".join(names[:depth]), []).append(place)
+        large = {
+            path: None
+            for path, inside in places.items()
+            if 2 <= len(inside) <= 0.7 * len(self._calls) and inside[-1] - inside[0] < len(inside)
+        }
+        return tuple(path for path in large if not any(outer in large for outer in _above(path)))
 
     def _large_module(self, call: Calling) -> str | None:
         return next((m for m in self.modules if f"{call.module}.".startswith(f"{m}.")), None)
@@ -296,6 +301,12 @@ class _Drawing:
                     regions = box.regions
                 frames.setdefault(path, Frame(path, title, kind, regions))
         return list(frames.values())
+
+
+def _above(path: str) -> list[str]:
+    """The paths of the modules that hold the one at a path."""
+    names = path.split(".")
+    return [".".join(names[:depth]) for depth in range(1, len(names))]
 
 
 def _is_module(group: object) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reparamkit.report.alike import alike_folds, alike_refusals
+from reparamkit.report.alike import Alike, alike_folds, alike_refusals, layer_kind
 from reparamkit.report.findings import Report
 from reparamkit.report.words import counted_words, number, places_words, ratio_words, short, size_words
 
@@ -29,16 +29,20 @@ class _Limits:
     folds: int
     refusals: int
     others: int
+    sizes: bool = True
+    """Whether folds into layers of other sizes are listed apart."""
 
 
 _SHORTER = (
     _Limits(12, 30, 12, 12),
-    _Limits(8, 20, 8, 8),
-    _Limits(8, 12, 6, 6),
-    _Limits(6, 8, 4, 4),
-    _Limits(5, 5, 3, 3),
-    _Limits(4, 3, 2, 2),
-    _Limits(3, 2, 1, 1),
+    _Limits(8, 30, 8, 8),
+    _Limits(8, 20, 6, 6),
+    _Limits(8, 30, 6, 6, sizes=False),
+    _Limits(8, 12, 6, 6, sizes=False),
+    _Limits(6, 8, 4, 4, sizes=False),
+    _Limits(5, 5, 3, 3, sizes=False),
+    _Limits(4, 3, 2, 2, sizes=False),
+    _Limits(3, 2, 1, 1, sizes=False),
 )
 
 
@@ -52,7 +56,9 @@ def show(report: Report, console: Console, *, everything: bool = False) -> None:
 def _short_enough(report: Report, console: Console) -> list[RenderableType]:
     for limits in _SHORTER:
         parts = rendered(report, limits=limits)
-        if sum(_height(part, console) for part in parts) <= LINES:
+        fits = sum(_height(part, console) for part in parts) <= LINES
+        kinds = len(alike_folds(report.folds, sizes=limits.sizes))
+        if fits and (kinds <= limits.folds or not limits.sizes):
             break
     return parts
 
@@ -71,7 +77,7 @@ def rendered(
         most = max(len(report.folds), len(report.refusals), len(report.before) + len(report.after), 1)
         limits = _Limits(most, most, most, max(len(report.parts), len(report.undone), len(report.notes), 1))
     parts: list[RenderableType] = [_heading(report), Text(), _counts(report, limits.operators), Text()]
-    parts += [*_folds(report, limits.folds, everything=everything), Text()] if report.folds else []
+    parts += [*_folds(report, limits, everything=everything), Text()] if report.folds else []
     if not report.folds:
         parts += [Text("Nothing folds."), Text()]
     if report.undone:
@@ -124,12 +130,12 @@ def _most_changed(rows: Sequence[tuple[str, int, int]], most: int) -> list[tuple
     return [row for row in rows if row in chosen]
 
 
-def _folds(report: Report, most: int, *, everything: bool) -> list[RenderableType]:
+def _folds(report: Report, limits: _Limits, *, everything: bool) -> list[RenderableType]:
     worst = max(f.error for f in report.folds)
     title = (
         f"{number(len(report.folds), 'fold')}, each proven in float64 (largest relative error {worst:.0e})"
     )
-    groups = alike_folds(report.folds, apart=everything)
+    groups, most = alike_folds(report.folds, apart=everything, sizes=limits.sizes), limits.folds
     several = any(group.count > 1 for group in groups)
     table = Table(box=None, pad_edge=False)
     table.add_column("where", overflow="fold")
@@ -139,15 +145,21 @@ def _folds(report: Report, most: int, *, everything: bool) -> list[RenderableTyp
     table.add_column("after", overflow="fold")
     for group in groups[:most]:
         fold = group.first
-        paths = group.count == 1
-        after = "\n".join(f"{path}: {what}" if paths else what for path, what in fold.layers.items())
-        after = after or "(nothing)"
+        after = "\n".join(_layers(report, group)) or "(nothing)"
         if fold.captured_only:
             after += "\n(proven at the captured size only)"
         where = places_words([report.folds[member].where for member in group.members])
         times = [f"{group.count} ×" if group.count > 1 else ""] if several else []
         table.add_row(where, *times, counted_words(fold.operators), after)
     return [Text(title, "bold"), table, *_more(len(groups) - most, "kind of fold", "kinds of folds")]
+
+
+def _layers(report: Report, group: Alike) -> list[str]:
+    """What the folds of a group became."""
+    if group.count == 1:
+        return [f"{path}: {what}" for path, what in group.first.layers.items()]
+    layers = zip(*(report.folds[member].layers.values() for member in group.members), strict=True)
+    return [same.pop() if len(same := set(kinds)) == 1 else layer_kind(kinds[0]) for kinds in layers]
 
 
 def _refusals(report: Report, most: int, *, everything: bool) -> list[RenderableType]:

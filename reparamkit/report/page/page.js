@@ -54,16 +54,19 @@
     picture.setAttribute("height", picture.viewBox.baseVal.height * next);
     view.scrollTo({ left, top, behavior: "instant" });
   };
-  const fit = (view, whole) => {
+  const fit = (view, whole, begin = false) => {
     const picture = view.querySelector("svg");
     if (!picture) return;
     const box = picture.viewBox.baseVal;
     const wide = (view.clientWidth - 14) / box.width;
-    resize(view, whole ? Math.min(wide, (view.clientHeight - 14) / box.height) : Math.min(1.5, Math.max(0.5, wide)));
-    view.scrollTo({ left: (view.scrollWidth - view.clientWidth) / 2, top: 0, behavior: "instant" });
+    resize(view, whole ? Math.min(wide, (view.clientHeight - 14) / box.height) : Math.min(1.4, wide));
+    if (begin) resize(view, Math.max(0.8, scales.get(view)));
+    view.scrollTo({ left: 0, top: 0, behavior: "instant" });
+    const first = picture.querySelector(".node").getBoundingClientRect();
+    view.scrollTo({ left: first.left + first.width / 2 - view.getBoundingClientRect().left - view.clientWidth / 2, top: 0, behavior: "instant" });
   };
   for (const view of all(".view")) {
-    fit(view, false);
+    fit(view, false, true);
     const act = { in: () => resize(view, scales.get(view) * 1.3), out: () => resize(view, scales.get(view) / 1.3), whole: () => fit(view, true), width: () => fit(view, false) };
     for (const button of all("button[data-zoom]", view.parentElement)) button.addEventListener("click", act[button.dataset.zoom]);
     view.addEventListener("wheel", (event) => {
