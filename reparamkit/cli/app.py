@@ -221,13 +221,14 @@ def inspect(
     svg_file: cli_reports.SvgOption = None,
     everything: cli_reports.AllOption = False,
     quiet: cli_reports.QuietOption = False,
+    node: cli_reports.NodeOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
-    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node)
     cli_console.check_distinct(wanted.files)
     wanted.check()
     cli_sources.check_ahead(source, model, model_args)

@@ -43,6 +43,15 @@ AllOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no report; errors and warnings are still told.")
 ]
+NodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--node",
+        metavar="NAME",
+        help="Tell of one operator, or of those of one module, why it folds or stays, in place of the "
+        "report. NAME is an operator's name as in the reports, or a module's path.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Wanted:
     svg_file: Path | None = None
     everything: bool = False
     quiet: bool = False
+    node: str | None = None
 
     def printed_only(self) -> Wanted:
         """The same without files, for a network that is not written."""
@@ -85,6 +95,7 @@ def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
     """Write the reports and print one."""
     from reparamkit.lower.files import write_text
     from reparamkit.lower.saved import size_on_disk
+    from reparamkit.report.explain import explain
     from reparamkit.report.fold_html import fold_html, network_svg
     from reparamkit.report.machine import as_dict
     from reparamkit.report.text import show
@@ -104,7 +115,11 @@ def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
         write_text(wanted.html_file, _writable(fold_html(report)))
     if wanted.svg_file is not None:
         write_text(wanted.svg_file, _writable(network_svg(report)))
-    if not wanted.quiet:
+    if wanted.node is not None:
+        text = explain(report, wanted.node)
+        with cli_console.report() as console:
+            console.print(text, soft_wrap=True)
+    elif not wanted.quiet:
         with cli_console.report() as console:
             show(report, console, everything=wanted.everything)
 

@@ -145,6 +145,14 @@ class Outlined(Protocol):
     def macs(self) -> int:
         """Multiply-accumulates of all of it."""
 
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Operator -> why it is no affine map."""
+
+    @property
+    def apart(self) -> Sequence[tuple[str, str, str]]:
+        """An operator, one that it reads, and why the two are not one affine map."""
+
 
 class Refusing(Protocol):
     """One operator that stays."""

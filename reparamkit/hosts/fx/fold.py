@@ -65,6 +65,8 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
         parameters = dict(outcome.module.named_parameters(remove_duplicate=False))
         graph, layer = outcome.module.graph, outcome.module.get_submodule
         after = outline(graph, parameters.get, layer, shapes)
+        told, _ = outcome.outlines
+        before = replace(before, unread=told.unread, apart=told.apart)
     return replace(outcome, in_place=held, outlines=(before, after))
 
 
@@ -140,7 +142,24 @@ def _folded(
         if surgery.is_used(call) and result.realisation.layers[place].piece is None
     }
     names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
-    outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
+    reasons = Outline(
+        unread={node.name: node.reason for node in host.nodes if node.meaning is None and node.reason},
+        apart=tuple(
+            (host.user_node(reader).name, host.user_node(source).name, reason)
+            for (reader, source), reason in chosen.forms.why.items()
+            if reason
+        ),
+    )
+    outcome = Outcome(
+        module,
+        tuple(folds),
+        tuple(dict.fromkeys(kept)),
+        tuple(undone),
+        False,
+        regions,
+        names,
+        (reasons, Outline()),
+    )
     return outcome, changes, shapes
 
 

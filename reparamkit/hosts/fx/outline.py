@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,10 +61,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Outline:
-    """A network's calls in order, and how many numbers its parameters are."""
+    """A network's calls in order, and how many numbers its parameters are.
+
+    Attributes:
+        unread: call -> why it is no affine map, where it is none.
+        apart: a call, one that it reads, and why the two are not one affine map.
+    """
 
     calls: tuple[Call, ...] = ()
     parameters: int = 0
+    unread: Mapping[str, str] = field(default_factory=dict)
+    apart: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def macs(self) -> int:
@@ -90,10 +97,17 @@ class Outline:
             )
             for call in self.calls
         )
-        return Outline(tuple(calls), self.parameters)
+        unread = {named(name): reason for name, reason in self.unread.items()}
+        apart = ((named(reader), named(source), reason) for reader, source, reason in self.apart)
+        return Outline(tuple(calls), self.parameters, unread, tuple(apart))
 
     def __add__(self, other: Outline) -> Outline:
-        return Outline(self.calls + other.calls, self.parameters + other.parameters)
+        return Outline(
+            self.calls + other.calls,
+            self.parameters + other.parameters,
+            {**self.unread, **other.unread},
+            self.apart + other.apart,
+        )
 
 
 def outline(
