@@ -21,6 +21,7 @@ from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
 from reparamkit.lower.writer import Request
 from reparamkit.report.findings import Report
+from reparamkit.report.fold_html import notebook_html
 from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
@@ -62,6 +63,9 @@ class Inspection:
     def __repr__(self) -> str:
         return f"<Inspection: {'; '.join(str(self).splitlines())}>"
 
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, ""))
+
 
 @dataclass
 class Folded:
@@ -99,6 +103,9 @@ class Folded:
 
     def __repr__(self) -> str:
         return f"<Folded: {'; '.join(str(self).splitlines())}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, self.network.label))
 
     @undisturbed()
     def save(

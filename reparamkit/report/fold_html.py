@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reparamkit.errors import MissingExtra
 from reparamkit.report import drawing
 from reparamkit.report.charts import Point, error_chart
 from reparamkit.report.findings import Report
@@ -22,6 +24,7 @@ from reparamkit.report.picture_plan import plan
 from reparamkit.report.words import number, ratio_words, short, size_words
 
 _SIDES = ("before", "after")
+_IN_NOTEBOOK = 12
 
 
 def fold_html(report: Report) -> str:
@@ -44,12 +47,37 @@ def fold_html(report: Report) -> str:
         groups=_groups(document, report),
         folds_title=f"{number(len(report.folds), 'fold')}, each proven in float64",
         stays=[_stay(stay, report) for stay in document["stays"]],
-        stays_title=f"{number(len(report.refusals), 'operator')} that might be expected to fold and "
-        f"{'stays' if len(report.refusals) == 1 else 'stay'}",
+        stays_title=_stays_title(report),
         chart=_chart(report),
         operators=_operators(document),
         kernels=[kernel["rows"] for kernel in kernels],
         document=document,
+    )
+
+
+def notebook_html(report: Report) -> str:
+    """The page in short, to be shown in a notebook; with the picture where pygraphviz is installed."""
+    document = page_document(report)
+    picture = hint = ""
+    try:
+        picture = base64.b64encode(network_svg(report).encode("utf-8", "replace")).decode("ascii")
+    except MissingExtra as missing:
+        hint = str(missing)
+    groups = _groups(document, report)
+    verdict = _verdict(document)
+    colours = {"good": "#2a9d5c", "bad": "#d0353d", "unsure": "#c07c10"}
+    return page(
+        "notebook.html",
+        verdict=verdict,
+        colour=colours.get(verdict["kind"], "#3b7ddd"),
+        sizes=report.sizes,
+        tiles=_tiles(document),
+        folds_title=f"{number(len(report.folds), 'fold')}, each proven in float64",
+        stays_title=_stays_title(report) if report.refusals else "",
+        groups=groups[:_IN_NOTEBOOK],
+        more=max(0, len(groups) - _IN_NOTEBOOK),
+        picture=picture,
+        hint=hint,
     )
 
 
@@ -124,20 +152,11 @@ def _tiles(document: PageDocument) -> list[dict[str, str]]:
         old, new = before[name], after[name]  # type: ignore[literal-required]
         if old is None and new is None:
             continue
-        tiles.append({"what": what, "ratio": _ratio(old, new, unit), "span": _span(old, new, unit)})
+        sizes = ["" if value is None else f"{size_words(value)}{unit}" for value in (old, new)]
+        span = " → ".join(sizes) if all(sizes) else "before" if sizes[0] else "after"
+        ratio = ratio_words(old, new) if old and new else sizes[0] or sizes[1]
+        tiles.append({"what": what, "old": sizes[0], "new": sizes[1], "ratio": ratio, "span": span})
     return tiles
-
-
-def _ratio(old: int | None, new: int | None, unit: str) -> str:
-    """How many times smaller, or what is known."""
-    if not old or not new:
-        return f"{size_words(new or old or 0)}{unit}"
-    return ratio_words(old, new)
-
-
-def _span(old: int | None, new: int | None, unit: str) -> str:
-    known = ["?" if value is None else f"{size_words(value)}{unit}" for value in (old, new)]
-    return " → ".join(known) if old is not None and new is not None else "after" if old is None else "before"
 
 
 def _groups(document: PageDocument, report: Report) -> list[dict[str, Any]]:
@@ -185,6 +204,11 @@ def _kernels(kernels: Sequence[Kernel], first: int) -> list[dict[str, Any]]:
         {**one, "number": first + place, "side_cells": cells, "pixels": max(4, 156 // max(1, cells)) * cells}
         for place, one in enumerate(kernels)
     ]
+
+
+def _stays_title(report: Report) -> str:
+    stay = "stays" if len(report.refusals) == 1 else "stay"
+    return f"{number(len(report.refusals), 'operator')} that might be expected to fold and {stay}"
 
 
 def _stay(stay: Stay, report: Report) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def test_an_operator_that_folds() -> None:
     lines = explain(report(), "conv2d_1").splitlines()
     assert lines[0] == "conv2d 9×9, depthwise, 8 → 8 'conv2d_1' in blocks.0.large.0, gives 1×8×16×16"
     assert lines[1].startswith(
-        "  folds, with 2 conv2d + 2 batch_norm + 2 add, into blocks.0.reparam_conv: Conv2d 8 -> 8, 9x9, groups 8 "
+        "  folds, with 2 conv2d + 2 batch_norm + 2 add, into blocks.0.reparam_conv: Conv2d 8 -> 8, 9x9, "
     )
     assert lines[2].startswith("  above it relu 'relu': relu is where a fold ends: ")
     assert lines[3] == "  below it batch_norm 'batch_norm_1': in the same fold"
