@@ -28,6 +28,7 @@ def error_chart(
     bar: float | None = None,
     line: Sequence[float] = (),
     below: str = "",
+    along: bool = True,
 ) -> str:
     """The chart.
 
@@ -35,6 +36,7 @@ def error_chart(
         bar: an error that none may be above, drawn as a line across.
         line: an allowed error of each place.
         below: what the places are, to be written under the axis.
+        along: whether they follow each other towards the output.
     """
     known = [v for v in (*(p.error for p in points), *line, bar) if v is not None and 0 < v < math.inf]
     low = math.floor(math.log10(min(known, default=1e-17)))
@@ -72,7 +74,8 @@ def error_chart(
             f"<title>{escape(point.label)}: {point.error:.1e}</title></circle>"
         )
     parts.append(_text(_LEFT, _HEIGHT - 6, below))
-    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, "→ towards the output", end=True))
+    if along:
+        parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, "→ towards the output", end=True))
     return "".join([*parts, "</svg>"])
 
 
