@@ -48,16 +48,17 @@ def _ways(ends: Sequence[Calling], inside: Mapping[str, Calling]) -> Iterator[tu
     Ways part at sums and concatenations. Of anything else that reads several values the first is followed:
     what is written into a canvas is not a branch.
     """
-    pending: list[tuple[Calling, tuple[Calling, ...]]] = [(end, ()) for end in reversed(ends)]
+    pending: list[tuple[Calling | None, tuple[Calling, ...]]] = [(end, ()) for end in reversed(ends)]
     given = 0
     while pending and given < 256:
         call, behind = pending.pop()
+        if call is None:
+            given += 1
+            yield behind
+            continue
         way = behind if _joins(call) else (call, *behind)
         read = call.reads if _parts(call) else call.reads[:1]
-        if not read or any(name not in inside for name in read):
-            given += 1
-            yield way
-        pending += [(inside[name], way) for name in reversed(read) if name in inside]
+        pending += [(inside.get(name), way) for name in reversed(read)] if read else [(None, way)]
 
 
 def _parts(call: Calling) -> bool:
