@@ -98,8 +98,8 @@ def page(result: Bench) -> str:
     lines = [
         *HEAD.splitlines(),
         "",
-        f"{machine}; {versions}; {threads}, {result.rounds} rounds. Written by `make bench`, from the figures of "
-        "`reparamkit bench` (`docs/benchmarks.json`).",
+        f"{machine}; {versions}; {threads}, {result.rounds} rounds. Written by `make bench`, from the "
+        "figures of `reparamkit bench` (`docs/benchmarks.json`).",
         "",
         *(f"- {line}" for line in goals(result)),
     ]
