@@ -47,7 +47,10 @@ lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: docs dist
+.PHONY: docs dist bench
+bench: $(VENV)/installed-test  ## docs/benchmarks.md, on an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.page
+
 docs: $(VENV)/installed-test  ## the pages that are written from the sources
 	$(BIN)/python -m tests.picture
 	$(BIN)/python -m tests.cli_page

@@ -20,6 +20,7 @@ from reparamkit.cli import coreml as cli_coreml
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
+from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
@@ -261,6 +262,7 @@ def models(
             show_one(found[0], console)
 
 
+app.command()(bench)
 app.command()(check)
 app.command()(expand)
 app.command()(train)
