@@ -178,7 +178,7 @@ def report_of(
         source_bytes,
         command,
         versions or {},
-        BAR,
+        bar=BAR,
     )
 
 

@@ -130,6 +130,7 @@ def fold(
     json_file: cli_reports.JsonOption = None,
     html_file: cli_reports.HtmlOption = None,
     svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
     everything: cli_reports.AllOption = False,
     quiet: cli_reports.QuietOption = False,
     dynamic: DynamicOption = "auto",
@@ -172,7 +173,7 @@ def fold(
         ),
         output or [],
     )
-    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
     cli_console.check_distinct([*(output or []), *wanted.files])
     wanted.check()
     cli_sources.check_ahead(source, model, model_args)
@@ -220,6 +221,7 @@ def inspect(
     json_file: cli_reports.JsonOption = None,
     html_file: cli_reports.HtmlOption = None,
     svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
     everything: cli_reports.AllOption = False,
     quiet: cli_reports.QuietOption = False,
     node: cli_reports.NodeOption = None,
@@ -229,7 +231,7 @@ def inspect(
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
-    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
     wanted.check()
     cli_sources.check_ahead(source, model, model_args)

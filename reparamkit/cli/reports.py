@@ -6,9 +6,9 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +43,15 @@ AllOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no report; errors and warnings are still told.")
 ]
+BenchOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bench",
+        metavar="FILE",
+        help="Figures that 'reparamkit bench --json FILE' has written of this network: the page shows what "
+        "the fold saves.",
+    ),
+]
 NodeOption = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +74,7 @@ class Wanted:
     everything: bool = False
     quiet: bool = False
     node: str | None = None
+    bench_file: Path | None = None
 
     def printed_only(self) -> Wanted:
         """The same without files, for a network that is not written."""
@@ -89,6 +99,8 @@ class Wanted:
                 raise UnusableInput(f"{option} {path} would replace the source")
         if self.html_file is not None or self.svg_file is not None:
             drawing.require()
+        if self.bench_file is not None:
+            read_bench(self.bench_file)
 
 
 def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
@@ -109,12 +121,14 @@ def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
         command=shlex.join(["reparamkit", *sys.argv[1:]]),
         versions=_versions(),
     )
+    if wanted.bench_file is not None:
+        report = replace(report, latency=_latency(wanted.bench_file, name))
     if wanted.json_file is not None:
         write_text(wanted.json_file, json.dumps(as_dict(report), indent=2) + "\n")
     if wanted.html_file is not None:
-        write_text(wanted.html_file, _writable(fold_html(report)))
+        write_text(wanted.html_file, writable(fold_html(report)))
     if wanted.svg_file is not None:
-        write_text(wanted.svg_file, _writable(network_svg(report)))
+        write_text(wanted.svg_file, writable(network_svg(report)))
     if wanted.node is not None:
         text = explain(report, wanted.node)
         with cli_console.report() as console:
@@ -122,6 +136,37 @@ def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
     elif not wanted.quiet:
         with cli_console.report() as console:
             show(report, console, everything=wanted.everything)
+
+
+def read_bench(path: Path) -> dict[str, Any]:
+    """The figures of an earlier run of `reparamkit bench --json`.
+
+    Raises:
+        UnusableInput: the file is none.
+    """
+    from reparamkit.errors import UnusableInput
+    from reparamkit.report.bench_document import FORMAT
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnusableInput(f"--bench {path} cannot be read: {error.strerror or error}") from error
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UnusableInput(f"--bench {path} is not what 'reparamkit bench --json' of this version writes")
+    return document
+
+
+def _latency(path: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a network's fold."""
+    from reparamkit.errors import UnusableInput
+
+    document = read_bench(path)
+    networks = list(document["inputs"])
+    if name not in networks:
+        raise UnusableInput(f"--bench {path} has no figures of {name}, but of {', '.join(networks)}")
+    return [row for row in document["rows"] if row["network"] == name and row["form"] == "folded"]
 
 
 def _versions() -> dict[str, str]:
@@ -132,6 +177,6 @@ def _versions() -> dict[str, str]:
     return {"reparamkit": __version__, "torch": str(torch.__version__)}
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """The text in characters that can be written: a file's name may hold bytes that are no text."""
     return text.encode("utf-8", "replace").decode()

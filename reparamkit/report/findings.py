@@ -216,5 +216,7 @@ class Report:
     command: str = ""
     """What was typed."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    latency: Sequence[Mapping[str, Any]] = ()
+    """Rows of `reparamkit bench` for the folded network, one for each back end."""
     bar: float = 1e-10
     """The relative float64 error that no fold may exceed."""

@@ -147,7 +147,16 @@ def _tiles(document: PageDocument) -> list[dict[str, str]]:
         ("parameters", "parameters", ""),
         ("file size", "bytes", "B"),
     )
-    tiles = []
+    tiles = [
+        {
+            "what": f"latency, {one['backend']}",
+            "old": f"{one['before_ms']:.3g} ms",
+            "new": f"{one['after_ms']:.3g} ms",
+            "ratio": f"{one['times']:.2f} × as fast",
+            "span": f"{one['before_ms']:.3g} → {one['after_ms']:.3g} ms",
+        }
+        for one in document["latency"]
+    ]
     for what, name, unit in kinds:
         old, new = before[name], after[name]  # type: ignore[literal-required]
         if old is None and new is None:

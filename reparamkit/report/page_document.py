@@ -20,6 +20,17 @@ from reparamkit.report.words import channels_words, counted_words, operator_word
 FORMAT = "reparamkit-page-1"
 
 
+class Latency(TypedDict):
+    """How many times as fast the folded network is on a back end, with a 95 % interval."""
+
+    backend: str
+    before_ms: float
+    after_ms: float
+    times: float
+    low: float
+    high: float
+
+
 class Total(TypedDict):
     """A network as a whole; None for what is not known."""
 
@@ -120,6 +131,7 @@ class PageDocument(TypedDict):
     command: str
     versions: dict[str, str]
     bar: float
+    latency: list[Latency]
     totals: Totals
     groups: list[Group]
     stays: list[Stay]
@@ -139,6 +151,7 @@ def page_document(report: Report) -> PageDocument:
         command=report.command,
         versions=dict(report.versions),
         bar=report.bar,
+        latency=_latency(report),
         totals=Totals(
             before=_total(report.before, before, report.source_bytes),
             after=_total(report.after, after, written),
@@ -178,6 +191,21 @@ def _total(counts: dict[str, int], outlined: Outlined | None, size: int | None) 
         parameters=outlined.parameters if outlined else None,
         bytes=size,
     )
+
+
+def _latency(report: Report) -> list[Latency]:
+    timed = [row for row in report.latency if row["median_ms"] and "original" in row["ratios"]]
+    return [
+        Latency(
+            backend=row["backend"],
+            before_ms=row["median_ms"] / (ratio := row["ratios"]["original"])["median"],
+            after_ms=row["median_ms"],
+            times=1 / ratio["median"],
+            low=1 / ratio["high"],
+            high=1 / ratio["low"],
+        )
+        for row in timed
+    ]
 
 
 def _groups(report: Report) -> list[Group]:

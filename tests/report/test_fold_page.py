@@ -182,6 +182,25 @@ def test_the_chart_holds_every_error_between_its_ends() -> None:
     assert heights[2] <= float(bar.get("y1")) < heights[1]
 
 
+BENCH = {
+    "backend": "onnxruntime", "median_ms": 2.0,
+    "ratios": {"original": {"median": 0.25, "low": 0.2, "high": 0.5}},
+}  # fmt: skip
+
+
+def test_what_was_timed_is_the_first_figure() -> None:
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
+    told = dataclasses.replace(report(), latency=[BENCH, {**BENCH, "median_ms": None}])
+    found = json.loads(json.dumps(page_document(told)))
+    jsonschema.Draft202012Validator(json.loads(schema_text())).validate(found)
+    (timed,) = found["latency"]
+    assert timed == {
+        "backend": "onnxruntime", "before_ms": 8.0, "after_ms": 2.0, "times": 4.0, "low": 2.0, "high": 5.0,
+    }  # fmt: skip
+    tree = etree.fromstring(fold_html(told).encode(), etree.HTMLParser(recover=True))
+    assert tree.xpath("//div[@class='ratio']/text()")[0] == "4.00 × as fast"
+
+
 @pytest.mark.parametrize("make", [fold_html, network_svg])
 def test_without_graphviz_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, make: Any) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pygraphviz", None)
@@ -194,11 +213,8 @@ def test_without_graphviz_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, ma
     assert "data:image" not in text
 
 
-needs_graphviz = "pygraphviz, of the extra html, lays the pictures out"
-
-
 def test_the_page_is_one_file() -> None:
-    pytest.importorskip("pygraphviz", reason=needs_graphviz)
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     page = fold_html(report())
     tree = etree.fromstring(page.encode(), etree.HTMLParser(recover=True))
     assert not tree.xpath("//link | //iframe | //script[@src] | //img")
@@ -209,7 +225,7 @@ def test_the_page_is_one_file() -> None:
 
 
 def test_a_network_without_folds_and_without_a_graph() -> None:
-    pytest.importorskip("pygraphviz", reason=needs_graphviz)
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     page = fold_html(
         dataclasses.replace(BY_HAND, folds=(), refusals=(), files=(), notes=(), equivalence=None)
     )
@@ -217,11 +233,12 @@ def test_a_network_without_folds_and_without_a_graph() -> None:
     assert "<h2>The network" not in page
 
 
+NEEDS_GRAPHVIZ = "pygraphviz, of the extra html, lays the pictures out"
 EVIL = "<script>alert(1)</script>\"'&]]>\\\\N{{x}}"
 
 
 def test_names_are_only_names() -> None:
-    pytest.importorskip("pygraphviz", reason=needs_graphviz)
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     before, after = folded().outlines
     evil = tuple(dataclasses.replace(call, module=EVIL) for call in before.calls)
     told = dataclasses.replace(
@@ -237,7 +254,7 @@ def test_names_are_only_names() -> None:
 
 
 def test_the_picture_alone_is_svg_with_its_own_colours() -> None:
-    pytest.importorskip("pygraphviz", reason=needs_graphviz)
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     tree = etree.fromstring(network_svg(report()).encode())
     space = {"s": "http://www.w3.org/2000/svg"}
     texts = " ".join(tree.xpath("//s:text/text()", namespaces=space))
@@ -249,7 +266,7 @@ def test_the_picture_alone_is_svg_with_its_own_colours() -> None:
 
 
 def test_a_fold_shows_itself_in_a_notebook() -> None:
-    pytest.importorskip("pygraphviz", reason=needs_graphviz)
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     text = folded()._repr_html_()
     etree.fromstring(text.encode(), etree.HTMLParser(recover=False))
     assert "The same function" in text
