@@ -95,11 +95,16 @@ class Folded:
 
     @undisturbed()
     def save(
-        self, *paths: str | Path, coreml: CoreMlOptions | None = None, allow_untold: bool = False
+        self,
+        *paths: str | Path,
+        coreml: CoreMlOptions | None = None,
+        allow_untold: bool = False,
+        executorch_backend: str = "xnnpack",
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
-        These are .onnx, .mlpackage (Core ML), .pt2, .pt and .py (plain PyTorch code, its weights beside it).
+        These are .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .pt and .py (plain PyTorch code, its
+        weights beside it).
 
         A `.pt` is the whole module, pickled; it is the only format for a network that was folded in parts.
 
@@ -111,6 +116,8 @@ class Folded:
                 are free in the folded network.
             allow_untold: write files of which it cannot be told whether they compute what the original does
                 (their `equivalence` says so and why), too.
+            executorch_backend: what runs a .pte: "xnnpack", for as much of the network as it knows, or
+                "portable" for ExecuTorch's own kernels, which know most and are slow.
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
@@ -121,7 +128,8 @@ class Folded:
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
         with attributes_kept(self.lowering.original, self.module):
-            written = save(self.lowering, [Path(path) for path in paths], Request(coreml, allow_untold))
+            request = Request(coreml, allow_untold, executorch_backend)
+            written = save(self.lowering, [Path(path) for path in paths], request)
         self.saved += written
         return written
 

@@ -91,18 +91,21 @@ class Lowering:
         """The axes that may be free in a file, which can refuse a size of its inputs or not."""
         return self.program.axes if refuses_sizes else exportable_axes(self.program, self.unguardable)
 
-    def export(self, axes: DynamicAxes) -> ExportedProgram:
+    def export(self, axes: DynamicAxes, ends: Mapping[str, int] | None = None) -> ExportedProgram:
         """The folded network as an exported program with these axes free.
+
+        Args:
+            ends: symbol -> largest size, where the program is to know one.
 
         Raises:
             CannotCapture: torch.export refuses.
         """
-        if axes == self.program.axes:
-            return self.all_free
         if not axes:
             return export_program(self.module, *self.example)
+        if axes == self.program.axes and not ends:
+            return self.all_free
         args, kwargs = freed_example(*self.example, axes)
-        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
+        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes, ends))
 
     @cached_property
     def all_free(self) -> ExportedProgram:

@@ -97,9 +97,10 @@ def save_program(
         return program if isinstance(program, ExportedProgram) else program()
 
     module = program if isinstance(program, nn.Module) else None
-    work = Work(path, module, reference, exported, input_names, output_names, axis_names)
+    request = Request(allow_untold=allow_untold)
+    work = Work(path, module, reference, exported, request, input_names, output_names, axis_names)
     with staged(path) as stage:
-        saved = writer.staged(work, stage, Request(allow_untold=allow_untold))
+        saved = writer.staged(work, stage)
         stage.commit()
     writer.finish(path)
     return saved
