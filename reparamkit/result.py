@@ -14,9 +14,9 @@ from reparamkit.compare.network import Network
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request
 from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
@@ -99,7 +99,7 @@ class Folded:
         *paths: str | Path,
         coreml: CoreMlOptions | None = None,
         allow_untold: bool = False,
-        executorch_backend: str = "xnnpack",
+        executorch_backend: str | None = None,
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
@@ -116,8 +116,8 @@ class Folded:
                 are free in the folded network.
             allow_untold: write files of which it cannot be told whether they compute what the original does
                 (their `equivalence` says so and why), too.
-            executorch_backend: what runs a .pte: "xnnpack", for as much of the network as it knows, or
-                "portable" for ExecuTorch's own kernels, which know most and are slow.
+            executorch_backend: what runs a .pte: "xnnpack" (the default) as much of the network as it knows,
+                or "portable", ExecuTorch's own kernels, which know most operators and are slow.
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown

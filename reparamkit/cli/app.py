@@ -19,6 +19,7 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import files as cli_files
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
@@ -118,10 +119,11 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may "
-            "be given several times. Default: STEM.folded.pt2 beside the source, for a reference model in "
-            "the current folder; STEM.folded.pt for a network that can be folded in parts only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .py "
+            "(plain PyTorch code, its weights beside it), or .pt for the whole module, pickled; with --into "
+            ".pth or .safetensors; may be given several times. Default: STEM.folded.pt2 beside the source, "
+            "for a reference model in the current folder; STEM.folded.pt for a network that can be folded "
+            "in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -135,6 +137,7 @@ def fold(
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
     allow_untold: UntoldOption = False,
+    executorch_backend: cli_files.BackendOption = None,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
     coreml_sizes: cli_coreml.SizesOption = None,
@@ -155,6 +158,7 @@ def fold(
             cli_into.check(path)
         else:
             format_of(path).require()
+    asked = cli_files.asked(output or [], executorch_backend)
     target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
@@ -202,7 +206,7 @@ def fold(
             cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
-            folded.save(*paths, coreml=package, allow_untold=allow_untold)
+            folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
     _tell(opened.name, folded, json_file)
 
 

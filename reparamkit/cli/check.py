@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from reparamkit.report.check_document import Document
 
 _SIDE = (
-    "an .onnx file, an OpenVINO IR (.xml), an .mlpackage, a .pt2, TorchScript, a pickled module (with "
-    "--trust-pickle), the name of a reference model, or package.module:callable"
+    "an .onnx file, an OpenVINO IR (.xml), a .pte (ExecuTorch), an .mlpackage, a .pt2, TorchScript, a "
+    "pickled module (with --trust-pickle), the name of a reference model, or package.module:callable"
 )
 
 

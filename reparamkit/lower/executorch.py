@@ -23,11 +23,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from reparamkit.compare.inputs.sizes import DynamicAxes, ranges_of
-from reparamkit.errors import CannotWrite, UnusableInput
+from reparamkit.errors import CannotWrite
 from reparamkit.loading.door.memory import amount
 from reparamkit.lower.exported import input_shapes
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.onnx import renamed
+from reparamkit.lower.request import EXECUTORCH_BACKENDS
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.executorch import TOLD, ExecuTorchRunner, require_executorch
@@ -35,7 +36,6 @@ from reparamkit.runners.pte_outline import outline
 from reparamkit.support.inputs import tensor_leaves
 from reparamkit.support.quiet import quiet
 
-BACKENDS = ("xnnpack", "portable")
 MOST_SAMPLES = 4
 TIMES_LARGER = 2
 
@@ -69,7 +69,7 @@ class ExecuTorchWriter(FileWriter):
         return ""
 
     def write(self, work: Work, target: Path) -> Sequence[str]:
-        backend = work.request.executorch_backend
+        backend = work.request.executorch_backend or EXECUTORCH_BACKENDS[0]
         told = _told(work)
         data = _lowered(work.program, backend, json.dumps(told))
         with target.open("wb") as file:
@@ -92,24 +92,13 @@ class ExecuTorchWriter(FileWriter):
 WRITER = ExecuTorchWriter()
 
 
-def check_backend(backend: str) -> None:
-    """Find out whether a backend is one that files are made for.
-
-    Raises:
-        UnusableInput: it is not, with those that are.
-    """
-    if backend not in BACKENDS:
-        raise UnusableInput(
-            f"{backend!r} is no backend of ExecuTorch's here: it is one of {', '.join(BACKENDS)}"
-        )
-
-
 def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
     """The bytes of the file.
 
     Raises:
         CannotWrite: in ExecuTorch's words, that it cannot express the network.
     """
+    _require_stateless(program)
     with _silent():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -126,6 +115,21 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
             other = "; --executorch-backend portable does without it" if "XNNPACK" in reason else ""
             raise CannotWrite(f"ExecuTorch cannot lower this network: {reason}{other}") from error
     return data
+
+
+def _require_stateless(program: ExportedProgram) -> None:
+    signature = program.graph_signature
+    lifted = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "call_function" and schema is not None and schema.is_mutable:
+            written += [lifted.get(value.name, value.name) for value in node.all_input_nodes[:1]]
+    if written:
+        raise CannotWrite(
+            f"an ExecuTorch program would keep what the network writes into {written[0]!r} when it runs, and "
+            "start from something else than PyTorch does: take that out of its forward"
+        )
 
 
 def _told(work: Work) -> dict[str, Any]:
@@ -159,7 +163,6 @@ def _told(work: Work) -> dict[str, Any]:
         "inputs": slots,
         "sizes": sizes,
         "outputs": list(work.outputs),
-        "stateful": bool(program.graph_signature.buffers_to_mutate),
     }
 
 

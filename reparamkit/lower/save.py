@@ -18,8 +18,9 @@ from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.lower.files import check_writable, staged
 from reparamkit.lower.formats import Format, format_of
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import FileWriter, Request, Work
+from reparamkit.lower.writer import FileWriter, Work
 
 
 def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Saved]:
@@ -33,6 +34,7 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
         NotEquivalent: a file does not compute what the original does. Nothing was written.
     """
     formats = [format_of(path) for path in paths]
+    request.check_for(paths)
     for path, each in zip(paths, formats, strict=True):
         if isinstance(lowering.captured, InParts) and each.whole:
             raise _in_parts_only(path, lowering.captured.why)

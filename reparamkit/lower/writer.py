@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -27,26 +26,9 @@ from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering, free_sizes_in
+from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved, plain_names
 from reparamkit.runners.base import RefusesSizes, Runner
-
-if TYPE_CHECKING:
-    from reparamkit.lower.coreml.options import CoreMlOptions
-
-
-@dataclass(frozen=True)
-class Request:
-    """How the user wants files.
-
-    Attributes:
-        coreml: what an .mlpackage is to be.
-        allow_untold: write a file of which it cannot be told whether it is right, too.
-        executorch_backend: what runs a .pte: "xnnpack" or "portable".
-    """
-
-    coreml: CoreMlOptions | None = None
-    allow_untold: bool = False
-    executorch_backend: str = "xnnpack"
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ from reparamkit.support.inputs import tensor_leaves
 TOLD = "reparamkit"
 """The method of a program of ours that returns, as JSON: "inputs", a list with the name and shape of each
 tensor (a number, or the name of a free size) or the value of what is no tensor; "sizes", the smallest and
-largest of each free size; "outputs", the names of those that are something; "stateful", whether a run changes
-what the next one computes."""
+largest of each free size; "outputs", the names of those that are something."""
 
 _DTYPES = {
     0: torch.uint8,
@@ -104,14 +103,11 @@ except Exception as error:
     sys.exit(0)
 
 while True:
-    fresh = take()
-    if not fresh:
+    given_now = take()
+    if not given_now:
         break
-    fed = torch.load(io.BytesIO(take()), weights_only=True)
+    fed = torch.load(io.BytesIO(given_now), weights_only=True)
     try:
-        if fresh == b"fresh":
-            program = opened()
-            forward = loaded()
         values = list(forward(tuple(fed)))
         part = io.BytesIO()
         torch.save(values, part)
@@ -146,7 +142,6 @@ class ExecuTorchRunner:
         told = _told(opened["told"], opened["inputs"])
         self._slots = told["inputs"] if told else _slots(opened["inputs"], path)
         self._outputs: list[str] = told["outputs"] if told else []
-        self._stateful = bool(told and told.get("stateful"))
         self.ranges: dict[str, tuple[int, int | None]] = {}
         if told:
             self.ranges = {name: (low, high) for name, (low, high) in told["sizes"].items()}
@@ -210,7 +205,7 @@ class ExecuTorchRunner:
         torch.save(fed, part)
         if self._process is None:
             self._open()
-        values = self._asked(b"fresh" if self._stateful else b"again", part.getvalue())
+        values = self._asked(part.getvalue())
         outputs = torch.load(io.BytesIO(values), weights_only=True)
         present = [
             value if isinstance(value, torch.Tensor) else torch.tensor(value)

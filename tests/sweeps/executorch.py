@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -90,11 +91,14 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
             for name in rk.models.names()
             if (not options.model or name in options.model) and parameters_of(name) <= MOST_PARAMETERS
         ]
+        names.sort(key=lambda entry: parameters_of(entry[0]))
     if not options.reference:
         jobs = [job.name for job in timm_jobs([], options.model, every=False, recompute=False)]
         # Spread over the alphabet, so that nobody chose them.
         step = 1 if options.model else len(jobs) / FAMILIES
-        names += [(jobs[int(place * step)], "timm") for place in range(int(len(jobs) / step))]
+        chosen = [(jobs[int(place * step)], "timm") for place in range(int(len(jobs) / step))]
+        # By turns, so that what was measured before an interruption is some of both.
+        names = [entry for pair in zip_longest(names, chosen) for entry in pair if entry is not None]
     return [Row(name, kind, backend) for name, kind in names for backend in options.backend]
 
 

@@ -41,8 +41,9 @@ from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.lower.writer import Request, Writer
+from reparamkit.lower.writer import Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
