@@ -23,6 +23,7 @@ from reparamkit.lower.exported import (
     inner_sizes_of,
     input_shapes,
 )
+from reparamkit.lower.facts import Facts, digest
 from reparamkit.lower.unguardable_axes import exportable_axes, unguardable_symbols
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
@@ -125,6 +126,12 @@ class Lowering:
         if not isinstance(self.captured, Program) or axes == self.captured.axes:
             return self.network.reference
         return Reference(self.original_runner, *self.example)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What files say of the network."""
+        source = digest(self.program.exported.graph, weights_of(self.program))
+        return Facts(source, self.folds, self.before, self.after)
 
     @property
     def original_runner(self) -> TorchRunner:

@@ -26,11 +26,12 @@ from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml.convert import Keep, convert
 from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
+from reparamkit.lower.coreml.identifiers import identifiers
 from reparamkit.lower.coreml.image_network import behind_an_image
 from reparamkit.lower.coreml.keep import kept
 from reparamkit.lower.coreml.labels import check_fits, read_labels
-from reparamkit.lower.coreml.metadata import Facts, description, entries
-from reparamkit.lower.coreml.names import identifiers, operator_origins
+from reparamkit.lower.coreml.metadata import description, entries
+from reparamkit.lower.coreml.names import operator_origins
 from reparamkit.lower.coreml.network import Packaged, packaged
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import write_package
@@ -39,6 +40,7 @@ from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
 from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
+from reparamkit.lower.facts import Facts
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.request import Request
