@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,9 @@ class Folded:
         coreml: CoreMlOptions | None = None,
         allow_untold: bool = False,
         executorch_backend: str | None = None,
+        opset: int | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
@@ -118,6 +122,10 @@ class Folded:
                 (their `equivalence` says so and why), too.
             executorch_backend: what runs a .pte: "xnnpack" (the default) as much of the network as it knows,
                 or "portable", ExecuTorch's own kernels, which know most operators and are slow.
+            opset: of an .onnx, 14 to 25; by default torch.onnx's own choice. One below 18 as far as ONNX's
+                converter leads the network back.
+            input_names, output_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default
+                what the forward calls them, and the places of the outputs ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
@@ -128,7 +136,8 @@ class Folded:
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
         with attributes_kept(self.lowering.original, self.module):
-            request = Request(coreml, allow_untold, executorch_backend)
+            names = tuple(input_names or ()), tuple(output_names or ())
+            request = Request(coreml, allow_untold, executorch_backend, opset, *names)
             written = save(self.lowering, [Path(path) for path in paths], request)
         self.saved += written
         return written

@@ -137,6 +137,9 @@ def fold(
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
     allow_untold: UntoldOption = False,
+    opset: cli_files.OpsetOption = None,
+    input_names: cli_files.InputNamesOption = None,
+    output_names: cli_files.OutputNamesOption = None,
     executorch_backend: cli_files.BackendOption = None,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
@@ -158,7 +161,7 @@ def fold(
             cli_into.check(path)
         else:
             format_of(path).require()
-    asked = cli_files.asked(output or [], executorch_backend)
+    asked = cli_files.asked(output or [], executorch_backend, opset, input_names, output_names)
     target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(

@@ -18,7 +18,36 @@ BackendOption = Annotated[
 ]
 
 
-def asked(outputs: list[Path], executorch_backend: str | None) -> dict[str, Any]:
+OpsetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--opset",
+        metavar="N",
+        help="The opset of an .onnx, 14 to 25 (default: torch.onnx's own choice); one below 18 as far as "
+        "ONNX's converter leads the network back.",
+    ),
+]
+InputNamesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-names",
+        metavar="NAME,…",
+        help="What the inputs are called in an .onnx, .mlpackage or .pte, one name per tensor, in order.",
+    ),
+]
+OutputNamesOption = Annotated[
+    str | None,
+    typer.Option("--output-names", metavar="NAME,…", help="What the outputs are called there, in order."),
+]
+
+
+def asked(
+    outputs: list[Path],
+    executorch_backend: str | None,
+    opset: int | None,
+    input_names: str | None,
+    output_names: str | None,
+) -> dict[str, Any]:
     """The options as `Folded.save` takes them.
 
     Raises:
@@ -26,6 +55,15 @@ def asked(outputs: list[Path], executorch_backend: str | None) -> dict[str, Any]
     """
     from reparamkit.lower.request import Request
 
-    options: dict[str, Any] = {"executorch_backend": executorch_backend}
+    options: dict[str, Any] = {
+        "executorch_backend": executorch_backend,
+        "opset": opset,
+        "input_names": _names(input_names),
+        "output_names": _names(output_names),
+    }
     Request(**options).check_for(outputs)
     return options
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(name.strip() for name in text.split(","))

@@ -38,6 +38,8 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
     for path, each in zip(paths, formats, strict=True):
         if isinstance(lowering.captured, InParts) and each.whole:
             raise _in_parts_only(path, lowering.captured.why)
+    if request.input_names or request.output_names:
+        request.check_counts(lowering.input_names, lowering.network.reference.output_names)
     results = []
     with ExitStack() as stack:
         stages = []
@@ -100,7 +102,7 @@ def save_program(
 
     module = program if isinstance(program, nn.Module) else None
     request = Request(allow_untold=allow_untold)
-    work = Work(path, module, reference, exported, request, input_names, output_names, axis_names)
+    work = Work(path, module, reference, exported, request, None, input_names, output_names, axis_names)
     with staged(path) as stage:
         saved = writer.staged(work, stage)
         stage.commit()

@@ -24,10 +24,12 @@ from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names
+from reparamkit.lower.facts import Facts
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering, free_sizes_in
 from reparamkit.lower.request import Request
-from reparamkit.lower.saved import Saved, plain_names
+from reparamkit.lower.saved import Saved
+from reparamkit.lower.saved_names import plain_names
 from reparamkit.runners.base import RefusesSizes, Runner
 
 
@@ -41,6 +43,7 @@ class Work:
         recorded: what a file has to agree with.
         make_program: exports the network.
         request: how the user wants the file.
+        facts: what the file says of the network; None of an exported program alone.
         input_names, output_names, called: names in the file, where they are not the usual ones: one per
             tensor, in order, and symbol -> name of a free axis.
     """
@@ -50,6 +53,7 @@ class Work:
     recorded: Reference
     make_program: Callable[[], ExportedProgram]
     request: Request = field(default_factory=Request)
+    facts: Facts | None = None
     input_names: Sequence[str] | None = None
     output_names: Sequence[str] | None = None
     called: Mapping[str, str] | None = None
@@ -165,7 +169,8 @@ class FileWriter(Writer):
             def program(axes: DynamicAxes = axes) -> ExportedProgram:
                 return lowering.export(axes, self.ends(lowering, axes))
 
-            work = Work(stage.path, lowering.module, recorded, program, request)
+            names = request.input_names or None, request.output_names or None
+            work = Work(stage.path, lowering.module, recorded, program, request, lowering.facts, *names)
             try:
                 saved = self.staged(work, stage)
             except (CannotWrite, CannotCapture, NotEquivalent) as reason:
