@@ -100,6 +100,17 @@ IntoOption = Annotated[
 ]
 
 
+OutputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="NAME,…|N",
+        help="Keep these outputs, or the first N, and drop what only the others need; those kept are "
+        "compared.",
+    ),
+]
+
+
 UntoldOption = Annotated[
     bool,
     typer.Option(
@@ -136,6 +147,7 @@ def fold(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
     allow_untold: UntoldOption = False,
     opset: cli_files.OpsetOption = None,
     input_names: cli_files.InputNamesOption = None,
@@ -156,6 +168,7 @@ def fold(
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
+    keep = _keep(outputs, into)
     for path in output or []:
         if into is not None:
             cli_into.check(path)
@@ -189,9 +202,11 @@ def fold(
         cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
         say(f"folding {opened.name}")
         import reparamkit as rk
-        from reparamkit.api import require_none_undone
+        from reparamkit.api import names_of, require_none_undone
 
-        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        if input_names or output_names:
+            cli_files.check_counts(asked, *names_of(opened, inputs, keep))
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
     with _told_if_refused(opened.name, folded):
         if strict:
             require_none_undone(folded)
@@ -225,11 +240,13 @@ def inspect(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     from reparamkit.lower.files import check_writable
 
     sizes = _dynamic(dynamic)
+    keep = _keep(outputs)
     if json_file:
         check_writable(json_file)
     _check_spared(source, json_file)
@@ -240,7 +257,7 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
     with _told_if_refused(opened.name, found):
         if strict:
             require_none_undone(found)
@@ -336,6 +353,19 @@ def _dynamic(given: str) -> str | bool:
     if given not in ("auto", "batch", "none"):
         raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
     return False if given == "none" else given
+
+
+def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] | None:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
+
+    if given is None:
+        return None
+    if into is not None:
+        raise UnusableInput(
+            "--outputs leaves outputs out, and a class of your own (--into) has all of them: give one of both"
+        )
+    return keep_of(given)
 
 
 def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,17 @@ def asked(
     }
     Request(**options).check_for(outputs)
     return options
+
+
+def check_counts(options: dict[str, Any], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Find out whether names that were given fit those that a network has.
+
+    Raises:
+        UnusableInput: they do not.
+    """
+    from reparamkit.lower.request import Request
+
+    Request(**options).check_counts(inputs, outputs)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

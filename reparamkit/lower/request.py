@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.coreml.identifiers import identifiers
-from reparamkit.lower.saved_names import plain_names
+from reparamkit.support.output_names import plain_names
 
 if TYPE_CHECKING:
     from reparamkit.lower.coreml.options import CoreMlOptions
@@ -52,8 +52,8 @@ class Request:
             )
         if self.opset is not None and self.opset not in OPSETS:
             raise UnusableInput(
-                f"an .onnx is not written in opset {self.opset}: say {OPSETS[0]} to {OPSETS[-1]} (below 18 as "
-                "far as ONNX's converter leads the network back)"
+                f"an .onnx is not written in opset {self.opset}: say {OPSETS[0]} to {OPSETS[-1]} (below 18 "
+                "as far as ONNX's converter leads the network back)"
             )
         for what in ("input", "output"):
             names = getattr(self, f"{what}_names")

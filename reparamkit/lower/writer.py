@@ -29,8 +29,8 @@ from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering, free_sizes_in
 from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.saved_names import plain_names
 from reparamkit.runners.base import RefusesSizes, Runner
+from reparamkit.support.output_names import plain_names
 
 
 @dataclass(frozen=True)

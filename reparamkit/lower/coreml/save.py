@@ -45,10 +45,10 @@ from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.saved_names import plain_names
 from reparamkit.lower.writer import Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.output_names import plain_names
 
 
 @dataclass(frozen=True)
