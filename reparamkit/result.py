@@ -136,7 +136,7 @@ class Folded:
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
         with attributes_kept(self.lowering.original, self.module):
-            names = tuple(input_names or ()), tuple(output_names or ())
+            names = input_names or (), output_names or ()
             request = Request(coreml, allow_untold, executorch_backend, opset, *names)
             written = save(self.lowering, [Path(path) for path in paths], request)
         self.saved += written

@@ -261,7 +261,7 @@ def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             model = version_converter.convert_version(model, opset)
             onnx.checker.check_model(model)
         except Exception as error:
-            missing = re.search(r"No Adapter .* for (\w+)", str(error))
+            missing = re.search(r"No (?:Adapter .* for|Previous Version of) (\w+)", str(error))
             reason = f"there is none for {missing[1]}" if missing else one_line(error)
             raise CannotWrite(
                 f"ONNX's converter cannot lead this network from opset {known} back to {opset}: "
