@@ -167,6 +167,28 @@ def test_every_format_holds_what_is_kept(tmp_path: Path) -> None:
     assert [value.name for value in onnx.load(tmp_path / "net.onnx").graph.output] == ["maps_0"]
 
 
+def test_check_goes_by_what_the_file_has(tmp_path: Path) -> None:
+    network = _network()
+    folded = rk.fold(network, IMAGE, dynamic=False, outputs=["scores", "maps.2"])
+    folded.save(tmp_path / "net.onnx", tmp_path / "net.pt2", output_names=["a", "b"])
+    for candidate in (
+        tmp_path / "net.onnx",
+        tmp_path / "net.pt2",
+        network,
+        torch.export.export(network, (IMAGE,)),
+    ):
+        for reference in (network, torch.export.export(network, (IMAGE,))):
+            assert rk.check(reference, candidate, IMAGE, outputs=["maps_2", "scores"]).passed, candidate
+    assert not rk.check(network, tmp_path / "net.onnx", IMAGE).passed
+    with pytest.raises(UnusableInput, match="the network has no output 'a'"):
+        rk.check(network, tmp_path / "net.onnx", IMAGE, outputs=["a"])
+    with pytest.raises(UnusableInput, match=r"net\.onnx runs under ONNX Runtime"):
+        rk.check(tmp_path / "net.onnx", network, IMAGE, outputs=1)
+    with torch.no_grad():
+        network.get_parameter("last.weight")[1, 1, 0, 0] += 0.1
+    assert not rk.check(network, tmp_path / "net.onnx", IMAGE, outputs=["scores", "maps.2"]).passed
+
+
 def test_inspect_says_what_goes() -> None:
     inspection = rk.inspect(_network(), IMAGE, outputs="maps.2")
     assert inspection.before == {"conv2d": 2, "batch_norm": 1, "relu": 1}
