@@ -22,6 +22,7 @@ from reparamkit.cli import coreml as cli_coreml
 from reparamkit.cli import files as cli_files
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import sources as cli_sources
+from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
@@ -280,6 +281,7 @@ def models(
             show_one(found[0], console)
 
 
+app.command()(bench)
 app.command()(check)
 app.command()(expand)
 app.command()(train)

@@ -35,8 +35,9 @@ def check(
     is the verdict of ``reparamkit check`` for the same pair.
 
     Args:
-        reference, candidate: each an `nn.Module`, a `torch.export.ExportedProgram`, or the path of a file
-            (`.onnx` runs under ONNX Runtime). Neither is changed.
+        reference: an `nn.Module`, a `torch.export.ExportedProgram`, or the path of a file (`.onnx` runs under
+            ONNX Runtime). It is not changed.
+        candidate: likewise.
         inputs: a tensor, a tuple (positional) or a dict (keywords), as the reference's forward takes them.
             They are tried too, and their shapes and dtypes are those of the probes.
         seed: reproduces the probes.
