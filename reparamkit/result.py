@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.engine.relative_error import BAR
 from reparamkit.hosts.fx.outline import Outline
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request
 from reparamkit.report.findings import Report
 from reparamkit.report.fold_html import notebook_html
 from reparamkit.submodules.search import Submodule
@@ -109,11 +109,19 @@ class Folded:
 
     @undisturbed()
     def save(
-        self, *paths: str | Path, coreml: CoreMlOptions | None = None, allow_untold: bool = False
+        self,
+        *paths: str | Path,
+        coreml: CoreMlOptions | None = None,
+        allow_untold: bool = False,
+        executorch_backend: str | None = None,
+        opset: int | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
-        These are .onnx, .mlpackage (Core ML), .pt2, .pt and .py (plain PyTorch code, its weights beside it).
+        These are .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .pt and .py (plain PyTorch code, its
+        weights beside it).
 
         A `.pt` is the whole module, pickled; it is the only format for a network that was folded in parts.
 
@@ -125,6 +133,12 @@ class Folded:
                 are free in the folded network.
             allow_untold: write files of which it cannot be told whether they compute what the original does
                 (their `equivalence` says so and why), too.
+            executorch_backend: what runs a .pte: "xnnpack" (the default) as much of the network as it knows,
+                or "portable", ExecuTorch's own kernels, which know most operators and are slow.
+            opset: of an .onnx, 14 to 25; by default torch.onnx's own choice. One below 18 as far as ONNX's
+                converter leads the network back.
+            input_names, output_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default
+                what the forward calls them, and the places of the outputs ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
@@ -135,7 +149,9 @@ class Folded:
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
         with attributes_kept(self.lowering.original, self.module):
-            written = save(self.lowering, [Path(path) for path in paths], Request(coreml, allow_untold))
+            names = input_names or (), output_names or ()
+            request = Request(coreml, allow_untold, executorch_backend, opset, *names)
+            written = save(self.lowering, [Path(path) for path in paths], request)
         self.saved += written
         return written
 

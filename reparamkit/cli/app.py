@@ -17,6 +17,7 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import files as cli_files
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
@@ -96,6 +97,17 @@ IntoOption = Annotated[
 ]
 
 
+OutputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="NAME,…|N",
+        help="Keep these outputs, or the first N, and drop what only the others need; those kept are "
+        "compared.",
+    ),
+]
+
+
 UntoldOption = Annotated[
     bool,
     typer.Option(
@@ -115,10 +127,11 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may "
-            "be given several times. Default: STEM.folded.pt2 beside the source, for a reference model in "
-            "the current folder; STEM.folded.pt for a network that can be folded in parts only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .py "
+            "(plain PyTorch code, its weights beside it), or .pt for the whole module, pickled; with --into "
+            ".pth or .safetensors; may be given several times. Default: STEM.folded.pt2 beside the source, "
+            "for a reference model in the current folder; STEM.folded.pt for a network that can be folded "
+            "in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -136,7 +149,12 @@ def fold(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
     allow_untold: UntoldOption = False,
+    opset: cli_files.OpsetOption = None,
+    input_names: cli_files.InputNamesOption = None,
+    output_names: cli_files.OutputNamesOption = None,
+    executorch_backend: cli_files.BackendOption = None,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
     coreml_sizes: cli_coreml.SizesOption = None,
@@ -152,11 +170,13 @@ def fold(
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
+    keep = _keep(outputs, into)
     for path in output or []:
         if into is not None:
             cli_into.check(path)
         else:
             format_of(path).require()
+    asked = cli_files.asked(output or [], executorch_backend, opset, input_names, output_names)
     target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
@@ -185,9 +205,11 @@ def fold(
         cli_console.check_distinct([*paths, *wanted.files])
         say(f"folding {opened.name}")
         import reparamkit as rk
-        from reparamkit.api import require_none_undone
+        from reparamkit.api import names_of, require_none_undone
 
-        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        if input_names or output_names:
+            cli_files.check_counts(asked, *names_of(opened, inputs, keep))
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
     with _told_if_refused(opened.name, folded, wanted):
         if strict:
             require_none_undone(folded)
@@ -206,7 +228,7 @@ def fold(
             cli_console.check_distinct([*paths, *wanted.files])
         with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
-            folded.save(*paths, coreml=package, allow_untold=allow_untold)
+            folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
     cli_reports.tell(opened.name, folded, wanted)
 
 
@@ -228,12 +250,14 @@ def inspect(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
     wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
     wanted.check()
+    keep = _keep(outputs)
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
@@ -241,7 +265,7 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
     with _told_if_refused(opened.name, found, wanted):
         if strict:
             require_none_undone(found)
@@ -331,6 +355,19 @@ def _dynamic(given: str) -> str | bool:
     if given not in ("auto", "batch", "none"):
         raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
     return False if given == "none" else given
+
+
+def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] | None:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
+
+    if given is None:
+        return None
+    if into is not None:
+        raise UnusableInput(
+            "--outputs leaves outputs out, and a class of your own (--into) has all of them: give one of both"
+        )
+    return keep_of(given)
 
 
 @contextlib.contextmanager

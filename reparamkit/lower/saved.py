@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +40,3 @@ def size_on_disk(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def plain_names(outputs: Sequence[str]) -> list[str]:
-    """Names for a file's outputs from places in a Python structure ("map.0" becomes "map_0")."""
-    plain = [name.replace(".", "_") for name in outputs]
-    return [f"output_{name}" if name[0].isdigit() else name for name in plain]

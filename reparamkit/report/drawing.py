@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape, unescape
 from typing import Any
 
@@ -96,10 +98,27 @@ def _laid_out(plan: Plan, side: str) -> str:
         frames[box.frame].add_node(f"{side}-{box.name}", **_box(box, side))
     for tail, head in plan.arrows:
         graph.add_edge(f"{side}-{tail}", f"{side}-{head}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Graphviz's own remarks on fonts
+    with _silent(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         drawn: bytes = graph.draw(format="svg", prog="dot")
     return drawn.decode()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what Graphviz's own libraries print of fonts, straight to the process's standard error."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _frame(frame: Frame, side: str, number: int) -> dict[str, str]:

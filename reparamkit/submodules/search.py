@@ -230,7 +230,7 @@ class _Search:
 
     def _fold(self, where: str, part: nn.Module, call: Call, program: Program, keep: str) -> None:
         before, sizes = census(program.graph), program.sizes
-        outcome = fold_program(program, merge_siblings=self._merge_siblings)
+        outcome = fold_program(program, merge_siblings=self._merge_siblings, example=(call.args, call.kwargs))
         parts = self.parts
         parts.before.update(before)
         parts.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
