@@ -217,6 +217,6 @@ class Report:
     """What was typed."""
     versions: Mapping[str, str] = field(default_factory=dict)
     latency: Sequence[Mapping[str, Any]] = ()
-    """Rows of `reparamkit bench` for the folded network, one for each back end."""
+    """The rows of `reparamkit bench` of this network."""
     bar: float = 1e-10
     """The relative float64 error that no fold may exceed."""
