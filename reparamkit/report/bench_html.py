@@ -44,7 +44,7 @@ def form_words(form: str) -> str:
 
 
 def folded_and_original(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
-    """Of each back end on which both were timed: the row of the fold, and how long the network took as it came."""
+    """The row of the fold and the time of the network as it came, of each back end that has both."""
     original = {row["backend"]: row["median_ms"] for row in rows if row["form"] == "original"}
     return [
         (row, original[row["backend"]])

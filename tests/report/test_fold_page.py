@@ -183,7 +183,7 @@ def test_the_chart_holds_every_error_between_its_ends() -> None:
 
 
 RATIOS = {"original": {"median": 0.25, "low": 0.2, "high": 0.5}}
-BENCH = [
+BENCH: list[dict[str, Any]] = [
     {"backend": "onnxruntime", "form": "original", "median_ms": 8.5, "ratios": {}},
     {"backend": "onnxruntime", "form": "folded", "median_ms": 2.0, "ratios": RATIOS},
     {"backend": "eager", "form": "original", "median_ms": 8.5, "ratios": {}},
