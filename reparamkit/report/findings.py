@@ -220,3 +220,8 @@ class Report:
     """The rows of `reparamkit bench` of this network."""
     bar: float = 1e-10
     """The relative float64 error that no fold may exceed."""
+
+    def names_of(self, refusal: Refusing) -> list[str]:
+        """The names that a refusal's operator may have in the outlines: in parts, behind the part's path."""
+        parts = [part.where for part in self.parts if f"{refusal.where}.".startswith(f"{part.where}.")]
+        return [refusal.node, *(f"{where}:{refusal.node}" for where in parts)]

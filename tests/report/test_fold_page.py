@@ -243,7 +243,10 @@ EVIL = "<script>alert(1)</script>\"'&]]>\\\\N{{x}}"
 def test_names_are_only_names() -> None:
     pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
     before, after = folded().outlines
-    evil = tuple(dataclasses.replace(call, module=EVIL) for call in before.calls)
+    evil = tuple(
+        dataclasses.replace(call, module=EVIL if number % 9 < 5 and number < 18 else "<b>&amp;</b>\\n")
+        for number, call in enumerate(before.calls)
+    )
     told = dataclasses.replace(
         report(), name=EVIL, notes=(EVIL,), outlines=(Outline(evil, before.parameters), after), command=EVIL
     )
@@ -254,6 +257,28 @@ def test_names_are_only_names() -> None:
     picture = etree.fromstring(network_svg(told).encode())
     assert picture.tag.endswith("svg")
     assert not picture.xpath("//*[local-name()='script']")
+    titles = " ".join(picture.xpath("//*[local-name()='title']/text()"))
+    assert EVIL in titles
+    assert "<b>&amp;</b>\\n" in titles
+
+
+def test_titles_of_frames_and_boxes_are_written_as_they_are() -> None:
+    pytest.importorskip("pygraphviz", reason=NEEDS_GRAPHVIZ)
+    module = "<b>&amp;\\n</b>"
+    calls = [
+        Call("x", "input", ""),
+        Call("a", "relu", module, reads=("x",)),
+        Call("b", "gelu", "m", reads=("a",)),
+    ]
+    calls += [Call("c", "relu", module, reads=("b",)), Call("d", "gelu", module, reads=("c", "b"))]
+    drawn = drawing.svg(plan(calls, {}, (), folded=False, modules=[module]), "s", EVIL)
+    tree = etree.fromstring(drawn.encode())
+    texts = [text.strip() for text in tree.xpath("//*[local-name()='text']/text()")]
+    assert module in texts
+    assert tree.xpath("//*[local-name()='title']/text()")[0] == EVIL
+    assert any(
+        "(gelu)" in title for title in tree.xpath("//*[local-name()='g']/*[local-name()='title']/text()")
+    )
 
 
 def test_the_picture_alone_is_svg_with_its_own_colours() -> None:
