@@ -254,10 +254,10 @@ def inspect(
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
+    keep = _keep(outputs)
     wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
     wanted.check()
-    keep = _keep(outputs)
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)

@@ -238,7 +238,8 @@ class _Search:
         parts.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
         parts.notes += [f"{where}: {note}" for note in program.notes]
         before_of_all, after_of_all = parts.outlines
-        captured, folded = (one.within(where) for one in outcome.outlines)
+        captured = outcome.outlines[0].within(where)
+        folded = outcome.outlines[1].within(where, holder_name(part))
         parts.outlines = before_of_all + captured, after_of_all + folded
         if not outcome.folds:
             self._leave(where, "nothing in it folds", sizes)

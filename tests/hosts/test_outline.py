@@ -106,4 +106,4 @@ def test_parts_are_named_by_their_paths() -> None:
     assert conv.module == "block.0"
     assert set(folded.folds[0].nodes) <= {call.name for call in before.calls}
     assert all(call.name.startswith("block:") for call in (*before.calls, *after.calls))
-    assert {call.layer for call in after.calls if call.layer} == {"block.0"}
+    assert {call.layer for call in after.calls if call.layer} == set(folded.folds[0].layers)

@@ -102,7 +102,8 @@ def _folded(
         else:
             replacements.append((form, result, surgery.replace(form, result.realisation)))
         new = surgery.value_of(form)
-        if new not in captured.index and not host.nodes[form.node].is_map_alone:
+        computed = host.nodes[form.node]
+        if new not in captured.index and not computed.synthetic and not computed.is_map_alone:
             changes.equals(new, host.fx_node(form.node))
     shapes = sizes.shapes(program.graph)
     for form, _, calls in replacements:

@@ -80,8 +80,8 @@ class Outline:
         """Multiply-accumulates on the example."""
         return sum(call.macs for call in self.calls)
 
-    def within(self, path: str) -> Outline:
-        """The same, as the part of a larger network that lies at a path."""
+    def within(self, path: str, holder: str = "") -> Outline:
+        """The same, as the part of a network that lies at a path; `holder` is what holds its new layers."""
 
         def named(name: str) -> str:
             return f"{path}:{name}"
@@ -94,7 +94,7 @@ class Outline:
                 call,
                 name=named(call.name),
                 module=placed(call.module),
-                layer=placed(call.layer) if call.layer else "",
+                layer=".".join(filter(None, [path, holder, call.layer])) if call.layer else "",
                 reads=tuple(map(named, call.reads)),
             )
             for call in self.calls
