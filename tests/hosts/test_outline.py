@@ -36,7 +36,7 @@ def test_calls_before_and_after() -> None:
     assert (large.module, large.window, large.groups, large.channels) == ("large", (9, 9), 2, (8, 8))
     assert (large.shape, large.reads, large.stride) == ((2, 8, 12, 10), ("x",), (1, 1))
     assert len(large.kernel) == len(large.kernel[0]) == 9
-    assert not calls["conv2d_1"].kernel
+    assert not calls["conv2d_1"].kernel, "small, and not per channel"
     assert calls["add"].reads == ("conv2d", "conv2d_1")
     assert calls["output"].reads == (calls["linear"].name,)
     assert [call.operator for call in after.calls] == ["input", "conv2d", "relu", "mean", "linear", "output"]

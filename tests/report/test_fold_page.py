@@ -61,6 +61,7 @@ def test_what_a_fold_was_and_became() -> None:
     assert blocks["layers"] == [{"path": "blocks.0.reparam_conv", "text": "Conv2d 8 -> 8, 9x9, groups 8"}]
     assert [(kernel["side"], len(kernel["rows"])) for kernel in blocks["kernels"]] == [
         ("before", 9),
+        ("before", 3),
         ("after", 9),
     ]
     totals = document()["totals"]

@@ -42,8 +42,8 @@ class Call:
         channels: of a convolution or linear layer, how many go in and how many come out.
         groups: of a convolution.
         macs: multiply-accumulates; 0 for everything that is no convolution or matrix product.
-        kernel: of a two-dimensional convolution with a side of 7 or more, row by row, the mean magnitude of
-            the weights at each place.
+        kernel: of a two-dimensional convolution, row by row, the mean magnitude of the weights at each place;
+            only if a side is 7 or more, or if it is per channel and no point.
     """
 
     name: str
@@ -300,7 +300,10 @@ def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
 
 
 def _magnitudes(weight: Tensor) -> tuple[tuple[float, ...], ...]:
-    if weight.ndim != 4 or max(weight.shape[2:]) < _LARGE or weight.is_meta:
+    if weight.ndim != 4 or weight.is_meta:
+        return ()
+    side = max(weight.shape[2:])
+    if side < _LARGE and (side == 1 or weight.shape[1] > 1):
         return ()
     with torch.no_grad():
         means = weight.detach().abs().double().mean((0, 1)).cpu()
