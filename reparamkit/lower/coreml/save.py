@@ -142,7 +142,7 @@ def _saved(
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
     inputs = identifiers(network.input_names)
     outputs = identifiers(plain_names(reference.output_names), inputs)
-    made = prepared(program, [*inputs, *outputs], network.inner)
+    made = prepared(program, [*inputs, *outputs])
     keep, said = kept(options, made)
     lost: list[Lost] = []
     stay: list[str] = []
