@@ -7,8 +7,6 @@ reparamkit itself.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,8 +17,11 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import files as cli_files
 from reparamkit.cli import into as cli_into
+from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
+from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
@@ -54,9 +55,6 @@ InputOption = Annotated[
         "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
         "does not know its own.",
     ),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
 ]
 DynamicOption = Annotated[
     str,
@@ -99,6 +97,17 @@ IntoOption = Annotated[
 ]
 
 
+OutputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="NAME,…|N",
+        help="Keep these outputs, or the first N, and drop what only the others need; those kept are "
+        "compared.",
+    ),
+]
+
+
 UntoldOption = Annotated[
     bool,
     typer.Option(
@@ -118,10 +127,11 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may "
-            "be given several times. Default: STEM.folded.pt2 beside the source, for a reference model in "
-            "the current folder; STEM.folded.pt for a network that can be folded in parts only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .py "
+            "(plain PyTorch code, its weights beside it), or .pt for the whole module, pickled; with --into "
+            ".pth or .safetensors; may be given several times. Default: STEM.folded.pt2 beside the source, "
+            "for a reference model in the current folder; STEM.folded.pt for a network that can be folded "
+            "in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -130,11 +140,21 @@ def fold(
     key: cli_sources.KeyOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
     allow_untold: UntoldOption = False,
+    opset: cli_files.OpsetOption = None,
+    input_names: cli_files.InputNamesOption = None,
+    output_names: cli_files.OutputNamesOption = None,
+    executorch_backend: cli_files.BackendOption = None,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
     coreml_sizes: cli_coreml.SizesOption = None,
@@ -150,11 +170,13 @@ def fold(
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
+    keep = _keep(outputs, into)
     for path in output or []:
         if into is not None:
             cli_into.check(path)
         else:
             format_of(path).require()
+    asked = cli_files.asked(output or [], executorch_backend, opset, input_names, output_names)
     target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
@@ -171,21 +193,24 @@ def fold(
         ),
         output or [],
     )
-    cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
-    _check_spared(source, json_file)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
+    cli_console.check_distinct([*(output or []), *wanted.files])
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
-        cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        cli_console.check_distinct([*paths, *wanted.files])
         say(f"folding {opened.name}")
         import reparamkit as rk
-        from reparamkit.api import require_none_undone
+        from reparamkit.api import names_of, require_none_undone
 
-        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
-    with _told_if_refused(opened.name, folded):
+        if input_names or output_names:
+            cli_files.check_counts(asked, *names_of(opened, inputs, keep))
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
+    with _told_if_refused(opened.name, folded, wanted):
         if strict:
             require_none_undone(folded)
         if target is not None:
@@ -193,17 +218,18 @@ def fold(
                 say(f"loading into {into}, writing and verifying {', '.join(map(str, paths))}")
                 loaded = rk.load_into(folded, target)
                 loaded.save(*paths, allow_untold=allow_untold)
-            _tell(opened.name, folded, json_file)
-            with cli_console.report() as console:
-                cli_into.show(loaded, paths, console)
+            cli_reports.tell(opened.name, folded, wanted)
+            if not quiet:
+                with cli_console.report() as console:
+                    cli_into.show(loaded, paths, console)
             return
         if folded.parts and not output:
             paths = [path.with_suffix(".pt") for path in paths]
-            cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+            cli_console.check_distinct([*paths, *wanted.files])
         with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
-            folded.save(*paths, coreml=package, allow_untold=allow_untold)
-    _tell(opened.name, folded, json_file)
+            folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
+    cli_reports.tell(opened.name, folded, wanted)
 
 
 @app.command()
@@ -214,18 +240,24 @@ def inspect(
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
+    node: cli_reports.NodeOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
-    from reparamkit.lower.files import check_writable
-
     sizes = _dynamic(dynamic)
-    if json_file:
-        check_writable(json_file)
-    _check_spared(source, json_file)
+    keep = _keep(outputs)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
+    cli_console.check_distinct(wanted.files)
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
@@ -233,11 +265,11 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
-    with _told_if_refused(opened.name, found):
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
+    with _told_if_refused(opened.name, found, wanted):
         if strict:
             require_none_undone(found)
-    _tell(opened.name, found, json_file)
+    cli_reports.tell(opened.name, found, wanted)
 
 
 @app.command()
@@ -256,6 +288,7 @@ def models(
             show_one(found[0], console)
 
 
+app.command()(bench)
 app.command()(check)
 app.command()(expand)
 app.command()(train)
@@ -311,13 +344,6 @@ def _report_bug() -> NoReturn:
     sys.exit(3)
 
 
-def _check_spared(source: str, json_file: Path | None) -> None:
-    from reparamkit.errors import UnusableInput
-
-    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
-        raise UnusableInput(f"--json {json_file} would replace the source")
-
-
 def _default_output(source: Source) -> Path:
     folder = source.path.parent if source.path is not None else Path()
     return folder / f"{source.name}.folded.pt2"
@@ -331,44 +357,32 @@ def _dynamic(given: str) -> str | bool:
     return False if given == "none" else given
 
 
-def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:
-    from reparamkit.lower.files import write_text
-    from reparamkit.report.findings import Report
-    from reparamkit.report.machine import as_dict
-    from reparamkit.report.text import show
+def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] | None:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
 
-    report = Report(
-        name,
-        found.sizes,
-        found.before,
-        found.after,
-        found.folds,
-        found.refusals,
-        found.notes,
-        getattr(found, "equivalence", None),
-        getattr(found, "saved", ()),
-        found.undone,
-        found.parts,
-    )
-    if json_file is not None:
-        write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
-    with cli_console.report() as console:
-        show(report, console)
+    if given is None:
+        return None
+    if into is not None:
+        raise UnusableInput(
+            "--outputs leaves outputs out, and a class of your own (--into) has all of them: give one of both"
+        )
+    return keep_of(given)
 
 
 @contextlib.contextmanager
-def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
-    """Print the report of a network that is not written: the findings would be lost."""
+def _told_if_refused(name: str, found: Folded | Inspection, wanted: cli_reports.Wanted) -> Iterator[None]:
+    """Tell of a network that is not written: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
         yield
     except CannotCapture:
-        _tell(name, found, None)
+        cli_reports.tell(name, found, wanted.printed_only())
         raise
     except NotEquivalent:
         if found.undone:
-            _tell(name, found, None)
+            cli_reports.tell(name, found, wanted.printed_only())
         raise
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from reparamkit.report.check_document import Document
 
 _SIDE = (
-    "an .onnx file, an OpenVINO IR (.xml), an .mlpackage, a .pt2, TorchScript, a pickled module (with "
-    "--trust-pickle), the name of a reference model, or package.module:callable"
+    "an .onnx file, an OpenVINO IR (.xml), a .pte (ExecuTorch), an .mlpackage, a .pt2, TorchScript, a "
+    "pickled module (with --trust-pickle), the name of a reference model, or package.module:callable"
 )
 
 
@@ -91,6 +91,15 @@ def check(
             "--top1", metavar="SHARE", help="Limit: the smallest share of rows with the same best class."
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            "--outputs",
+            metavar="NAME,…|N",
+            help="Compare these outputs of REFERENCE, or its first N: CANDIDATE has no others (as a file of "
+            "'fold --outputs').",
+        ),
+    ] = None,
     locate: Annotated[
         bool,
         typer.Option(
@@ -132,6 +141,7 @@ def check(
     """
     from reparamkit.cli import console as cli_console
     from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
 
     started = time.monotonic()
     if (reference == "-") != (reference_outputs is not None):
@@ -140,11 +150,16 @@ def check(
             if reference == "-"
             else f"--reference-outputs stands in for the reference: give '-' in place of {reference}"
         )
-    outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
-    _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
+    keep = None if outputs is None else keep_of(outputs)
+    if keep is not None and reference_outputs is not None:
+        raise UnusableInput(
+            "--outputs leaves outputs out of REFERENCE, and --reference-outputs stands in for it"
+        )
+    written = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
+    _check_outputs(written, [reference, candidate], [data, reference_outputs])
     sides = [side for side in (reference, candidate) if side != "-"]
     wrong = cli_sources.wrong_ahead(sides, model, model_args)
-    if wrong and not outputs:
+    if wrong and not written:
         typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
         raise typer.Exit(2)
     from reparamkit.compare.criteria import Criteria
@@ -167,6 +182,7 @@ def check(
             key=key,
             trust_pickle=trust_pickle,
             where=locate,
+            outputs=keep,
             say=say,
         )
     document = _document(compared, _command(seed))

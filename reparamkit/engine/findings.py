@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
-from reparamkit.engine.forms import Form, Forms
+from reparamkit.engine.form import Form
+from reparamkit.engine.forms import Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Work, Zero, properties
@@ -23,7 +24,8 @@ class Fold:
 
     `where` is the path of the owning module, `layers` the paths of the new layers with their
     descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
-    region's check. `captured_only` says that this was made at the captured size and at no other.
+    region's check. `captured_only` says that this was made at the captured size and at no other. `nodes` are
+    the names in the captured graph of what was there before, with what only passed the result on.
     """
 
     where: str
@@ -31,6 +33,7 @@ class Fold:
     layers: dict[str, str]
     error: float
     captured_only: bool = False
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         before = " + ".join(f"{n} {short(op)}" for op, n in self.operators.items())

@@ -20,6 +20,8 @@ _LOGGERS = (
     "onnx",
     "onnxsim",
     "coremltools",
+    "executorch",
+    "torchao",
 )
 
 
