@@ -124,8 +124,9 @@ class Folded:
                 or "portable", ExecuTorch's own kernels, which know most operators and are slow.
             opset: of an .onnx, 14 to 25; by default torch.onnx's own choice. One below 18 as far as ONNX's
                 converter leads the network back.
-            input_names, output_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default
-                what the forward calls them, and the places of the outputs ("map_0").
+            input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the forward
+                calls them.
+            output_names: there, one per tensor, in order; by default their places ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
