@@ -342,6 +342,7 @@ def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes:
         notes=(*notes, *program.notes),
         undone=outcome.undone,
         parts=(),
+        outlines=outcome.outlines,
     )
 
 
@@ -367,6 +368,7 @@ def _findings_in(found: Parts, notes: list[str]) -> Inspection:
         notes=(*notes, *found.notes),
         undone=tuple(found.undone),
         parts=tuple(found.parts),
+        outlines=found.outlines,
     )
 
 

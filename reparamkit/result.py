@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,14 @@ from reparamkit.capture.program import Captured
 from reparamkit.compare.network import Network
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
+from reparamkit.engine.relative_error import BAR
+from reparamkit.hosts.fx.outline import Outline
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.request import Request
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
+from reparamkit.report.findings import Report
+from reparamkit.report.fold_html import notebook_html
 from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
@@ -40,6 +44,7 @@ class Inspection:
             each is an error of reparamkit that the check has caught.
         parts: of a network that cannot be captured as a whole, the submodules that were taken instead;
             `before` and `after` then count the operators of the captured ones.
+        outlines: the captured network and the folded one as plain data, for drawings.
     """
 
     folds: tuple[Fold, ...]
@@ -50,12 +55,16 @@ class Inspection:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
 
     def __str__(self) -> str:
         return _told(self, None)
 
     def __repr__(self) -> str:
         return f"<Inspection: {'; '.join(str(self).splitlines())}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, ""))
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Folded:
         module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d`,
             `nn.ConvTranspose*d` or `nn.Linear` with a bias at the path of the module that owned it. With
             `parts`, a copy of the original in which each folded part runs a folded graph, its child `folded`.
-        folds, refusals, before, after, sizes, notes, undone, parts: as in `Inspection`.
+        folds, refusals, before, after, sizes, notes, undone, parts, outlines: as in `Inspection`.
         equivalence: the verdict on the whole network; None with `verify=False`.
         network: the folded network with its example, the sizes that may vary, and its original, which it has
             to agree with.
@@ -83,6 +92,7 @@ class Folded:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
     equivalence: Equivalence | None
     network: Network
     captured: Captured
@@ -93,6 +103,9 @@ class Folded:
 
     def __repr__(self) -> str:
         return f"<Folded: {'; '.join(str(self).splitlines())}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, self.network.label))
 
     @undisturbed()
     def save(
@@ -124,8 +137,8 @@ class Folded:
                 or "portable", ExecuTorch's own kernels, which know most operators and are slow.
             opset: of an .onnx, 14 to 25; by default torch.onnx's own choice. One below 18 as far as ONNX's
                 converter leads the network back.
-            input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the forward
-                calls them.
+            input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the
+                forward calls them.
             output_names: there, one per tensor, in order; by default their places ("map_0").
 
         Raises:
@@ -147,6 +160,43 @@ class Folded:
     def lowering(self) -> Lowering:
         """What files are made of."""
         return Lowering(self.network, self.captured, len(self.folds), self.before, self.after)
+
+
+def report_of(
+    found: Inspection | Folded,
+    name: str,
+    *,
+    source_bytes: int | None = None,
+    command: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> Report:
+    """What was found as the reports take it.
+
+    Args:
+        name: what the network is called.
+        source_bytes: the size of the file that it came from.
+        command: what was typed.
+        versions: of what it was made with.
+    """
+    folded = found if isinstance(found, Folded) else None
+    return Report(
+        name,
+        found.sizes,
+        found.before,
+        found.after,
+        found.folds,
+        found.refusals,
+        found.notes,
+        None if folded is None else folded.equivalence,
+        () if folded is None else folded.saved,
+        found.undone,
+        found.parts,
+        found.outlines,
+        source_bytes,
+        command,
+        versions or {},
+        bar=BAR,
+    )
 
 
 def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:

@@ -7,8 +7,6 @@ reparamkit itself.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
 from reparamkit.cli import files as cli_files
 from reparamkit.cli import into as cli_into
+from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
@@ -56,9 +55,6 @@ InputOption = Annotated[
         "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
         "does not know its own.",
     ),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
 ]
 DynamicOption = Annotated[
     str,
@@ -144,7 +140,12 @@ def fold(
     key: cli_sources.KeyOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
@@ -192,15 +193,16 @@ def fold(
         ),
         output or [],
     )
-    cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
-    _check_spared(source, json_file)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
+    cli_console.check_distinct([*(output or []), *wanted.files])
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
-        cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        cli_console.check_distinct([*paths, *wanted.files])
         say(f"folding {opened.name}")
         import reparamkit as rk
         from reparamkit.api import names_of, require_none_undone
@@ -208,7 +210,7 @@ def fold(
         if input_names or output_names:
             cli_files.check_counts(asked, *names_of(opened, inputs, keep))
         folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-    with _told_if_refused(opened.name, folded):
+    with _told_if_refused(opened.name, folded, wanted):
         if strict:
             require_none_undone(folded)
         if target is not None:
@@ -216,17 +218,18 @@ def fold(
                 say(f"loading into {into}, writing and verifying {', '.join(map(str, paths))}")
                 loaded = rk.load_into(folded, target)
                 loaded.save(*paths, allow_untold=allow_untold)
-            _tell(opened.name, folded, json_file)
-            with cli_console.report() as console:
-                cli_into.show(loaded, paths, console)
+            cli_reports.tell(opened.name, folded, wanted)
+            if not quiet:
+                with cli_console.report() as console:
+                    cli_into.show(loaded, paths, console)
             return
         if folded.parts and not output:
             paths = [path.with_suffix(".pt") for path in paths]
-            cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+            cli_console.check_distinct([*paths, *wanted.files])
         with cli_console.progress() as say:
             say(f"writing and verifying {', '.join(map(str, paths))}")
             folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
-    _tell(opened.name, folded, json_file)
+    cli_reports.tell(opened.name, folded, wanted)
 
 
 @app.command()
@@ -237,20 +240,24 @@ def inspect(
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
+    node: cli_reports.NodeOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
     outputs: OutputsOption = None,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
-    from reparamkit.lower.files import check_writable
-
     sizes = _dynamic(dynamic)
     keep = _keep(outputs)
-    if json_file:
-        check_writable(json_file)
-    _check_spared(source, json_file)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
+    cli_console.check_distinct(wanted.files)
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args)
     with cli_console.progress() as say:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
@@ -259,10 +266,10 @@ def inspect(
         from reparamkit.api import require_none_undone
 
         found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-    with _told_if_refused(opened.name, found):
+    with _told_if_refused(opened.name, found, wanted):
         if strict:
             require_none_undone(found)
-    _tell(opened.name, found, json_file)
+    cli_reports.tell(opened.name, found, wanted)
 
 
 @app.command()
@@ -337,13 +344,6 @@ def _report_bug() -> NoReturn:
     sys.exit(3)
 
 
-def _check_spared(source: str, json_file: Path | None) -> None:
-    from reparamkit.errors import UnusableInput
-
-    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
-        raise UnusableInput(f"--json {json_file} would replace the source")
-
-
 def _default_output(source: Source) -> Path:
     folder = source.path.parent if source.path is not None else Path()
     return folder / f"{source.name}.folded.pt2"
@@ -370,44 +370,19 @@ def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] |
     return keep_of(given)
 
 
-def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:
-    from reparamkit.lower.files import write_text
-    from reparamkit.report.findings import Report
-    from reparamkit.report.machine import as_dict
-    from reparamkit.report.text import show
-
-    report = Report(
-        name,
-        found.sizes,
-        found.before,
-        found.after,
-        found.folds,
-        found.refusals,
-        found.notes,
-        getattr(found, "equivalence", None),
-        getattr(found, "saved", ()),
-        found.undone,
-        found.parts,
-    )
-    if json_file is not None:
-        write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
-    with cli_console.report() as console:
-        show(report, console)
-
-
 @contextlib.contextmanager
-def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
-    """Print the report of a network that is not written: the findings would be lost."""
+def _told_if_refused(name: str, found: Folded | Inspection, wanted: cli_reports.Wanted) -> Iterator[None]:
+    """Tell of a network that is not written: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
         yield
     except CannotCapture:
-        _tell(name, found, None)
+        cli_reports.tell(name, found, wanted.printed_only())
         raise
     except NotEquivalent:
         if found.undone:
-            _tell(name, found, None)
+            cli_reports.tell(name, found, wanted.printed_only())
         raise
 
 

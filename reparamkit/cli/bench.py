@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
 
 
@@ -54,6 +55,9 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser, one file.")
+    ] = None,
 ) -> None:
     """Time networks as they came, after onnxsim, after their own library's fold, and folded.
 
@@ -62,7 +66,7 @@ def bench(
     """
     sizes = _sizes(size)
     _check_numbers(threads=threads, rounds=rounds, batch=batch)
-    cli_console.check_distinct([path for path in (csv_file, json_file) if path])
+    cli_console.check_distinct([path for path in (csv_file, json_file, html_file) if path])
     for source in sources:
         cli_sources.check_ahead(source, model, model_args)
     import dataclasses
@@ -71,6 +75,7 @@ def bench(
     from reparamkit.benchmark.bench import chosen_backends
     from reparamkit.lower.files import write_text
     from reparamkit.report.bench_document import bench_csv, bench_document, show_bench
+    from reparamkit.report.bench_html import bench_html
     from reparamkit.support.inputs import normalise_inputs
 
     names = None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
@@ -86,8 +91,11 @@ def bench(
         result = run(opened, backends=names, threads=threads, batch=batch, size=sizes, rounds=rounds, say=say)
     if csv_file is not None:
         write_text(csv_file, bench_csv(result))
+    document = bench_document(result)
     if json_file is not None:
-        write_text(json_file, json.dumps(bench_document(result), indent=2) + "\n")
+        write_text(json_file, json.dumps(document, indent=2) + "\n")
+    if html_file is not None:
+        write_text(html_file, cli_reports.writable(bench_html(document)))
     with cli_console.report() as console:
         show_bench(result, console)
 

@@ -25,3 +25,18 @@ class Saved:
     equivalence: Equivalence
     operators: Counter[str]
     notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int | None:
+        """In bytes; of a folder, all that is in it."""
+        return size_on_disk(self.path)
+
+
+def size_on_disk(path: Path) -> int | None:
+    """The bytes of a file, or of all files in a folder; None if there is none."""
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
+    except OSError:
+        return None

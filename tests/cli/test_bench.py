@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
-from tests.cli.running import Run
+from tests.cli.running import HERE, SHAPE, Run, refused
 
 NET = """
 from torch import nn
@@ -21,7 +22,7 @@ def test_a_table_json_and_csv(run: Run) -> None:
     Path("nets.py").write_text(NET)
     result = run(
         *("bench", "nets.py:build", "--input", "1x3x8x8", "--rounds", "2", "--backends", "eager,onnxruntime"),
-        *("--json", "bench.json", "--csv", "bench.csv"),
+        *("--json", "bench.json", "--csv", "bench.csv", "--html", "bench.html"),
     )
     assert result.status == 0, result.err
     assert "as fast as it came" in result.out
@@ -32,6 +33,29 @@ def test_a_table_json_and_csv(run: Run) -> None:
         *(("onnxruntime", "original"), ("onnxruntime", "onnxsim"), ("onnxruntime", "folded")),
     ]
     assert len(Path("bench.csv").read_text().splitlines()) == 6
+    tree = etree.fromstring(Path("bench.html").read_bytes(), etree.HTMLParser(recover=True))
+    assert tree.xpath("//div[@class='what']/text()") == [
+        "latency, eager",
+        "latency, onnxruntime",
+    ]
+    assert len(tree.xpath("//svg//rect")) == len(tree.xpath("//table/tbody/tr")) == 5
+    (held,) = tree.xpath("//script[@id='document']/text()")
+    assert json.loads(held)["rows"] == rows
+    assert run("inspect", "nets.py:build", "--input", "1x3x8x8", "--bench", "bench.json").status == 0
+    other = run("inspect", f"{HERE}:branchy", "--input", SHAPE, "--bench", "bench.json")
+    assert other.status == 2
+    assert "--bench bench.json has no figures of branchy, but of build" in other.err
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": "reparamkit-bench-0"}', "not JSON"])
+def test_figures_that_are_none(run: Run, text: str) -> None:
+    Path("b.json").write_text(text)
+    refused(
+        run("inspect", "mobileone_s0", "--bench", "b.json"), "--bench b.json is not what 'reparamkit bench"
+    )
+    refused(
+        run("inspect", "mobileone_s0", "--bench", "c.json"), "--bench c.json cannot be read: No such file"
+    )
 
 
 def test_a_network_that_is_named_twice_is_told(run: Run) -> None:
