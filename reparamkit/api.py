@@ -113,10 +113,17 @@ def _fold(
         verify = verify or (
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
-        outcome = fold_program(program, merge_siblings=merge_siblings, example=inputs)
+        outcome = fold_program(program.copy(), merge_siblings=merge_siblings, example=inputs)
         network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
         findings = vars(_findings(program, outcome, before, notes))
-        folded = Folded(outcome.module, **findings, equivalence=None, network=network, captured=program)
+        folded = Folded(
+            outcome.module,
+            **findings,
+            equivalence=None,
+            network=network,
+            captured=program,
+            merge_siblings=merge_siblings,
+        )
     if not verify:
         _check_inputs(folded.captured, original, inputs)
         return folded

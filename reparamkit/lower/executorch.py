@@ -138,6 +138,7 @@ def _told(work: Work) -> dict[str, Any]:
     shapes = input_shapes(program)
     names = iter(work.input_names or [name for name, _ in shapes])
     sizes = {work.axis_names[str(symbol)]: bounds for symbol, bounds in _bounds(program).items()}
+    usual = iter(tensor_leaves(*work.recorded.records[0].probe.inputs()))
     slots: list[dict[str, Any]] = []
     by_name = dict(shapes)
     for spec in program.graph_signature.input_specs:
@@ -151,6 +152,7 @@ def _told(work: Work) -> dict[str, Any]:
                         size if isinstance(size, int) else renamed(str(size), work.axis_names)
                         for size in by_name[spec.arg.name]
                     ],
+                    "usual": list(next(usual)[1].shape),
                 }
             )
         else:

@@ -50,6 +50,7 @@ def test_a_file_holds_what_was_folded_and_says_what_it_takes(tmp_path: Path) -> 
     assert runner.precision == "float32"
     (spec,) = runner.declared
     assert (spec.name, spec.shape, spec.dtype) == ("image", ("batch", 3, "height", "width"), torch.float32)
+    assert spec.usual == (2, 3, 12, 10)
     assert runner.ranges == {"batch": (1, 4), "height": (1, 24), "width": (1, 20)}
     for shape in ((1, 3, 12, 10), (4, 3, 24, 20), (3, 3, 7, 9)):
         image = noise(*shape, dtype=torch.float32)
