@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any, TypedDict
 
 from reparamkit.report.alike import alike_folds, alike_refusals
+from reparamkit.report.bench_html import folded_and_original
 from reparamkit.report.branches import branches
 from reparamkit.report.findings import Calling, Outlined, Report
 from reparamkit.report.machine import as_dict
@@ -194,17 +195,16 @@ def _total(counts: dict[str, int], outlined: Outlined | None, size: int | None) 
 
 
 def _latency(report: Report) -> list[Latency]:
-    timed = [row for row in report.latency if row["median_ms"] and "original" in row["ratios"]]
     return [
         Latency(
             backend=row["backend"],
-            before_ms=row["median_ms"] / (ratio := row["ratios"]["original"])["median"],
+            before_ms=before,
             after_ms=row["median_ms"],
-            times=1 / ratio["median"],
-            low=1 / ratio["high"],
-            high=1 / ratio["low"],
+            times=1 / row["ratios"]["original"]["median"],
+            low=1 / row["ratios"]["original"]["high"],
+            high=1 / row["ratios"]["original"]["low"],
         )
-        for row in timed
+        for row, before in folded_and_original(report.latency)
     ]
 
 

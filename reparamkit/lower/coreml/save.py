@@ -146,7 +146,7 @@ def _saved(
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
     inputs = identifiers(request.input_names or network.input_names)
     outputs = identifiers(request.output_names or plain_names(reference.output_names), inputs)
-    made = prepared(program, [*inputs, *outputs], network.inner)
+    made = prepared(program, [*inputs, *outputs])
     keep, said = kept(options, made)
     lost: list[Lost] = []
     stay: list[str] = []
