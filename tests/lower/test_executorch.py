@@ -132,6 +132,14 @@ class Counting(nn.Module):
         return x + self.runs
 
 
+class Shifting(Counting):
+    """It writes into a part of what it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs[:1].mul_(2).add_(x.sum())
+        return x + self.runs
+
+
 @pytest.mark.parametrize(
     ("module", "inputs", "words"),
     [
@@ -146,6 +154,7 @@ class Counting(nn.Module):
             "Expect input tensor to be 3-D or 4-D, but got, 5 (aten::convolution.out)",
         ),
         (Counting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
+        (Shifting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
     ],
 )
 def test_what_executorch_cannot_do_is_said_in_its_words(
