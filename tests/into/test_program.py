@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 import reparamkit as rk
 from tests.into import pairs
 from tests.nets import noise, randomised
+from tests.slow_share import few
 
 NETS = {"repvgg": "repvgg", "mobileone": "mobileone", "resnet": "resnet"}
 
