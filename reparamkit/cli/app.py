@@ -265,11 +265,11 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-    with _told_if_refused(opened.name, found, wanted):
+        findings = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
+    with _told_if_refused(opened.name, findings, wanted):
         if strict:
-            require_none_undone(found)
-    cli_reports.tell(opened.name, found, wanted)
+            require_none_undone(findings)
+    cli_reports.tell(opened.name, findings, wanted)
 
 
 @app.command()
@@ -280,12 +280,12 @@ def models(
     from reparamkit.models import info, names
     from reparamkit.report.catalogue import show_all, show_one
 
-    found = [info(n) for n in (names() if name is None else [name])]
+    entries = [info(n) for n in (names() if name is None else [name])]
     with cli_console.report() as console:
         if name is None:
-            show_all(found, console)
+            show_all(entries, console)
         else:
-            show_one(found[0], console)
+            show_one(entries[0], console)
 
 
 app.command()(bench)
@@ -371,18 +371,18 @@ def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] |
 
 
 @contextlib.contextmanager
-def _told_if_refused(name: str, found: Folded | Inspection, wanted: cli_reports.Wanted) -> Iterator[None]:
+def _told_if_refused(name: str, findings: Folded | Inspection, wanted: cli_reports.Wanted) -> Iterator[None]:
     """Tell of a network that is not written: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
         yield
     except CannotCapture:
-        cli_reports.tell(name, found, wanted.printed_only())
+        cli_reports.tell(name, findings, wanted.printed_only())
         raise
     except NotEquivalent:
-        if found.undone:
-            cli_reports.tell(name, found, wanted.printed_only())
+        if findings.undone:
+            cli_reports.tell(name, findings, wanted.printed_only())
         raise
 
 

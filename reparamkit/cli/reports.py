@@ -103,7 +103,7 @@ class Wanted:
             read_bench(self.bench_file)
 
 
-def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
+def tell(name: str, findings: Folded | Inspection, wanted: Wanted) -> None:
     """Write the reports and print one."""
     from reparamkit.lower.files import write_text
     from reparamkit.lower.saved import size_on_disk
@@ -115,7 +115,7 @@ def tell(name: str, found: Folded | Inspection, wanted: Wanted) -> None:
 
     source = Path(wanted.source)
     report = report_of(
-        found,
+        findings,
         name,
         source_bytes=size_on_disk(source) if source.exists() else None,
         command=shlex.join(["reparamkit", *sys.argv[1:]]),
