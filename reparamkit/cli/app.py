@@ -19,6 +19,7 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import github as cli_github
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
@@ -287,15 +288,15 @@ def main() -> None:
     try:
         app(prog_name="reparamkit")  # under `python -m` too
     except NotEquivalent as error:
-        cli_console.complain(f"verification failed: {error}")
+        _refuse(f"verification failed: {error}")
         sys.exit(1)
     except ReparamkitError as error:
-        cli_console.complain(f"error: {error}")
+        _refuse(f"error: {error}")
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
             _report_bug()
-        cli_console.complain("error: there is not enough memory for this; give smaller inputs, or free some")
+        _refuse("error: there is not enough memory for this; give smaller inputs, or free some")
         sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
@@ -305,9 +306,14 @@ def main() -> None:
         _report_bug()
 
 
+def _refuse(text: str) -> None:
+    cli_console.complain(text)
+    cli_github.complain(text)
+
+
 def _report_bug() -> NoReturn:
     traceback.print_exc()
-    cli_console.complain("error: this should not have happened; please report it with the lines above")
+    _refuse("error: this should not have happened; please report it with the lines above")
     sys.exit(3)
 
 

@@ -6,13 +6,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from reparamkit.cli import github as cli_github
 from reparamkit.cli import sources as cli_sources
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def check(
     is itself, plus a few ulp; a float16 or int8 candidate is judged by its precision, and the report says
     so. With limits, each must hold on every probe instead.
 
+    In a GitHub Actions job the verdict is annotated as well, and put on the job's summary page.
+
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
     from reparamkit.cli import console as cli_console
@@ -144,7 +147,7 @@ def check(
     _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
     sides = [side for side in (reference, candidate) if side != "-"]
     wrong = cli_sources.wrong_ahead(sides, model, model_args)
-    if wrong and not outputs:
+    if wrong and not outputs and not cli_github.inside():
         typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
         raise typer.Exit(2)
     from reparamkit.compare.criteria import Criteria
@@ -171,11 +174,13 @@ def check(
         )
     document = _document(compared, _command(seed))
     _keep(compared, save_inputs, save_outputs)
-    _write_reports(document, json_file, junit_file, html_file, time.monotonic() - started)
+    taken = time.monotonic() - started, compared.comparison.seconds
+    _write_reports(document, json_file, junit_file, html_file, *taken)
     from reparamkit.report.check_text import show_check
 
     with cli_console.report() as console:
         show_check(document, console)
+    cli_github.tell(document)
     raise typer.Exit(compared.comparison.exit_status)
 
 
@@ -247,6 +252,7 @@ def _write_reports(
     junit_file: Path | None,
     html_file: Path | None,
     seconds: float,
+    by_probe: Mapping[str, float],
 ) -> None:
     import json
 
@@ -257,7 +263,7 @@ def _write_reports(
     if json_file is not None:
         write_text(json_file, json.dumps(document, indent=2, allow_nan=False) + "\n")
     if junit_file is not None:
-        write_text(junit_file, junit(document, seconds))
+        write_text(junit_file, junit(document, seconds, by_probe))
     if html_file is not None:
         write_text(html_file, html(document))
 

@@ -305,6 +305,10 @@ def _judged(
         blind=verdict.blind,
         inputs_hash=_hash(recorded),
         notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
+        seconds={
+            record.probe.name: record.seconds + verdict.seconds.get(record.probe.name, 0.0)
+            for record in allowed.recorded.records
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -62,19 +63,23 @@ def judge(
     entries: list[OutputError] = []
     broken: dict[str, str] = {}
     told: dict[str, None] = {}
+    seconds: dict[str, float] = {}
     for record in records:
+        started = time.perf_counter()
         try:
             outputs = _outputs(runner, record, structured, same_dtypes, told)
         except Incomparable as difference:
             broken[record.probe.name] = str(difference)
             continue
+        finally:
+            seconds[record.probe.name] = time.perf_counter() - started
         for place, (truth, values) in enumerate(zip(record.truths, outputs, strict=True)):
             entry = _compare(record, place, truth, values, budgets, rule, measured)
             if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
                 differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
                 entry = replace(entry, failures=(said, *(entry.failures or ()))) if differs else entry
             entries.append(entry)
-    return conclude(records, budgets, entries, broken, notes=told)
+    return replace(conclude(records, budgets, entries, broken, notes=told), seconds=seconds)
 
 
 def conclude(

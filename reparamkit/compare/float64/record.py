@@ -13,6 +13,7 @@ Three ways to know what the reference's rounding noise is, in order of preferenc
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import torch
@@ -73,6 +74,7 @@ class Recorder:
             Rejected: the reference raised, or overflowed on values that the caller did not ask for, or
                 returned other outputs than on the first probe.
         """
+        started = time.perf_counter()
         try:
             own = self._runner.run(*probe.inputs())
         except UnusableInput:
@@ -99,7 +101,8 @@ class Recorder:
             raise Rejected(f"in float64: {first_line(error)}") from error
         if probe.group in DEGENERATE:
             noise = [a.joined(b) for a, b in zip(noise, self._restless(probe, own), strict=True)]
-        return Run(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
+        truths = tuple(map(self._truth, [probe] * len(own), own, exact, noise))
+        return Run(probe, truths, time.perf_counter() - started)
 
     def _restless(self, probe: Probe, own: NamedTensors) -> list[Noise]:
         """How far the outputs move when the inputs do by a few ulp.
