@@ -120,15 +120,17 @@ def fold(
             "--output",
             metavar="FILE",
             help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into .pth or .safetensors; may "
-            "be given several times. Default: STEM.folded.pt2 beside the source, for a reference model in "
-            "the current folder; STEM.folded.pt for a network that can be folded in parts only.",
+            "weights beside it), or .pt for the whole module, pickled; with --into or --adapter .pth or "
+            ".safetensors, and with --adapter a folder that from_pretrained loads; may be given several "
+            "times. Default: STEM.folded.pt2 beside the source, for a reference model in the current folder; "
+            "STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
+    adapter: cli_sources.AdapterOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
     json_file: JsonOption = None,
@@ -151,8 +153,9 @@ def fold(
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
+    own_class = into is not None or cli_into.is_for_base(output or [], adapter)
     for path in output or []:
-        if into is not None:
+        if own_class:
             cli_into.check(path)
         else:
             format_of(path).require()
@@ -174,9 +177,13 @@ def fold(
     )
     cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
-    cli_sources.check_ahead(source, model, model_args)
+    cli_sources.check_ahead(source, model, model_args, adapter)
     with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
+        opened, inputs = cli_sources.opened(
+            source, model, trust_pickle, model_args, key, shapes, say, adapter
+        )
+        if into is None and own_class:
+            target = cli_into.base_of(opened, output or [])
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
@@ -191,7 +198,8 @@ def fold(
             require_none_undone(folded)
         if target is not None:
             with cli_console.progress() as say:
-                say(f"loading into {into}, writing and verifying {', '.join(map(str, paths))}")
+                where = into or type(target).__name__
+                say(f"loading into {where}, writing and verifying {', '.join(map(str, paths))}")
                 loaded = rk.load_into(folded, target)
                 loaded.save(*paths, allow_untold=allow_untold)
             _tell(opened.name, folded, json_file)
@@ -214,6 +222,7 @@ def inspect(
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
+    adapter: cli_sources.AdapterOption = None,
     trust_pickle: cli_sources.TrustOption = False,
     json_file: JsonOption = None,
     dynamic: DynamicOption = "auto",
@@ -227,9 +236,11 @@ def inspect(
     if json_file:
         check_writable(json_file)
     _check_spared(source, json_file)
-    cli_sources.check_ahead(source, model, model_args)
+    cli_sources.check_ahead(source, model, model_args, adapter)
     with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
+        opened, inputs = cli_sources.opened(
+            source, model, trust_pickle, model_args, key, shapes, say, adapter
+        )
         say(f"reading {opened.name}")
         import reparamkit as rk
         from reparamkit.api import require_none_undone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,13 +42,29 @@ KeyOption = Annotated[
         help="What inside the file is meant, such as ema.model; of a training checkpoint ema or raw.",
     ),
 ]
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="FOLDER",
+        help="An adapter of PEFT's (LoRA, DoRA, IA3, …) for SOURCE, as its save_pretrained wrote it. It is "
+        "put in unmerged, and folded. -o FOLDER, .pth and .safetensors then have the network's own names.",
+    ),
+]
 TrustOption = Annotated[
     bool,
     typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
 ]
 
 
-def check_ahead(source: str, model: str | None, model_args: str | None, *, side: bool = False) -> None:
+def check_ahead(
+    source: str,
+    model: str | None,
+    model_args: str | None,
+    adapter: Path | None = None,
+    *,
+    side: bool = False,
+) -> None:
     """Say at once, before torch is imported, what keeps a network from being opened.
 
     `side` says that a file of another back end will do as well.
@@ -56,6 +73,14 @@ def check_ahead(source: str, model: str | None, model_args: str | None, *, side:
     from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
+    if adapter is not None:
+        from reparamkit.errors import MissingExtra
+        from reparamkit.loading.adapters import describe_adapter
+        from reparamkit.loading.registry import is_installed
+
+        describe_adapter(adapter)
+        if not is_installed("peft"):
+            raise MissingExtra("peft", None, f"--adapter {adapter}")
     if side:
         check_side(source, model)
     else:
@@ -96,6 +121,7 @@ def opened(
     key: str | None,
     shapes: list[str] | None,
     say: Any,
+    adapter: Path | None = None,
 ) -> tuple[Source, Any]:
     """The network and the inputs that were described for it, None where it brings its own.
 
@@ -108,7 +134,9 @@ def opened(
 
     inputs = examples(parse(shapes)) if shapes else None
     say(f"opening {source}")
-    network = rk.load(source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key)
+    network = rk.load(
+        source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key, adapter=adapter
+    )
     if inputs is None and network.example_inputs is None and not network.example_kwargs:
         raise rk.UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
     return network, inputs
