@@ -31,7 +31,7 @@ def doubly(layer: nn.Module) -> nn.Module:
 
 WRAPS: dict[str, Wrap] = {
     "weight_norm": parametrizations.weight_norm,
-    "weight_norm of the whole": lambda layer: parametrizations.weight_norm(layer, dim=None),
+    "weight_norm of the whole": lambda layer: parametrizations.weight_norm(layer, dim=-1),
     "spectral_norm": parametrizations.spectral_norm,
     "matrix_exp": orthogonal("matrix_exp"),
     "cayley": orthogonal("cayley"),
