@@ -99,10 +99,7 @@ class Network:
         """
         if self.example is None:
             raise UnusableInput(f"{self.label} comes without an example: give its inputs")
-        recorded = Reference((self.original or self).runner, *self.example)
-        if self.free is not None:
-            recorded.widen(self.free)
-        return recorded
+        return Reference((self.original or self).runner, *self.example, free=self.free)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reparamkit.algebra import Scalar
-from reparamkit.engine.forms import Form, Forms
+from reparamkit.engine.form import Form
+from reparamkit.engine.forms import Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
 from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Work, Zero, properties

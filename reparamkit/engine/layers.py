@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
 from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
-from reparamkit.engine.numbers import Terms
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.unrolled import convolve
 from reparamkit.operators import InPassing
 from reparamkit.operators.normalisation import GroupNorm, InstanceNorm
@@ -48,12 +48,25 @@ class ChannelScale(nn.Module):
 
 
 @dataclass(frozen=True)
+class Piece:
+    """One of the pieces of what a layer gives: `sizes` are those of all of them along `axis`."""
+
+    number: int
+    sizes: tuple[int, ...]
+    axis: int
+
+
+@dataclass(frozen=True)
 class Layer:
-    """A module (none: just the padding) on one source, after `pad` as for `torch.nn.functional.pad`."""
+    """A module (none: just the padding) on one source, after `pad` as for `torch.nn.functional.pad`.
+
+    With a `piece`, others have the module as well, and each takes its own piece of the result.
+    """
 
     source: int
     module: nn.Module | None
     pad: tuple[int, ...] | None
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +107,10 @@ class Realisation:
         """Compute the sum, in float64."""
 
         def layer(i: int, x: Tensor) -> Tensor:
-            module = self.layers[i].module
+            module, piece = self.layers[i].module, self.layers[i].piece
             assert module is not None
-            return applied(module, x)
+            whole = applied(module, x)
+            return whole if piece is None else torch.split(whole, list(piece.sizes), piece.axis)[piece.number]
 
         result: Tensor = self.build(values.__getitem__, lambda op, *args: op(*args), layer)
         return result
@@ -248,6 +262,13 @@ def _gathered(maps: list[AffineMap]) -> list[Tensor]:
         return biases
     total = torch.stack(biases).sum(0)
     return [total if i == carrier else torch.zeros_like(b) for i, b in enumerate(biases)]
+
+
+def layer_of(g: Geometry, kernel: Tensor, bias: Tensor | None) -> nn.Module:
+    """The layer with the structure `g` and these numbers; its padding must be even."""
+    if bias is not None:
+        return _module(g, kernel, bias, same=False)
+    return with_numbers(_module(g, kernel, kernel.new_zeros(g.outputs), same=False), {"bias": None})
 
 
 def _module(g: Geometry, kernel: Tensor, bias: Tensor, *, same: bool) -> nn.Module:

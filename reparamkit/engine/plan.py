@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reparamkit.engine.forms import Form, Forms
+from reparamkit.engine.form import Form
+from reparamkit.engine.forms import Forms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import properties
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap
-from reparamkit.engine.forms import Form
+from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.layers import Realisation, largest
-from reparamkit.engine.numbers import Terms
 from reparamkit.engine.plan import interior
 from reparamkit.engine.proof_sizes import Trial, resized, trials
 from reparamkit.engine.relative_error import BAR, relative_error

@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
-from reparamkit.engine.forms import Form
+from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
-from reparamkit.engine.numbers import Terms
 from reparamkit.engine.resizing import Resizing
 from reparamkit.operators import Affine, Bordered, Move, Opaque, Zero
 

@@ -15,7 +15,8 @@ from reparamkit.capture.export import capture
 from reparamkit.capture.program import Program
 from reparamkit.errors import UnusableInput
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
-from reparamkit.hosts.fx.fold import fold_program, planned, realised
+from reparamkit.hosts.fx.fold import fold_program
+from reparamkit.hosts.fx.planned import planned, realised
 from reparamkit.support.inputs import Args, Kwargs
 
 _STATISTICS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}

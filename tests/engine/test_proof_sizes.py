@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
-from reparamkit.hosts.fx import fold as folding
+from reparamkit.hosts.fx import planned as planning
 from tests.nets import Net, fold, noise, randomised
 from tests.slow_share import few
 
@@ -129,7 +129,7 @@ def test_a_layer_that_is_off_in_one_place_is_not_proven(name: str, monkeypatch: 
             into.append(pad is not None or not _same_function(layer.module, module))
             return replace(made, layers=(Layer(layer.source, module, pad or layer.pad),))
 
-        monkeypatch.setattr(folding, "realise", wrong)
+        monkeypatch.setattr(planning, "realise", wrong)
         done = fold(randomised(build()), x)
         assert mistaken
         if all(mistaken):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.engine import layers, unrolled
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
 from reparamkit.engine.relative_error import relative_error
-from reparamkit.hosts.fx import fold as folding
+from reparamkit.hosts.fx import planned as planning
 from tests.nets import Net, fold, fold_and_compare, noise, randomised
 
 
@@ -65,7 +65,7 @@ def test_channels_of_zero_beside_a_large_one_are_not_proven(
 ) -> None:
     net, x = CASES[case](largest)
     assert len(fold(net, x).folds) == 1
-    monkeypatch.setattr(folding, "realise", _realising(_zeroed))
+    monkeypatch.setattr(planning, "realise", _realising(_zeroed))
     net, x = CASES[case](largest)
     done = fold(net, x)
     assert done.folds == ()
@@ -76,7 +76,7 @@ def test_one_weight_of_a_small_channel_is_not_lost(monkeypatch: pytest.MonkeyPat
     def change(module: Any) -> None:
         module.weight.data[2, 0] *= 1 + 1e-8
 
-    monkeypatch.setattr(folding, "realise", _realising(change))
+    monkeypatch.setattr(planning, "realise", _realising(change))
     net, x = CASES["2d"](1e9)
     assert fold(net, x).folds == ()
 
@@ -145,7 +145,7 @@ def test_the_two_sides_share_no_convolution(
         module.bias.data.mul_(wrong)
 
     monkeypatch.setattr(layers, "convolve", convolve)
-    monkeypatch.setattr(folding, "realise", _realising(scaled))
+    monkeypatch.setattr(planning, "realise", _realising(scaled))
     assert fold(make(), x).folds == ()
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from fixtures import catalogue
 from reparamkit.capture.export import capture
 from reparamkit.engine import proof
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
-from reparamkit.engine.numbers import Terms
-from reparamkit.hosts.fx import fold as folding
+from reparamkit.hosts.fx import planned as planning
 from reparamkit.hosts.fx.fold import fold_program
 from tests.nets import Net, fold, noise, randomised
 from tests.slow_share import few
@@ -180,7 +180,7 @@ def test_a_layer_that_is_wrong_at_other_sizes_alone_is_not_proven(monkeypatch: p
 
     x = noise(2, 8, 8, 6)
     assert len(fold(net(), x, dynamic=False).folds) == 1
-    monkeypatch.setattr(folding, "realise", wrong)
+    monkeypatch.setattr(planning, "realise", wrong)
     done = fold(net(), x, dynamic=False)
     assert done.folds == ()
     assert "output shape" in done.reasons() or "check failed" in done.reasons()

@@ -152,11 +152,11 @@ class Recorder:
         if self._module is not None:
             try:
                 twin = Twin(self._module, torch.float64)
-                _same_outputs(named_outputs(twin.run(*probe.inputs())), own)
+                first = [_against_float64(twin, probe, own)]
             except Exception as error:
                 why = first_line(error)
             else:
-                return lambda probe, own: _against_float64(twin, probe, own)
+                return lambda probe, own: first.pop() if first else _against_float64(twin, probe, own)
         self.oracle = "float32"
         self.notes.append(
             f"the reference does not run in float64 ({why}); the candidate was compared with the reference's "

@@ -106,9 +106,8 @@ class Reference(Recorded):
         self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
         self.oracle = recorder.oracle
         self.notes += recorder.notes
-        del recorder
         if free is not None:
-            self.widen(free)
+            self._widen(free, recorder)
 
     @property
     def module(self) -> nn.Module | None:
@@ -120,10 +119,13 @@ class Reference(Recorded):
 
         Sizes that the reference rejects are passed over; if none is left, a note says so.
         """
+        if free.axes and not any(record.probe.sizes for record in self.records):
+            self._widen(free, self._settled_recorder())
+
+    def _widen(self, free: FreeSizes, recorder: Recorder) -> None:
         dynamic_axes, ranges, accepts = free.axes, free.ranges, free.accepts
-        if not dynamic_axes or any(record.probe.sizes for record in self.records):
+        if not dynamic_axes:
             return
-        recorder = self._recorder()
         recorder_notes: list[str] = []
         taken = 0
         for probe in probes(
@@ -134,15 +136,10 @@ class Reference(Recorded):
             if accepts is not None and not accepts(*probe.inputs()):
                 continue
             try:
-                if not taken:
-                    # A recorder's first record settles which oracle there is: the example's to say.
-                    recorder.record(self.records[0].probe)
                 self.records.append(recorder.record(probe))
                 taken += 1
             except Rejected as reason:
                 recorder_notes.append(f"{probe.name}: {reason}")
-        if not taken:
-            recorder.record(self.records[0].probe)
         self._try_special(recorder, dynamic_axes, ranges, free.lets_in or accepts)
         if free.inner is not None:
             self._try_larger(recorder, dynamic_axes, ranges, accepts, free.inner)
@@ -215,9 +212,7 @@ class Reference(Recorded):
                 if accepts is not None and not accepts(probe):
                     continue
                 try:
-                    if recorder is None:
-                        recorder = self._recorder()
-                        recorder.record(self.records[0].probe)
+                    recorder = recorder or self._settled_recorder()
                     run = recorder.record(probe)
                 except Rejected:
                     continue
@@ -228,8 +223,11 @@ class Reference(Recorded):
                 missed.append(kind)
         return missed
 
-    def _recorder(self) -> Recorder:
-        return Recorder(self._runner, self._module, self.precision, self.seed)
+    def _settled_recorder(self) -> Recorder:
+        """A recorder's first record settles which oracle there is: that is for the example to say."""
+        recorder = Recorder(self._runner, self._module, self.precision, self.seed)
+        recorder.record(self.records[0].probe)
+        return recorder
 
     def _record_fixed(self, recorder: Recorder, planned: Sequence[Probe]) -> None:
         """The probes at the example's own size."""
@@ -270,11 +268,13 @@ class Reference(Recorded):
 
     def _added(self, planned: Iterable[Probe]) -> bool:
         """Run these probes as well, those that the reference takes; whether there was one."""
-        recorder, before = self._recorder(), len(self.records)
-        for number, probe in enumerate(planned):
+        before = len(self.records)
+        try:
+            recorder = self._settled_recorder()
+        except Rejected:
+            return False
+        for probe in planned:
             try:
-                if not number:
-                    recorder.record(self.records[0].probe)
                 self.records.append(recorder.record(probe))
             except Rejected:
                 continue

@@ -1,37 +1,29 @@
-"""The pass: read, plan, compute, prove, replace.
+"""The pass: read, plan and prove (`planned`), replace, and hold the whole against what was captured.
 
-A fold that does not prove itself is taken back (its node is barred), the plan is made again without it, and
-the reason is reported; everything else goes on.
+A fold that does not prove itself is taken back, and the reason is reported; everything else goes on.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
 from reparamkit.engine.findings import ALONE, Fold, Refusal, counted, named, placed, refusals, short
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
-from reparamkit.engine.layers import ChannelScale, Realisation, realise
-from reparamkit.engine.numbers import Terms, numbers
-from reparamkit.engine.plan import Plan, interior, plan
-from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_rise
-from reparamkit.engine.rising import rises
-from reparamkit.engine.rounding import numbers_of, require_rounded
-from reparamkit.hosts.fx import siblings
+from reparamkit.engine.layers import ChannelScale
+from reparamkit.engine.plan import interior
 from reparamkit.hosts.fx.captured import Captured, Changes
 from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
+from reparamkit.hosts.fx.planned import planned
 from reparamkit.hosts.fx.read import FxHost
+from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
-from reparamkit.operators import Affine, Opaque, Work, properties
 from reparamkit.support.one_thread import on_one_thread
 
 
@@ -55,14 +47,6 @@ class Outcome:
     """Path of a stored tensor -> the name of the captured constant that it holds."""
 
 
-@dataclass(frozen=True)
-class Proven:
-    """The layers of a form, and what shows that they compute it."""
-
-    realisation: Realisation
-    proof: Proof
-
-
 def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     """Fold everything in the program that is exact and pays; the program's graph is used up.
 
@@ -72,24 +56,25 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
         captured = Captured(program)
         if not program.writes:
             share_equal_calls(program.graph)
-        outcome, changes, ranks = _folded(program, captured)
-        if merge_siblings:
-            merged = tuple(siblings.merge(outcome.module, ranks))
-            outcome = replace(outcome, folds=outcome.folds + merged)
+        outcome, changes = _folded(program, captured, merge_siblings=merge_siblings)
         held = require_same(captured, outcome.module, changes)
     return replace(outcome, in_place=held)
 
 
-def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dict[fx.Node, int]]:
+def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tuple[Outcome, Changes]:
     changes = Changes()
     host, (chosen, proven, unproven, failed) = planned(program)
-    surgery = Surgery(host)
+    beside = side_by_side(host, chosen) if merge_siblings else SideBySide()
+    proven, failed = proven | beside.proven, beside.failed | failed
+    surgery = Surgery(host, beside.paths(host))
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.moves(claim.path)
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.equals(claim.value, claim.maps[-1])
     replacements = []
-    for form in chosen.folds:
+    for form in chosen.chosen.values():
+        if form.original and form.node not in beside.proven:
+            continue
         result = proven.get(form.node)
         if result is None or result.realisation.is_identity:
             surgery.alias(form)
@@ -98,15 +83,14 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
         new = surgery.value_of(form)
         if new not in captured.index and not host.nodes[form.node].is_map_alone:
             changes.equals(new, host.fx_node(form.node))
-    ranks = _ranks(program.graph)
     module = surgery.module()
     for stored, constant in surgery.computed.items():
         changes.holds(stored, constant)
     folds = []
     bound = {host.id_of(risen.root) for risen in host.risen if risen.captured_only}
     for form, result, calls in replacements:
-        if calls and not any(surgery.is_used(call) for call in calls):
-            continue  # made for a reader that another fold replaced
+        if form.original or (calls and not any(surgery.is_used(call) for call in calls)):
+            continue  # one of a few siblings, or made for a reader that another fold replaced
         inside = interior(host.nodes, form)
         folds.append(
             Fold(
@@ -117,6 +101,9 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
                 captured_only=result.proof.captured_only or not bound.isdisjoint(inside),
             )
         )
+    for wide, call in surgery.in_pieces.items():
+        if surgery.is_used(call):
+            folds.append(beside.fold(host, wide, str(call.target), _described(wide)))
     standing = _Standing(host, surgery, module, [(form, calls) for form, _, calls in replacements])
     kept = [
         standing.refusal(
@@ -128,13 +115,13 @@ def _folded(program: Program, captured: Captured) -> tuple[Outcome, Changes, dic
     undone = [standing.refusal(host.nodes[i], reason) for i, reason in sorted(failed.items())]
     regions = {
         str(call.target): (form.node, place)
-        for form, _, calls in replacements
+        for form, result, calls in replacements
         for place, call in enumerate(calls)
-        if surgery.is_used(call)
+        if surgery.is_used(call) and result.realisation.layers[place].piece is None
     }
     names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
     outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
-    return outcome, changes, ranks
+    return outcome, changes
 
 
 class _Standing:
@@ -179,152 +166,6 @@ class _Standing:
             return None
         now = self._surgery.stands_now(index)
         return now if now is not None and now.op == "call_module" else self._layer.get(index)
-
-
-_Planned = tuple[Plan, dict[int, Proven], dict[int, str], dict[int, str]]
-
-
-class _TakenBack(Exception):
-    """A layer does not take the map in that was to become part of it."""
-
-    def __init__(self, root: fx.Node) -> None:
-        super().__init__()
-        self.root = root
-
-
-def planned(program: Program) -> tuple[FxHost, _Planned]:
-    """The program as values, with the maps that rise where they rise to, and the proven plan for it."""
-    plain, barred = FxHost(program), dict[fx.Node, str]()
-    while True:
-        host = _with_rises(plain, barred)
-        try:
-            plan, proven, unproven, failed = _proven_plan(host)
-        except _TakenBack as kept:
-            barred[kept.root] = ""
-            continue
-        for root, reason in barred.items():
-            index = host.id_of(root)
-            if reason and index is not None:
-                failed[index] = reason
-        return host, (plan, proven, unproven, failed)
-
-
-def _with_rises(plain: FxHost, barred: dict[fx.Node, str]) -> FxHost:
-    """Read again with the maps that rise; `barred` layers take none in, for the reason if a check failed."""
-    if plain.program.writes:
-        return plain
-    while True:
-        known = frozenset(index for root in barred if (index := plain.id_of(root)) is not None)
-        granted, reasons = rises(plain.nodes, known)
-        captured_only: list[bool] = []
-        try:
-            with plain.constants.remembered():
-                for rise in granted:
-                    captured_only.append(prove_rise(plain, rise))
-        except Unproven as reason:
-            failing = plain.fx_node(granted[len(captured_only)].root)
-            barred[failing] = str(reason) if isinstance(reason, CheckFailed) else ""
-            continue
-        risen = list(map(plain.in_terms_of_nodes, granted, captured_only))
-        host = FxHost(plain.program, risen) if risen else plain
-        host.kept = {plain.fx_node(index): reason for index, reason in reasons.items()}
-        return host
-
-
-def _ranks(graph: fx.Graph) -> dict[fx.Node, int]:
-    """The axes of every tensor whose shape is known."""
-    values = ((node, node.meta.get("val")) for node in graph.nodes)
-    return {node: value.ndim for node, value in values if isinstance(value, Tensor)}
-
-
-def _proven_plan(host: FxHost) -> _Planned:
-    """The plan, its proofs, what stays because nothing proves it, and what of that failed its check."""
-    proven: dict[tuple[int, object], Proven] = {}
-    unproven: dict[int, str] = {}
-    failed: dict[int, str] = {}
-    same: set[int] = set()
-    current: Plan | None = None
-    while True:
-        earlier = None if current is None else current.forms
-        current = plan(host.nodes, frozenset(unproven) | same, earlier)
-        settled = True
-        for form in current.folds:
-            node = host.nodes[form.node]
-            if node.is_map_alone and not node.synthetic and node.operands[0].id in form.sources:
-                raise _TakenBack(host.fx_node(node.id))
-            key = (form.node, form.terms)
-            if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
-                continue
-            try:
-                result = _make(host, form)
-            except (Unproven, Inexact) as reason:
-                stays = _stays(host, form)
-                if host.nodes[stays].is_map_alone:
-                    raise _TakenBack(host.fx_node(stays)) from reason
-                if stays in unproven:
-                    raise AssertionError(f"{host.nodes[form.node].name} was planned after all") from reason
-                unproven[stays] = str(reason)
-                if isinstance(reason, CheckFailed):
-                    failed[stays] = str(reason)
-                settled = False
-                continue
-            if _changes_nothing(host, form, result.realisation):
-                stays = _stays(host, form)
-                if host.nodes[stays].is_map_alone:
-                    raise _TakenBack(host.fx_node(stays))
-                same.add(stays)
-                settled = False
-            proven[key] = result
-        if settled:
-            return (
-                current,
-                {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
-                unproven,
-                failed,
-            )
-
-
-def _stays(host: FxHost, form: Form) -> int:
-    """The node that stays as it is without the fold: a map alone cannot, what it is there for can."""
-    node = host.nodes[form.node]
-    return host.graph.owner(node.id).id if node.is_map_alone else node.id
-
-
-def _changes_nothing(host: FxHost, form: Form, realisation: Realisation) -> bool:
-    """Whether the fold would put back what it takes away, or as many maps per channel."""
-    inside = [host.nodes[i] for i in interior(host.nodes, form)]
-    recomputed = sum(node.recomputed_elements for node in inside)
-    if realisation.is_identity or recomputed > math.prod(host.nodes[form.node].value.shape):
-        return False
-    before = Counter(short(node.operator) for node in inside)
-    if before == realisation.operators and not recomputed:
-        return True
-    affine = [node.meaning for node in inside if isinstance(node.meaning, Affine)]
-    arithmetic = [meaning for meaning in affine if meaning.work is Work.ARITHMETIC]
-    return realisation.per_channel and realisation.operators.total() >= len(arithmetic) == before.total()
-
-
-def _make(host: FxHost, form: Form) -> Proven:
-    with host.constants.remembered():
-        terms, realisation = realised(host, form)
-        proof = prove(host, form, terms, realisation)
-    like = host.user_node(form.node).meta["val"]
-    layers = [item.module for item in realisation.layers]
-    exact = numbers_of(layers)
-    if not realisation.rounded(like):
-        raise Unproven(f"a folded weight overflows or vanishes in {str(like.dtype).removeprefix('torch.')}")
-    require_rounded(exact, layers, like.dtype)
-    return Proven(realisation, proof)
-
-
-def realised(host: FxHost, form: Form) -> tuple[Terms, Realisation]:
-    """The numbers of a form as they follow from the constants now, and the layers for them, in float64."""
-    terms = numbers(host.nodes, form)
-    norm = None if form.norm is None else host.nodes[form.norm].meaning
-    integers = [s for s in terms if not host.nodes[s].value.dtype.is_floating_point]
-    named = any(properties.names_padding(host.nodes[i].operator) for i in interior(host.nodes, form))
-    takes = norm.takes if isinstance(norm, Opaque) else None
-    return terms, realise(terms, takes, integers, named_padding=named)
 
 
 def _user_name(host: FxHost, index: int) -> str:

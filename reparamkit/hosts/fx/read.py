@@ -151,6 +151,12 @@ class FxHost:
         """Whether it is a node that does not depend on the input."""
         return isinstance(name, fx.Node) and name in self.constants
 
+    def is_trained(self, index: int) -> bool:
+        """Whether training changes all parameters that the operator of a value reads."""
+        call, program = self.user_node(index), self.program
+        read = [str(n.target) for n in call.all_input_nodes if n.op == "get_attr"]
+        return all(name in program.state and program.state[name].requires_grad for name in read)
+
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""
         call = self.user_node(index)

@@ -7,6 +7,7 @@ innermost module that holds them all.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +21,9 @@ from torch._ops import OpOverload
 from reparamkit.capture.constant_arguments import constant_nodes
 from reparamkit.capture.gradients import differentiable_copies
 from reparamkit.capture.program import Program
-from reparamkit.engine.forms import Form
+from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
-from reparamkit.engine.layers import ChannelScale, Realisation
+from reparamkit.engine.layers import ChannelScale, Piece, Realisation
 from reparamkit.engine.plan import interior
 from reparamkit.hosts.fx.calls import bundle_of
 from reparamkit.hosts.fx.computed_once import Computed, computed_constants, settled_checks
@@ -31,17 +32,28 @@ from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.tidy import undo_round_trips
 from reparamkit.operators import Opaque, properties
 
+split_with_sizes = torch.ops.aten.split_with_sizes.default
+
 
 class Surgery:
-    """Edits the program's own graph, which is not the user's model."""
+    """Edits the program's own graph, which is not the user's model.
 
-    def __init__(self, host: FxHost) -> None:
+    Args:
+        host: the program as it was read.
+        shared: the layers that several forms take a piece of, with the paths that are wanted for them.
+    """
+
+    def __init__(self, host: FxHost, shared: Mapping[nn.Module, str]) -> None:
         self.host = host
         self.graph = host.program.graph
         self._now: dict[int, fx.Node] = {}
         self._bundles: dict[object, fx.Node] = {}
         self._alive: set[fx.Node] = set()
         self._wanted: dict[fx.Node, tuple[str, nn.Module]] = {}
+        self._shared = shared
+        self.in_pieces: dict[nn.Module, fx.Node] = {}
+        """The calls of the shared layers."""
+        self._pieces: dict[nn.Module, fx.Node] = {}
         self.computed: dict[fx.Node, fx.Node] = {}
         """Stored tensors, with the constants that they take the place of; known once the module is made."""
         for risen in host.risen:
@@ -59,8 +71,12 @@ class Surgery:
         readers = set(old.users)
 
         def call(i: int, x: fx.Node) -> fx.Node:
-            module = realisation.layers[i].module
+            module, piece = realisation.layers[i].module, realisation.layers[i].piece
             assert module is not None
+            if piece is not None:
+                pieces = self._cut(module, piece, x)
+                calls.append(self.in_pieces[module])
+                return self.graph.call_function(operator.getitem, (pieces, piece.number))
             calls.append(self.graph.call_module("", (x,)))
             self._wanted[calls[-1]] = self._wanted_path(inside, module), module
             return calls[-1]
@@ -80,6 +96,16 @@ class Surgery:
             old.replace_all_uses_with(new, delete_user_cb=lambda user: user in readers)
         self._now[form.node] = new
         return calls
+
+    def _cut(self, module: nn.Module, piece: Piece, x: fx.Node) -> fx.Node:
+        """The pieces of what a shared layer gives; the layer is called where the first of them is needed."""
+        if module not in self._pieces:
+            whole = self.graph.call_module("", (x,))
+            self._wanted[whole], self.in_pieces[module] = (self._shared[module], module), whole
+            self._pieces[module] = self.graph.call_function(
+                split_with_sizes, (whole, list(piece.sizes), piece.axis)
+            )
+        return self._pieces[module]
 
     def alias(self, form: Form) -> None:
         """The value is its source under another name."""

@@ -42,7 +42,8 @@ class Mutant:
 
 _AFFINE, _GEOMETRY, _LAYOUTS = "algebra/affine.py", "algebra/geometry.py", "algebra/layout.py"
 _SCATTER, _WINDOWS = "algebra/transposed.py", "algebra/windows.py"
-_LAYERS, _NUMBERS, _HOST = "engine/layers.py", "engine/numbers.py", "hosts/fx/read.py"
+_LAYERS, _HOST = "engine/layers.py", "hosts/fx/read.py"
+_SUMS, _BORDERS = "engine/compositions/sums.py", "engine/compositions/borders.py"
 _RISE, _SINK, _LIFT, _SHIFT = (
     "engine/rising.py",
     "engine/laws/map_down_through_move.py",
@@ -53,7 +54,7 @@ _SURGERY, _FORMS, _REWRITE, _SIBLINGS = (
     "hosts/fx/write.py",
     "engine/forms.py",
     "hosts/fx/fold.py",
-    "hosts/fx/siblings.py",
+    "engine/laws/layers_side_by_side.py",
 )
 _ARITHMETIC, _CONVOLUTION, _PADDING = (
     "operators/arithmetic.py",
@@ -415,28 +416,28 @@ MUTANTS = [
         "return tuple(e - 2 * lo - n + 1 for",
         "return tuple(e - 2 * lo - n for",
     ),
-    # engine/numbers
+    # engine/compositions
     Mutant(
         "sum: own bias spent twice",
-        _NUMBERS,
+        _SUMS,
         "            bias_spent = True\n",
         "            bias_spent = False\n",
     ),
     Mutant(
         "sum: last term wins",
-        _NUMBERS,
-        "terms[source] = affine.add(terms[source], composed) if source in terms else composed",
-        "terms[source] = composed",
+        _SUMS,
+        "summed[source] = affine.add(summed[source], composed) if source in summed else composed",
+        "summed[source] = composed",
     ),
     Mutant(
         "border: constant not compared",
-        _NUMBERS,
+        _BORDERS,
         "    if not bool(((fill - shift).abs() <= _SAME * fill.abs().max()).all()):\n",
         "    if False:\n",
     ),
     Mutant(
         "border: the shift dropped",
-        _NUMBERS,
+        _BORDERS,
         "affine.with_bias(affine.reaching(meaning.structure, inner), fill)",
         "affine.with_bias(affine.reaching(meaning.structure, inner), torch.zeros_like(fill))",
     ),
@@ -645,18 +646,18 @@ MUTANTS = [
     # engine/forms, engine/plan, hosts/fx/fold, hosts/fx/write
     Mutant(
         "forms: a layer spread over a sum",
-        _FORMS,
-        "            if mixes and len(form.terms) > 1:\n",
-        "            if False:\n",
+        _SUMS,
+        "        if mixing and len(form.terms) > 1:\n",
+        "        if False:\n",
     ),
     Mutant(
         "forms: sums broadcast", _ARITHMETIC, "        if left.sizes != right.sizes:\n", "        if False:\n"
     ),
     Mutant(
         "forms: a concatenation of different values",
-        _FORMS,
-        "            if not all(source in s for s in singles):\n",
-        "            if not any(source in s for s in singles[1:]):\n",
+        "engine/compositions/concatenations.py",
+        "        if not all(source in s for s in singles):\n",
+        "        if not any(source in s for s in singles[1:]):\n",
     ),
     Mutant(
         "surgery: reads the old source",
@@ -703,7 +704,7 @@ MUTANTS = [
     ),
     Mutant(
         "rewrite: no proof",
-        _REWRITE,
+        "hosts/fx/planned.py",
         "        proof = prove(host, form, terms, realisation)\n",
         "        proof = Proof(0.0, False)\n        realisation.layers and realisation.layers[0].module and realisation.layers[0].module.weight.data.mul_(1.01)\n",
     ),
@@ -756,30 +757,36 @@ MUTANTS = [
         "for index in sorted(held)]",
         "for index in sorted(held, reverse=True)]",
     ),
-    # hosts/fx/siblings
-    Mutant(
-        "siblings: dim 1 is always the channels",
-        _SIBLINGS,
-        "    return reader if along == axis else None",
-        "    return reader if along == axis or along == 1 - rank else None",
-    ),
+    # engine/laws/layers_side_by_side
     Mutant(
         "siblings: biases in another order",
         _SIBLINGS,
-        "            for layer in group\n        ]\n    )\n    kind",
-        "            for layer in group[::-1]\n        ]\n    )\n    kind",
+        'bias = torch.cat([_numbers(module, "bias") for module in modules])',
+        'bias = torch.cat([_numbers(module, "bias") for module in modules[::-1]])',
     ),
     Mutant(
         "siblings: pieces to the wrong reader",
         _SIBLINGS,
-        "for layer, item in zip(group, items, strict=True):",
-        "for layer, item in zip(group, items[::-1], strict=True):",
+        "piece = Piece(number, sizes,",
+        "piece = Piece(len(sizes) - 1 - number, sizes,",
     ),
     Mutant(
-        "siblings: strides not compared",
+        "siblings: padding forgotten",
         _SIBLINGS,
-        '            "padding": padding,\n',
-        '            "padding": 0,\n',
+        "return layer_of(replace(self.structures[0], outputs=outputs)",
+        "return layer_of(replace(self.structures[0], outputs=outputs, lo=(0,) * self.structures[0].dims)",
+    ),
+    Mutant(
+        "siblings: cut along another axis",
+        _SIBLINGS,
+        "-1 - self.structures[0].dims",
+        "-1 - self.structures[0].dims // 2",
+    ),
+    Mutant(
+        "surgery: pieces to the wrong reader",
+        _SURGERY,
+        "(operator.getitem, (pieces, piece.number))",
+        "(operator.getitem, (pieces, len(piece.sizes) - 1 - piece.number))",
     ),
     # operators
     Mutant(

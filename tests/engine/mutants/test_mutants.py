@@ -23,7 +23,8 @@ FEW = {
     "rise: other readers not asked": "proof",
     "surgery: a copy that shows goes": "in place",
     "surgery: guards read one input": "in place",
-    "siblings: pieces to the wrong reader": "in place",
+    "siblings: pieces to the wrong reader": "proof",
+    "surgery: pieces to the wrong reader": "in place",
     "rewrite: another fold's layers": "in place",
 }
 SUBJECTS = ("repvgg", "shared_piece", "hands_back", "two_inputs", "siblings_linear", "same_padding", "chain")

@@ -143,3 +143,59 @@ def test_linear_layers_are_concatenated_where_they_were(along: int) -> None:
     outcome = _merged(net, noise(4, 4))
     counts = Counter(str(n.target) for n in outcome.module.graph.nodes if n.op == "call_function")
     assert counts["aten.cat.default"] == (along == 0)
+
+
+class Fusion(nn.ModuleDict):
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return (self["xa"](x) + self["ya"](y)).relu(), (self["xb"](x) + self["yb"](y)).sigmoid()
+
+
+def test_sums_of_layers_on_two_inputs_need_one_layer_each() -> None:
+    """HRNet's fusion: every result is a sum over all inputs."""
+    sizes = {"xa": (4, 3), "xb": (4, 2), "ya": (5, 3), "yb": (5, 2)}
+    net = randomised(Fusion({name: nn.Conv2d(*size, 1) for name, size in sizes.items()})).double()
+    inputs = noise(2, 4, 5, 6), noise(2, 5, 5, 6)
+    outcome = fold_program(capture(net, inputs, dynamic=False), merge_siblings=True)
+    for mine, theirs in zip(outcome.module(*inputs), net(*inputs), strict=True):
+        assert_same(theirs, mine, 1e-12)
+    assert _layers(outcome) == {"Conv2d": 2}
+    assert outcome.in_place
+
+
+def test_frozen_layers_stay_frozen_and_apart() -> None:
+    net = randomised(
+        Net(lambda s, x: (s.a(x), s.b(x), s.c(x), s.d(x)), **{n: nn.Linear(6, 3) for n in "abcd"})
+    )
+    for name in "ab":
+        net.get_submodule(name).requires_grad_(False)
+    outcome = _merged(net.double(), noise(2, 6))
+    trained = {name: p.requires_grad for name, p in outcome.module.named_parameters()}
+    assert trained == {
+        "merged_linear.weight": False,
+        "merged_linear.bias": False,
+        "merged_linear_1.weight": True,
+        "merged_linear_1.bias": True,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_of_fewer_bits_are_those_of_the_layers(dtype: torch.dtype) -> None:
+    net = randomised(Attention()).to(dtype)
+    outcome = fold_program(capture(net, (noise(2, 5, 6).to(dtype),), dynamic=False), merge_siblings=True)
+    layer = outcome.module.get_submodule("merged_linear")
+    assert isinstance(layer, nn.Linear)
+    assert torch.equal(layer.weight, torch.cat([net.q.weight, net.k.weight, net.v.weight]))
+    assert layer.weight.dtype == dtype
+
+
+def test_layers_without_a_bias_get_none() -> None:
+    net = randomised(Net(lambda s, x: (s.a(x), s.b(x)), **{n: nn.Linear(6, 3, bias=False) for n in "ab"}))
+    outcome = _merged(net.double(), noise(2, 6))
+    assert [name for name, _ in outcome.module.named_parameters()] == ["merged_linear.weight"]
+
+
+def test_other_readers_of_the_weights_keep_them() -> None:
+    net = randomised(
+        Net(lambda s, x: (s.a(x), s.b(x) * s.a.weight.mean()), a=nn.Linear(6, 3), b=nn.Linear(6, 3))
+    )
+    assert _layers(_merged(net.double(), noise(2, 6))) == {"Linear": 1}
