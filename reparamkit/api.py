@@ -36,6 +36,7 @@ from reparamkit.submodules.search import Parts, fold_parts
 from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 
 Model = nn.Module | ExportedProgram | Source
@@ -90,7 +91,8 @@ def _fold(
     **options: Any,
 ) -> Folded:
     try:
-        program = capture(original, *inputs, dynamic=dynamic, **options)
+        with phase("capturing"):
+            program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
         parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
         folded = _folded_in_parts(parts, original, inputs, error, notes, verify=verify)
@@ -100,7 +102,8 @@ def _fold(
         verify = verify or (
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
-        outcome = fold_program(program, merge_siblings=merge_siblings)
+        with phase("folding"):
+            outcome = fold_program(program, merge_siblings=merge_siblings)
         network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
         findings = vars(_findings(program, outcome, before, notes))
         folded = Folded(outcome.module, **findings, equivalence=None, network=network, captured=program)
@@ -158,9 +161,10 @@ def _opened(original: nn.Module | ExportedProgram) -> Network:
 
 def _verdict_on(network: Network) -> Equivalence:
     """Whether a folded network computes what its original does."""
-    recorded = network.reference
-    own = str(recorded.precision).removeprefix("torch.")
-    return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
+    with phase("verifying"):
+        recorded = network.reference
+        own = str(recorded.precision).removeprefix("torch.")
+        return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
 
 
 @undisturbed()
@@ -179,13 +183,16 @@ def inspect(
     original, inputs, notes = _prepared(model, example_inputs)
     with attributes_kept(original):
         try:
-            program = capture(original, *inputs, dynamic=dynamic, **options)
+            with phase("capturing"):
+                program = capture(original, *inputs, dynamic=dynamic, **options)
         except CannotCapture as error:
             parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
             return _findings_in(parts, notes)
         _check_inputs(program, original, inputs)
         before = census(program.graph)
-        return _findings(program, fold_program(program, merge_siblings=merge_siblings), before, notes)
+        with phase("folding"):
+            outcome = fold_program(program, merge_siblings=merge_siblings)
+        return _findings(program, outcome, before, notes)
 
 
 def _prepared(
@@ -273,7 +280,8 @@ def _parts_of(
 ) -> Parts:
     if not isinstance(original, nn.Module):
         raise error
-    return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
+    with phase("folding part by part"):
+        return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
 
 
 def _findings_in(found: Parts, notes: list[str]) -> Inspection:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -21,6 +21,7 @@ from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
 from reparamkit.cli import github as cli_github
 from reparamkit.cli import into as cli_into
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
@@ -148,6 +149,8 @@ def fold(
     image_mean: cli_coreml.MeanOption = None,
     image_std: cli_coreml.StdOption = None,
     image_colour: cli_coreml.ColourOption = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower.formats import format_of
@@ -178,41 +181,36 @@ def fold(
     cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
     cli_sources.check_ahead(source, model, model_args, adapter)
-    with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(
-            source, model, trust_pickle, model_args, key, shapes, say, adapter
-        )
+    steps = 4 + own_class + max(1, len(output or []))
+    found: list[tuple[str, Folded]] = []
+    loaded = None
+    with _told_if_refused(found), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         if into is None and own_class:
             target = cli_into.base_of(opened, output or [])
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
         cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
-        say(f"folding {opened.name}")
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
         folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
-    with _told_if_refused(opened.name, folded):
+        found.append((opened.name, folded))
         if strict:
             require_none_undone(folded)
-        if target is not None:
-            with cli_console.progress() as say:
-                where = into or type(target).__name__
-                say(f"loading into {where}, writing and verifying {', '.join(map(str, paths))}")
-                loaded = rk.load_into(folded, target)
-                loaded.save(*paths, allow_untold=allow_untold)
-            _tell(opened.name, folded, json_file)
-            with cli_console.report() as console:
-                cli_into.show(loaded, paths, console)
-            return
-        if folded.parts and not output:
+        if folded.parts and not output and target is None:
             paths = [path.with_suffix(".pt") for path in paths]
             cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
-        with cli_console.progress() as say:
-            say(f"writing and verifying {', '.join(map(str, paths))}")
+        if target is not None:
+            loaded = rk.load_into(folded, target)
+            loaded.save(*paths, allow_untold=allow_untold)
+        else:
             folded.save(*paths, coreml=package, allow_untold=allow_untold)
-    _tell(opened.name, folded, json_file)
+    _tell(opened.name, folded, json_file, shown)
+    if loaded is not None:
+        with cli_console.report() as console:
+            cli_into.show(loaded, paths, console)
 
 
 @app.command()
@@ -228,6 +226,8 @@ def inspect(
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     from reparamkit.lower.files import check_writable
@@ -237,19 +237,17 @@ def inspect(
         check_writable(json_file)
     _check_spared(source, json_file)
     cli_sources.check_ahead(source, model, model_args, adapter)
-    with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(
-            source, model, trust_pickle, model_args, key, shapes, say, adapter
-        )
-        say(f"reading {opened.name}")
+    kept: list[tuple[str, Inspection]] = []
+    with _told_if_refused(kept), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
         found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
-    with _told_if_refused(opened.name, found):
+        kept.append((opened.name, found))
         if strict:
             require_none_undone(found)
-    _tell(opened.name, found, json_file)
+    _tell(opened.name, found, json_file, shown)
 
 
 @app.command()
@@ -348,7 +346,12 @@ def _dynamic(given: str) -> str | bool:
     return False if given == "none" else given
 
 
-def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None:
+def _tell(
+    name: str,
+    found: Folded | Inspection,
+    json_file: Path | None,
+    shown: cli_progress.Progress | None = None,
+) -> None:
     from reparamkit.lower.files import write_text
     from reparamkit.report.findings import Report
     from reparamkit.report.machine import as_dict
@@ -368,24 +371,23 @@ def _tell(name: str, found: Folded | Inspection, json_file: Path | None) -> None
         found.parts,
     )
     if json_file is not None:
-        write_text(json_file, json.dumps(as_dict(report), indent=2) + "\n")
+        timings = {} if shown is None else {"seconds": shown.as_dict()}
+        write_text(json_file, json.dumps(as_dict(report) | timings, indent=2) + "\n")
     with cli_console.report() as console:
         show(report, console)
 
 
 @contextlib.contextmanager
-def _told_if_refused(name: str, found: Folded | Inspection) -> Iterator[None]:
-    """Print the report of a network that is not written: the findings would be lost."""
+def _told_if_refused(found: Sequence[tuple[str, Folded | Inspection]]) -> Iterator[None]:
+    """Print the report of a network that is not written, once there is one: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
         yield
-    except CannotCapture:
-        _tell(name, found, None)
-        raise
-    except NotEquivalent:
-        if found.undone:
-            _tell(name, found, None)
+    except (CannotCapture, NotEquivalent) as error:
+        for name, findings in found:
+            if isinstance(error, CannotCapture) or findings.undone:
+                _tell(name, findings, None)
         raise
 
 

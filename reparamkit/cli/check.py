@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from reparamkit.cli import github as cli_github
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def check(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")
     ] = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Compare CANDIDATE with REFERENCE on inputs that expose mistakes; the report goes to stdout.
 
@@ -156,7 +159,7 @@ def check(
 
     limits = Criteria(atol, rtol, psnr, cosine, top1)
     described = parse(shapes or [])
-    with cli_console.progress() as say:
+    with cli_progress.progress(5 if locate else 4, quiet=quiet, verbose=verbose):
         compared = _comparer(coreml_runtime)(
             None if reference_outputs else reference,
             candidate,
@@ -170,7 +173,6 @@ def check(
             key=key,
             trust_pickle=trust_pickle,
             where=locate,
-            say=say,
         )
     document = _document(compared, _command(seed))
     _keep(compared, save_inputs, save_outputs)

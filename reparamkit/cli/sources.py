@@ -120,7 +120,6 @@ def opened(
     model_args: str | None,
     key: str | None,
     shapes: list[str] | None,
-    say: Any,
     adapter: Path | None = None,
 ) -> tuple[Source, Any]:
     """The network and the inputs that were described for it, None where it brings its own.
@@ -128,15 +127,18 @@ def opened(
     Raises:
         UnusableInput: it cannot be opened, or nobody says what its inputs look like.
     """
-    import reparamkit as rk
-    from reparamkit.compare.inputs.input_spec import examples, parse
-    from reparamkit.loading.inputs_said import proposal
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.progress import phase
 
-    inputs = examples(parse(shapes)) if shapes else None
-    say(f"opening {source}")
-    network = rk.load(
-        source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key, adapter=adapter
-    )
+    with phase(f"opening {source}"):
+        with phase("importing torch"):
+            import reparamkit.api
+            from reparamkit.compare.inputs.input_spec import examples, parse
+            from reparamkit.loading.inputs_said import proposal
+        inputs = examples(parse(shapes)) if shapes else None
+        network = reparamkit.load(
+            source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key, adapter=adapter
+        )
     if inputs is None and network.example_inputs is None and not network.example_kwargs:
-        raise rk.UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
+        raise UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
     return network, inputs

@@ -22,6 +22,7 @@ from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import NamedTensors, Runner
+from reparamkit.support.progress import phase
 from reparamkit.support.text import first_line
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
@@ -67,7 +68,8 @@ def judge(
     for record in records:
         started = time.perf_counter()
         try:
-            outputs = _outputs(runner, record, structured, same_dtypes, told)
+            with phase("candidate", f"on {record.probe.name!r}"):
+                outputs = _outputs(runner, record, structured, same_dtypes, told)
         except Incomparable as difference:
             broken[record.probe.name] = str(difference)
             continue

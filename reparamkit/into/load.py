@@ -29,6 +29,7 @@ from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs
 from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 
 
@@ -100,12 +101,13 @@ class Loaded:
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
 
     def _verify(self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path) -> None:
-        if is_folder(path):
-            fresh = read_pretrained(self._target, written)
-        else:
-            fresh = private_copy(self._target)
-            fresh.load_state_dict(_read(written), strict=True)
-        verdict = _verdict_on(self._folded, fresh.eval())
+        with phase(str(path)):
+            if is_folder(path):
+                fresh = read_pretrained(self._target, written)
+            else:
+                fresh = private_copy(self._target)
+                fresh.load_state_dict(_read(written), strict=True)
+            verdict = _verdict_on(self._folded, fresh.eval())
         verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
         following()
 
@@ -161,7 +163,8 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
     target, notes = unwrapped(target)
     target, training = evaluating(target)
     notes += [note.replace("folded", "loaded") for note in training]
-    with attributes_kept(folded.lowering.original, folded.module, target):
+    kept = attributes_kept(folded.lowering.original, folded.module, target)
+    with phase(f"loading into {type(target).__name__}"), kept:
         flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
         try:
             weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)

@@ -24,6 +24,7 @@ from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
+from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet
 from reparamkit.support.text import first_line
 
@@ -65,7 +66,7 @@ def save_onnx(
     _distinct(output_names, "output")
     notes: list[str] = []
     try:
-        with quiet(), torch.no_grad():
+        with phase("conversion"), quiet(), torch.no_grad():
             exported: Any = torch.onnx.export(
                 program,
                 (),
@@ -84,7 +85,8 @@ def save_onnx(
         return tuple(notes)
     model = exported.model_proto
     del exported
-    model = _simplified(model, notes)
+    with phase("simplification"):
+        model = _simplified(model, notes)
     _restore_zero_biases(model, program)
     _clean(model, axis_names or {})
     _check(model, notes)

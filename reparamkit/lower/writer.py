@@ -29,6 +29,7 @@ from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering, free_sizes_in
 from reparamkit.lower.saved import Saved, plain_names
 from reparamkit.runners.base import RefusesSizes, Runner
+from reparamkit.support.progress import phase
 
 if TYPE_CHECKING:
     from reparamkit.lower.coreml.options import CoreMlOptions
@@ -75,7 +76,8 @@ class Work:
         Raises:
             CannotCapture: torch.export refuses.
         """
-        program = self.make_program()
+        with phase("export"):
+            program = self.make_program()
         free = free_sizes_in(program, self.axis_names_of(program))
         if free is not None:
             self.recorded.widen(free)
@@ -186,12 +188,14 @@ class FileWriter(Writer):
     def staged(self, work: Work, stage: Stage, request: Request) -> Saved:
         """Write the network once, and judge the file; errors as for `stage`."""
         stage.clear()
-        notes = list(self.write(work, stage.made))
+        with phase("write"):
+            notes = list(self.write(work, stage.made))
         stage.check_written()
         runner = self.reopen(stage.made, work)
         keep, refused = _taken_by(runner, work.recorded)
         own = str(work.recorded.precision).removeprefix("torch.")
-        verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
+        with phase("verify"):
+            verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
         verdict.require(f"{work.path} was not written: the file is", allow_untold=request.allow_untold)
         if refused:
             notes.append(f"torch.export's own guards refuse these sizes in the file: {', '.join(refused)}")

@@ -29,6 +29,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.progress import phase
 from reparamkit.support.text import first_line
 
 _JITTERED_RUNS = 2
@@ -68,6 +69,11 @@ class Recorder:
         self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]] | None = None
 
     def record(self, probe: Probe) -> Run:
+        """As `_recorded`, which says what is raised."""
+        with phase("reference", f"on {probe.name!r}"):
+            return self._recorded(probe)
+
+    def _recorded(self, probe: Probe) -> Run:
         """Run the reference, and whatever tells its noise, on one probe.
 
         Raises:

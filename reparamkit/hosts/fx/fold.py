@@ -25,6 +25,7 @@ from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
 from reparamkit.support.one_thread import on_one_thread
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
         if not program.writes:
             share_equal_calls(program.graph)
         outcome, changes = _folded(program, captured, merge_siblings=merge_siblings)
-        held = require_same(captured, outcome.module, changes)
+        with phase("the whole graph in float64"):
+            held = require_same(captured, outcome.module, changes)
     return replace(outcome, in_place=held)
 
 

@@ -45,6 +45,7 @@ from reparamkit.lower.saved import Saved, plain_names
 from reparamkit.lower.writer import Request, Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _saved(
     allow_untold: bool,
 ) -> Saved:
     path = stage.path
-    program = network.export(plan.inputs, plan.axes)
+    with phase("export"):
+        program = network.export(plan.inputs, plan.axes)
     sizes = plan.sizes(program)
     reference = network.recorded(plan.inputs, program)
     _try_listed(reference, plan)
@@ -148,16 +150,17 @@ def _saved(
     stay: list[str] = []
 
     def lowered(keep: Keep | None) -> Any:
-        return convert(
-            made,
-            sizes,
-            options,
-            input_names=inputs,
-            output_names=outputs,
-            image_bias=network.image_bias,
-            labels=labels,
-            keep=keep,
-        )
+        with phase("conversion"):
+            return convert(
+                made,
+                sizes,
+                options,
+                input_names=inputs,
+                output_names=outputs,
+                image_bias=network.image_bias,
+                labels=labels,
+                keep=keep,
+            )
 
     def measure(model: Any) -> list[Lost]:
         with TemporaryDirectory() as folder:
@@ -177,7 +180,8 @@ def _saved(
         )
         stage.check_written()
         runner = CoreMlRunner(stage.made)
-        verdict = _judged(reference, runner, sizes, options.precision)
+        with phase("verify"):
+            verdict = _judged(reference, runner, sizes, options.precision)
         if options.precision == "float16" and not stay:
             lost[:] = measured(runner, _narrowed(reference, sizes).records, made)
         if verdict.differs:
