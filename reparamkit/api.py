@@ -98,6 +98,8 @@ def _fold(
         folded = _folded_in_parts(parts, original, inputs, error, notes, verify=verify)
     else:
         before = census(program.graph)
+        if not all(tensor.is_floating_point() for _, tensor in tensor_leaves(*inputs)):
+            _check_inputs(program, original, inputs)  # no capture looks at numbers, which may lead nowhere
         # Unverified, a fold stands for what was captured, and that need not be the network.
         verify = verify or (
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)

@@ -26,6 +26,7 @@ from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
+from reparamkit.cli.usage import Command, Commands
 from reparamkit.cli.validate import validate
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="reparamkit",
+    cls=Commands,
     help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
     "and scales become single convolutions, every fold is proven in float64, and the result is written as "
     "ONNX, Core ML or torch.export and verified again.",
@@ -111,7 +113,7 @@ UntoldOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def fold(
     source: SourceArgument,
     output: Annotated[
@@ -180,7 +182,7 @@ def fold(
     )
     cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
     _check_spared(source, json_file)
-    cli_sources.check_ahead(source, model, model_args, adapter)
+    cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     steps = 4 + own_class + max(1, len(output or []))
     found: list[tuple[str, Folded]] = []
     loaded = None
@@ -213,7 +215,7 @@ def fold(
             cli_into.show(loaded, paths, console)
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
     source: SourceArgument,
     shapes: InputOption = None,
@@ -236,7 +238,7 @@ def inspect(
     if json_file:
         check_writable(json_file)
     _check_spared(source, json_file)
-    cli_sources.check_ahead(source, model, model_args, adapter)
+    cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     kept: list[tuple[str, Inspection]] = []
     with _told_if_refused(kept), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
@@ -250,7 +252,7 @@ def inspect(
     _tell(opened.name, found, json_file, shown)
 
 
-@app.command()
+@app.command(cls=Command)
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model in detail.")] = None,
 ) -> None:
@@ -266,11 +268,11 @@ def models(
             show_one(found[0], console)
 
 
-app.command()(check)
-app.command()(expand)
-app.command()(train)
-app.command()(pretrain)
-app.command()(validate)
+app.command(cls=Command)(check)
+app.command(cls=Command)(expand)
+app.command(cls=Command)(train)
+app.command(cls=Command)(pretrain)
+app.command(cls=Command)(validate)
 
 
 def _version(asked: bool) -> None:

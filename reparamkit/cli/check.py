@@ -137,6 +137,7 @@ def check(
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
     from reparamkit.cli import console as cli_console
+    from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.errors import UnusableInput
 
     started = time.monotonic()
@@ -146,6 +147,7 @@ def check(
             if reference == "-"
             else f"--reference-outputs stands in for the reference: give '-' in place of {reference}"
         )
+    check_words(shapes or [])
     outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
     _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
     sides = [side for side in (reference, candidate) if side != "-"]

@@ -82,7 +82,7 @@ def expand(
     for path in output or []:
         check_suffix(path)
     _check_outputs(source, [*(output or []), *([json_file] if json_file else [])])
-    cli_sources.check_ahead(source, model, model_args)
+    cli_sources.check_ahead(source, model, model_args, shapes=shapes)
     with cli_progress.progress(3, quiet=quiet, verbose=verbose):
         import reparamkit as rk
         from reparamkit.lower.for_training import save_for_training

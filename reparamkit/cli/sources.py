@@ -62,6 +62,7 @@ def check_ahead(
     model: str | None,
     model_args: str | None,
     adapter: Path | None = None,
+    shapes: list[str] | None = None,
     *,
     side: bool = False,
 ) -> None:
@@ -69,10 +70,12 @@ def check_ahead(
 
     `side` says that a file of another back end will do as well.
     """
+    from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.loading.ahead import check_ahead, check_side
     from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
+    check_words(shapes or [])
     if adapter is not None:
         from reparamkit.errors import MissingExtra
         from reparamkit.loading.adapters import describe_adapter
