@@ -47,10 +47,14 @@ lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: docs dist
-docs: $(VENV)/installed-test  ## the pages that are written from the sources
+.PHONY: docs dist bench
+bench: $(VENV)/installed-test  ## docs/benchmarks.md, on an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.page
+
+docs: $(VENV)/installed-test  ## the pages that are written from the sources, and the site in build/site
 	$(BIN)/python -m tests.picture
 	$(BIN)/python -m tests.cli_page
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The wheel is built from the sdist; a second one from this tree has to hold the same. What lies in build/lib
 # from another time would go into that one.

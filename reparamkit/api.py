@@ -8,6 +8,8 @@ is folded part by part (`reparamkit.submodules`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -17,6 +19,7 @@ from reparamkit.capture.agreement import differs_on_example
 from reparamkit.capture.export import capture, evaluating, run_example
 from reparamkit.capture.program import Captured, InParts, Program
 from reparamkit.compare.inputs.sizes import FreeSizes
+from reparamkit.compare.kept_outputs import keeping, named_arguments, output_names
 from reparamkit.compare.network import Network
 from reparamkit.compare.per_call import SteadyRunner, proposed_sizes
 from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
@@ -36,10 +39,12 @@ from reparamkit.submodules.search import Parts, fold_parts
 from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.output_names import chosen
 from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 
 Model = nn.Module | ExportedProgram | Source
+Outputs = int | str | Sequence[str] | None
 
 
 @undisturbed()
@@ -50,6 +55,7 @@ def fold(
     dynamic: Any = "auto",
     verify: bool = True,
     merge_siblings: bool = False,
+    outputs: Outputs = None,
     **options: Any,
 ) -> Folded:
     """Fold every parallel branch, batch norm and scale that is exactly foldable and pays; prove the result.
@@ -64,6 +70,9 @@ def fold(
             single fold in float64 is always done, and the captured graph is always held against the
             original on the example: where the two differ, the comparison is made all the same).
         merge_siblings: also make one wider layer, and a split, of layers that read the same value.
+        outputs: which outputs to keep, where not all: how many of the first, or their names ("scores", "0",
+            "map.1" inside "map", or "map" for all inside). The folded network returns them in a dict, by
+            name, and computes nothing that only the others needed; it is compared on those that are kept.
         options: `seconds`, the time limit of each attempt to capture with free sizes (default 60).
 
     Raises:
@@ -75,15 +84,17 @@ def fold(
     is what `equivalence` of the result says, and `save` refuses to write it.
     """
     original, inputs, notes = _prepared(model, example_inputs)
+    original, dropped = _keeping(original, inputs, outputs)
     with attributes_kept(original):
         options |= {"dynamic": dynamic, "merge_siblings": merge_siblings}
-        return _fold(original, inputs, notes, verify=verify, **options)
+        return _fold(original, inputs, notes, dropped, verify=verify, **options)
 
 
 def _fold(
     original: nn.Module | ExportedProgram,
     inputs: tuple[Args, Kwargs],
     notes: list[str],
+    dropped: Dropped | None,
     *,
     verify: bool,
     dynamic: Any,
@@ -94,10 +105,12 @@ def _fold(
         with phase("capturing"):
             program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
+        _require_whole(dropped, error)
         parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
         folded = _folded_in_parts(parts, original, inputs, error, notes, verify=verify)
     else:
         before = census(program.graph)
+        notes += dropped.told(before) if dropped is not None else []
         if not all(tensor.is_floating_point() for _, tensor in tensor_leaves(*inputs)):
             _check_inputs(program, original, inputs)  # no capture looks at numbers, which may lead nowhere
         # Unverified, a fold stands for what was captured, and that need not be the network.
@@ -176,6 +189,7 @@ def inspect(
     example_inputs: Any = None,
     dynamic: Any = "auto",
     merge_siblings: bool = False,
+    outputs: Outputs = None,
     **options: Any,
 ) -> Inspection:
     """The findings of `fold`, each fold proven in float64, with nothing changed and nothing to keep.
@@ -183,18 +197,85 @@ def inspect(
     Arguments and errors as for `fold`.
     """
     original, inputs, notes = _prepared(model, example_inputs)
+    original, dropped = _keeping(original, inputs, outputs)
     with attributes_kept(original):
         try:
             with phase("capturing"):
                 program = capture(original, *inputs, dynamic=dynamic, **options)
         except CannotCapture as error:
+            _require_whole(dropped, error)
             parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
             return _findings_in(parts, notes)
         _check_inputs(program, original, inputs)
         before = census(program.graph)
+        notes += dropped.told(before) if dropped is not None else []
         with phase("folding"):
             outcome = fold_program(program, merge_siblings=merge_siblings)
         return _findings(program, outcome, before, notes)
+
+
+@undisturbed()
+@random_state_kept()
+def names_of(model: Model, example_inputs: Any, outputs: Outputs = None) -> tuple[list[str], list[str]]:
+    """What a network calls its inputs and its outputs (those that are kept); it runs, and is not captured.
+
+    Arguments and errors as for `fold`. An input that is given by its place is called as the forward calls it.
+    """
+    original, inputs, _ = _prepared(model, example_inputs)
+    names = _outputs_of(original, inputs)
+    return named_arguments(original, *inputs), names if outputs is None else chosen(outputs, names)
+
+
+def _keeping(
+    original: nn.Module | ExportedProgram, inputs: tuple[Args, Kwargs], outputs: Outputs
+) -> tuple[nn.Module | ExportedProgram, Dropped | None]:
+    """The network with the outputs that are kept, and what is dropped; as it is where that is nothing."""
+    if outputs is None:
+        return original, None
+    names = _outputs_of(original, inputs)
+    kept = chosen(outputs, names)
+    if kept == names:
+        return original, None
+    return keeping(original, kept), Dropped(original, inputs, [name for name in names if name not in kept])
+
+
+def _outputs_of(original: nn.Module | ExportedProgram, inputs: tuple[Args, Kwargs]) -> list[str]:
+    if isinstance(original, nn.Module):
+        with attributes_kept(original):
+            run_example(original, *inputs)
+            return output_names(original, *inputs)
+    return output_names(original, *inputs)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The outputs that a network is to lose, and the network that has them."""
+
+    network: nn.Module | ExportedProgram
+    inputs: tuple[Args, Kwargs]
+    names: list[str]
+
+    def told(self, before: dict[str, int]) -> list[str]:
+        """For the report: what was dropped, and the operators that the rest does not need."""
+        said = f"outputs dropped: {', '.join(self.names)}"
+        try:
+            with attributes_kept(self.network):
+                whole = census(capture(self.network, *self.inputs, dynamic=False).graph)
+        except CannotCapture:
+            return [said]
+        gone = {name: count - before.get(name, 0) for name, count in whole.items()}
+        listed = ", ".join(f"{count} {name}" for name, count in gone.items() if count > 0)
+        return [f"{said}; with them went {listed or 'no operator'}"]
+
+
+def _require_whole(dropped: Dropped | None, error: CannotCapture) -> None:
+    """Raise where outputs were to be dropped of a network that can be folded in parts only."""
+    if dropped is not None:
+        raise CannotCapture(
+            "outputs can be dropped of a network that is captured as a whole, and this one is not: "
+            f"{error.reason}",
+            error.reason,
+        ) from error
 
 
 def _prepared(
@@ -270,6 +351,7 @@ def _findings(program: Program, outcome: Outcome, before: dict[str, int], notes:
         notes=(*notes, *program.notes),
         undone=outcome.undone,
         parts=(),
+        outlines=outcome.outlines,
     )
 
 
@@ -296,6 +378,7 @@ def _findings_in(found: Parts, notes: list[str]) -> Inspection:
         notes=(*notes, *found.notes),
         undone=tuple(found.undone),
         parts=tuple(found.parts),
+        outlines=found.outlines,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,14 @@ from reparamkit.capture.program import Captured
 from reparamkit.compare.network import Network
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.engine.findings import Fold, Refusal
+from reparamkit.engine.relative_error import BAR
+from reparamkit.hosts.fx.outline import Outline
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.save import save
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import Request
+from reparamkit.report.findings import Report
+from reparamkit.report.fold_html import notebook_html
 from reparamkit.submodules.search import Submodule
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.surroundings import undisturbed
@@ -39,6 +44,7 @@ class Inspection:
             each is an error of reparamkit that the check has caught.
         parts: of a network that cannot be captured as a whole, the submodules that were taken instead;
             `before` and `after` then count the operators of the captured ones.
+        outlines: the captured network and the folded one as plain data, for drawings.
     """
 
     folds: tuple[Fold, ...]
@@ -49,12 +55,16 @@ class Inspection:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
 
     def __str__(self) -> str:
         return _told(self, None)
 
     def __repr__(self) -> str:
         return f"<Inspection: {'; '.join(str(self).splitlines())}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, ""))
 
 
 @dataclass
@@ -65,7 +75,7 @@ class Folded:
         module: the folded `nn.Module`, called as the original was. Every folded layer is an `nn.Conv*d`,
             `nn.ConvTranspose*d` or `nn.Linear` with a bias at the path of the module that owned it. With
             `parts`, a copy of the original in which each folded part runs a folded graph, its child `folded`.
-        folds, refusals, before, after, sizes, notes, undone, parts: as in `Inspection`.
+        folds, refusals, before, after, sizes, notes, undone, parts, outlines: as in `Inspection`.
         equivalence: the verdict on the whole network; None with `verify=False`.
         network: the folded network with its example, the sizes that may vary, and its original, which it has
             to agree with.
@@ -82,6 +92,7 @@ class Folded:
     notes: tuple[str, ...]
     undone: tuple[Refusal, ...]
     parts: tuple[Submodule, ...]
+    outlines: tuple[Outline, Outline]
     equivalence: Equivalence | None
     network: Network
     captured: Captured
@@ -93,13 +104,24 @@ class Folded:
     def __repr__(self) -> str:
         return f"<Folded: {'; '.join(str(self).splitlines())}>"
 
+    def _repr_html_(self) -> str:
+        return notebook_html(report_of(self, self.network.label))
+
     @undisturbed()
     def save(
-        self, *paths: str | Path, coreml: CoreMlOptions | None = None, allow_untold: bool = False
+        self,
+        *paths: str | Path,
+        coreml: CoreMlOptions | None = None,
+        allow_untold: bool = False,
+        executorch_backend: str | None = None,
+        opset: int | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
     ) -> list[Saved]:
         """Write the folded network to files, each in the format that its suffix names.
 
-        These are .onnx, .mlpackage (Core ML), .pt2, .pt and .py (plain PyTorch code, its weights beside it).
+        These are .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .pt and .py (plain PyTorch code, its
+        weights beside it).
 
         A `.pt` is the whole module, pickled; it is the only format for a network that was folded in parts.
 
@@ -111,6 +133,13 @@ class Folded:
                 are free in the folded network.
             allow_untold: write files of which it cannot be told whether they compute what the original does
                 (their `equivalence` says so and why), too.
+            executorch_backend: what runs a .pte: "xnnpack" (the default) as much of the network as it knows,
+                or "portable", ExecuTorch's own kernels, which know most operators and are slow.
+            opset: of an .onnx, 14 to 25; by default torch.onnx's own choice. One below 18 as far as ONNX's
+                converter leads the network back.
+            input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the
+                forward calls them.
+            output_names: likewise; by default the places of the outputs ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
@@ -121,7 +150,9 @@ class Folded:
             NotEquivalent: the file does not compute what the original does; nothing was written.
         """
         with attributes_kept(self.lowering.original, self.module):
-            written = save(self.lowering, [Path(path) for path in paths], Request(coreml, allow_untold))
+            names = input_names or (), output_names or ()
+            request = Request(coreml, allow_untold, executorch_backend, opset, *names)
+            written = save(self.lowering, [Path(path) for path in paths], request)
         self.saved += written
         return written
 
@@ -129,6 +160,43 @@ class Folded:
     def lowering(self) -> Lowering:
         """What files are made of."""
         return Lowering(self.network, self.captured, len(self.folds), self.before, self.after)
+
+
+def report_of(
+    found: Inspection | Folded,
+    name: str,
+    *,
+    source_bytes: int | None = None,
+    command: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> Report:
+    """What was found as the reports take it.
+
+    Args:
+        name: what the network is called.
+        source_bytes: the size of the file that it came from.
+        command: what was typed.
+        versions: of what it was made with.
+    """
+    folded = found if isinstance(found, Folded) else None
+    return Report(
+        name,
+        found.sizes,
+        found.before,
+        found.after,
+        found.folds,
+        found.refusals,
+        found.notes,
+        None if folded is None else folded.equivalence,
+        () if folded is None else folded.saved,
+        found.undone,
+        found.parts,
+        found.outlines,
+        source_bytes,
+        command,
+        versions or {},
+        bar=BAR,
+    )
 
 
 def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:

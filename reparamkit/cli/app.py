@@ -7,8 +7,6 @@ reparamkit itself.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,10 +17,13 @@ import typer
 
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
+from reparamkit.cli import files as cli_files
 from reparamkit.cli import github as cli_github
 from reparamkit.cli import into as cli_into
 from reparamkit.cli import progress as cli_progress
+from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
+from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
@@ -58,9 +59,6 @@ InputOption = Annotated[
         "every input, in order, or all by name. KIND is normal, image, mask or A..B. Needed where the source "
         "does not know its own.",
     ),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
 ]
 DynamicOption = Annotated[
     str,
@@ -103,6 +101,17 @@ IntoOption = Annotated[
 ]
 
 
+OutputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="NAME,…|N",
+        help="Keep these outputs, or the first N, and drop what only the others need; those kept are "
+        "compared.",
+    ),
+]
+
+
 UntoldOption = Annotated[
     bool,
     typer.Option(
@@ -122,11 +131,11 @@ def fold(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pt2, .py (plain PyTorch code, its "
-            "weights beside it), or .pt for the whole module, pickled; with --into or --adapter .pth or "
-            ".safetensors, and with --adapter a folder that from_pretrained loads; may be given several "
-            "times. Default: STEM.folded.pt2 beside the source, for a reference model in the current folder; "
-            "STEM.folded.pt for a network that can be folded in parts only.",
+            help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .py "
+            "(plain PyTorch code, its weights beside it), or .pt for the whole module, pickled; with --into "
+            "or --adapter .pth or .safetensors, and with --adapter a folder that from_pretrained loads. May "
+            "be given several times. Default: STEM.folded.pt2 beside the source, in the current folder for a "
+            "reference model; STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
@@ -136,11 +145,21 @@ def fold(
     adapter: cli_sources.AdapterOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
+    outputs: OutputsOption = None,
     allow_untold: UntoldOption = False,
+    opset: cli_files.OpsetOption = None,
+    input_names: cli_files.InputNamesOption = None,
+    output_names: cli_files.OutputNamesOption = None,
+    executorch_backend: cli_files.BackendOption = None,
     coreml_target: cli_coreml.TargetOption = None,
     coreml_precision: cli_coreml.PrecisionOption = None,
     coreml_sizes: cli_coreml.SizesOption = None,
@@ -151,7 +170,6 @@ def fold(
     image_mean: cli_coreml.MeanOption = None,
     image_std: cli_coreml.StdOption = None,
     image_colour: cli_coreml.ColourOption = None,
-    quiet: cli_progress.QuietOption = False,
     verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
@@ -159,11 +177,13 @@ def fold(
 
     sizes = _dynamic(dynamic)
     own_class = into is not None or cli_into.is_for_base(output or [], adapter)
+    keep = _keep(outputs, own_class)
     for path in output or []:
         if own_class:
             cli_into.check(path)
         else:
             format_of(path).require()
+    asked = cli_files.asked(output or [], executorch_backend, opset, input_names, output_names)
     target = None if into is None else cli_into.target(into)
     package = cli_coreml.coreml_options(
         cli_coreml.CoreMlArguments(
@@ -180,37 +200,40 @@ def fold(
         ),
         output or [],
     )
-    cli_console.check_distinct([*(output or []), *([json_file] if json_file else [])])
-    _check_spared(source, json_file)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
+    cli_console.check_distinct([*(output or []), *wanted.files])
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     steps = 4 + own_class + max(1, len(output or []))
     found: list[tuple[str, Folded]] = []
     loaded = None
-    with _told_if_refused(found), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
+    with _told_if_refused(found, wanted), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         if into is None and own_class:
             target = cli_into.base_of(opened, output or [])
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
-        cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+        cli_console.check_distinct([*paths, *wanted.files])
         import reparamkit as rk
-        from reparamkit.api import require_none_undone
+        from reparamkit.api import names_of, require_none_undone
 
-        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        if input_names or output_names:
+            cli_files.check_counts(asked, *names_of(opened, inputs, keep))
+        folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
         found.append((opened.name, folded))
         if strict:
             require_none_undone(folded)
         if folded.parts and not output and target is None:
             paths = [path.with_suffix(".pt") for path in paths]
-            cli_console.check_distinct([*paths, *([json_file] if json_file else [])])
+            cli_console.check_distinct([*paths, *wanted.files])
         if target is not None:
             loaded = rk.load_into(folded, target)
             loaded.save(*paths, allow_untold=allow_untold)
         else:
-            folded.save(*paths, coreml=package, allow_untold=allow_untold)
-    _tell(opened.name, folded, json_file, shown)
-    if loaded is not None:
+            folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
+    cli_reports.tell(opened.name, folded, wanted, shown.as_dict())
+    if loaded is not None and not quiet:
         with cli_console.report() as console:
             cli_into.show(loaded, paths, console)
 
@@ -224,32 +247,37 @@ def inspect(
     key: cli_sources.KeyOption = None,
     adapter: cli_sources.AdapterOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: JsonOption = None,
+    json_file: cli_reports.JsonOption = None,
+    html_file: cli_reports.HtmlOption = None,
+    svg_file: cli_reports.SvgOption = None,
+    bench_file: cli_reports.BenchOption = None,
+    everything: cli_reports.AllOption = False,
+    quiet: cli_reports.QuietOption = False,
+    node: cli_reports.NodeOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
-    quiet: cli_progress.QuietOption = False,
+    outputs: OutputsOption = None,
     verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
-    from reparamkit.lower.files import check_writable
-
     sizes = _dynamic(dynamic)
-    if json_file:
-        check_writable(json_file)
-    _check_spared(source, json_file)
+    keep = _keep(outputs)
+    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
+    cli_console.check_distinct(wanted.files)
+    wanted.check()
     cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     kept: list[tuple[str, Inspection]] = []
-    with _told_if_refused(kept), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
+    with _told_if_refused(kept, wanted), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings)
+        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
         kept.append((opened.name, found))
         if strict:
             require_none_undone(found)
-    _tell(opened.name, found, json_file, shown)
+    cli_reports.tell(opened.name, found, wanted, shown.as_dict())
 
 
 @app.command(cls=Command)
@@ -268,6 +296,7 @@ def models(
             show_one(found[0], console)
 
 
+app.command(cls=Command)(bench)
 app.command(cls=Command)(check)
 app.command(cls=Command)(expand)
 app.command(cls=Command)(train)
@@ -328,13 +357,6 @@ def _report_bug() -> NoReturn:
     sys.exit(3)
 
 
-def _check_spared(source: str, json_file: Path | None) -> None:
-    from reparamkit.errors import UnusableInput
-
-    if json_file is not None and os.path.realpath(json_file) == os.path.realpath(source):
-        raise UnusableInput(f"--json {json_file} would replace the source")
-
-
 def _default_output(source: Source) -> Path:
     folder = source.path.parent if source.path is not None else Path()
     return folder / f"{source.name}.folded.pt2"
@@ -348,40 +370,25 @@ def _dynamic(given: str) -> str | bool:
     return False if given == "none" else given
 
 
-def _tell(
-    name: str,
-    found: Folded | Inspection,
-    json_file: Path | None,
-    shown: cli_progress.Progress | None = None,
-) -> None:
-    from reparamkit.lower.files import write_text
-    from reparamkit.report.findings import Report
-    from reparamkit.report.machine import as_dict
-    from reparamkit.report.text import show
+def _keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] | None:
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
 
-    report = Report(
-        name,
-        found.sizes,
-        found.before,
-        found.after,
-        found.folds,
-        found.refusals,
-        found.notes,
-        getattr(found, "equivalence", None),
-        getattr(found, "saved", ()),
-        found.undone,
-        found.parts,
-    )
-    if json_file is not None:
-        timings = {} if shown is None else {"seconds": shown.as_dict()}
-        write_text(json_file, json.dumps(as_dict(report) | timings, indent=2) + "\n")
-    with cli_console.report() as console:
-        show(report, console)
+    if given is None:
+        return None
+    if own_class:
+        raise UnusableInput(
+            "--outputs leaves outputs out, and a class of your own (--into, --adapter) has all of them: give "
+            "one of both"
+        )
+    return keep_of(given)
 
 
 @contextlib.contextmanager
-def _told_if_refused(found: Sequence[tuple[str, Folded | Inspection]]) -> Iterator[None]:
-    """Print the report of a network that is not written, once there is one: the findings would be lost."""
+def _told_if_refused(
+    found: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
+) -> Iterator[None]:
+    """Tell of a network that is not written, once there is one: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
@@ -389,7 +396,7 @@ def _told_if_refused(found: Sequence[tuple[str, Folded | Inspection]]) -> Iterat
     except (CannotCapture, NotEquivalent) as error:
         for name, findings in found:
             if isinstance(error, CannotCapture) or findings.undone:
-                _tell(name, findings, None)
+                cli_reports.tell(name, findings, wanted.printed_only())
         raise
 
 

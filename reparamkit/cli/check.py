@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from reparamkit.report.check_document import Document
 
 _SIDE = (
-    "an .onnx file, an OpenVINO IR (.xml), an .mlpackage, a .pt2, TorchScript, a pickled module (with "
-    "--trust-pickle), the name of a reference model, or package.module:callable"
+    "an .onnx file, an OpenVINO IR (.xml), a .pte (ExecuTorch), an .mlpackage, a .pt2, TorchScript, a "
+    "pickled module (with --trust-pickle), the name of a reference model, or package.module:callable"
 )
 
 
@@ -93,6 +93,15 @@ def check(
             "--top1", metavar="SHARE", help="Limit: the smallest share of rows with the same best class."
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            "--outputs",
+            metavar="NAME,…|N",
+            help="Compare these outputs of REFERENCE, or its first N: CANDIDATE has no others (as a file of "
+            "'fold --outputs').",
+        ),
+    ] = None,
     locate: Annotated[
         bool,
         typer.Option(
@@ -139,6 +148,7 @@ def check(
     from reparamkit.cli import console as cli_console
     from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
 
     started = time.monotonic()
     if (reference == "-") != (reference_outputs is not None):
@@ -148,11 +158,16 @@ def check(
             else f"--reference-outputs stands in for the reference: give '-' in place of {reference}"
         )
     check_words(shapes or [])
-    outputs = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
-    _check_outputs(outputs, [reference, candidate], [data, reference_outputs])
+    keep = None if outputs is None else keep_of(outputs)
+    if keep is not None and reference_outputs is not None:
+        raise UnusableInput(
+            "--outputs leaves outputs out of REFERENCE, and --reference-outputs stands in for it"
+        )
+    written = [path for path in (save_inputs, save_outputs, json_file, junit_file, html_file) if path]
+    _check_outputs(written, [reference, candidate], [data, reference_outputs])
     sides = [side for side in (reference, candidate) if side != "-"]
     wrong = cli_sources.wrong_ahead(sides, model, model_args)
-    if wrong and not outputs and not cli_github.inside():
+    if wrong and not written and not cli_github.inside():
         typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
         raise typer.Exit(2)
     from reparamkit.compare.criteria import Criteria
@@ -175,6 +190,7 @@ def check(
             key=key,
             trust_pickle=trust_pickle,
             where=locate,
+            outputs=keep,
         )
     document = _document(compared, _command(seed))
     _keep(compared, save_inputs, save_outputs)

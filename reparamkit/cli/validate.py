@@ -24,7 +24,8 @@ def validate(
         typer.Argument(
             metavar="MODEL|FILE…",
             help="What to validate: the folder of a training run or checkpoint, a network's name, an .onnx "
-            "file, an OpenVINO IR (.xml), an .mlpackage, a .pt2, or whatever else 'reparamkit check' runs.",
+            "file, an OpenVINO IR (.xml), a .pte, an .mlpackage, a .pt2, or whatever else 'reparamkit "
+            "check' runs.",
         ),
     ],
     fold: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from reparamkit.compare.compare import Question, answered
@@ -23,6 +25,7 @@ def check(
     seed: int = 0,
     dynamic_axes: DynamicAxes | None = None,
     ranges: Ranges | None = None,
+    outputs: int | Sequence[str] | None = None,
 ) -> Equivalence:
     """Compare two networks on inputs that expose mistakes, and say whether they are the same function.
 
@@ -32,14 +35,17 @@ def check(
     is the verdict of ``reparamkit check`` for the same pair.
 
     Args:
-        reference, candidate: each an `nn.Module`, a `torch.export.ExportedProgram`, or the path of a file
-            (`.onnx` runs under ONNX Runtime). Neither is changed.
+        reference: an `nn.Module`, a `torch.export.ExportedProgram`, or the path of a file (`.onnx` runs under
+            ONNX Runtime). It is not changed.
+        candidate: likewise.
         inputs: a tensor, a tuple (positional) or a dict (keywords), as the reference's forward takes them.
             They are tried too, and their shapes and dtypes are those of the probes.
         seed: reproduces the probes.
         dynamic_axes: axes to try at other sizes: flat tensor index -> axis -> symbol; axes of one symbol
             change together. By default those that neither of the two fixes.
         ranges: symbol -> (smallest, largest size), inclusive.
+        outputs: which of the reference's outputs the candidate has, where not all: how many of the first, or
+            their names, as in `reparamkit.fold`.
 
     Raises:
         UnusableInput: it cannot be told: something cannot be opened or run, the two take different
@@ -50,7 +56,7 @@ def check(
         unwrapped(side)[0] if isinstance(side, nn.Module) else side for side in (reference, candidate)
     )
     free = FreeSizes(dynamic_axes, ranges) if dynamic_axes is not None else None
-    asked = Question(inputs=kwargs or args, free=free, seed=seed, where=False)
+    asked = Question(inputs=kwargs or args, free=free, seed=seed, where=False, outputs=outputs)
     sides = [Side("the reference", "", ""), Side("the candidate", "", "")]
     comparison = answered(reference, candidate, asked, sides).comparison
     verdict = comparison.equivalence
@@ -67,6 +73,7 @@ def assert_equivalent(
     seed: int = 0,
     dynamic_axes: DynamicAxes | None = None,
     ranges: Ranges | None = None,
+    outputs: int | Sequence[str] | None = None,
 ) -> Equivalence:
     """As `check`, but raises where the two differ.
 

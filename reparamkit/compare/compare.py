@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from reparamkit.compare.adapt import Adapted
 from reparamkit.compare.allowance import Allowance
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
@@ -26,6 +28,7 @@ from reparamkit.compare.inputs.input_spec import Described
 from reparamkit.compare.inputs.probes import Probe, size_probes, thorough_probes
 from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.judge import describe
+from reparamkit.compare.kept_outputs import keeping
 from reparamkit.compare.locate.locating import locate
 from reparamkit.compare.locate.location import Location
 from reparamkit.compare.network import Network, Opening, open_network
@@ -39,6 +42,7 @@ from reparamkit.runners.base import BoundsSizes, ComputesInFloat64, InputSpec
 from reparamkit.runners.open import EVALUATE
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import attributes_kept
+from reparamkit.support.output_names import chosen
 from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 
@@ -83,6 +87,7 @@ def compare(
     trust_pickle: bool = False,
     where: bool = True,
     coreml: str = EVALUATE,
+    outputs: int | Sequence[str] | None = None,
 ) -> Compared:
     """Compare two networks on inputs that expose mistakes.
 
@@ -98,6 +103,7 @@ def compare(
         model, model_args, key, trust_pickle: as in `reparamkit.load`, for whichever side needs them.
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
         coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
+        outputs: which of the reference's outputs the candidate has, where not all; as in `reparamkit.fold`.
 
     Returns:
         The comparison. Whatever keeps it from being made, once both names have been given, is an answer
@@ -109,7 +115,7 @@ def compare(
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
     how = Opening(model, trust_pickle, model_args, key)
-    asked = Question(inputs, tuple(described), data, saved, profile, free, seed, where, coreml, how)
+    asked = Question(inputs, tuple(described), data, saved, profile, free, seed, where, coreml, outputs, how)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
         return answered(reference, candidate, asked, sides)
@@ -132,6 +138,7 @@ class Question:
     seed: int = 0
     where: bool = True
     coreml: str = EVALUATE
+    outputs: int | Sequence[str] | None = None
     how: Opening = field(default_factory=Opening)
 
 
@@ -169,6 +176,8 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
 
     seed = asked.seed if held is None else held.seed
     fed = supply(ours, theirs, asked.inputs, asked.described, asked.data, seed, held)
+    if asked.outputs is not None and ours is not None:
+        ours, theirs = _with_outputs(asked.outputs, ours, theirs, fed)
     adapted = Adapted(theirs, fed.names, fed.args, fed.kwargs)
     notes = [*(ours.notes if ours else ()), *theirs.notes, *fed.notes, *adapted.notes]
     if isinstance(theirs.runner, TorchRunner) and theirs.runner.was_training:
@@ -197,6 +206,39 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
             found = _location(recorded, ours, adapted, comparison.equivalence)
         comparison = replace(comparison, location=found)
     return Compared(comparison, recorded, fed, ours, adapted)
+
+
+def _with_outputs(
+    keep: int | Sequence[str], ours: Network, theirs: Network, fed: Supply
+) -> tuple[Network, Network]:
+    """Both sides with some of the reference's outputs; a candidate that has others stays as it is.
+
+    Raises:
+        UnusableInput: there are no such outputs, or the reference is not PyTorch's.
+    """
+    if not isinstance(ours.runner, TorchRunner):
+        raise UnusableInput(
+            "outputs are left out of a network that PyTorch runs, and "
+            f"{ours.label} runs under {ours.runner.name}"
+        )
+    names = [name for name, _ in ours.runner.run(fed.args, fed.kwargs)]
+    kept = chosen(keep, names)
+    sides = []
+    for side in (ours, theirs):
+        runner = side.runner
+        if side is theirs:
+            if not isinstance(runner, TorchRunner):
+                sides.append(side)
+                continue
+            given = Adapted(side, fed.names, fed.args, fed.kwargs).run(fed.args, fed.kwargs)
+            if [name for name, _ in given] != names:
+                sides.append(side)
+                continue
+        assert isinstance(runner, TorchRunner)
+        module = keeping(runner.module, kept)
+        assert isinstance(module, nn.Module)
+        sides.append(replace(side, runner=TorchRunner(module, runner.name)))
+    return sides[0], sides[1]
 
 
 def _record(

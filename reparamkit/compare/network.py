@@ -120,7 +120,7 @@ def open_network(given: object, *, how: Opening = _AS_IT_IS, coreml: str = EVALU
 
     Args:
         given: an `nn.Module`, an `ExportedProgram`, a `Source`, a `Runner`; or as text or path whatever
-            `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`) or an `.mlpackage`.
+            `reparamkit.load` takes, an `.onnx` file, an OpenVINO IR (`.xml`), a `.pte` or an `.mlpackage`.
         how: what a file of weights alone belongs to, and more that `reparamkit.load` takes.
         coreml: as in `reparamkit.runners.open_foreign`.
 
@@ -133,7 +133,7 @@ def open_network(given: object, *, how: Opening = _AS_IT_IS, coreml: str = EVALU
         runner = open_foreign(path, coreml) if exists(path) else None
         if runner is not None:
             return _foreign(str(given), runner)
-        if path.suffix in (".onnx", ".xml", ".mlpackage") and not exists(path):
+        if path.suffix in (".onnx", ".xml", ".pte", ".mlpackage") and not exists(path):
             raise UnusableInput(f"there is no file {path}")
         return _from_source(str(given), _load(path, str(given), how))
     if isinstance(given, Source):

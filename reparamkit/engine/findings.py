@@ -24,7 +24,8 @@ class Fold:
 
     `where` is the path of the owning module, `layers` the paths of the new layers with their
     descriptions, `operators` counts what was there before, `error` is the relative float64 error of the
-    region's check. `captured_only` says that this was made at the captured size and at no other.
+    region's check. `captured_only` says that this was made at the captured size and at no other. `nodes` are
+    the names in the captured graph of what was there before, with what only passed the result on.
     """
 
     where: str
@@ -32,6 +33,7 @@ class Fold:
     layers: dict[str, str]
     error: float
     captured_only: bool = False
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         before = " + ".join(f"{n} {short(op)}" for op, n in self.operators.items())

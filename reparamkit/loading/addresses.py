@@ -19,7 +19,7 @@ _MODULE = re.compile(_DOTTED)
 FILE_SUFFIXES = frozenset(
     (
         *("pt", "pth", "pt2", "pte", "bin", "ckpt", "pkl", "th", "torchscript", "safetensors", "gguf"),
-        *("onnx", "xml", "mlpackage", "mlmodel", "tflite", "h5", "npz", "npy"),
+        *("onnx", "xml", "pte", "mlpackage", "mlmodel", "tflite", "h5", "npz", "npy"),
         *("json", "yaml", "yml", "txt", "py", "zip", "tar", "gz"),
     )
 )

@@ -32,7 +32,7 @@ from reparamkit.loading.registry import (
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 _ON_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(timm/[\w.-]+)/?$", re.I)
-_OWN_RUNNERS = (".onnx", ".xml", ".mlpackage", ".mlmodel")
+_OWN_RUNNERS = (".onnx", ".xml", ".pte", ".mlpackage", ".mlmodel")
 
 
 def check_ahead(source: str, model: str | None = None) -> None:

@@ -166,8 +166,11 @@ def freed_example(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> tuple[Args, 
     return map_tensors(widened, args, kwargs)
 
 
-def free_shapes(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> Any:
-    """`dynamic_shapes` for torch.export that free these axes and no others; None where there are none."""
+def free_shapes(args: Args, kwargs: Kwargs, axes: DynamicAxes, ends: Mapping[str, int] | None = None) -> Any:
+    """`dynamic_shapes` for torch.export that free these axes and no others; None where there are none.
+
+    `ends` is symbol -> largest size, for those that are to have one.
+    """
     if not axes:
         return None
     index = -1
@@ -177,7 +180,11 @@ def free_shapes(args: Args, kwargs: Kwargs, axes: DynamicAxes) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return None
         index += 1
-        return dict.fromkeys(axes.get(index, {}), Dim.AUTO) or None
+        return {axis: free(symbol) for axis, symbol in axes.get(index, {}).items()} or None
+
+    def free(symbol: str) -> Any:
+        end = (ends or {}).get(symbol)
+        return Dim.AUTO if end is None else Dim.AUTO(max=end)
 
     positional = tuple(shapes_tree(pytree.tree_map(of, a)) for a in args)
     named = {name: shapes_tree(pytree.tree_map(of, value)) for name, value in kwargs.items()}

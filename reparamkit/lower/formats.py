@@ -75,6 +75,7 @@ ONNX = Format(
 FORMATS = (
     ONNX,
     Format(".mlpackage", "Core ML", "coreml", False, True, "reparamkit.lower.coreml.save"),
+    Format(".pte", "ExecuTorch", "executorch", False, True, "reparamkit.lower.executorch", ("executorch",)),
     Format(".pt2", "torch.export", None, True, True, "reparamkit.lower.pt2"),
     Format(".pt", "a pickled module", None, True, False, "reparamkit.lower.module"),
     Format(".py", "Python source", None, True, True, "reparamkit.lower.python_source", ("safetensors",)),

@@ -23,6 +23,7 @@ from reparamkit.lower.exported import (
     inner_sizes_of,
     input_shapes,
 )
+from reparamkit.lower.facts import Facts, digest
 from reparamkit.lower.unguardable_axes import exportable_axes, unguardable_symbols
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
@@ -91,18 +92,21 @@ class Lowering:
         """The axes that may be free in a file, which can refuse a size of its inputs or not."""
         return self.program.axes if refuses_sizes else exportable_axes(self.program, self.unguardable)
 
-    def export(self, axes: DynamicAxes) -> ExportedProgram:
+    def export(self, axes: DynamicAxes, ends: Mapping[str, int] | None = None) -> ExportedProgram:
         """The folded network as an exported program with these axes free.
+
+        Args:
+            ends: symbol -> largest size, where the program is to know one.
 
         Raises:
             CannotCapture: torch.export refuses.
         """
-        if axes == self.program.axes:
-            return self.all_free
         if not axes:
             return export_program(self.module, *self.example)
+        if axes == self.program.axes and not ends:
+            return self.all_free
         args, kwargs = freed_example(*self.example, axes)
-        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes))
+        return export_program(self.module, args, kwargs, free_shapes(args, kwargs, axes, ends))
 
     @cached_property
     def all_free(self) -> ExportedProgram:
@@ -122,6 +126,12 @@ class Lowering:
         if not isinstance(self.captured, Program) or axes == self.captured.axes:
             return self.network.reference
         return Reference(self.original_runner, *self.example)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What files say of the network."""
+        source = digest(self.program.exported.graph, weights_of(self.program))
+        return Facts(source, self.folds, self.before, self.after)
 
     @property
     def original_runner(self) -> TorchRunner:

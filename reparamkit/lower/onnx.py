@@ -21,18 +21,24 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
+from reparamkit.lower.facts import entries
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet
-from reparamkit.support.text import first_line
+from reparamkit.support.text import first_line, one_line
+from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
     import onnx
 
 ONE_FILE_BYTES = 1_900_000_000
 """Weights beyond this go into a second file: one protobuf message holds less than 2 GiB."""
+
+OLDEST_WRITTEN = 18
+"""The oldest opset that torch.onnx writes itself."""
+PRODUCER = "reparamkit"
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _KEPT_METADATA = frozenset({_SCOPES, "pkg.torch.onnx.class_hierarchy"})
@@ -45,6 +51,8 @@ def save_onnx(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     axis_names: Mapping[str, str] | None = None,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Write an exported program as ONNX, in one file while the weights take less than 1.9 GB.
 
@@ -53,17 +61,22 @@ def save_onnx(
             and its outputs' names as torch.onnx gives them.
         axis_names: symbol -> readable name of a free axis. Sizes that are formulas of symbols are
             rewritten in the same names.
+        opset: of the file; by default torch.onnx's own choice. Below `OLDEST_WRITTEN`, ONNX's own converter
+            leads the file back, which it cannot for every operator.
+        metadata: what the file says of itself, key -> text.
 
     Returns:
         Notes on steps that were left out; usually none.
 
     Raises:
-        UnusableInput: torch.onnx cannot express the network, or names repeat.
+        UnusableInput: torch.onnx cannot express the network, in that opset, or names repeat.
         OSError: the file cannot be written.
     """
     _require_tensor_outputs(program)
     _distinct(input_names, "input")
     _distinct(output_names, "output")
+    metadata = entries(None) if metadata is None else metadata
+    written = opset if opset is None else max(opset, OLDEST_WRITTEN)
     notes: list[str] = []
     try:
         with phase("conversion"), quiet(), torch.no_grad():
@@ -75,20 +88,29 @@ def save_onnx(
                 verbose=False,
                 input_names=input_names,
                 output_names=output_names,
+                opset_version=written,
             )
     except Exception as error:
         raise CannotWrite(f"torch.onnx cannot export this network: {_cause(error)}") from error
     _rename_inner_values(exported.model.graph)
     if weight_bytes(program) > ONE_FILE_BYTES:
         notes.append("not simplified: with more than 2 GB of weights, ONNX needs a second file")
-        _save_in_two(exported, path, axis_names or {})
+        if opset != written:
+            raise CannotWrite(
+                f"with more than 2 GB of weights, an .onnx is not led back to opset {opset}: give one from "
+                f"{OLDEST_WRITTEN} on"
+            )
+        _save_in_two(exported, path, axis_names or {}, metadata)
         return tuple(notes)
     model = exported.model_proto
     del exported
     with phase("simplification"):
         model = _simplified(model, notes)
     _restore_zero_biases(model, program)
-    _clean(model, axis_names or {})
+    _clean(model, axis_names or {}, metadata)
+    _name_nodes(model)
+    if opset is not None:
+        model = _in_opset(model, opset)
     _check(model, notes)
     with path.open("wb") as file:
         file.write(model.SerializeToString())
@@ -222,10 +244,76 @@ def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:
     ]
 
 
-def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str]) -> None:
-    """Readable axes, no stack traces, no record of the simplifier."""
-    model.producer_name = "reparamkit"
+def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in that opset, and of the oldest version of the format that knows it.
+
+    Raises:
+        CannotWrite: ONNX's converter knows no way for one of the operators.
+    """
+    import onnx
+    from onnx import version_converter
+
+    known: int = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if known != opset:
+        try:
+            # It knows no metadata of nodes, which are the same, by name, behind it.
+            origins = {node.name: list(node.metadata_props) for node in _nodes(model)}
+            props = list(model.metadata_props)
+            _without_defaults(model)
+            model = version_converter.convert_version(model, opset)
+            onnx.checker.check_model(model)
+        except Exception as error:
+            missing = re.search(r"No (?:Adapter .* for|Previous Version of) (\w+)", str(error))
+            reason = f"there is none for {missing[1]}" if missing else one_line(error)
+            raise CannotWrite(
+                f"ONNX's converter cannot lead this network from opset {known} back to {opset}: "
+                f"{reason}; give --opset {OLDEST_WRITTEN} or later"
+            ) from error
+        for node in _nodes(model):
+            del node.metadata_props[:]
+            node.metadata_props.extend(origins.get(node.name, []))
+        del model.metadata_props[:]
+        model.metadata_props.extend(props)
+        model.producer_name, model.producer_version = PRODUCER, __version__
+    model.ir_version = min(model.ir_version, onnx.helper.find_min_ir_version_for(model.opset_import, True))
+    return model
+
+
+def _without_defaults(model: onnx.ModelProto) -> None:
+    """The converter hands on to older operators what only the newer ones have, and a 0 says nothing."""
+    for node in _nodes(model):
+        kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes" or entry.i]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Call nodes after their modules, as torch's older exporter did: "/stage1/0/reparam_conv/Conv".
+
+    A node with a weight belongs to the weight's module, any other to the innermost one that was being called.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    taken: Counter[str] = Counter()
+    for node in _nodes(model):
+        owner = next(
+            (name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")),
+            None,
+        )
+        scopes = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        if owner is None and scopes:
+            owner = str(["", *ast.literal_eval(scopes[0])][-2])
+        path = "".join(f"/{part}" for part in (owner or "").split(".") if part)
+        name = f"{path}/{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
+
+
+def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+    """Readable axes, no stack traces, no record of the simplifier, and what the file says of itself."""
+    model.producer_name, model.producer_version = PRODUCER, __version__
     del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
     graph = model.graph
     del graph.metadata_props[:]
     graph.doc_string = ""
@@ -258,7 +346,9 @@ def _check(model: onnx.ModelProto, notes: list[str]) -> None:
         notes.append(f"onnx.checker could not infer every shape ({first_line(error)})")
 
 
-def _save_in_two(exported: Any, path: Path, axis_names: Mapping[str, str]) -> None:
+def _save_in_two(
+    exported: Any, path: Path, axis_names: Mapping[str, str], metadata: Mapping[str, str]
+) -> None:
     """The graph under the file's name and the weights beside it, under a name that nothing else has."""
     import uuid
 
@@ -271,7 +361,8 @@ def _save_in_two(exported: Any, path: Path, axis_names: Mapping[str, str]) -> No
     model = onnx.load(raw)
     raw.unlink()
     raw.with_name(f"{raw.name}.data").unlink(missing_ok=True)
-    _clean(model, axis_names)
+    _clean(model, axis_names, metadata)
+    _name_nodes(model)
     onnx.save(model, path, save_as_external_data=True, location=weights, size_threshold=1024)
     onnx.checker.check_model(str(path), full_check=True)
 
@@ -319,6 +410,8 @@ class OnnxWriter(FileWriter):
             input_names=work.input_names,
             output_names=work.outputs,
             axis_names=work.axis_names,
+            opset=work.request.opset,
+            metadata=entries(work.facts),
         )
 
     def reopen(self, target: Path, work: Work) -> Runner:

@@ -18,8 +18,9 @@ from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.lower.files import check_writable, staged
 from reparamkit.lower.formats import Format, format_of
 from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
-from reparamkit.lower.writer import FileWriter, Request, Work
+from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.support.progress import phase
 
 
@@ -34,9 +35,12 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
         NotEquivalent: a file does not compute what the original does. Nothing was written.
     """
     formats = [format_of(path) for path in paths]
+    request.check_for(paths)
     for path, each in zip(paths, formats, strict=True):
         if isinstance(lowering.captured, InParts) and each.whole:
             raise _in_parts_only(path, lowering.captured.why)
+    if request.input_names or request.output_names:
+        request.check_counts(lowering.input_names, lowering.network.reference.output_names)
     results = []
     with ExitStack() as stack:
         stages = []
@@ -99,9 +103,10 @@ def save_program(
         return program if isinstance(program, ExportedProgram) else program()
 
     module = program if isinstance(program, nn.Module) else None
-    work = Work(path, module, reference, exported, input_names, output_names, axis_names)
+    request = Request(allow_untold=allow_untold)
+    work = Work(path, module, reference, exported, request, None, input_names, output_names, axis_names)
     with staged(path) as stage:
-        saved = writer.staged(work, stage, Request(allow_untold=allow_untold))
+        saved = writer.staged(work, stage)
         stage.commit()
     writer.finish(path)
     return saved

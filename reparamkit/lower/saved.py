@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +26,17 @@ class Saved:
     operators: Counter[str]
     notes: tuple[str, ...]
 
+    @property
+    def size(self) -> int | None:
+        """In bytes; of a folder, all that is in it."""
+        return size_on_disk(self.path)
 
-def plain_names(outputs: Sequence[str]) -> list[str]:
-    """Names for a file's outputs from places in a Python structure ("map.0" becomes "map_0")."""
-    plain = [name.replace(".", "_") for name in outputs]
-    return [f"output_{name}" if name[0].isdigit() else name for name in plain]
+
+def size_on_disk(path: Path) -> int | None:
+    """The bytes of a file, or of all files in a folder; None if there is none."""
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
+    except OSError:
+        return None

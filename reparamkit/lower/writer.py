@@ -9,10 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -25,27 +24,14 @@ from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, CannotWrite, NotEquivalent
 from reparamkit.lower.exported import axis_names
+from reparamkit.lower.facts import Facts
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering, free_sizes_in
-from reparamkit.lower.saved import Saved, plain_names
+from reparamkit.lower.request import Request
+from reparamkit.lower.saved import Saved
 from reparamkit.runners.base import RefusesSizes, Runner
+from reparamkit.support.output_names import plain_names
 from reparamkit.support.progress import phase
-
-if TYPE_CHECKING:
-    from reparamkit.lower.coreml.options import CoreMlOptions
-
-
-@dataclass(frozen=True)
-class Request:
-    """How the user wants files.
-
-    Attributes:
-        coreml: what an .mlpackage is to be.
-        allow_untold: write a file of which it cannot be told whether it is right, too.
-    """
-
-    coreml: CoreMlOptions | None = None
-    allow_untold: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +43,8 @@ class Work:
         module: the network; None where there is only its program.
         recorded: what a file has to agree with.
         make_program: exports the network.
+        request: how the user wants the file.
+        facts: what the file says of the network; None of an exported program alone.
         input_names, output_names, called: names in the file, where they are not the usual ones: one per
             tensor, in order, and symbol -> name of a free axis.
     """
@@ -65,6 +53,8 @@ class Work:
     module: nn.Module | None
     recorded: Reference
     make_program: Callable[[], ExportedProgram]
+    request: Request = field(default_factory=Request)
+    facts: Facts | None = None
     input_names: Sequence[str] | None = None
     output_names: Sequence[str] | None = None
     called: Mapping[str, str] | None = None
@@ -156,12 +146,20 @@ class FileWriter(Writer):
     def count(self, target: Path, work: Work) -> Counter[str]:
         """How many of each operator, or layer, the file holds."""
 
+    def ends(self, lowering: Lowering, axes: DynamicAxes) -> Mapping[str, int]:
+        """Symbol of a free axis -> the largest size that a file is made for; by default, there is no end."""
+        return {}
+
+    def on_refused(self, probes: Sequence[str]) -> str:
+        """What to tell of probes at sizes that the file refuses; nothing where it says so itself."""
+        return f"torch.export's own guards refuse these sizes in the file: {', '.join(probes)}"
+
     def stage(self, lowering: Lowering, stage: Stage, request: Request, *, refuses_sizes: bool) -> Saved:
         """As `Writer.stage`, with fewer sizes free where all of them cannot be."""
         if not self.exports:
             recorded = lowering.network.reference
-            work = Work(stage.path, lowering.module, recorded, lambda: lowering.all_free)
-            return self.staged(work, stage, request)
+            work = Work(stage.path, lowering.module, recorded, lambda: lowering.all_free, request)
+            return self.staged(work, stage)
         free = lowering.axes(refuses_sizes=refuses_sizes)
         notes = [] if refuses_sizes else lowering.notes_on_sizes
         batch = {index: {0: axes[0]} for index, axes in free.items() if 0 in axes}
@@ -171,11 +169,12 @@ class FileWriter(Writer):
             recorded = lowering.recorded(axes)
 
             def program(axes: DynamicAxes = axes) -> ExportedProgram:
-                return lowering.export(axes)
+                return lowering.export(axes, self.ends(lowering, axes))
 
-            work = Work(stage.path, lowering.module, recorded, program)
+            names = request.input_names or None, request.output_names or None
+            work = Work(stage.path, lowering.module, recorded, program, request, lowering.facts, *names)
             try:
-                saved = self.staged(work, stage, request)
+                saved = self.staged(work, stage)
             except (CannotWrite, CannotCapture, NotEquivalent) as reason:
                 if number == len(tries) or not _may_do_with_fewer(reason, recorded):
                     raise
@@ -185,7 +184,7 @@ class FileWriter(Writer):
             return replace(saved, notes=(*notes, *saved.notes))
         raise AssertionError("the last try returns or raises")
 
-    def staged(self, work: Work, stage: Stage, request: Request) -> Saved:
+    def staged(self, work: Work, stage: Stage) -> Saved:
         """Write the network once, and judge the file; errors as for `stage`."""
         stage.clear()
         with phase("write"):
@@ -196,9 +195,9 @@ class FileWriter(Writer):
         own = str(work.recorded.precision).removeprefix("torch.")
         with phase("verify"):
             verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
-        verdict.require(f"{work.path} was not written: the file is", allow_untold=request.allow_untold)
+        verdict.require(f"{work.path} was not written: the file is", allow_untold=work.request.allow_untold)
         if refused:
-            notes.append(f"torch.export's own guards refuse these sizes in the file: {', '.join(refused)}")
+            notes += filter(None, [self.on_refused(refused)])
         return Saved(work.path, verdict, self.count(stage.made, work), tuple(notes))
 
 

@@ -1,14 +1,17 @@
-"""The findings of `reparamkit check` as one page that needs nothing else: no script and no network."""
+"""The findings of `reparamkit check` as one page: the verdict, the error in one picture, then the tables."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from html import escape
+from typing import Any
 
+from reparamkit.report.charts import Point, error_chart
 from reparamkit.report.check_document import (
     Document,
     Entry,
     Location,
+    Number,
     Output,
     decimal,
     detail,
@@ -17,90 +20,126 @@ from reparamkit.report.check_document import (
     number,
     place,
 )
+from reparamkit.report.pages import page
 
 _COLOURS = {"same": "good", "different": "bad", "cannot tell": "unsure"}
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --good: #17803d; --bad: #c4232b; --unsure: #a15c00; }
-@media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff7b80; --unsure: #f0b24a; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin-top: 2rem; }
-.good { color: var(--good); } .bad { color: var(--bad); } .unsure { color: var(--unsure); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-th { font-weight: 600; } td.n, th.n { text-align: right; white-space: nowrap; }
-tr.bad td { font-weight: 600; }
-code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
-"""
 _FIGURES = ("max abs", "of scale", "allowed", "rms", "PSNR dB", "cosine", "top-1")
 
 
 def html(document: Document) -> str:
     """The page."""
-    title = escape(headline(document))
-    parts = [
-        f'<h1 class="{_COLOURS[document["status"]]}">{title}</h1>',
-        f"<p>{escape(detail(document))}</p>",
-    ]
-    if document["rule"]:
-        parts.append(f"<p>Judged by: {escape(document['rule'])}.</p>")
     location = document["location"]
-    if location is not None:
-        parts.append(f"<p><strong>{escape(location['text'])}</strong></p>")
-    if document["outputs"]:
-        parts += ["<h2>Outputs</h2>", _outputs(document["outputs"])]
-        parts += [part for output in document["outputs"] for part in _output(output)]
-    if location is not None and location["growth"]:
-        parts += ["<h2>The error along the network</h2>", _growth(location)]
-    if document["probes"]:
-        parts += ["<h2>Probes</h2>", _probes(document)]
-    if document["notes"]:
-        parts += [
-            "<h2>Notes</h2>",
-            "<ul>",
-            *(f"<li>{escape(note)}</li>" for note in document["notes"]),
-            "</ul>",
-        ]
-    parts += ["<h2>What was compared</h2>", _facts(document)]
-    if document["command"]:
-        parts += ["<h2>Again</h2>", f"<p><code>{escape(document['command'])}</code></p>"]
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    growth = location is not None and bool(location["growth"])
+    return page(
+        "check.html",
+        title=headline(document),
+        kind="check",
+        document=document,
+        colour=_COLOURS[document["status"]],
+        detail=detail(document),
+        tiles=_tiles(document),
+        chart=_growth_chart(location) if location is not None and growth else _probe_chart(document),
+        growth=_growth(location) if location is not None and growth else None,
+        outputs=_outputs(document["outputs"]) if document["outputs"] else None,
+        each=[{"name": repr(output["name"]), "table": _output(output)} for output in document["outputs"]],
+        probes=_probes(document) if document["probes"] else None,
+        facts=_facts(document),
     )
 
 
-def _outputs(outputs: Sequence[Output]) -> str:
+def _tiles(document: Document) -> list[dict[str, str]]:
+    """What a reader in a hurry looks for."""
+    if not document["outputs"]:
+        return []
+    outputs, probes = document["outputs"], document["probes"]
+    good, tried = sum(output["passed"] for output in outputs), sum(probe["passed"] for probe in probes)
+    tiles = [
+        _tile("outputs that agree", good, len(outputs)),
+        _tile("sets of inputs that agree", tried, len(probes)),
+    ]
+    judged = [entry for output in outputs for entry in output["probes"] if entry["judged"]]
+    if judged:
+        worst = max(judged, key=lambda entry: _share(entry))
+        share = _share(worst)
+        if math.isfinite(share):
+            tiles.append(
+                {
+                    "what": "largest error, of what is allowed",
+                    "value": f"{100 * share:.0f} %" if share < 100 else f"{share:.0f} ×",
+                    "more": f"{number(worst['error'], 1)} of {number(worst['allowed'], 1)}",
+                    "kind": "good" if share <= 1 else "bad",
+                }
+            )
+    return tiles
+
+
+def _tile(what: str, good: int, count: int) -> dict[str, str]:
+    kind = "good" if good == count else "bad"
+    return {"what": what, "value": f"{good} of {count}", "more": "", "kind": kind}
+
+
+def _share(entry: Entry) -> float:
+    """The error as a share of what is allowed."""
+    error, allowed = _float(entry["error"]), _float(entry["allowed"])
+    if error == 0:
+        return 0.0
+    return error / allowed if 0 < allowed < math.inf else math.inf
+
+
+def _float(value: Number | None) -> float:
+    """The number; what is none, or no number, is as bad as can be."""
+    if value is None or isinstance(value, str):
+        return math.inf
+    return float(value)
+
+
+def _growth_chart(location: Location) -> str:
+    points = [
+        Point(step["place"] or step["node"], _float(step["error"]), step["agrees"])
+        for step in location["growth"]
+    ]
+    line = [_float(step["noise"]) for step in location["growth"]]
+    return error_chart(points, "The error along the network", line=line, below="places along the network")
+
+
+def _probe_chart(document: Document) -> str:
+    entries = [(output, entry) for output in document["outputs"] for entry in output["probes"]]
+    entries = [(output, entry) for output, entry in entries if entry["judged"]]
+    if not entries:
+        return ""
+    points = [
+        Point(f"{output['name']}, {entry['probe']}", _float(entry["error"]), entry["passed"])
+        for output, entry in entries
+    ]
+    known = all(isinstance(entry["allowed"], float | int) for _, entry in entries)
+    line = [_float(entry["allowed"]) for _, entry in entries] if known else []
+    title = "The error on each set of inputs"
+    return error_chart(points, title, line=line, below="sets of inputs, output by output", along=False)
+
+
+def _outputs(outputs: Sequence[Output]) -> dict[str, Any]:
     rows = []
     for output in outputs:
         entry = entry_of(output, output["worst_probe"])
         worst = entry["worst"]
         cells = [
-            _cell(output["name"]),
-            _cell("passes" if output["passed"] else "FAILS"),
-            _cell(output["why_no_evidence"] or "yes"),
-            _cell(entry["probe"]),
-            _cell(place(worst) or "-"),
-            *(_cell(number(worst[side], 6), "n") for side in ("candidate", "reference")),
+            output["name"],
+            "passes" if output["passed"] else "FAILS",
+            output["why_no_evidence"] or "yes",
+            entry["probe"],
+            place(worst) or "-",
+            *(number(worst[side], 6) for side in ("candidate", "reference")),
         ]
         rows.append((output["passed"], cells))
     heads = ["output", "", "evidence", "worst probe", "worst element"]
     return _table(heads, ["candidate there", "reference there"], rows)
 
 
-def _output(output: Output) -> list[str]:
+def _output(output: Output) -> dict[str, Any]:
     rows = [
-        (
-            entry["passed"],
-            [_cell(entry["probe"]), *(_cell(text, "n") for text in _figures(entry)), _verdict(entry)],
-        )
-        for entry in output["probes"]
+        (entry["passed"], [entry["probe"], *_figures(entry), _verdict(entry)]) for entry in output["probes"]
     ]
-    return [f"<h2>Output {escape(repr(output['name']))}</h2>", _table(["probe"], _FIGURES, rows, ["verdict"])]
+    return _table(["probe"], _FIGURES, rows, ["verdict"])
 
 
 def _figures(entry: Entry) -> list[str]:
@@ -118,28 +157,27 @@ def _figures(entry: Entry) -> list[str]:
 
 def _verdict(entry: Entry) -> str:
     if not entry["judged"]:
-        return _cell("not judged")
-    return _cell("ok" if entry["passed"] else "; ".join(entry["failures"]) or "FAILS")
+        return "not judged"
+    return "ok" if entry["passed"] else "; ".join(entry["failures"]) or "FAILS"
 
 
-def _growth(location: Location) -> str:
+def _growth(location: Location) -> dict[str, Any]:
     rows = []
     for step in location["growth"]:
-        cells = [_cell(step["place"]), _cell(step["node"])]
-        cells += [_cell(number(step[name]), "n") for name in ("error", "noise")]
-        rows.append((step["agrees"], [*cells, _cell("agrees" if step["agrees"] else "differs")]))
+        cells = [step["place"], step["node"], number(step["error"]), number(step["noise"])]
+        rows.append((step["agrees"], [*cells, "agrees" if step["agrees"] else "differs"]))
     return _table(["where", "in the candidate"], ["error", "rounding"], rows, [""])
 
 
-def _probes(document: Document) -> str:
-    rows = []
-    for probe in document["probes"]:
-        cells = [_cell(probe["name"]), _cell(probe["group"]), _cell(probe["failure"] or "ok")]
-        rows.append((probe["passed"], cells))
+def _probes(document: Document) -> dict[str, Any]:
+    rows = [
+        (probe["passed"], [probe["name"], probe["group"], probe["failure"] or "ok"])
+        for probe in document["probes"]
+    ]
     return _table(["probe", "group", "verdict"], [], rows)
 
 
-def _facts(document: Document) -> str:
+def _facts(document: Document) -> dict[str, Any]:
     facts = []
     for role, side in (("reference", document["reference"]), ("candidate", document["candidate"])):
         details = ", ".join(word for word in (side["runner"], side["precision"]) if word)
@@ -150,7 +188,7 @@ def _facts(document: Document) -> str:
     facts += [("seed", str(document["seed"])), ("oracle", document["oracle"] or "-")]
     facts += [("hash of the inputs", document["inputs_hash"] or "-")]
     facts += list(document["versions"].items())
-    return _table([], [], [(True, [_cell(name), _cell(value)]) for name, value in facts])
+    return _table([], [], [(True, [name, value]) for name, value in facts])
 
 
 def _table(
@@ -158,15 +196,20 @@ def _table(
     figures: Sequence[str],
     rows: Iterable[tuple[bool, list[str]]],
     last: Sequence[str] = (),
-) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    head += "".join(f'<th class="n">{escape(name)}</th>' for name in figures)
-    head += "".join(f"<th>{escape(name)}</th>" for name in last)
-    lines = [f"<thead><tr>{head}</tr></thead>"] if head else []
-    for passed, cells in rows:
-        lines.append(f"<tr{'' if passed else ' class=bad'}>{''.join(cells)}</tr>")
-    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
+) -> dict[str, Any]:
+    """A table as its template takes it: columns of words, of figures, and the last ones of words again."""
+    named = [(text, False) for text in heads] + [(text, True) for text in figures]
+    named += [(text, False) for text in last]
 
+    def cell(column: int, text: str) -> dict[str, Any]:
+        head, figure = named[column] if named else ("", False)
+        return {"text": text, "figure": figure, "head": head if column else ""}
 
-def _cell(text: str, kind: str = "") -> str:
-    return f"<td{f' class={kind}' if kind else ''}>{escape(text)}</td>"
+    return {
+        "figures": bool(figures),
+        "heads": [{"text": text, "figure": figure} for text, figure in named],
+        "rows": [
+            {"bad": not passed, "cells": [cell(column, text) for column, text in enumerate(cells)]}
+            for passed, cells in rows
+        ],
+    }

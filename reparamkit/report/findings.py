@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -41,6 +41,10 @@ class File(Protocol):
     def notes(self) -> tuple[str, ...]:
         """Steps that were left out."""
 
+    @property
+    def size(self) -> int | None:
+        """In bytes; None if it is no longer there."""
+
 
 class Folding(Protocol):
     """One fold."""
@@ -64,6 +68,90 @@ class Folding(Protocol):
     @property
     def captured_only(self) -> bool:
         """Whether that was seen at the captured size only."""
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """The names of the operators that were there before."""
+
+
+class Calling(Protocol):
+    """One operator of a network."""
+
+    @property
+    def name(self) -> str:
+        """Its own in the graph."""
+
+    @property
+    def operator(self) -> str:
+        """Such as conv2d; `input` and `output` for the network's own."""
+
+    @property
+    def module(self) -> str:
+        """The path of the module that calls it."""
+
+    @property
+    def layer(self) -> str:
+        """Of a layer that a fold has put in, its path."""
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The operators that it reads."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Of its result; empty if that is not known."""
+
+    @property
+    def window(self) -> Sequence[int]:
+        """Of a convolution."""
+
+    @property
+    def stride(self) -> Sequence[int]:
+        """Of a convolution."""
+
+    @property
+    def dilation(self) -> Sequence[int]:
+        """Of a convolution."""
+
+    @property
+    def channels(self) -> tuple[int, int] | None:
+        """In and out, of a convolution or linear layer."""
+
+    @property
+    def groups(self) -> int:
+        """Of a convolution."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+
+    @property
+    def kernel(self) -> Sequence[Sequence[float]]:
+        """Of a large convolution, the mean magnitude of the weights at each place."""
+
+
+class Outlined(Protocol):
+    """A network, operator by operator."""
+
+    @property
+    def calls(self) -> Sequence[Calling]:
+        """In order."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its parameters are."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all of it."""
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Operator -> why it is no affine map."""
+
+    @property
+    def apart(self) -> Sequence[tuple[str, str, str]]:
+        """An operator, one that it reads, and why the two are not one affine map."""
 
 
 class Refusing(Protocol):
@@ -121,3 +209,14 @@ class Report:
     files: Sequence[File] = ()
     undone: Sequence[Refusing] = ()
     parts: Sequence[Piece] = ()
+    outlines: tuple[Outlined, Outlined] | None = None
+    """The network before and after."""
+    source_bytes: int | None = None
+    """The size of the file that the network came from."""
+    command: str = ""
+    """What was typed."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    latency: Sequence[Mapping[str, Any]] = ()
+    """Rows of `reparamkit bench` for the folded network, one for each back end."""
+    bar: float = 1e-10
+    """The relative float64 error that no fold may exceed."""

@@ -164,19 +164,27 @@ def named_outputs(value: Any) -> NamedTensors:
     Raises:
         UnusableInput: for a value that has no numbers to compare, such as a text.
     """
-    if isinstance(value, torch.Tensor):
-        return [("output", _plain(value))]
-    return list(_walk(value, ""))
+    return [
+        (name, _plain(leaf) if isinstance(leaf, torch.Tensor) else torch.tensor(leaf))
+        for name, leaf in named_leaves(value)
+    ]
 
 
-def _walk(value: Any, path: str) -> NamedTensors:
+def named_leaves(value: Any) -> list[tuple[str, Any]]:
+    """The tensors and numbers of what a forward returned, as they are, named as `named_outputs` names them.
+
+    Raises:
+        UnusableInput: as `named_outputs`.
+    """
+    return _walk(value, "")
+
+
+def _walk(value: Any, path: str) -> list[tuple[str, Any]]:
     if value is None:
         return []
-    if isinstance(value, torch.Tensor):
-        return [(path, _plain(value))]
-    if isinstance(value, (bool, int, float, complex)):
-        return [(path or "output", torch.tensor(value))]
-    named: NamedTensors = []
+    if isinstance(value, (torch.Tensor, bool, int, float, complex)):
+        return [(path or "output", value)]
+    named: list[tuple[str, Any]] = []
     for key, part in _parts(value, path):
         named += _walk(part, f"{path}.{key}" if path else str(key))
     return named

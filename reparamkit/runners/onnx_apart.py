@@ -8,37 +8,24 @@ runs apart: what ends there is an error here.
 from __future__ import annotations
 
 import io
-import os
-import signal
-import subprocess
-import sys
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reparamkit.errors import UnusableInput
+from reparamkit.runners.apart import CHILD, Apart
 
 if TYPE_CHECKING:
     import onnx
 
 _ABORTING = frozenset(("LSTM", "GRU"))
 
-_CHILD = """
-import io, sys
+_SESSION = """
+import io
 
 import numpy, onnxruntime
-
-given, answer = sys.stdin.buffer, sys.stdout.buffer
-
-def take():
-    size = int.from_bytes(given.read(8), "little")
-    return given.read(size)
-
-def give(data):
-    answer.write(len(data).to_bytes(8, "little") + data)
 
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 4
@@ -47,14 +34,14 @@ session = onnxruntime.InferenceSession(
     opened or sys.argv[1], sess_options=options, providers=["CPUExecutionProvider"]
 )
 while True:
-    count = given.read(8)
+    count = take()
     if len(count) < 8:
         break
     fed = {}
     for _ in range(int.from_bytes(count, "little")):
         name = take().decode()
         fed[name] = numpy.load(io.BytesIO(take()), allow_pickle=False)
-    wanted = [take().decode() for _ in range(int.from_bytes(given.read(8), "little"))]
+    wanted = [take().decode() for _ in range(int.from_bytes(take(), "little"))]
     try:
         parts = []
         for value in session.run(wanted, fed):
@@ -66,7 +53,6 @@ while True:
             give(part)
     except Exception as error:
         give(str(error).encode("utf-8", "replace") or b"an error without words")
-    answer.flush()
 """
 
 
@@ -94,7 +80,7 @@ class ApartSession:
 
     def __init__(self, path: str, model: bytes = b"") -> None:
         self._path, self._model = path, model
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Apart | None = None
 
     def run(self, wanted: Sequence[str], fed: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
         """The outputs of these names.
@@ -104,79 +90,35 @@ class ApartSession:
             UnusableInput: no other process can be started.
         """
         process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(len(fed).to_bytes(8, "little"))
+            pieces = [_count(fed)]
             for name, value in fed.items():
-                _give(process.stdin, name.encode())
                 part = io.BytesIO()
                 np.save(part, value, allow_pickle=False)
-                _give(process.stdin, part.getvalue())
-            process.stdin.write(len(wanted).to_bytes(8, "little"))
-            for name in wanted:
-                _give(process.stdin, name.encode())
-            process.stdin.flush()
-            said = _take(process.stdout)
+                pieces += [name.encode(), part.getvalue()]
+            process.give(*pieces, _count(wanted), *(name.encode() for name in wanted))
+            said = process.take()
             if not said:
-                parts = [_take(process.stdout) for _ in wanted]
+                parts = [process.take() for _ in wanted]
                 return [np.load(io.BytesIO(part), allow_pickle=False) for part in parts]
         except (OSError, EOFError):
             self._process = None
-            process.kill()
-            raise RuntimeError(f"ONNX Runtime ends its process ({_way(process.wait())})") from None
+            raise RuntimeError(f"ONNX Runtime ends its process ({process.end()})") from None
         raise RuntimeError(said.decode("utf-8", "replace"))
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Apart:
         if self._process is None:
-            # Found where this process finds it, and nowhere else.
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
             try:
-                process = subprocess.Popen(
-                    [sys.executable, "-c", _CHILD, self._path],
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
+                self._process = Apart(CHILD + _SESSION, self._path)
             except (OSError, ValueError) as error:
                 raise UnusableInput(
                     f"{self._path} has an LSTM or a GRU in it, on which ONNX Runtime may end its process, "
                     f"and no other process can be started to run it in: {error}"
                 ) from error
-            weakref.finalize(self, _end, process)
-            assert process.stdin is not None
             with suppress(OSError):  # it has ended already, which is told where it is asked
-                _give(process.stdin, self._model)
-            self._process = process
+                self._process.give(self._model)
         return self._process
 
 
-def _give(stream: Any, data: bytes) -> None:
-    stream.write(len(data).to_bytes(8, "little"))
-    stream.write(data)
-
-
-def _take(stream: Any) -> bytes:
-    return _exactly(stream, int.from_bytes(_exactly(stream, 8), "little"))
-
-
-def _exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data
-
-
-def _way(status: int) -> str:
-    known = {-number: number.name for number in signal.Signals}
-    return known.get(status, f"status {status}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
+def _count(things: Collection[Any]) -> bytes:
+    return len(things).to_bytes(8, "little")

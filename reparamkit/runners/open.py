@@ -12,6 +12,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.files import exists, in_words, steady
 from reparamkit.loading.door.onnx_file import check_onnx
 from reparamkit.loading.door.openvino_ir import check_ir
+from reparamkit.loading.door.pte_file import check_pte
 from reparamkit.loading.door.rehearsal import ONNX_RUNTIME, OPENVINO, rehearse
 from reparamkit.runners.base import Runner
 from reparamkit.runners.torch import TorchRunner
@@ -23,9 +24,9 @@ EVALUATE, NATIVE = "evaluate", "native"
 def open_runner(subject: object) -> Runner:
     """A runner for an `nn.Module`, an `ExportedProgram`, a file (`str` or `Path`), or a runner as it is.
 
-    An `.onnx` file runs under ONNX Runtime, an OpenVINO IR (`.xml`) under OpenVINO, the `.mlpackage` of a
-    Core ML program is evaluated; any other file is opened by `reparamkit.loading.source.load`, which never
-    unpickles what it does not trust.
+    An `.onnx` file runs under ONNX Runtime, an OpenVINO IR (`.xml`) under OpenVINO, a `.pte` under
+    ExecuTorch, the `.mlpackage` of a Core ML program is evaluated; any other file is opened by
+    `reparamkit.loading.source.load`, which never unpickles what it does not trust.
 
     Raises:
         UnusableInput: it is none of these, or there is no such file.
@@ -81,6 +82,14 @@ def _open_ir(path: Path) -> Runner:
         return OpenVinoRunner(path)
 
 
+def _open_pte(path: Path) -> Runner:
+    from reparamkit.runners.executorch import ExecuTorchRunner, require_executorch
+
+    require_executorch()
+    with steady(check_pte(path)):
+        return ExecuTorchRunner(path)
+
+
 def _evaluated(path: Path) -> Runner:
     from reparamkit.runners.coreml import CoreMlRunner
 
@@ -96,6 +105,7 @@ def _native(path: Path) -> Runner:
 OPENERS: dict[str, Callable[[Path], Runner]] = {
     ".onnx": _open_onnx,
     ".xml": _open_ir,
+    ".pte": _open_pte,
     ".mlpackage": _evaluated,
     ".mlmodel": _evaluated,
 }

@@ -28,6 +28,7 @@ from reparamkit.engine.findings import Fold, Refusal
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import fold_program
+from reparamkit.hosts.fx.outline import Outline
 from reparamkit.submodules.bytecode_names import WALKS, Mentions, mentions, own_names
 from reparamkit.submodules.call_recorder import Call, Use, has_hooks, plain_attributes, record, watch
 from reparamkit.submodules.replacement import holder_name
@@ -86,6 +87,7 @@ class Parts:
     before: Counter[str] = field(default_factory=Counter)
     after: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    outlines: tuple[Outline, Outline] = (Outline(), Outline())
 
     @property
     def sizes(self) -> str:
@@ -235,6 +237,9 @@ class _Search:
         parts.refusals += [replace(r, where=_joined(where, r.where)) for r in outcome.refusals]
         parts.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
         parts.notes += [f"{where}: {note}" for note in program.notes]
+        before_of_all, after_of_all = parts.outlines
+        captured, folded = (one.within(where) for one in outcome.outlines)
+        parts.outlines = before_of_all + captured, after_of_all + folded
         if not outcome.folds:
             self._leave(where, "nothing in it folds", sizes)
             return
@@ -245,7 +250,9 @@ class _Search:
         parts.parts.append(Submodule(where, True, f"its own layers stay too: {keep}" if keep else "", sizes))
         for one in outcome.folds:
             layers = {f"{where}.{holder}.{path}": what for path, what in one.layers.items()}
-            parts.folds.append(replace(one, where=_joined(where, one.where), layers=layers))
+            nodes = tuple(f"{where}:{name}" for name in one.nodes)
+            place = _joined(where, one.where)
+            parts.folds.append(replace(one, where=place, layers=layers, nodes=nodes))
 
     def _check(self, part: nn.Module, calls: list[Call]) -> None:
         """Whether the part may be replaced at all."""

@@ -21,6 +21,8 @@ _LOGGERS = (
     "onnx",
     "onnxsim",
     "coremltools",
+    "executorch",
+    "torchao",
 )
 
 

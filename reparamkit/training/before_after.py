@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reparamkit.benchmark.timing import Timing, interleaved
 from reparamkit.training.config import Config
-from reparamkit.training.latency import Timing, network_latency
 from reparamkit.training.run_folder import CONFIG
 from reparamkit.training.subjects import folded, open_validated
 from reparamkit.training.validation import Validation, validate
@@ -62,5 +62,9 @@ def before_and_after(folder: Path) -> BeforeAfter:
         batch_size=config.batch_size,
     )
     image = torch.randn(1, 3, entry.size, entry.size, generator=torch.Generator().manual_seed(0))
-    timings = network_latency({"before": entry.module, "after": after.module}, image)
-    return BeforeAfter(validation, (timings["before"], timings["after"]), after.module)
+    trained, deployed = entry.module, after.module
+    with torch.inference_mode():
+        timings = interleaved(
+            {"before": lambda: trained(image), "after": lambda: deployed(image)}, warmup=20, rounds=100
+        )
+    return BeforeAfter(validation, (timings["before"], timings["after"]), deployed)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from reparamkit.hosts.fx.outline import Call, Outline
 from reparamkit.report.findings import Report
 from reparamkit.report.machine import SCHEMA, as_dict
 from reparamkit.report.text import show
@@ -24,6 +25,7 @@ class Fold:
     layers: dict[str, str]
     error: float
     captured_only: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class File:
     operators: Counter[str] = dataclasses.field(default_factory=lambda: Counter({"Conv": 2, "Relu": 3}))
     equivalence: Verdict = Verdict()
     notes: tuple[str, ...] = ("not simplified",)
+    size: int | None = 1234
 
 
 FOLDS = (
@@ -269,3 +272,87 @@ def test_json_of_an_inspection() -> None:
     found = as_dict(Report("net", "fixed sizes", {}, {}, (), (), ()))
     assert found["equivalence"] is None
     assert found["files"] == found["folds"] == found["refusals"] == found["notes"] == []
+
+
+def many(count: int, kinds: int) -> Report:
+    """A report of many folds, and of as many operators that stay."""
+    folds = tuple(
+        Fold(
+            f"stage{i}.block",
+            {"aten.conv2d.default": 1 + i % kinds, "aten.add.Tensor": 1},
+            {f"stage{i}.block.conv": f"Conv2d {i % kinds} -> 4, 3x3"},
+            1e-15,
+        )
+        for i in range(count)
+    )
+    refusals = tuple(
+        Refusal(f"stage{i}", f"mul_{i}", "aten.mul.Tensor", "it stays" + " and stays" * (i % kinds))
+        for i in range(count)
+    )
+    before = {f"operator_{i}": i for i in range(40)}
+    notes = tuple(f"note {i}" for i in range(30))
+    return dataclasses.replace(REPORT, folds=folds, refusals=refusals, before=before, notes=notes)
+
+
+def test_equal_folds_are_one_line_with_a_count() -> None:
+    lines = text(many(20, 2))
+    start = next(i for i, line in enumerate(lines) if line.startswith("where"))
+    assert [line.split("  ")[0] for line in lines[start + 1 : start + 3]] == [
+        "stage0.block … stage18.block",
+        "stage1.block … stage19.block",
+    ]
+    assert "10 ×" in lines[start + 1]
+    assert lines[start + 1].endswith("Conv2d 0 -> 4, 3x3")
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+@pytest.mark.parametrize(("count", "kinds"), [(3, 3), (60, 4), (200, 50), (1000, 1000)])
+def test_sixty_lines_at_most_and_the_rest_with_all(count: int, kinds: int, width: int) -> None:
+    report = many(count, kinds)
+    lines = text(report, width)
+    assert len(lines) <= 60
+    assert any(line.startswith(f"{count} folds, each proven") for line in lines)
+    assert any("whole network: equivalent" in line for line in lines), "the verdict is never left out"
+    if kinds > 50:
+        assert any("--all" in line for line in lines)
+    stream = io.StringIO()
+    console = Console(file=stream, width=400, highlight=False, markup=False, emoji=False)
+    show(report, console, everything=True)
+    whole = stream.getvalue()
+    assert "--all" not in whole
+    assert all(f"stage{i}.block.conv: " in whole for i in range(count))
+    assert all(f"note: note {i}" in whole for i in range(30))
+
+
+def test_layers_of_other_sizes_are_one_kind_where_there_are_many() -> None:
+    report = dataclasses.replace(
+        REPORT,
+        folds=tuple(
+            Fold(f"a{i}", {"aten.conv2d.default": 1}, {f"a{i}.conv": f"Conv2d {i} -> 4, 3x3"}, 1e-15)
+            for i in range(50)
+        ),
+    )
+    row = next(line for line in text(report) if line.startswith("a0"))
+    assert row.split("  ")[0] == "a0 … a49"
+    assert "50 ×" in row
+    assert row.endswith("Conv2d")
+
+
+def test_what_it_bought_stands_in_the_summary() -> None:
+    before = Outline((Call("a", "conv2d", "", macs=3_000_000),), 2000)
+    after = Outline((Call("a", "conv2d", "", macs=1_000_000),), 1990)
+    lines = text(dataclasses.replace(REPORT, outlines=(before, after)))
+    assert [line.split() for line in lines[3:6]] == [
+        ["all", "6", "5", "1.20", "×", "fewer"],
+        ["multiply-accumulates", "3.00", "M", "1.00", "M", "3.00", "×", "fewer"],
+        ["parameters", "2.00", "k", "1.99", "k", "−0.5", "%"],
+    ]
+
+
+def test_no_colours_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = io.StringIO()
+    report = dataclasses.replace(REPORT, undone=(mul("a", "mul_1", "the check failed"),))
+    show(report, Console(file=stream, width=120, force_terminal=True, highlight=False))
+    assert "\x1b[31m" not in stream.getvalue()
+    assert ";31m" not in stream.getvalue()

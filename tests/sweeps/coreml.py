@@ -159,7 +159,7 @@ def _work(row: Row, target: Path, memory: float) -> None:
 
 def lower(row: Row, path: Path) -> None:
     """Fold and save one network, and fill its row."""
-    model, inputs = _network(row.name) if row.kind == "reference" else _of_timm(row.name)
+    model, inputs = network_of(row.name, row.kind)
     row.size = "x".join(map(str, inputs[0].shape))
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     dynamic = "auto" if row.kind == "reference" else False
@@ -188,6 +188,11 @@ def _saved(folded: rk.Folded, row: Row, path: Path) -> Any:
     kept = next(note for note in saved.notes if "stay in float32" in note)
     row.notes.append(f"with `--coreml-keep-float32 auto`: {kept}")
     return saved
+
+
+def network_of(name: str, kind: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    """A reference model or one of timm's, and what it is fed."""
+    return _network(name) if kind == "reference" else _of_timm(name)
 
 
 def _network(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:

@@ -20,6 +20,7 @@ from reparamkit.hosts.fx.captured import Captured, Changes
 from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
+from reparamkit.hosts.fx.outline import Outline, outline, shape_of
 from reparamkit.hosts.fx.planned import planned
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
@@ -46,6 +47,8 @@ class Outcome:
     """Path of a folded layer -> the value that it computes, and which of the layers for that it is."""
     stored: Mapping[str, str] = field(default_factory=dict)
     """Path of a stored tensor -> the name of the captured constant that it holds."""
+    outlines: tuple[Outline, Outline] = (Outline(), Outline())
+    """The captured graph and the folded one as plain data."""
 
 
 def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
@@ -55,15 +58,23 @@ def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
     """
     with on_one_thread():
         captured = Captured(program)
+        before = outline(program.graph, program.state.get)
         if not program.writes:
             share_equal_calls(program.graph)
-        outcome, changes = _folded(program, captured, merge_siblings=merge_siblings)
+        outcome, changes, shapes = _folded(program, captured, merge_siblings=merge_siblings)
         with phase("the whole graph in float64"):
             held = require_same(captured, outcome.module, changes)
-    return replace(outcome, in_place=held)
+        parameters = dict(outcome.module.named_parameters(remove_duplicate=False))
+        graph, layer = outcome.module.graph, outcome.module.get_submodule
+        after = outline(graph, parameters.get, layer, shapes)
+        told, _ = outcome.outlines
+        before = replace(before, unread=told.unread, apart=told.apart)
+    return replace(outcome, in_place=held, outlines=(before, after))
 
 
-def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tuple[Outcome, Changes]:
+def _folded(
+    program: Program, captured: Captured, *, merge_siblings: bool
+) -> tuple[Outcome, Changes, dict[fx.Node, tuple[int, ...]]]:
     changes = Changes()
     host, (chosen, proven, unproven, failed) = planned(program)
     beside = side_by_side(host, chosen) if merge_siblings else SideBySide()
@@ -74,17 +85,26 @@ def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tu
     for claim in (claim for risen in host.risen for claim in risen.claims):
         changes.equals(claim.value, claim.maps[-1])
     replacements = []
+    passed_on: dict[int, list[int]] = {}
+    """Value -> the values that are it under other names."""
     for form in chosen.chosen.values():
         if form.original and form.node not in beside.proven:
             continue
         result = proven.get(form.node)
         if result is None or result.realisation.is_identity:
             surgery.alias(form)
+            same = passed_on.setdefault(form.terms[0][0], [])
+            same.append(form.node)
+            passed_on[form.node] = same
         else:
             replacements.append((form, result, surgery.replace(form, result.realisation)))
         new = surgery.value_of(form)
         if new not in captured.index and not host.nodes[form.node].is_map_alone:
             changes.equals(new, host.fx_node(form.node))
+    shapes = _shapes(program.graph)
+    for form, _, calls in replacements:
+        result_of_all = shape_of(host.user_node(form.node))
+        shapes.update((call, result_of_all) for call in calls if result_of_all is not None)
     module = surgery.module()
     for stored, constant in surgery.computed.items():
         changes.holds(stored, constant)
@@ -94,6 +114,7 @@ def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tu
         if form.original or (calls and not any(surgery.is_used(call) for call in calls)):
             continue  # one of a few siblings, or made for a reader that another fold replaced
         inside = interior(host.nodes, form)
+        gone = [i for i in passed_on.get(form.node, ()) if not surgery.is_alive(i)]
         folds.append(
             Fold(
                 where=common_path(owner_path(host.user_node(i)) for i in inside),
@@ -101,6 +122,7 @@ def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tu
                 layers={str(c.target): _described(module.get_submodule(str(c.target))) for c in calls},
                 error=result.proof.error,
                 captured_only=result.proof.captured_only or not bound.isdisjoint(inside),
+                nodes=tuple(dict.fromkeys(host.user_node(i).name for i in (*inside, *gone))),
             )
         )
     for wide, call in surgery.in_pieces.items():
@@ -122,8 +144,31 @@ def _folded(program: Program, captured: Captured, *, merge_siblings: bool) -> tu
         if surgery.is_used(call) and result.realisation.layers[place].piece is None
     }
     names = {str(stored.target): constant.name for stored, constant in surgery.computed.items()}
-    outcome = Outcome(module, tuple(folds), tuple(dict.fromkeys(kept)), tuple(undone), False, regions, names)
-    return outcome, changes
+    reasons = Outline(
+        unread={node.name: node.reason for node in host.nodes if node.meaning is None and node.reason},
+        apart=tuple(
+            (host.user_node(reader).name, host.user_node(source).name, reason)
+            for (reader, source), reason in chosen.forms.why.items()
+            if reason
+        ),
+    )
+    outcome = Outcome(
+        module,
+        tuple(folds),
+        tuple(dict.fromkeys(kept)),
+        tuple(undone),
+        False,
+        regions,
+        names,
+        (reasons, Outline()),
+    )
+    return outcome, changes, shapes
+
+
+def _shapes(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """The sizes of every tensor whose shape is known."""
+    shapes = ((node, shape_of(node)) for node in graph.nodes)
+    return {node: shape for node, shape in shapes if shape is not None}
 
 
 class _Standing:

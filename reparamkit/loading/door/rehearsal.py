@@ -26,7 +26,7 @@ _SHARE = 0.5
 _ADDRESSES_A_CORE = 80 << 20
 """What a thread of a library reserves and does not use."""
 
-_LIMITS = """
+LIMITS = """
 import sys
 
 def limit():
@@ -115,6 +115,11 @@ except Exception as error:
 _REFUSED, _NO_MEMORY = 7, 8
 
 
+def room_apart() -> int:
+    """The memory that a process beside this one may take, for its second argument."""
+    return int(_SHARE * free_bytes()) + _ADDRESSES_A_CORE * (os.cpu_count() or 1)
+
+
 def rehearse(path: Path, reader: str) -> None:
     """Open a file as `reader` does and run it on zeros, in a process of its own.
 
@@ -128,12 +133,11 @@ def rehearse(path: Path, reader: str) -> None:
     if not sys.executable:
         return
     seconds = _SECONDS + path.stat().st_size // _BYTES_A_SECOND
-    room = int(_SHARE * free_bytes()) + _ADDRESSES_A_CORE * (os.cpu_count() or 1)
     # Found where this process finds it, and nowhere else.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     try:
         ended = subprocess.run(
-            [sys.executable, "-c", _LIMITS + _OPEN[reader], str(path), str(room)],
+            [sys.executable, "-c", LIMITS + _OPEN[reader], str(path), str(room_apart())],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

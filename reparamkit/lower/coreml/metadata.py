@@ -1,49 +1,22 @@
-"""What a package says of itself: what made it, from what, with which folds. No author, no paths, no dates.
+"""What a package says of itself: `reparamkit.lower.facts`, and what it is for.
 
-Entries under "reparamkit.":
-
-    version         of reparamkit
-    source_sha256   of the network before folding: its operators and its weights
-    folds           how many regions became one layer
-    before, after   operators of the network before and after folding, as JSON: name -> count
-    image           for an image input, as JSON: the network is fed (pixels / scale − mean) / std
+image           for an image input, as JSON: the network is fed (pixels / scale − mean) / std
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-import torch
-from torch import fx
-
+from reparamkit.lower import facts as lower_facts
 from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.lower.facts import PREFIX, Facts
 from reparamkit.support.version import __version__
-
-PREFIX = "reparamkit."
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of the network that a package is made of."""
-
-    source_sha256: str
-    folds: int
-    before: Mapping[str, int]
-    after: Mapping[str, int]
 
 
 def entries(facts: Facts, options: CoreMlOptions) -> dict[str, str]:
     """All user-defined metadata of a package, the caller's own included."""
-    own = {
-        f"{PREFIX}version": __version__,
-        f"{PREFIX}source_sha256": facts.source_sha256,
-        f"{PREFIX}folds": str(facts.folds),
-        f"{PREFIX}before": json.dumps(dict(facts.before)),
-        f"{PREFIX}after": json.dumps(dict(facts.after)),
-    }
+    own = lower_facts.entries(facts)
     if options.image is not None:
         own[f"{PREFIX}image"] = json.dumps(asdict(options.image))
     return {**own, **options.metadata}
@@ -53,29 +26,3 @@ def description(facts: Facts, options: CoreMlOptions) -> str:
     """One line for whoever opens the package in Xcode."""
     folds = "1 fold" if facts.folds == 1 else f"{facts.folds} folds"
     return f"Folded by reparamkit {__version__} ({folds}, each proven in float64), {options.precision}."
-
-
-def digest(graph: fx.Graph, state: Mapping[str, torch.Tensor]) -> str:
-    """A sha256 over the operators of a graph, in order, and the tensors that it holds, by name.
-
-    Neither the names of nodes nor where the code lies go into it.
-    """
-    sha256 = hashlib.sha256()
-    places = {node: f"%{place}" for place, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        arguments = fx.node.map_arg((node.args, node.kwargs), lambda used: _Place(places[used]))
-        target = "" if node.op == "placeholder" else str(node.target)
-        sha256.update(f"{node.op} {target} {arguments}\n".encode())
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha256.hexdigest()
-
-
-class _Place(str):
-    """A node by its place in the graph, written without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)

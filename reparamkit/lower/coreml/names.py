@@ -7,8 +7,6 @@ time, so that a choice made on one conversion holds for the next.
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -17,29 +15,10 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
+from reparamkit.lower.coreml.identifiers import identifiers
+
 ORIGIN = "stack_trace"
 """The entry of a node's `meta` that coremltools hands on to the operators that it makes of the node."""
-
-
-def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Names that Core ML takes: letters, digits and "_", not starting with a digit, all different.
-
-    A name that is a word of Swift, Objective-C or MIL gets a "_" behind it: Xcode makes properties of them.
-    """
-    used = set(taken)
-    unique = []
-    for name in names:
-        plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
-        if plain[0].isdigit():
-            plain = f"value_{plain}"
-        if plain in _RESERVED or keyword.iskeyword(plain):
-            plain += "_"
-        chosen, number = plain, 2
-        while chosen in used:
-            chosen, number = f"{plain}_{number}", number + 1
-        used.add(chosen)
-        unique.append(chosen)
-    return unique
 
 
 def name_operators(program: ExportedProgram, taken: Iterable[str], inner: str = "") -> None:
@@ -106,16 +85,3 @@ def _owner(node: fx.Node, program: ExportedProgram) -> str:
 
 _NOWHERE = "_empty_nn_module_stack"
 """What torch.export writes where it knows no module."""
-
-_RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        as associatedtype bool catch class const default deinit description dict do double else enum extension
-        extern fallthrough false fileprivate float for func function guard hash id if import in init inout int
-        internal is let list main nil null open operator private program protocol public repeat rethrows
-        return self Self state static string struct subscript super switch tensor throw throws true try tuple
-        typealias var void where while block
-        """,
-    )
-)

@@ -14,9 +14,9 @@ from reparamkit.compare.inputs.probes import thorough_probes
 from reparamkit.compare.inputs.sizes import DynamicAxes
 from reparamkit.compare.network import Network
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.lower.coreml.metadata import Facts, digest
 from reparamkit.lower.exported import export_program, free_shapes, freed_example
-from reparamkit.lower.lowering import Lowering, free_sizes_in, module_of, weights_of
+from reparamkit.lower.facts import Facts
+from reparamkit.lower.lowering import Lowering, free_sizes_in, module_of
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.support.text import first_line
 
@@ -88,10 +88,9 @@ def packaged(lowering: Lowering) -> Packaged:
                 f"Core ML packages are made of float32 networks, and here {name!r} is {dtype}: give the "
                 "network and its inputs as float32 (a package of the precision float16 computes in float16)"
             )
-    source = digest(program.exported.graph, weights_of(program))
     return Packaged(
         lowering.network,
         lowering.axes(refuses_sizes=False),
-        Facts(source, lowering.folds, lowering.before, lowering.after),
+        lowering.facts,
         lowering.input_names,
     )

@@ -26,11 +26,12 @@ from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml.convert import Keep, convert
 from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
+from reparamkit.lower.coreml.identifiers import identifiers
 from reparamkit.lower.coreml.image_network import behind_an_image
 from reparamkit.lower.coreml.keep import kept
 from reparamkit.lower.coreml.labels import check_fits, read_labels
-from reparamkit.lower.coreml.metadata import Facts, description, entries
-from reparamkit.lower.coreml.names import identifiers, operator_origins
+from reparamkit.lower.coreml.metadata import description, entries
+from reparamkit.lower.coreml.names import operator_origins
 from reparamkit.lower.coreml.network import Packaged, packaged
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import write_package
@@ -39,12 +40,15 @@ from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
 from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
+from reparamkit.lower.facts import Facts
 from reparamkit.lower.files import Stage
 from reparamkit.lower.lowering import Lowering
-from reparamkit.lower.saved import Saved, plain_names
-from reparamkit.lower.writer import Request, Writer
+from reparamkit.lower.request import Request
+from reparamkit.lower.saved import Saved
+from reparamkit.lower.writer import Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.output_names import plain_names
 from reparamkit.support.progress import phase
 
 
@@ -81,7 +85,7 @@ class PackageWriter(Writer):
         while True:
             plan = plans.pop(0)
             try:
-                saved = _saved(network, plan, stage, options, labels, notes, request.allow_untold)
+                saved = _saved(network, plan, stage, options, labels, notes, request)
                 return replace(saved, notes=(*lowering.notes_on_sizes, *saved.notes))
             except (UnusableInput, NotEquivalent) as error:
                 if not plans:
@@ -127,7 +131,7 @@ def _saved(
     options: CoreMlOptions,
     labels: Sequence[str] | None,
     earlier: Sequence[str],
-    allow_untold: bool,
+    request: Request,
 ) -> Saved:
     path = stage.path
     with phase("export"):
@@ -142,8 +146,8 @@ def _saved(
     if labels is not None:
         truths = reference.records[0].truths
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
-    inputs = identifiers(network.input_names)
-    outputs = identifiers(plain_names(reference.output_names), inputs)
+    inputs = identifiers(request.input_names or network.input_names)
+    outputs = identifiers(request.output_names or plain_names(reference.output_names), inputs)
     made = prepared(program, [*inputs, *outputs], network.inner)
     keep, said = kept(options, made)
     lost: list[Lost] = []
@@ -187,7 +191,7 @@ def _saved(
         if verdict.differs:
             said = f"; float16 loses most at {in_words(lost[:3])}" if lost else ""
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}{said}", verdict)
-        verdict.require(f"{path} was not written: the package is", allow_untold=allow_untold)
+        verdict.require(f"{path} was not written: the package is", allow_untold=request.allow_untold)
         return verdict, Counter(runner.operators)
 
     if options.keep_float32 == "auto":

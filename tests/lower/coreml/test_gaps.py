@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reparamkit as rk
-from reparamkit.lower.coreml.names import identifiers
+from reparamkit.lower.coreml.identifiers import identifiers
 from tests.lower.coreml.nets import folded, spec_of
 from tests.nets import Net, PairNet
 from tests.slow_share import few

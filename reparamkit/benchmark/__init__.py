@@ -1,0 +1,1 @@
+"""How fast a network is as it came, after other tools, and folded."""

@@ -1,0 +1,222 @@
+"""The `.pte` file: lowered by ExecuTorch, run in ExecuTorch's runtime.
+
+    torch.export ──▶ edge dialect ──▶ XNNPACK takes what it knows ──▶ memory planned ──▶ .pte
+
+Memory is planned for the largest sizes, so that every free axis needs an end. An axis ends where the program
+says; where that knows no end, a batch ends at `MOST_SAMPLES` and any other axis at `TIMES_LARGER` times the
+example's size. A larger input is refused by the runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+
+from reparamkit.compare.inputs.sizes import DynamicAxes, ranges_of
+from reparamkit.errors import CannotWrite
+from reparamkit.loading.door.memory import amount
+from reparamkit.lower.exported import input_shapes
+from reparamkit.lower.lowering import Lowering
+from reparamkit.lower.onnx import renamed
+from reparamkit.lower.request import EXECUTORCH_BACKENDS
+from reparamkit.lower.writer import FileWriter, Work
+from reparamkit.runners.base import Runner
+from reparamkit.runners.executorch import TOLD, ExecuTorchRunner, require_executorch
+from reparamkit.runners.pte_outline import outline
+from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.quiet import quiet
+
+MOST_SAMPLES = 4
+TIMES_LARGER = 2
+
+_ADVICE = re.compile(
+    r"\(https?:|stack trace: |There are a few things|This may occur |\nFor more |\nFor extended|\nCaused by"
+    r"|\nconsider "
+)
+_LONGEST = 300
+_NO_END = 2**31 - 1
+
+
+class ExecuTorchWriter(FileWriter):
+    """`.pte`, run in ExecuTorch's runtime."""
+
+    def require(self) -> None:
+        require_executorch()
+
+    def ends(self, lowering: Lowering, axes: DynamicAxes) -> Mapping[str, int]:
+        tensors = [tensor for _, tensor in tensor_leaves(*lowering.example)]
+        ranges = lowering.program.ranges
+        ends: dict[str, int] = {}
+        for index, free in axes.items():
+            for axis, symbol in free.items():
+                size = tensors[index].shape[axis]
+                most = max(size, MOST_SAMPLES) if axis == 0 else TIMES_LARGER * max(size, 2)
+                known = ranges.get(symbol, (1, None))[1]
+                ends[symbol] = min(most, ends.get(symbol, most), most if known is None else known)
+        return ends
+
+    def on_refused(self, probes: Sequence[str]) -> str:
+        return ""
+
+    def write(self, work: Work, target: Path) -> Sequence[str]:
+        backend = work.request.executorch_backend or EXECUTORCH_BACKENDS[0]
+        told = _told(work)
+        data = _lowered(work.program, backend, json.dumps(told))
+        with target.open("wb") as file:
+            file.write(data)
+        made = outline(target)
+        count = made.operators.total()
+        return [
+            f"for ExecuTorch's {'XNNPACK' if backend == 'xnnpack' else 'portable'} kernels"
+            + (f", which run {made.delegated} of {count} operators" if backend == "xnnpack" else "")
+            + f"; {_in_words(told)}; {amount(made.reserved)} are reserved for values"
+        ]
+
+    def reopen(self, target: Path, work: Work) -> Runner:
+        return ExecuTorchRunner(target)
+
+    def count(self, target: Path, work: Work) -> Counter[str]:
+        return outline(target).operators
+
+
+WRITER = ExecuTorchWriter()
+
+
+def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
+    """The bytes of the file.
+
+    Raises:
+        CannotWrite: in ExecuTorch's words, that it cannot express the network.
+    """
+    _require_stateless(program)
+    with _silent():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        try:
+            partitioner = [XnnpackPartitioner()] if backend == "xnnpack" else None
+            with torch.no_grad():
+                edge = to_edge_transform_and_lower(
+                    program, partitioner=partitioner, constant_methods={TOLD: told}
+                )
+                data: bytes = edge.to_executorch().buffer
+        except Exception as error:  # each of its passes has errors of its own
+            reason = _reason(error)
+            other = "; --executorch-backend portable does without it" if "XNNPACK" in reason else ""
+            raise CannotWrite(f"ExecuTorch cannot lower this network: {reason}{other}") from error
+    return data
+
+
+def _require_stateless(program: ExportedProgram) -> None:
+    signature = program.graph_signature
+    lifted = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "call_function" and schema is not None and schema.is_mutable:
+            written += [lifted.get(value.name, value.name) for value in node.all_input_nodes[:1]]
+    if written:
+        raise CannotWrite(
+            f"an ExecuTorch program would keep what the network writes into {written[0]!r} when it runs, and "
+            "start from something else than PyTorch does: take that out of its forward"
+        )
+
+
+def _told(work: Work) -> dict[str, Any]:
+    """What the file says of itself; see `reparamkit.runners.executorch.TOLD`."""
+    program = work.program
+    shapes = input_shapes(program)
+    names = iter(work.input_names or [name for name, _ in shapes])
+    sizes = {work.axis_names[str(symbol)]: bounds for symbol, bounds in _bounds(program).items()}
+    slots: list[dict[str, Any]] = []
+    by_name = dict(shapes)
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        if isinstance(spec.arg, TensorArgument):
+            slots.append(
+                {
+                    "name": next(names),
+                    "shape": [
+                        size if isinstance(size, int) else renamed(str(size), work.axis_names)
+                        for size in by_name[spec.arg.name]
+                    ],
+                }
+            )
+        else:
+            slots.append({"value": getattr(spec.arg, "value", None)})
+    for slot in slots:
+        for size in slot.get("shape", ()):
+            if isinstance(size, str):
+                sizes.setdefault(size, (1, _NO_END))
+    return {
+        "inputs": slots,
+        "sizes": sizes,
+        "outputs": list(work.outputs),
+    }
+
+
+def _bounds(program: ExportedProgram) -> dict[str, tuple[int, int]]:
+    """Symbol -> smallest and largest size of the free axes.
+
+    The smallest is 1 where torch.export says 0, or the 2 that stands for "not 1".
+    """
+    used = {
+        str(size)
+        for _, shape in input_shapes(program)
+        for size in shape
+        if isinstance(size, torch.SymInt) and size.node.expr.is_symbol
+    }
+    bounds = {}
+    for symbol, (low, high) in ranges_of(program).items():
+        if symbol in used:
+            bounds[symbol] = (1 if low in (0, 2) else low, _NO_END if high is None else high)
+    return bounds
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    """For a report: "x: 1..4x3x1..448x1..448"."""
+
+    def size(axis: int | str) -> str:
+        if isinstance(axis, int):
+            return str(axis)
+        low, high = told["sizes"][axis]
+        return f"{low}..{high}" if high < _NO_END else axis
+
+    return ", ".join(
+        f"{slot['name']}: {'x'.join(map(size, slot['shape'])) or 'a number'}"
+        for slot in told["inputs"]
+        if "shape" in slot
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What ExecuTorch says, in one line, without its advice and without where in its code it said so."""
+    text = _ADVICE.split(str(error).strip())[0]
+    words = " ".join(text.replace("torch._ops.", "").split()).rstrip(" .:\"'(,")
+    return words[:_LONGEST] or type(error).__name__
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """As `quiet`, and the root logger stays as it is: XNNPACK's partitioner sets it up for all."""
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, logging.root.manager.disable
+    try:
+        logging.disable(logging.ERROR)
+        with quiet():
+            yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,187 @@
+"""Writes `docs/benchmarks.md`: the forms of many networks on all back ends, by `reparamkit bench`'s own code.
+
+    python -m tests.benchmarks.page [--rounds 20] [--backends eager,onnxruntime,openvino] [--only NAME …]
+
+The smallest network of each of timm's thirteen files with hand-written folds (both of byobnet's), four
+reference networks, and six plain ones. On an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import reparamkit as rk
+from reparamkit.benchmark.bench import TOLD_ABOVE, Bench, Row, bench
+from reparamkit.benchmark.timing import Ratio
+from reparamkit.report.bench_document import bench_document
+from tests.benchmarks.fold_vs_timm import MODELS
+from tests.timm_import import import_timm
+
+ROOT = Path(__file__).parents[2]
+PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"
+REFERENCE = ("mobileone_s0", "repvgg_a0", "fastvit_t8", "replknet_31b")
+PLAIN = (
+    *("timm:resnet18", "timm:mobilenetv3_small_100", "timm:efficientnet_b0", "timm:convnext_atto"),
+    *("timm:vit_tiny_patch16_224", "timm:regnetx_002"),
+)
+NETWORKS = (*(f"timm:{name}" for name in MODELS), *REFERENCE, *PLAIN)
+HEAD = """# Benchmarks
+
+Milliseconds a call, median and quartiles, of each network as it came (original), after onnxsim, after its own
+library's fold (hand), and folded. The forms take turns; a ratio is the median over the rounds, with its 95 %
+interval. The floor is what the folded network's convolutions and linear layers take alone. Memory is what the
+first call adds to the process."""
+COLUMNS = (
+    *("network", "input", "form", "ms", "quartiles", "× as fast as it came", "× as fast as by hand"),
+    *("× the floor", "MACs", "memory", "file"),
+)
+SLOWEST = 1.02
+"""A folded network takes at most so many times as long as after its library's own fold."""
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logarithms = [math.log(value) for value in values]
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
+def against_hand(rows: Sequence[Row], backend: str) -> dict[str, Any]:
+    """Network -> how long it takes folded, in units of its library's own fold."""
+    return {
+        row.network: row.ratios["hand"]
+        for row in rows
+        if row.backend == backend and row.form == "folded" and "hand" in row.ratios
+    }
+
+
+def goals(result: Bench) -> list[str]:
+    """What was to be reached, and what was, a line each."""
+    lines = []
+    for backend in dict.fromkeys(row.backend for row in result.rows):
+        ratios = against_hand(result.rows, backend)
+        if not ratios:
+            continue
+        mean = geometric_mean(ratio.median for ratio in ratios.values())
+        slower = [f"{name} {ratio.median:.3f}" for name, ratio in ratios.items() if ratio.low > SLOWEST]
+        told = f"; with certainty above {SLOWEST}: {', '.join(slower)}" if slower else ""
+        lines.append(
+            f"**{backend}**: folded takes {mean:.3f} of the time of the hand folds, in the geometric mean "
+            f"over {len(ratios)} networks{told}"
+        )
+    for row in result.rows:
+        if (row.network, row.backend, row.form) == ("mobileone_s0", "onnxruntime", "folded"):
+            lines += [
+                f"mobileone_s0 in ONNX Runtime: {1 / ratio.median:.2f} times as fast as {other}"
+                for other, ratio in row.ratios.items()
+            ]
+    above = [
+        f"{row.network} {row.over_floor:.2f}"
+        for row in result.rows
+        if row.backend == "onnxruntime" and (row.over_floor or 0) > TOLD_ABOVE
+    ]
+    lines.append(
+        f"more than {TOLD_ABOVE} times its layers alone in ONNX Runtime: {', '.join(above) or 'none'}"
+    )
+    return lines
+
+
+def page(result: Bench) -> str:
+    """The page as Markdown."""
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    machine = ", ".join(result.machine.values())
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    lines = [
+        *HEAD.splitlines(),
+        "",
+        f"{machine}; {versions}; {threads}, {result.rounds} rounds. Written by `make bench`, from the "
+        "figures of `reparamkit bench` (`docs/benchmarks.json`).",
+        "",
+        *(f"- {line}" for line in goals(result)),
+    ]
+    for backend in dict.fromkeys(row.backend for row in result.rows):
+        lines += [
+            "",
+            f"## {backend}",
+            "",
+            "| network | input | form | ms | quartiles | × as fast as it came |",
+        ]
+        lines[-1] += " × as fast as by hand | × the floor | MACs | memory | file |"
+        lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+        lines += [_line(row, result) for row in result.rows if row.backend == backend]
+    notes = [
+        f"- {row.network}, {row.backend}, {row.form}: {note}" for row in result.rows for note in _notes(row)
+    ]
+    return "\n".join([*lines, *(["", "## Notes", "", *notes] if notes else [])]) + "\n"
+
+
+def _line(row: Row, result: Bench) -> str:
+    cells = [row.network, result.inputs[row.network], row.form]
+    if row.timing is None:
+        return f"| {' | '.join([*cells, *['-'] * 8])} |"
+    low, high = row.timing.quartiles
+    cells += [f"{1e3 * row.timing.median:.2f}", f"{1e3 * low:.2f} to {1e3 * high:.2f}"]
+    for other in ("original", "hand"):
+        ratio = row.ratios.get(other)
+        cells.append(
+            "" if ratio is None else f"{1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
+        )
+    cells.append("" if row.over_floor is None else f"{row.over_floor:.2f}")
+    cells.append("" if row.macs is None else f"{row.macs / 1e6:,.0f} M")
+    cells.append("" if row.peak_memory is None else f"{row.peak_memory / 1e6:.1f} MB")
+    cells.append("" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f} MB")
+    return f"| {' | '.join(cells)} |"
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
+
+
+def _notes(row: Row) -> list[str]:
+    notes = [row.note] if row.note else []
+    if row.rest:
+        longest = sorted(row.rest.items(), key=lambda item: -item[1])[:3]
+        notes.append(
+            "beside its layers, " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in longest)
+        )
+    return notes
+
+
+def _merged(results: Sequence[Bench]) -> Bench:
+    first = results[0]
+    rows = tuple(row for each in results for row in each.rows)
+    inputs = {name: shapes for each in results for name, shapes in each.inputs.items()}
+    return Bench(rows, first.machine, first.versions, first.threads, first.rounds, inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--backends", default="eager,onnxruntime,openvino")
+    parser.add_argument("--only", nargs="+", default=NETWORKS, metavar="NAME")
+    options = parser.parse_args()
+    import_timm()
+    results: list[Bench] = []
+    for name in options.only:
+        source = rk.load(name)
+        taken = {network for each in results for network in each.inputs}
+        if source.name in taken:  # timm's and the reference networks share names
+            source = rk.Source(source.model, f"{source.name} (reference)", None, source.example_inputs)
+        results.append(bench([source], backends=options.backends.split(","), rounds=options.rounds, say=_say))
+        merged = _merged(results)
+        DATA.write_text(json.dumps(bench_document(merged), indent=1) + "\n")
+        PAGE.write_text(page(merged))
+    for line in goals(_merged(results)):
+        print(line)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

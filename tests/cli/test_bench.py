@@ -1,0 +1,82 @@
+"""`reparamkit bench` by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from tests.cli.running import HERE, SHAPE, Run, refused
+
+NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+"""
+
+
+def test_a_table_json_and_csv(run: Run) -> None:
+    Path("nets.py").write_text(NET)
+    result = run(
+        *("bench", "nets.py:build", "--input", "1x3x8x8", "--rounds", "2", "--backends", "eager,onnxruntime"),
+        *("--json", "bench.json", "--csv", "bench.csv", "--html", "bench.html"),
+    )
+    assert result.status == 0, result.err
+    assert "as fast as it came" in result.out
+    assert "1 thread, medians of 2 rounds in turn" in " ".join(result.out.split())
+    rows = json.loads(Path("bench.json").read_text())["rows"]
+    assert [(row["backend"], row["form"]) for row in rows] == [
+        *(("eager", "original"), ("eager", "folded")),
+        *(("onnxruntime", "original"), ("onnxruntime", "onnxsim"), ("onnxruntime", "folded")),
+    ]
+    assert len(Path("bench.csv").read_text().splitlines()) == 6
+    tree = etree.fromstring(Path("bench.html").read_bytes(), etree.HTMLParser(recover=True))
+    assert tree.xpath("//div[@class='what']/text()") == [
+        "latency, eager",
+        "latency, onnxruntime",
+    ]
+    assert len(tree.xpath("//svg//rect")) == len(tree.xpath("//table/tbody/tr")) == 5
+    (held,) = tree.xpath("//script[@id='document']/text()")
+    assert json.loads(held)["rows"] == rows
+    assert run("inspect", "nets.py:build", "--input", "1x3x8x8", "--bench", "bench.json").status == 0
+    other = run("inspect", f"{HERE}:branchy", "--input", SHAPE, "--bench", "bench.json")
+    assert other.status == 2
+    assert "--bench bench.json has no figures of branchy, but of build" in other.err
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": "reparamkit-bench-0"}', "not JSON"])
+def test_figures_that_are_none(run: Run, text: str) -> None:
+    Path("b.json").write_text(text)
+    refused(
+        run("inspect", "mobileone_s0", "--bench", "b.json"), "--bench b.json is not what 'reparamkit bench"
+    )
+    refused(
+        run("inspect", "mobileone_s0", "--bench", "c.json"), "--bench c.json cannot be read: No such file"
+    )
+
+
+def test_a_network_that_is_named_twice_is_told(run: Run) -> None:
+    Path("nets.py").write_text(NET)
+    result = run("bench", "nets.py:build", "nets.py:build", "--input", "1x3x8x8", "--rounds", "1")
+    assert result.status == 2
+    assert "named twice" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mobileone_s0", "--backends", "tflite"], "there is no back end 'tflite'"),
+        (["mobileone_s0", "--size", "large"], "--size takes sizes such as 224x224"),
+        (["mobileone_s0", "--rounds", "0"], "--rounds has to be at least 1"),
+        (["mobileone_s9"], "did you mean mobileone_s4"),
+        (["nothing.pt2"], "nothing.pt2"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(run: Run, arguments: list[str], words: str) -> None:
+    result = run("bench", *arguments)
+    assert result.status == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1
