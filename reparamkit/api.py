@@ -118,10 +118,17 @@ def _fold(
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
         with phase("folding"):
-            outcome = fold_program(program, merge_siblings=merge_siblings)
+            outcome = fold_program(program.copy(), merge_siblings=merge_siblings, example=inputs)
         network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
         findings = vars(_findings(program, outcome, before, notes))
-        folded = Folded(outcome.module, **findings, equivalence=None, network=network, captured=program)
+        folded = Folded(
+            outcome.module,
+            **findings,
+            equivalence=None,
+            network=network,
+            captured=program,
+            merge_siblings=merge_siblings,
+        )
     if not verify:
         _check_inputs(folded.captured, original, inputs)
         return folded
@@ -210,7 +217,7 @@ def inspect(
         before = census(program.graph)
         notes += dropped.told(before) if dropped is not None else []
         with phase("folding"):
-            outcome = fold_program(program, merge_siblings=merge_siblings)
+            outcome = fold_program(program, merge_siblings=merge_siblings, example=inputs)
         return _findings(program, outcome, before, notes)
 
 

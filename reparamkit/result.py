@@ -80,6 +80,7 @@ class Folded:
         network: the folded network with its example, the sizes that may vary, and its original, which it has
             to agree with.
         captured: how it was captured: as one graph, or in parts.
+        merge_siblings: as it was asked of `fold`.
         saved: what `save` has written.
     """
 
@@ -96,6 +97,7 @@ class Folded:
     equivalence: Equivalence | None
     network: Network
     captured: Captured
+    merge_siblings: bool = False
     saved: list[Saved] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -139,7 +141,7 @@ class Folded:
                 converter leads the network back.
             input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the
                 forward calls them.
-            output_names: likewise; by default the places of the outputs ("map_0").
+            output_names: there, one per tensor, in order; by default their places ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown
@@ -159,7 +161,9 @@ class Folded:
     @cached_property
     def lowering(self) -> Lowering:
         """What files are made of."""
-        return Lowering(self.network, self.captured, len(self.folds), self.before, self.after)
+        return Lowering(
+            self.network, self.captured, len(self.folds), self.before, self.after, self.merge_siblings
+        )
 
 
 def report_of(

@@ -7,7 +7,7 @@ and every node knows its tensor's captured shape and the module that it came fro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,18 @@ class Program:
         where = ", ".join(f"axis {axis} of input {index}" for index, axis in held)
         if held:
             self.notes.append(f"the size of {where} is not free: the network settles it by {reason}")
+
+    def copy(self) -> Program:
+        """The same program with a graph of its own, which may be folded or changed."""
+        graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+        results: Any = graph.graph_copy(self.graph, nodes)
+        graph.output(results)
+        for node, copied in nodes.items():
+            copied.name = (
+                node.name
+            )  # a namespace has names of its own for those of Python's built-in functions
+        graph.set_codegen(self.graph._codegen)
+        return replace(self, graph=graph, state=dict(self.state), submodules=dict(self.submodules))
 
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a `get_attr` node is a tensor that no call changes."""

@@ -205,9 +205,9 @@ def fold(
     wanted.check()
     cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     steps = 4 + own_class + max(1, len(output or []))
-    found: list[tuple[str, Folded]] = []
+    kept: list[tuple[str, Folded]] = []
     loaded = None
-    with _told_if_refused(found, wanted), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
+    with _told_if_refused(kept, wanted), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         if into is None and own_class:
             target = cli_into.base_of(opened, output or [])
@@ -221,7 +221,7 @@ def fold(
         if input_names or output_names:
             cli_files.check_counts(asked, *names_of(opened, inputs, keep))
         folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-        found.append((opened.name, folded))
+        kept.append((opened.name, folded))
         if strict:
             require_none_undone(folded)
         if folded.parts and not output and target is None:
@@ -273,11 +273,11 @@ def inspect(
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
-        found = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-        kept.append((opened.name, found))
+        findings = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
+        kept.append((opened.name, findings))
         if strict:
-            require_none_undone(found)
-    cli_reports.tell(opened.name, found, wanted, shown.as_dict())
+            require_none_undone(findings)
+    cli_reports.tell(opened.name, findings, wanted, shown.as_dict())
 
 
 @app.command(cls=Command)
@@ -288,12 +288,12 @@ def models(
     from reparamkit.models import info, names
     from reparamkit.report.catalogue import show_all, show_one
 
-    found = [info(n) for n in (names() if name is None else [name])]
+    entries = [info(n) for n in (names() if name is None else [name])]
     with cli_console.report() as console:
         if name is None:
-            show_all(found, console)
+            show_all(entries, console)
         else:
-            show_one(found[0], console)
+            show_one(entries[0], console)
 
 
 app.command(cls=Command)(bench)
@@ -386,7 +386,7 @@ def _keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] |
 
 @contextlib.contextmanager
 def _told_if_refused(
-    found: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
+    kept: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
 ) -> Iterator[None]:
     """Tell of a network that is not written, once there is one: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
@@ -394,7 +394,7 @@ def _told_if_refused(
     try:
         yield
     except (CannotCapture, NotEquivalent) as error:
-        for name, findings in found:
+        for name, findings in kept:
             if isinstance(error, CannotCapture) or findings.undone:
                 cli_reports.tell(name, findings, wanted.printed_only())
         raise

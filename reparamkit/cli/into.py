@@ -75,12 +75,12 @@ def target(address: str) -> nn.Module:
     if not is_address(address):
         raise UnusableInput(f"--into {address}: it has to be MODULE:CALLABLE, such as my.nets:build_deploy")
     try:
-        made = construct(address)
+        target = construct(address)
     except UnusableInput as error:
         raise UnusableInput(f"--into {error}") from error
-    if not isinstance(made, nn.Module):
+    if not isinstance(target, nn.Module):
         raise UnusableInput(f"--into {address}: weights go into a torch.nn.Module, not an exported program")
-    return made
+    return target
 
 
 def show(loaded: Loaded, paths: Sequence[Path], console: Console) -> None:

@@ -107,7 +107,7 @@ class Wanted:
 
 
 def tell(
-    name: str, found: Folded | Inspection, wanted: Wanted, seconds: dict[str, Any] | None = None
+    name: str, findings: Folded | Inspection, wanted: Wanted, seconds: dict[str, Any] | None = None
 ) -> None:
     """Write the reports and print one; `seconds` is how long it all took, for the JSON report."""
     from reparamkit.lower.files import write_text
@@ -120,7 +120,7 @@ def tell(
 
     source = Path(wanted.source)
     report = report_of(
-        found,
+        findings,
         name,
         source_bytes=size_on_disk(source) if source.exists() else None,
         command=shlex.join(["reparamkit", *sys.argv[1:]]),
@@ -165,14 +165,14 @@ def read_bench(path: Path) -> dict[str, Any]:
 
 
 def _latency(path: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a network's fold."""
+    """What was measured of a network, as it came and folded."""
     from reparamkit.errors import UnusableInput
 
     document = read_bench(path)
     networks = list(document["inputs"])
     if name not in networks:
         raise UnusableInput(f"--bench {path} has no figures of {name}, but of {', '.join(networks)}")
-    return [row for row in document["rows"] if row["network"] == name and row["form"] == "folded"]
+    return [row for row in document["rows"] if row["network"] == name]
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -62,7 +61,7 @@ class Target:
         self.kept = {name for name in program.state if name not in program.non_persistent}
         """The names in the state dict."""
         self._state = State(program.state)
-        spare = _copy(program, self._state)
+        spare = replace(program.copy(), state=self._state)
         outcome = fold_program(program)
         if not spare.writes:
             share_equal_calls(spare.graph)
@@ -120,15 +119,6 @@ class Target:
 
 class Unsettable(UnusableInput):
     """No numbers in a layer's own weights give what it should hold."""
-
-
-def _copy(program: Program, state: State) -> Program:
-    """The same program with a graph of its own, over another state."""
-    graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
-    results: Any = graph.graph_copy(program.graph, nodes)
-    graph.output(results)
-    graph.set_codegen(program.graph._codegen)
-    return replace(program, graph=graph, state=state, submodules=dict(program.submodules))
 
 
 def _norms(program: Program) -> Iterator[Norm]:

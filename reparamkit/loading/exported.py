@@ -142,11 +142,11 @@ def _imported(saved: bytes) -> str:
 
 def _refuse_program(archive: Archive, record: str) -> None:
     try:
-        found = find_code(archive.read(record))
+        finding = find_code(archive.read(record))
     except (ValueError, RecursionError) as error:
         raise _unreadable(archive, error) from error
-    if found:
-        raise _refusal(archive, f"{found} ({record}), which torch would evaluate")
+    if finding:
+        raise _refusal(archive, f"{finding} ({record}), which torch would evaluate")
 
 
 def _load_old(archive: Archive, trust_pickle: bool) -> torch.export.ExportedProgram:

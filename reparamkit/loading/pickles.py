@@ -40,12 +40,12 @@ def references(stream: bytes, *, literal: bool = False) -> list[str]:
 
     Raises `NotAPickle` where the stream does not end with a complete pickle.
     """
-    found: dict[str, None] = {}
+    references: dict[str, None] = {}
     reader = io.BytesIO(stream)
     while reader.tell() < len(stream):
         start = reader.tell()
         try:
-            found.update(dict.fromkeys(_references_of_one(reader, literal)))
+            references.update(dict.fromkeys(_references_of_one(reader, literal)))
         except Exception as error:
             # legacy torch.save appends raw storages to its pickles
             if start > 0:
@@ -53,7 +53,7 @@ def references(stream: bytes, *, literal: bool = False) -> list[str]:
             raise NotAPickle(str(error)) from error
     if not stream:
         raise NotAPickle("empty")
-    return list(found)
+    return list(references)
 
 
 def _references_of_one(reader: io.BytesIO, literal: bool) -> Iterable[str]:

@@ -131,9 +131,9 @@ def _refuse_code(archive: Archive) -> None:
             tree = ast.parse(archive.read(record).decode())
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise _refusal(archive, f"{record} cannot be checked ({type(error).__name__})") from error
-        found = next(_findings(tree), None)
-        if found:
-            raise _refusal(archive, f"{record} {found}")
+        finding = next(_findings(tree), None)
+        if finding:
+            raise _refusal(archive, f"{record} {finding}")
 
 
 def _findings(tree: ast.Module) -> Iterator[str]:

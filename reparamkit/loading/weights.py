@@ -108,12 +108,12 @@ def find_state_dict(obj: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
     Raises `UnusableInput`, naming what was found, where there is none.
     """
-    found = _search(obj, _DEPTH)
-    if found is None:
+    unwrapped = _search(obj, _DEPTH)
+    if unwrapped is None:
         raise UnusableInput(
             f"no weights found: expected a mapping of names to tensors, found {_describe(obj)}"
         )
-    tensors, where = found
+    tensors, where = unwrapped
     return _without_prefixes(tensors), where
 
 
@@ -274,8 +274,8 @@ def _search(obj: object, depth: int) -> tuple[dict[str, Tensor], tuple[str, ...]
     if depth == 0:
         return None
     for key in _WRAPPERS:
-        if key in obj and (found := _search(obj[key], depth - 1)) is not None:
-            return found[0], (key, *found[1])
+        if key in obj and (unwrapped := _search(obj[key], depth - 1)) is not None:
+            return unwrapped[0], (key, *unwrapped[1])
     return None
 
 

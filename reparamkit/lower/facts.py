@@ -36,11 +36,11 @@ class Facts:
 
 def entries(facts: Facts | None) -> dict[str, str]:
     """What a file says; of an exported program alone, only what wrote it."""
-    made = {f"{PREFIX}version": __version__, f"{PREFIX}torch": torch.__version__}
+    writers = {f"{PREFIX}version": __version__, f"{PREFIX}torch": torch.__version__}
     if facts is None:
-        return made
+        return writers
     return {
-        **made,
+        **writers,
         f"{PREFIX}source_sha256": facts.source_sha256,
         f"{PREFIX}folds": str(facts.folds),
         f"{PREFIX}before": json.dumps(dict(facts.before)),

@@ -35,9 +35,10 @@ class Lowering:
 
     Attributes:
         network: the folded network, with its example, the sizes that may vary, and its original.
-        captured: what it was folded in: one graph, or parts.
+        captured: what it was folded in: one graph, as it was before, or parts.
         folds: how many regions became one layer.
         before, after: operator -> number of calls.
+        merge_siblings: whether layers that read the same value were merged.
     """
 
     network: Network
@@ -45,6 +46,7 @@ class Lowering:
     folds: int
     before: Mapping[str, int]
     after: Mapping[str, int]
+    merge_siblings: bool = False
 
     @property
     def module(self) -> nn.Module:

@@ -178,9 +178,9 @@ class _Writer:
             self.weights[f"{name}.{key}"] = tensor.detach().cpu().contiguous().clone()
 
     def _call(self, node: fx.Node) -> None:
-        made = layer_of_call(node, self._state)
-        if made is not None:
-            layer, path, x = made
+        call = layer_of_call(node, self._state)
+        if call is not None:
+            layer, path, x = call
             name = self._named(path)
             self._add_layer(name, layer)
             self._assign(node, [x], lambda texts: f"self.{name}({texts[0]})", path, None)
@@ -223,12 +223,12 @@ class _Writer:
         name = self._named(path)
         shape = ", ".join(map(str, value.shape))
         dtype = "" if value.dtype == torch.float32 else f", dtype={value.dtype}"
-        made = f"torch.empty({f'({shape},)' if value.ndim == 1 else f'({shape})'}{dtype})"
+        empty = f"torch.empty({f'({shape},)' if value.ndim == 1 else f'({shape})'}{dtype})"
         if isinstance(value, nn.Parameter):
             grad = "" if value.is_floating_point() else ", requires_grad=False"
-            self._init.append(f"self.{name} = nn.Parameter({made}{grad})")
+            self._init.append(f"self.{name} = nn.Parameter({empty}{grad})")
         else:
-            self._init.append(f'self.register_buffer("{name}", {made})')
+            self._init.append(f'self.register_buffer("{name}", {empty})')
         self.weights[name] = value.detach().cpu().contiguous().clone()
         return name
 

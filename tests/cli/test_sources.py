@@ -115,7 +115,8 @@ def test_the_key_and_the_model_are_those_of_the_side_that_needs_them(run: Run, k
 
 
 def test_training_takes_arguments_and_its_checkpoint_keeps_them(run: Run, kept: Path) -> None:
-    settings = ("--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-fold", "--workers", "0")
+    size = ("--input-size", "32", "--batch-size", "256")
+    settings = ("--data", "digits", "--epochs", "1", *size, "--no-fold", "--workers", "0")
     net = ("nets.py:classifier", "--model-args", "width=6")
     trained = run("train", *net, "--out", "run", *settings)
     assert trained.status == 0, trained

@@ -158,3 +158,15 @@ def test_two_tables_of_one_size_have_numbers_of_their_own() -> None:
 
     parts = {"one": nn.Embedding(9, 8), "other": nn.Embedding(9, 8)}
     assert left(forward, PLACES, **parts) == {"embedding": 2, "relu": 1}
+
+
+def test_a_norm_of_flattened_tables_goes_into_both() -> None:
+    """What is written down above the flattening has another shape than the value for whose sake it is."""
+
+    def forward(s: Any, places: Tensor) -> Tensor:
+        both = torch.cat([s.one(places), s.other(places)], -1)
+        tokens: Tensor = s.norm(both.flatten(0, -2)).reshape_as(both)
+        return tokens.relu()
+
+    parts = {"one": nn.Embedding(9, 3), "other": nn.Embedding(9, 2), "norm": nn.BatchNorm1d(5)}
+    assert left(forward, PLACES, **parts) == {"embedding": 1, "relu": 1}

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 import reparamkit as rk
 from tests.into import pairs
 from tests.nets import noise, randomised
+from tests.slow_share import few
 
 NETS = {"repvgg": "repvgg", "mobileone": "mobileone", "resnet": "resnet"}
 
@@ -113,7 +114,7 @@ def _quantised(program: ExportedProgram) -> tuple[torch.fx.GraphModule, Counter[
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, "resnet", "repvgg"))
 def test_pt2e_quantization(name: str) -> None:
     """Torch's own path merges a norm into the convolution before it; branches it quantizes one by one."""
     pytest.importorskip("torchao", reason="torchao is not installed")

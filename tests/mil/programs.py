@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.mil.evaluate import evaluate
 from reparamkit.mil.graph import MilProgram
 from reparamkit.mil.program import open_program
@@ -68,7 +69,7 @@ def save(
     # coremltools reads the names of the inputs from the function's signature.
     scope = {"renamed": renamed}
     exec(f"def program({', '.join(names)}):\n    return renamed({', '.join(names)})", scope)
-    with quiet():
+    with quiet(), only_new_garbage():
         made = mb.program(input_specs=specs, opset_version=IOS[ios])(scope["program"])
         settings.setdefault("compute_precision", ct.precision.FLOAT32)
         if not passes:

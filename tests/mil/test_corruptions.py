@@ -13,6 +13,7 @@ import torch
 
 from reparamkit.compare.compare import compare
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME
+from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.mil.programs import ct, normal
 
@@ -47,7 +48,7 @@ IMAGE = normal(1, 3, 20, 20)
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("coreml") / "net.mlpackage"
     program = torch.export.export(net(), (IMAGE,)).run_decompositions({})
-    with quiet():
+    with quiet(), only_new_garbage():
         made = ct.convert(
             program,
             convert_to="mlprogram",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import reparamkit
+from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.quiet import quiet
 from tests.mil.programs import IOS, ct, normal
@@ -63,7 +64,7 @@ def test_every_family_of_the_reference_models(tmp_path: Path, name: str, ios: in
 
 
 def _evaluated(program: torch.export.ExportedProgram, path: Path, ios: int, precision: Any) -> torch.Tensor:
-    with quiet():
+    with quiet(), only_new_garbage():
         made = ct.convert(
             program,
             convert_to="mlprogram",

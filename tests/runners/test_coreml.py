@@ -15,6 +15,7 @@ import torch
 
 from reparamkit.compare.compare import compare
 from reparamkit.errors import UnusableInput
+from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.base import (
     BoundsSizes,
     DeclaresInputs,
@@ -39,7 +40,7 @@ def _layer(x: Any) -> Any:
 def _convert(path: Path, *, half: bool = False, **settings: Any) -> Path:
     """The small network as coremltools converts it."""
     program = torch.export.export(small(), (IMAGE,)).run_decompositions({})
-    with quiet():
+    with quiet(), only_new_garbage():
         made = ct.convert(
             program,
             convert_to="mlprogram",
@@ -145,7 +146,7 @@ class _Conv(torch.nn.Module):
 
 
 def _symbolic(path: Path, shape: Any) -> Path:
-    with quiet():
+    with quiet(), only_new_garbage():
         made = ct.convert(
             torch.jit.trace(_Conv(), normal(1, 3, 8, 8)),
             inputs=[ct.TensorType("x", shape)],
@@ -186,7 +187,7 @@ def test_image_inputs_are_pixels(tmp_path: Path, layout: str, channels: int) -> 
         def forward(self, picture: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.conv2d(picture, torch.from_numpy(weight))
 
-    with quiet():
+    with quiet(), only_new_garbage():
         traced = torch.jit.trace(Net(), torch.rand(1, channels, 4, 5))
         made = ct.convert(traced, inputs=[image], convert_to="mlprogram", skip_model_load=True)
         made.save(str(tmp_path / "net.mlpackage"))
@@ -208,7 +209,7 @@ def test_a_classifier_gives_its_probabilities(tmp_path: Path) -> None:
             return torch.softmax(x @ torch.from_numpy(weight).T, -1)
 
     x = normal(1, 4)
-    with quiet():
+    with quiet(), only_new_garbage():
         made = ct.convert(
             torch.jit.trace(Net(), x),
             inputs=[ct.TensorType("x", (1, 4))],

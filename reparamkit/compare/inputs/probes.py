@@ -213,16 +213,16 @@ def _of_sizes(
     dynamic_axes: DynamicAxes,
     kinds: Mapping[int, Kind] | None,
 ) -> dict[str, list[Probe]]:
-    found: dict[str, list[Probe]] = {}
+    probes: dict[str, list[Probe]] = {}
     for kind, proposals in proposed.items():
-        found[kind] = []
+        probes[kind] = []
         for proposal in proposals:
             described = ", ".join(f"{symbol}={size}" for symbol, size in proposal.items())
             name = f"{kind} ({described})"
-            found[kind].append(
+            probes[kind].append(
                 Probe(name, kind, seed, args, kwargs, dynamic_axes, proposal, kinds=kinds or {})
             )
-    return found
+    return probes
 
 
 def another_draw(probe: Probe, number: int) -> Probe:

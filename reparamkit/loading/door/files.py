@@ -39,17 +39,17 @@ def regular(path: Path) -> os.stat_result:
         UnusableInput: there is none, or it is a folder, a pipe, a device or a socket.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.ENOENT and os.path.islink(path):
             raise UnusableInput(f"{path} is a link to {os.readlink(path)}, which does not exist") from error
         raise UnusableInput(f"{path} cannot be read: {_words(error)}") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise UnusableInput(f"{path} is a folder where a file is needed; give the file itself")
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((words for test, words in _KINDS if test(found.st_mode)), "no file")
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((words for test, words in _KINDS if test(status.st_mode)), "no file")
         raise UnusableInput(f"{path} is {kind}, no regular file; copy its content into a file and give that")
-    return found
+    return status
 
 
 def exists(path: Path) -> bool:
@@ -219,10 +219,10 @@ def steady(paths: Iterable[Path]) -> Iterator[None]:
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _raised(error: OSError) -> None:

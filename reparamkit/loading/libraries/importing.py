@@ -71,8 +71,8 @@ def _advice(text: str) -> str:
 @cache
 def registered(package: str) -> frozenset[str]:
     """Networks that a library's sources register (``@register_model``); nothing is imported."""
-    found = (match for text in _sources(package) for match in _REGISTERED.finditer(text))
-    return frozenset(match[1] or match[2] for match in found)
+    registrations = (match for text in _sources(package) for match in _REGISTERED.finditer(text))
+    return frozenset(match[1] or match[2] for match in registrations)
 
 
 @cache
@@ -82,8 +82,8 @@ def mentioned(package: str) -> frozenset[str]:
 
 
 def _sources(package: str) -> Iterator[str]:
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for file in sorted((Path(folder) / "models").rglob("*.py")):
             yield file.read_text(encoding="utf-8", errors="replace")
 

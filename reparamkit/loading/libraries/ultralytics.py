@@ -19,8 +19,8 @@ from reparamkit.loading.registry import Named, Stored
 @cache
 def names() -> Iterable[str]:
     """The files that the library brings, and their scales."""
-    found = importlib.util.find_spec("ultralytics")
-    folders = (found.submodule_search_locations or ()) if found is not None else ()
+    spec = importlib.util.find_spec("ultralytics")
+    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
     files = [file for folder in folders for file in (Path(folder) / "cfg" / "models").rglob("*.yaml")]
     scales = re.compile(r"^\s{2,}([a-z]): *\[", re.M)
     known_names = {file.name for file in files}

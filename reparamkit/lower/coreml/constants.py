@@ -49,7 +49,7 @@ def _stored(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
     """The tensors that the program holds and does not change."""
     signature = program.graph_signature
     changed = set(signature.buffers_to_mutate.values())
-    found: dict[fx.Node, torch.Tensor] = {}
+    stored: dict[fx.Node, torch.Tensor] = {}
     specs = {spec.arg.name: spec for spec in signature.input_specs if isinstance(spec.arg, TensorArgument)}
     tensors: Mapping[str, Any] = {**program.constants, **program.state_dict}
     for node in program.graph.nodes:
@@ -58,8 +58,8 @@ def _stored(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
             continue
         value = tensors.get(str(spec.target))
         if isinstance(value, torch.Tensor):
-            found[node] = value.detach()
-    return found
+            stored[node] = value.detach()
+    return stored
 
 
 def _is_foldable(node: fx.Node, held: Mapping[fx.Node, Any]) -> bool:

@@ -13,7 +13,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.lower.coreml.labels import classifier
 from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.shapes import Sizes, input_shape
-from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, reason_of
+from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, only_new_garbage, reason_of
 from reparamkit.support.quiet import quiet
 
 Keep = Callable[[str], bool]
@@ -46,7 +46,7 @@ def convert(
     """
     ct = coremltools()
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), only_new_garbage():
             ranges: dict[str, Any] = {}
             shapes = [input_shape(each, ranges, ct) for each in sizes]
             if options.image is None:

@@ -1,118 +1,139 @@
-"""A folded network that takes pixels: behind the normalisation of an image, and folded again with it.
+"""A network that takes pixels: the captured network behind the normalisation of an image, folded.
 
-What can be part of the first convolution becomes part of it, proven like any other fold; the package is
-compared with the original network behind the same normalisation.
+The normalisation stands in front of the graph before that is folded, so that what of it can be part of the
+first layer becomes part of it, proven like any other fold. The package is compared with the original network
+behind the same normalisation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx, nn
 
+from reparamkit.capture.canonical import symbolic_sizes
 from reparamkit.capture.export import capture
+from reparamkit.capture.program import Program
 from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import fold_program
-from reparamkit.lower.coreml.images import INNER, PIXELS, Normalised, Scaled, pixels_of, shift_of
+from reparamkit.lower.coreml.images import PIXELS, Normalised, pixels_of, shift_and_factor, shift_of
 from reparamkit.lower.coreml.network import Packaged
 from reparamkit.lower.coreml.options import ImageInput
+from reparamkit.lower.exported import free_shapes
 from reparamkit.lower.lowering import Lowering
 from reparamkit.runners.torch import TorchRunner
-from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.support.quiet import quiet
+
+aten = torch.ops.aten
+_OWNERS = "nn_module_stack"
 
 
 def behind_an_image(folded: Packaged, lowering: Lowering, image: ImageInput) -> Packaged:
-    """The folded network behind the normalisation of an image, folded again.
+    """The network behind the normalisation of an image, folded with it.
 
     Raises:
         UnusableInput: the network takes something else than one image.
     """
-    example = _image_example(lowering, image)
-    pixels = pixels_of(example, image)
-    free = {axis for axis in folded.axes.get(0, {}) if axis > 0}
-    dynamic = "auto" if free else False
+    dtype = _image_example(lowering, image).dtype
+    example = map_tensors(lambda _, tensor: tensor[:1], *lowering.example)
+    axes = {axis: symbol for axis, symbol in folded.axes.get(0, {}).items() if axis > 1}
+    program = lowering.program
     with quiet():
-        whole = _refolded(Normalised(lowering.module, image, example.dtype), pixels, dynamic)
-    shift = None
-    if whole.operators > sum(lowering.after.values()):
-        with quiet():
-            whole = _refolded(Scaled(lowering.module, image, example.dtype), pixels, dynamic)
-        shift = shift_of(image)
-    _move_stem(whole.module, lowering.module)
-    axes = {axis: symbol for axis, symbol in whole.axes.items() if axis in free}
-    original = Normalised(lowering.original, image, example.dtype).eval()
+        if any(axis == 1 for axis, _ in symbolic_sizes(_tensor_of(program.graph))):
+            # Captured for any number of channels, which says nothing of these.
+            free = free_shapes(*example, {0: axes} if axes else {})
+            program = capture(lowering.module, *example, dynamic=free)
+        module, shift = _folded_behind(program, lowering, image, dtype)
     label = lowering.network.label
     network = Network(
         label,
-        TorchRunner(whole.module),
-        example=((pixels,), {}),
-        original=Network(label, TorchRunner(original)),
+        TorchRunner(module),
+        example=map_tensors(lambda _, tensor: pixels_of(tensor, image), *example),
+        original=Network(label, TorchRunner(Normalised(lowering.original, image, dtype))),
     )
-    return Packaged(
-        network,
-        {0: axes} if axes else {},
-        folded.facts,
-        folded.input_names,
-        image_bias=shift,
-        inner=INNER,
-        kinds={0: PIXELS},
+    return replace(
+        folded, network=network, axes={0: axes} if axes else {}, image_bias=shift, kinds={0: PIXELS}
     )
 
 
-@dataclass(frozen=True)
-class _Refolded:
-    """A folded module, how many operators it calls, and its input's free axes."""
-
-    module: fx.GraphModule
-    operators: int
-    axes: dict[int, str]
-
-
-def _refolded(network: nn.Module, pixels: torch.Tensor, dynamic: str | bool) -> _Refolded:
-    program = capture(network.eval(), (pixels,), {}, dynamic=dynamic)
-    module = fold_program(program).module
-    counts = census(module.graph, dict(module.named_modules()))
-    return _Refolded(module, sum(counts.values()), program.axes.get(0, {}))
+def _folded_behind(
+    program: Program, lowering: Lowering, image: ImageInput, dtype: torch.dtype
+) -> tuple[nn.Module, tuple[float, ...] | None]:
+    """The network behind the factor, and the shift that is Core ML's; None where the network has that too."""
+    shift, factor = shift_and_factor(image, dtype)
+    if shift.any():
+        whole = _folded(lowering, normalised(program, image, shift, factor))
+        counts = census(whole.graph, dict(whole.named_modules()))
+        if sum(counts.values()) <= sum(lowering.after.values()):
+            return whole, None
+    return _folded(lowering, normalised(program, image, None, factor)), shift_of(image)
 
 
-def _move_stem(whole: nn.Module, folded: nn.Module) -> None:
-    """Put the layer that took the normalisation in where the layer was that it took the place of."""
-    made = [
-        str(node.target)
-        for node in whole.graph.nodes  # type: ignore[union-attr]
-        if node.op == "call_module" and _path(node) and not f"{node.target}.".startswith(f"{INNER}.")
+def _folded(lowering: Lowering, program: Program) -> fx.GraphModule:
+    return fold_program(program, merge_siblings=lowering.merge_siblings).module
+
+
+def normalised(
+    program: Program, image: ImageInput, shift: torch.Tensor | None, factor: torch.Tensor
+) -> Program:
+    """A captured network with (pixels + shift) · factor in front of its only tensor, unfolded."""
+
+    def pixels(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        return map_tensors(lambda _, tensor: pixels_of(tensor, image), args, kwargs)
+
+    args, kwargs = pixels(program.args, program.kwargs)
+    ordinary = None if program.ordinary is None else pixels(*program.ordinary)
+    # The witness runs the network on what it was captured with, which pixels are not.
+    program = replace(program.copy(), args=args, kwargs=kwargs, ordinary=ordinary, witness=None)
+    graph, given = program.graph, _tensor_of(program.graph)
+    readers = [
+        node for node in given.users if node.target is not aten.sym_size.int and not _writes_into(node, given)
     ]
-    before = {_path(node) for node in _readers(folded)} - {""}
-    if len(made) != 1 or len(before) != 1:
-        return
-    place = f"{INNER}.{before.pop()}"
-    assert isinstance(whole, fx.GraphModule)
-    whole.add_submodule(place, whole.get_submodule(made[0]))
-    whole.delete_submodule(made[0])
-    for node in whole.graph.nodes:
-        if node.op == "call_module" and node.target == made[0]:
-            node.target = place
-    whole.recompile()
+    first = next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
+    value, like = given, given.meta["val"]
+    for name, operator, constant in (("shift", aten.add.Tensor, shift), ("factor", aten.mul.Tensor, factor)):
+        if constant is None:
+            continue
+        name = f"image_{name}"
+        while name in program.state:
+            name += "_"
+        program.state[name] = constant
+        with graph.inserting_before(first):
+            stored = graph.create_node("get_attr", name)
+            value = graph.call_function(operator, (value, stored))
+        stored.meta["val"] = like.fake_mode.from_tensor(constant, static_shapes=True)
+        value.meta |= {"val": like, _OWNERS: _common_owners(readers)}
+    for node in readers:
+        node.replace_input_with(given, value)
+    return program
 
 
-def _readers(module: nn.Module) -> list[fx.Node]:
-    """The operators that read a network's inputs."""
-    assert isinstance(module, fx.GraphModule)
-    return [user for node in module.graph.nodes if node.op == "placeholder" for user in node.users]
+def _tensor_of(graph: fx.Graph) -> fx.Node:
+    given: fx.Node
+    (given,) = (
+        node
+        for node in graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
+    )
+    return given
 
 
-def _path(node: fx.Node) -> str:
-    """The path of the layer that an operator is; empty for one that has no weights."""
-    if node.op == "call_module":
-        assert node.graph.owning_module is not None
-        layer = node.graph.owning_module.get_submodule(str(node.target))
-        return str(node.target) if isinstance(getattr(layer, "weight", None), torch.Tensor) else ""
-    names = [str(each.target) for each in node.all_input_nodes if each.op == "get_attr"]
-    return next((name.removesuffix(".weight") for name in names if name.endswith(".weight")), "")
+def _writes_into(node: fx.Node, given: fx.Node) -> bool:
+    return node.target is aten.copy_.default and node.args[0] is given
+
+
+def _common_owners(nodes: Sequence[fx.Node]) -> dict[str, Any]:
+    """The modules that all of them lie in: what becomes one layer with them lies there, too."""
+    stacks = [node.meta.get(_OWNERS) or {} for node in nodes]
+    return {
+        key: owner for key, owner in (stacks or [{}])[0].items() if all(s.get(key) == owner for s in stacks)
+    }
 
 
 def _image_example(lowering: Lowering, image: ImageInput) -> torch.Tensor:

@@ -21,16 +21,15 @@ ORIGIN = "stack_trace"
 """The entry of a node's `meta` that coremltools hands on to the operators that it makes of the node."""
 
 
-def name_operators(program: ExportedProgram, taken: Iterable[str], inner: str = "") -> None:
+def name_operators(program: ExportedProgram, taken: Iterable[str]) -> None:
     """Call every operator of a program after its module, and write that origin down in its `meta`.
 
     Args:
         taken: names that no operator may have: those of the package's inputs and outputs.
-        inner: the path of a module that stands for the whole, and is left out of the names.
     """
     graph = program.graph
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    owners = {node: _below(inner, _owner(node, program)) for node in calls}
+    owners = {node: _owner(node, program) for node in calls}
     alone = Counter(owners.values())
     origins = []
     for node in calls:
@@ -56,12 +55,6 @@ def name_outputs(program: ExportedProgram) -> None:
 def operator_origins(program: ExportedProgram) -> list[str]:
     """Where each operator of a named program comes from, in order."""
     return [str(node.meta[ORIGIN]) for node in program.graph.nodes if node.op == "call_function"]
-
-
-def _below(inner: str, path: str) -> str:
-    return (
-        path.removeprefix(inner).removeprefix(".") if inner and f"{path}.".startswith(f"{inner}.") else path
-    )
 
 
 def _kind(node: fx.Node) -> str:

@@ -31,7 +31,6 @@ class Packaged:
         facts: for the package's metadata.
         input_names: of the tensors, in order.
         image_bias: for an image input, what Core ML adds to its channels before the network.
-        inner: the path of the folded network in this one; empty where it is this one.
         kinds: the values that inputs have to keep to, by flat index.
     """
 
@@ -40,7 +39,6 @@ class Packaged:
     facts: Facts
     input_names: Sequence[str]
     image_bias: tuple[float, ...] | None = None
-    inner: str = ""
     kinds: dict[int, Kind] | None = None
 
     @property

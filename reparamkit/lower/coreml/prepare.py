@@ -24,12 +24,11 @@ from reparamkit.support.quiet import quiet
 aten = torch.ops.aten
 
 
-def prepared(program: ExportedProgram, taken: Sequence[str], inner: str = "") -> ExportedProgram:
+def prepared(program: ExportedProgram, taken: Sequence[str]) -> ExportedProgram:
     """The program in the dialect that coremltools takes, with its gaps worked around; a new one.
 
     Args:
         taken: names that no operator may have.
-        inner: the path of a module that stands for the whole network, and is left out of the names.
 
     Raises:
         CannotConvert: torch cannot bring it into that dialect, or Core ML has no such arguments.
@@ -49,7 +48,7 @@ def prepared(program: ExportedProgram, taken: Sequence[str], inner: str = "") ->
         raise
     except Exception as error:
         raise CannotConvert(reason_of(error)) from error
-    name_operators(decomposed, taken, inner)
+    name_operators(decomposed, taken)
     return decomposed
 
 

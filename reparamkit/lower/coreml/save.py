@@ -148,15 +148,15 @@ def _saved(
         check_fits(labels, [(truth.name, tuple(truth.values.shape)) for truth in truths])
     inputs = identifiers(request.input_names or network.input_names)
     outputs = identifiers(request.output_names or plain_names(reference.output_names), inputs)
-    made = prepared(program, [*inputs, *outputs], network.inner)
-    keep, said = kept(options, made)
+    converted = prepared(program, [*inputs, *outputs])
+    keep, said = kept(options, converted)
     lost: list[Lost] = []
     stay: list[str] = []
 
     def lowered(keep: Keep | None) -> Any:
         with phase("conversion"):
             return convert(
-                made,
+                converted,
                 sizes,
                 options,
                 input_names=inputs,
@@ -171,7 +171,7 @@ def _saved(
             trial = Path(folder) / "trial.mlpackage"
             write_package(model, trial, metadata={}, description="")
             records = _narrowed(reference, sizes).records
-            return measured(CoreMlRunner(trial), records, made)
+            return measured(CoreMlRunner(trial), records, converted)
 
     def written() -> tuple[Equivalence, Counter[str]]:
         """Write the package with what stays in float32 now, and judge it."""
@@ -187,7 +187,7 @@ def _saved(
         with phase("verify"):
             verdict = _judged(reference, runner, sizes, options.precision)
         if options.precision == "float16" and not stay:
-            lost[:] = measured(runner, _narrowed(reference, sizes).records, made)
+            lost[:] = measured(runner, _narrowed(reference, sizes).records, converted)
         if verdict.differs:
             said = f"; float16 loses most at {in_words(lost[:3])}" if lost else ""
             raise NotEquivalent(f"{path} was not written: the package is {verdict.summary()}{said}", verdict)
@@ -210,7 +210,7 @@ def _saved(
     if stay:
         taken = [each for each in lost if each.origin in stay]
         said = [
-            f"{len(stay)} of {len(set(operator_origins(made)))} layers stay in float32, where float16 "
+            f"{len(stay)} of {len(set(operator_origins(converted)))} layers stay in float32, where float16 "
             f"loses most: {in_words(taken)}"
         ]
     elif lost:
