@@ -113,7 +113,7 @@ def _fold(
         verify = verify or (
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
-        outcome = fold_program(program.copy(), merge_siblings=merge_siblings)
+        outcome = fold_program(program.copy(), merge_siblings=merge_siblings, example=inputs)
         network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
         findings = vars(_findings(program, outcome, before, notes))
         folded = Folded(
@@ -209,7 +209,9 @@ def inspect(
         _check_inputs(program, original, inputs)
         before = census(program.graph)
         notes += dropped.told(before) if dropped is not None else []
-        return _findings(program, fold_program(program, merge_siblings=merge_siblings), before, notes)
+        return _findings(
+            program, fold_program(program, merge_siblings=merge_siblings, example=inputs), before, notes
+        )
 
 
 @undisturbed()

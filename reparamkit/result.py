@@ -141,7 +141,7 @@ class Folded:
                 converter leads the network back.
             input_names: in an .onnx, .mlpackage or .pte, one per tensor, in order; by default what the
                 forward calls them.
-            output_names: likewise; by default the places of the outputs ("map_0").
+            output_names: there, one per tensor, in order; by default their places ("map_0").
 
         Raises:
             UnusableInput: it cannot be told whether a file computes what the original does; an unknown

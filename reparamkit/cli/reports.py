@@ -159,14 +159,14 @@ def read_bench(path: Path) -> dict[str, Any]:
 
 
 def _latency(path: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a network's fold."""
+    """What was measured of a network, as it came and folded."""
     from reparamkit.errors import UnusableInput
 
     document = read_bench(path)
     networks = list(document["inputs"])
     if name not in networks:
         raise UnusableInput(f"--bench {path} has no figures of {name}, but of {', '.join(networks)}")
-    return [row for row in document["rows"] if row["network"] == name and row["form"] == "folded"]
+    return [row for row in document["rows"] if row["network"] == name]
 
 
 def _versions() -> dict[str, str]:

@@ -61,7 +61,10 @@ def keeping(model: nn.Module | ExportedProgram, names: Sequence[str]) -> nn.Modu
     settled = "forward" in vars(model) or model._forward_hooks or isinstance(model, fx.GraphModule)
     if settled:  # its class does not say what it computes
         return _around(model, names)
-    kept = kind.__new__(_kept_class(kind, tuple(names)))
+    try:
+        kept = kind.__new__(_kept_class(kind, tuple(names)))
+    except Exception:  # a class that wants to be asked before others derive from it
+        return _around(model, names)
     vars(kept).update(vars(model))
     return kept
 
@@ -73,7 +76,9 @@ def _kept_class(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module
     def kept(self: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return _some(forward(self, *args, **kwargs), names)
 
-    return type(kind.__name__, (kind,), {"forward": kept, "__module__": kind.__module__})
+    meta: Any = type(kind)
+    derived: type[nn.Module] = meta(kind.__name__, (kind,), {"forward": kept, "__module__": kind.__module__})
+    return derived
 
 
 class _Around(nn.Module):

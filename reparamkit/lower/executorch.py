@@ -109,7 +109,10 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
                 edge = to_edge_transform_and_lower(
                     program, partitioner=partitioner, constant_methods={TOLD: told}
                 )
+                _require_stateless(edge.exported_program())
                 data: bytes = edge.to_executorch().buffer
+        except CannotWrite:
+            raise
         except Exception as error:  # each of its passes has errors of its own
             reason = _reason(error)
             other = "; --executorch-backend portable does without it" if "XNNPACK" in reason else ""
@@ -118,13 +121,19 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
 
 
 def _require_stateless(program: ExportedProgram) -> None:
+    """Refuse a program that writes into what it is given or holds.
+
+    Raises:
+        CannotWrite: it does, with the name of what it writes into.
+    """
     signature = program.graph_signature
     lifted = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
     written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         if node.op == "call_function" and schema is not None and schema.is_mutable:
-            written += [lifted.get(value.name, value.name) for value in node.all_input_nodes[:1]]
+            held = (value for value in node.all_input_nodes[:1] if value.op == "placeholder")
+            written += [lifted.get(value.name, value.name) for value in held]
     if written:
         raise CannotWrite(
             f"an ExecuTorch program would keep what the network writes into {written[0]!r} when it runs, and "
@@ -138,6 +147,7 @@ def _told(work: Work) -> dict[str, Any]:
     shapes = input_shapes(program)
     names = iter(work.input_names or [name for name, _ in shapes])
     sizes = {work.axis_names[str(symbol)]: bounds for symbol, bounds in _bounds(program).items()}
+    usual = iter(tensor_leaves(*work.recorded.records[0].probe.inputs()))
     slots: list[dict[str, Any]] = []
     by_name = dict(shapes)
     for spec in program.graph_signature.input_specs:
@@ -151,6 +161,7 @@ def _told(work: Work) -> dict[str, Any]:
                         size if isinstance(size, int) else renamed(str(size), work.axis_names)
                         for size in by_name[spec.arg.name]
                     ],
+                    "usual": list(next(usual)[1].shape),
                 }
             )
         else:

@@ -22,11 +22,12 @@ from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.lower.facts import entries
+from reparamkit.lower.onnx_model import OLDEST_WRITTEN, PRODUCER, SCOPES, in_opset, name_nodes, nodes_of
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.quiet import quiet
-from reparamkit.support.text import first_line, one_line
+from reparamkit.support.text import first_line
 from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ if TYPE_CHECKING:
 ONE_FILE_BYTES = 1_900_000_000
 """Weights beyond this go into a second file: one protobuf message holds less than 2 GiB."""
 
-OLDEST_WRITTEN = 18
-"""The oldest opset that torch.onnx writes itself."""
-PRODUCER = "reparamkit"
-
-_SCOPES = "pkg.torch.onnx.name_scopes"
-_KEPT_METADATA = frozenset({_SCOPES, "pkg.torch.onnx.class_hierarchy"})
+_KEPT_METADATA = frozenset({SCOPES, "pkg.torch.onnx.class_hierarchy"})
 
 
 def save_onnx(
@@ -106,9 +102,9 @@ def save_onnx(
     model = _simplified(model, notes)
     _restore_zero_biases(model, program)
     _clean(model, axis_names or {}, metadata)
-    _name_nodes(model)
+    name_nodes(model)
     if opset is not None:
-        model = _in_opset(model, opset)
+        model = in_opset(model, opset)
     _check(model, notes)
     with path.open("wb") as file:
         file.write(model.SerializeToString())
@@ -140,14 +136,14 @@ def _rename_inner_values(graph: Any) -> None:
 
 def operator_counts(path: Path) -> Counter[str]:
     """How many nodes of each operator an ONNX file holds, those in functions and subgraphs included."""
-    return Counter(node.op_type for node in _nodes(_load_graph(path)))
+    return Counter(node.op_type for node in nodes_of(_load_graph(path)))
 
 
 def convolutions_without_bias(path: Path) -> list[str]:
     """The names of the convolution nodes that have no bias input."""
     return [
         node.name
-        for node in _nodes(_load_graph(path))
+        for node in nodes_of(_load_graph(path))
         if node.op_type == "Conv" and (len(node.input) < 3 or not node.input[2])
     ]
 
@@ -189,8 +185,8 @@ def _simplified(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
         notes.append("not simplified: onnxsim changed the sizes of inputs or outputs")
         return model
     # onnxsim drops where a node comes from; a node that it kept still has its name.
-    origins = {node.name: node.metadata_props for node in _nodes(model) if node.name}
-    for node in _nodes(simplified):
+    origins = {node.name: node.metadata_props for node in nodes_of(model) if node.name}
+    for node in nodes_of(simplified):
         if node.name in origins and not node.metadata_props:
             node.metadata_props.extend(origins[node.name])
     return simplified
@@ -215,7 +211,7 @@ def _restore_zero_biases(model: onnx.ModelProto, program: ExportedProgram) -> No
     for node in model.graph.node:
         if node.op_type != "Conv" or (len(node.input) > 2 and node.input[2]) or node.input[1] not in weights:
             continue
-        scopes = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
         if not scopes or ast.literal_eval(scopes[0])[-1] not in biased:
             continue
         weight = weights[node.input[1]]
@@ -242,70 +238,6 @@ def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:
     ]
 
 
-def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The model in that opset, and of the oldest version of the format that knows it.
-
-    Raises:
-        CannotWrite: ONNX's converter knows no way for one of the operators.
-    """
-    import onnx
-    from onnx import version_converter
-
-    known: int = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if known != opset:
-        try:
-            # It knows no metadata of nodes, which are the same, by name, behind it.
-            origins = {node.name: list(node.metadata_props) for node in _nodes(model)}
-            props = list(model.metadata_props)
-            _without_defaults(model)
-            model = version_converter.convert_version(model, opset)
-            onnx.checker.check_model(model)
-        except Exception as error:
-            missing = re.search(r"No (?:Adapter .* for|Previous Version of) (\w+)", str(error))
-            reason = f"there is none for {missing[1]}" if missing else one_line(error)
-            raise CannotWrite(
-                f"ONNX's converter cannot lead this network from opset {known} back to {opset}: "
-                f"{reason}; give --opset {OLDEST_WRITTEN} or later"
-            ) from error
-        for node in _nodes(model):
-            del node.metadata_props[:]
-            node.metadata_props.extend(origins.get(node.name, []))
-        del model.metadata_props[:]
-        model.metadata_props.extend(props)
-        model.producer_name, model.producer_version = PRODUCER, __version__
-    model.ir_version = min(model.ir_version, onnx.helper.find_min_ir_version_for(model.opset_import, True))
-    return model
-
-
-def _without_defaults(model: onnx.ModelProto) -> None:
-    """The converter hands on to older operators what only the newer ones have, and a 0 says nothing."""
-    for node in _nodes(model):
-        kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes" or entry.i]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    """Call nodes after their modules, as torch's older exporter did: "/stage1/0/reparam_conv/Conv".
-
-    A node with a weight belongs to the weight's module, any other to the innermost one that was being called.
-    """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    taken: Counter[str] = Counter()
-    for node in _nodes(model):
-        owner = next(
-            (name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")),
-            None,
-        )
-        scopes = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
-        if owner is None and scopes:
-            owner = str(["", *ast.literal_eval(scopes[0])][-2])
-        path = "".join(f"/{part}" for part in (owner or "").split(".") if part)
-        name = f"{path}/{node.op_type}"
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
-
-
 def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str], metadata: Mapping[str, str]) -> None:
     """Readable axes, no stack traces, no record of the simplifier, and what the file says of itself."""
     model.producer_name, model.producer_version = PRODUCER, __version__
@@ -322,7 +254,7 @@ def _clean(model: onnx.ModelProto, axis_names: Mapping[str, str], metadata: Mapp
                 size.dim_param = renamed(size.dim_param, axis_names)
     for tensor in graph.initializer:
         del tensor.metadata_props[:]
-    for node in _nodes(model):
+    for node in nodes_of(model):
         kept = [entry for entry in node.metadata_props if entry.key in _KEPT_METADATA]
         node.doc_string = ""
         del node.metadata_props[:]
@@ -360,21 +292,9 @@ def _save_in_two(
     raw.unlink()
     raw.with_name(f"{raw.name}.data").unlink(missing_ok=True)
     _clean(model, axis_names, metadata)
-    _name_nodes(model)
+    name_nodes(model)
     onnx.save(model, path, save_as_external_data=True, location=weights, size_threshold=1024)
     onnx.checker.check_model(str(path), full_check=True)
-
-
-def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    nodes = []
-    while pending:
-        node = pending.pop()
-        nodes.append(node)
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs]:
-                pending += graph.node
-    return nodes
 
 
 def _load_graph(path: Path) -> onnx.ModelProto:

@@ -43,21 +43,29 @@ def form_words(form: str) -> str:
     return _WORDS.get(form, form)
 
 
-def speed_of(row: Mapping[str, Any]) -> dict[str, str] | None:
-    """How many times as fast a form is as the network came, with its interval; None if that was not timed."""
-    ratio = row["ratios"].get("original")
-    if ratio is None or row["median_ms"] is None:
-        return None
-    before = row["median_ms"] / ratio["median"]
-    return {
-        "what": f"latency, {row['backend']}",
-        "ratio": f"{1 / ratio['median']:.2f} × as fast",
-        "span": f"{1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}; {_ms(before)} → {_ms(row['median_ms'])}",
-    }
+def folded_and_original(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
+    """The row of the fold and the time of the network as it came, of each back end that has both."""
+    original = {row["backend"]: row["median_ms"] for row in rows if row["form"] == "original"}
+    return [
+        (row, original[row["backend"]])
+        for row in rows
+        if row["form"] == "folded" and row["median_ms"] and original.get(row["backend"])
+    ]
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    return [tile for row in rows if row["form"] == "folded" and (tile := speed_of(row)) is not None]
+    tiles = []
+    for row, before in folded_and_original(rows):
+        ratio = row["ratios"]["original"]
+        tiles.append(
+            {
+                "what": f"latency, {row['backend']}",
+                "ratio": f"{1 / ratio['median']:.2f} × as fast",
+                "span": f"{1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}; "
+                f"{_ms(before)} → {_ms(row['median_ms'])}",
+            }
+        )
+    return tiles
 
 
 def _ms(value: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape, unescape
 from typing import Any
 
@@ -26,15 +28,25 @@ def svg(plan: Plan, side: str, title: str) -> str:
     text = _laid_out(plan, side)
     drawing = text[text.index("<svg") :]
     drawing = re.sub(r"<!--.*?-->\n?", "", drawing, flags=re.S)
-    drawing = re.sub(r' (font-family|xlink:title|xmlns:xlink)="[^"]*"', "", drawing)
-    drawing = re.sub(r"</?a\b[^>]*>", "", drawing)
+    drawing = re.sub(r' (font-family|xmlns:xlink)="[^"]*"', "", drawing)
+    told = {f"{side}-{box.name}": _tooltip(box) for box in plan.boxes}
+    told |= {f"cluster_{side}{number}": frame.title for number, frame in enumerate(plan.frames)}
+    told[side] = title
+    drawing = re.sub(
+        r"<title>([^<]*)</title>\n?", lambda found: _title(told.get(unescape(found[1]), "")), drawing
+    )
     drawing = re.sub(
         r'<svg width="([\d.]+)pt" height="([\d.]+)pt"',
         rf'<svg class="net" role="img" aria-label="{escape(title)}" width="\1" height="\2"',
         drawing,
         count=1,
     )
-    return drawing.replace(f"<title>{side}</title>", f"<title>{escape(title)}</title>", 1).rstrip()
+    return drawing.rstrip()
+
+
+def _title(text: str) -> str:
+    """What a browser shows of a part when it is pointed at; nothing of arrows."""
+    return f"<title>{escape(text)}</title>\n" if text else ""
 
 
 def alone(drawing: str) -> str:
@@ -96,10 +108,27 @@ def _laid_out(plan: Plan, side: str) -> str:
         frames[box.frame].add_node(f"{side}-{box.name}", **_box(box, side))
     for tail, head in plan.arrows:
         graph.add_edge(f"{side}-{tail}", f"{side}-{head}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Graphviz's own remarks on fonts
+    with _silent(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         drawn: bytes = graph.draw(format="svg", prog="dot")
     return drawn.decode()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what Graphviz's own libraries print of fonts, straight to the process's standard error."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _frame(frame: Frame, side: str, number: int) -> dict[str, str]:
@@ -116,7 +145,6 @@ def _box(box: Box, side: str) -> dict[str, str]:
         "label": _plain("\n".join(box.lines)),
         "class": " ".join([*marks, *(["region"] if box.regions else [])]),
         "id": f"{side}-{box.name}",
-        "tooltip": _plain(_tooltip(box)),
     }
 
 
@@ -129,5 +157,6 @@ def _tooltip(box: Box) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Graphviz takes as it is."""
-    return unescape(text).replace("\\", "\\\\")
+    """Text that Graphviz takes as it is: without escapes, entities, or markup, which begins with "<"."""
+    plain = text.replace("&", "&amp;").replace("\\", "\\\\")
+    return f" {plain}" if plain.startswith("<") else plain

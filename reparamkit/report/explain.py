@@ -42,7 +42,8 @@ class _Explaining:
         self._calls = {call.name: call for call in before.calls}
         self._refusals: dict[str, list[str]] = {}
         for refusal in (*report.undone, *report.refusals):
-            self._refusals.setdefault(refusal.node, []).append(refusal.reason)
+            for name in report.names_of(refusal):
+                self._refusals.setdefault(name, []).append(refusal.reason)
         self._readers: dict[str, list[Calling]] = {}
         for call in before.calls:
             for name in call.reads:

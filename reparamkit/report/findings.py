@@ -217,6 +217,11 @@ class Report:
     """What was typed."""
     versions: Mapping[str, str] = field(default_factory=dict)
     latency: Sequence[Mapping[str, Any]] = ()
-    """Rows of `reparamkit bench` for the folded network, one for each back end."""
+    """The rows of `reparamkit bench` of this network."""
     bar: float = 1e-10
     """The relative float64 error that no fold may exceed."""
+
+    def names_of(self, refusal: Refusing) -> list[str]:
+        """The names that a refusal's operator may have in the outlines: in parts, behind the part's path."""
+        parts = [part.where for part in self.parts if f"{refusal.where}.".startswith(f"{part.where}.")]
+        return [refusal.node, *(f"{where}:{refusal.node}" for where in parts)]

@@ -93,7 +93,7 @@ def network_svg(report: Report) -> str:
 def _pictures(report: Report) -> list[dict[str, str]]:
     if report.outlines is None or not any(outlined.calls for outlined in report.outlines):
         return []
-    kept = {refusal.node for refusal in report.refusals}
+    kept = {name for refusal in report.refusals for name in report.names_of(refusal)}
     pictures: list[dict[str, str]] = []
     modules = None
     for side, outlined, folds in zip(

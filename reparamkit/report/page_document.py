@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any, TypedDict
 
 from reparamkit.report.alike import alike_folds, alike_refusals
+from reparamkit.report.bench_html import folded_and_original
 from reparamkit.report.branches import branches
 from reparamkit.report.findings import Calling, Outlined, Report
 from reparamkit.report.machine import as_dict
@@ -18,6 +19,7 @@ from reparamkit.report.remedies import remedy
 from reparamkit.report.words import channels_words, counted_words, operator_words, places_words
 
 FORMAT = "reparamkit-page-1"
+_LARGE = 7
 
 
 class Latency(TypedDict):
@@ -194,17 +196,16 @@ def _total(counts: dict[str, int], outlined: Outlined | None, size: int | None) 
 
 
 def _latency(report: Report) -> list[Latency]:
-    timed = [row for row in report.latency if row["median_ms"] and "original" in row["ratios"]]
     return [
         Latency(
             backend=row["backend"],
-            before_ms=row["median_ms"] / (ratio := row["ratios"]["original"])["median"],
+            before_ms=before,
             after_ms=row["median_ms"],
-            times=1 / ratio["median"],
-            low=1 / ratio["high"],
-            high=1 / ratio["low"],
+            times=1 / row["ratios"]["original"]["median"],
+            low=1 / row["ratios"]["original"]["high"],
+            high=1 / row["ratios"]["original"]["low"],
         )
-        for row in timed
+        for row, before in folded_and_original(report.latency)
     ]
 
 
@@ -229,10 +230,7 @@ def _groups(report: Report) -> list[Group]:
                 branches=[Way(count=way.count, steps=_steps(way.steps)) for way in ways],
                 more_branches=more,
                 layers=[Layer(path=path, text=text) for path, text in alike.first.layers.items()],
-                kernels=[
-                    *(kernel for call in inside.get(first, []) for kernel in _kernel(call, "before")),
-                    *(kernel for call in new for kernel in _kernel(call, "after")),
-                ],
+                kernels=_kernels(inside.get(first, []), new),
                 error=max(report.folds[member].error for member in alike.members),
                 captured_only=alike.first.captured_only,
             )
@@ -249,6 +247,14 @@ def _steps(calls: Sequence[Calling]) -> list[Step]:
         else:
             steps.append(step)
     return steps
+
+
+def _kernels(before: Sequence[Calling], after: Sequence[Calling]) -> list[Kernel]:
+    """All kernels of a fold in which one is large."""
+    kernels = [kernel for call in before for kernel in _kernel(call, "before")]
+    kernels += [kernel for call in after for kernel in _kernel(call, "after")]
+    sides = (max(len(kernel["rows"]), len(kernel["rows"][0])) for kernel in kernels)
+    return kernels if max(sides, default=0) >= _LARGE else []
 
 
 def _kernel(call: Calling, side: str) -> list[Kernel]:

@@ -29,9 +29,9 @@ from reparamkit.runners.pte_outline import Outline, outline
 from reparamkit.support.inputs import tensor_leaves
 
 TOLD = "reparamkit"
-"""The method of a program of ours that returns, as JSON: "inputs", a list with the name and shape of each
-tensor (a number, or the name of a free size) or the value of what is no tensor; "sizes", the smallest and
-largest of each free size; "outputs", the names of those that are something."""
+"""The method of a program of ours that returns, as JSON: "inputs", a list with the name, the shape (numbers,
+and names of free sizes) and the usual shape of each tensor, or the value of what is no tensor; "sizes", the
+smallest and largest of each free size; "outputs", the names of those that are something."""
 
 _DTYPES = {
     0: torch.uint8,
@@ -147,7 +147,12 @@ class ExecuTorchRunner:
             self.ranges = {name: (low, high) for name, (low, high) in told["sizes"].items()}
         self.listed: dict[str, tuple[tuple[int, ...], ...]] = {}
         self.declared = [
-            InputSpec(slot["name"], tuple(slot["shape"]), _DTYPES.get(port[1]), tuple(port[0]))
+            InputSpec(
+                slot["name"],
+                tuple(slot["shape"]),
+                _DTYPES.get(port[1]),
+                tuple(slot.get("usual", port[0])),
+            )
             for slot, port in zip(self._slots, opened["inputs"], strict=True)
             if port is not None
         ]
@@ -302,7 +307,9 @@ def _told(text: str | None, ports: list[Any]) -> dict[str, Any] | None:
 def _fits(slot: Mapping[str, Any], port: Any) -> bool:
     if port is None:
         return "value" in slot and not isinstance(slot["value"], (str, list, dict))
-    shape = slot["shape"]
+    shape, usual = slot["shape"], slot["usual"]
+    if len(usual) != len(shape) or not all(isinstance(size, int) for size in usual):
+        return False
     return len(shape) == len(port[0]) and all(isinstance(size, (int, str)) for size in shape)
 
 

@@ -230,7 +230,7 @@ class _Search:
 
     def _fold(self, where: str, part: nn.Module, call: Call, program: Program, keep: str) -> None:
         before, sizes = census(program.graph), program.sizes
-        outcome = fold_program(program, merge_siblings=self._merge_siblings)
+        outcome = fold_program(program, merge_siblings=self._merge_siblings, example=(call.args, call.kwargs))
         parts = self.parts
         parts.before.update(before)
         parts.after.update(census(outcome.module.graph, dict(outcome.module.named_modules())))
@@ -238,7 +238,8 @@ class _Search:
         parts.undone += [replace(r, where=_joined(where, r.where)) for r in outcome.undone]
         parts.notes += [f"{where}: {note}" for note in program.notes]
         before_of_all, after_of_all = parts.outlines
-        captured, folded = (one.within(where) for one in outcome.outlines)
+        captured = outcome.outlines[0].within(where)
+        folded = outcome.outlines[1].within(where, holder_name(part))
         parts.outlines = before_of_all + captured, after_of_all + folded
         if not outcome.folds:
             self._leave(where, "nothing in it folds", sizes)

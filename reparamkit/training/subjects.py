@@ -141,6 +141,7 @@ def _file(subject: Network, module: nn.Module | None) -> Validated:
             f"{subject.label} takes {'x'.join(map(str, shape))}, and images are N x 3 x height x width"
         )
     batch = shape[0] if shape is not None and isinstance(shape[0], int) else None
+    most = subject.ranges.get(str(shape[0]), (1, None))[1] if shape is not None else None
     dtype = spec.dtype if spec is not None else None
 
     def once(x: Tensor) -> Tensor:
@@ -148,6 +149,8 @@ def _file(subject: Network, module: nn.Module | None) -> Validated:
         return logits_of(outputs[0][1]).float()
 
     def predict(x: Tensor) -> Tensor:
+        if batch is None and most is not None and len(x) > most:
+            return torch.cat([once(piece) for piece in torch.split(x, most)])
         if batch is None or len(x) == batch:
             return once(x)
         pieces = []

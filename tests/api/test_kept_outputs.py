@@ -117,7 +117,17 @@ def _patched(network: nn.Module) -> Any:
     return network
 
 
-@pytest.mark.parametrize("prepare", [_exported, _traced, _hooked, _patched])
+class Reluctant(Heads):
+    def __init_subclass__(cls) -> None:
+        raise TypeError("this class is final")
+
+
+def _final(network: nn.Module) -> Any:
+    network.__class__ = Reluctant
+    return network
+
+
+@pytest.mark.parametrize("prepare", [_exported, _traced, _hooked, _patched, _final])
 def test_networks_of_every_kind(prepare: Callable[[nn.Module], Any]) -> None:
     network = _network()
     given = prepare(network)

@@ -36,7 +36,7 @@ def test_calls_before_and_after() -> None:
     assert (large.module, large.window, large.groups, large.channels) == ("large", (9, 9), 2, (8, 8))
     assert (large.shape, large.reads, large.stride) == ((2, 8, 12, 10), ("x",), (1, 1))
     assert len(large.kernel) == len(large.kernel[0]) == 9
-    assert not calls["conv2d_1"].kernel
+    assert not calls["conv2d_1"].kernel, "small, and not per channel"
     assert calls["add"].reads == ("conv2d", "conv2d_1")
     assert calls["output"].reads == (calls["linear"].name,)
     assert [call.operator for call in after.calls] == ["input", "conv2d", "relu", "mean", "linear", "output"]
@@ -73,6 +73,16 @@ def test_work_is_what_torch_counts(network: Callable[..., Tensor], shape: tuple[
     assert counter.get_total_flops() == 2 * before.macs > 0
 
 
+@pytest.mark.parametrize("dynamic", ["auto", "batch", False])
+def test_sizes_are_those_of_the_example_whatever_is_free(dynamic: object) -> None:
+    before, after = rk.inspect(Block().eval(), torch.randn(1, 8, 12, 10), dynamic=dynamic).outlines
+    fixed = rk.inspect(Block().eval(), torch.randn(1, 8, 12, 10), dynamic=False).outlines
+    assert [call.shape for call in before.calls] == [call.shape for call in fixed[0].calls]
+    assert [call.shape for call in after.calls] == [call.shape for call in fixed[1].calls]
+    assert (before.macs, after.macs) == tuple(outline.macs for outline in fixed)
+    assert after.macs == 8 * 12 * 10 * 4 * 81 + 8 * 5
+
+
 def test_attention_is_its_two_products() -> None:
     x = torch.randn(2, 3, 9, 7)
     model = Lambda(lambda self, x: F.scaled_dot_product_attention(x, x[:, :, :4], x[:, :, :4]))
@@ -96,4 +106,4 @@ def test_parts_are_named_by_their_paths() -> None:
     assert conv.module == "block.0"
     assert set(folded.folds[0].nodes) <= {call.name for call in before.calls}
     assert all(call.name.startswith("block:") for call in (*before.calls, *after.calls))
-    assert {call.layer for call in after.calls if call.layer} == {"block.0"}
+    assert {call.layer for call in after.calls if call.layer} == set(folded.folds[0].layers)

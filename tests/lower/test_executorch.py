@@ -50,6 +50,7 @@ def test_a_file_holds_what_was_folded_and_says_what_it_takes(tmp_path: Path) -> 
     assert runner.precision == "float32"
     (spec,) = runner.declared
     assert (spec.name, spec.shape, spec.dtype) == ("image", ("batch", 3, "height", "width"), torch.float32)
+    assert spec.usual == (2, 3, 12, 10)
     assert runner.ranges == {"batch": (1, 4), "height": (1, 24), "width": (1, 20)}
     for shape in ((1, 3, 12, 10), (4, 3, 24, 20), (3, 3, 7, 9)):
         image = noise(*shape, dtype=torch.float32)
@@ -131,6 +132,14 @@ class Counting(nn.Module):
         return x + self.runs
 
 
+class Shifting(Counting):
+    """It writes into a part of what it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs[:1].mul_(2).add_(x.sum())
+        return x + self.runs
+
+
 @pytest.mark.parametrize(
     ("module", "inputs", "words"),
     [
@@ -145,6 +154,7 @@ class Counting(nn.Module):
             "Expect input tensor to be 3-D or 4-D, but got, 5 (aten::convolution.out)",
         ),
         (Counting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
+        (Shifting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
     ],
 )
 def test_what_executorch_cannot_do_is_said_in_its_words(

@@ -213,7 +213,7 @@ def test_unusable_paths_are_found_before_any_work(tmp_path: Path, reference: Ref
     for name, words in [
         (
             "net.tflite",
-            r"the suffix '.tflite', which names no format \(supported: .onnx, .mlpackage, .pt2, .pt, .py\)",
+            r"'.tflite', which names no format \(supported: .onnx, .mlpackage, .pte, .pt2, .pt, .py\)",
         ),
         ("net", "it has no suffix"),
         ("net.mlpackage", "a Core ML package is written by `Folded.save`"),

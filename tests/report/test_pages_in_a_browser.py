@@ -167,7 +167,7 @@ def test_large_kernels_are_painted(opened: Open, fold_page: str) -> None:
     page = opened(fold_page)
     page.locator("tr.fold", has_text="blocks.0 … blocks.3").click()
     canvases = page.locator("canvas[data-kernel]:visible")
-    assert canvases.count() == 2
+    assert canvases.count() == 3
     shades = canvases.first.evaluate(
         "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
         ".filter((_, place) => place % 4 === 3)).size"

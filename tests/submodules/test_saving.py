@@ -44,7 +44,7 @@ def test_what_has_to_be_exported_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_other_suffixes(tmp_path: Path) -> None:
     with pytest.raises(
-        rk.UnusableInput, match=r"names no format \(supported: .onnx, .mlpackage, .pt2, .pt, .py\)"
+        rk.UnusableInput, match=r"names no format \(supported: .onnx, .mlpackage, .pte, .pt2, .pt, .py\)"
     ):
         folded().save(tmp_path / "net.tflite")
 

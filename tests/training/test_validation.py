@@ -75,6 +75,15 @@ def test_a_network_its_fold_and_its_files_agree(run: Path) -> None:
         assert row.images_per_second > 0
 
 
+def test_a_file_with_an_end_to_its_batch_gets_pieces(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="ExecuTorch, of the extra [executorch], is not installed")
+    source = rk.load(run, model=NET)
+    rk.fold(source, source.example_inputs).save(tmp_path / "net.pte")
+    own, row = validate([run, tmp_path / "net.pte"], DATA, batch_size=25, fold=False).rows
+    assert row.runner == "ExecuTorch"
+    assert (row.top1, row.differing) == (own.top1, ())
+
+
 def test_predictions_that_differ_are_counted_and_named(run: Path) -> None:
     network = rk.load(run, model=NET).model
     assert isinstance(network, nn.Module)

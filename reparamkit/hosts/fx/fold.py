@@ -20,11 +20,12 @@ from reparamkit.hosts.fx.captured import Captured, Changes
 from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.in_place import require_same
-from reparamkit.hosts.fx.outline import Outline, outline, shape_of
+from reparamkit.hosts.fx.outline import ExampleSizes, Outline, outline
 from reparamkit.hosts.fx.planned import planned
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
+from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.one_thread import on_one_thread
 
 
@@ -50,28 +51,32 @@ class Outcome:
     """The captured graph and the folded one as plain data."""
 
 
-def fold_program(program: Program, *, merge_siblings: bool = False) -> Outcome:
+def fold_program(
+    program: Program, *, merge_siblings: bool = False, example: tuple[Args, Kwargs] | None = None
+) -> Outcome:
     """Fold everything in the program that is exact and pays; the program's graph is used up.
 
-    `merge_siblings` also makes one layer of those beside each other that read the same value.
+    `merge_siblings` also makes one layer of those beside each other that read the same value. `example` is
+    what sizes are told for, where that is another than the captured one.
     """
     with on_one_thread():
         captured = Captured(program)
-        before = outline(program.graph, program.state.get)
+        sizes = ExampleSizes(program, example)
+        before = outline(program.graph, program.state.get, sizes.shapes(program.graph))
         if not program.writes:
             share_equal_calls(program.graph)
-        outcome, changes, shapes = _folded(program, captured, merge_siblings=merge_siblings)
+        outcome, changes, shapes = _folded(program, captured, sizes, merge_siblings=merge_siblings)
         held = require_same(captured, outcome.module, changes)
         parameters = dict(outcome.module.named_parameters(remove_duplicate=False))
         graph, layer = outcome.module.graph, outcome.module.get_submodule
-        after = outline(graph, parameters.get, layer, shapes)
+        after = outline(graph, parameters.get, shapes, layer)
         told, _ = outcome.outlines
         before = replace(before, unread=told.unread, apart=told.apart)
     return replace(outcome, in_place=held, outlines=(before, after))
 
 
 def _folded(
-    program: Program, captured: Captured, *, merge_siblings: bool
+    program: Program, captured: Captured, sizes: ExampleSizes, *, merge_siblings: bool
 ) -> tuple[Outcome, Changes, dict[fx.Node, tuple[int, ...]]]:
     changes = Changes()
     host, (chosen, proven, unproven, failed) = planned(program)
@@ -100,9 +105,9 @@ def _folded(
         computed = host.nodes[form.node]
         if new not in captured.index and not computed.synthetic and not computed.is_map_alone:
             changes.equals(new, host.fx_node(form.node))
-    shapes = _shapes(program.graph)
+    shapes = sizes.shapes(program.graph)
     for form, _, calls in replacements:
-        result_of_all = shape_of(host.user_node(form.node))
+        result_of_all = sizes.shape(host.user_node(form.node))
         shapes.update((call, result_of_all) for call in calls if result_of_all is not None)
     module = surgery.module()
     for stored, constant in surgery.computed.items():
@@ -162,12 +167,6 @@ def _folded(
         (reasons, Outline()),
     )
     return outcome, changes, shapes
-
-
-def _shapes(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
-    """The sizes of every tensor whose shape is known."""
-    shapes = ((node, shape_of(node)) for node in graph.nodes)
-    return {node: shape for node, shape in shapes if shape is not None}
 
 
 class _Standing:

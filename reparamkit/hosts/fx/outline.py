@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from reparamkit.capture.program import Program
 from reparamkit.engine.layers import operators_of
 from reparamkit.hosts.fx.constants import hint
 from reparamkit.hosts.fx.write import owner_path
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 _LARGE = 7
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -40,8 +42,8 @@ class Call:
         channels: of a convolution or linear layer, how many go in and how many come out.
         groups: of a convolution.
         macs: multiply-accumulates; 0 for everything that is no convolution or matrix product.
-        kernel: of a two-dimensional convolution with a side of 7 or more, row by row, the mean magnitude of
-            the weights at each place.
+        kernel: of a two-dimensional convolution, row by row, the mean magnitude of the weights at each place;
+            only if a side is 7 or more, or if it is per channel and no point.
     """
 
     name: str
@@ -78,8 +80,8 @@ class Outline:
         """Multiply-accumulates on the example."""
         return sum(call.macs for call in self.calls)
 
-    def within(self, path: str) -> Outline:
-        """The same, as the part of a larger network that lies at a path."""
+    def within(self, path: str, holder: str = "") -> Outline:
+        """The same, as the part of a network that lies at a path; `holder` is what holds its new layers."""
 
         def named(name: str) -> str:
             return f"{path}:{name}"
@@ -92,7 +94,7 @@ class Outline:
                 call,
                 name=named(call.name),
                 module=placed(call.module),
-                layer=placed(call.layer) if call.layer else "",
+                layer=".".join(filter(None, [path, holder, call.layer])) if call.layer else "",
                 reads=tuple(map(named, call.reads)),
             )
             for call in self.calls
@@ -113,25 +115,55 @@ class Outline:
 def outline(
     graph: fx.Graph,
     tensor: Callable[[str], Tensor | None],
+    shapes: Mapping[fx.Node, tuple[int, ...]],
     layer: Callable[[str], nn.Module] | None = None,
-    shapes: Mapping[fx.Node, Sequence[int]] | None = None,
 ) -> Outline:
     """The outline of a graph.
 
     Args:
         tensor: the stored tensor that a `get_attr` node names, if there is one.
+        shapes: the sizes of values, as far as they are known.
         layer: the module that a `call_module` node names.
-        shapes: sizes of values that the nodes do not say themselves.
     """
-    return _Reading(graph, tensor, layer, shapes or {}).outline()
+    return _Reading(graph, tensor, shapes, layer).outline()
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The sizes of a node's tensor in the example; None where it has none."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return None
-    return _sizes(value)
+class ExampleSizes:
+    """Sizes of the values of a captured graph for one example, which may differ from the captured one.
+
+    Args:
+        args, kwargs: the example; by default that of the capture, in which a free batch of one is two.
+    """
+
+    def __init__(self, program: Program, example: tuple[Args, Kwargs] | None = None) -> None:
+        tensors = [tensor for _, tensor in tensor_leaves(*(example or (program.args, program.kwargs)))]
+        self._known = {
+            symbol: int(tensors[index].shape[axis])
+            for index, axes in program.axes.items()
+            for axis, symbol in axes.items()
+        }
+        self._sizes: dict[Any, int] = {}
+
+    def shapes(self, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+        """The sizes of every tensor whose shape is known."""
+        shapes = ((node, self.shape(node)) for node in graph.nodes)
+        return {node: shape for node, shape in shapes if shape is not None}
+
+    def shape(self, node: fx.Node) -> tuple[int, ...] | None:
+        """The sizes of a node's tensor; None where it has none."""
+        value = node.meta.get("val")
+        return tuple(map(self._size, value.shape)) if isinstance(value, Tensor) else None
+
+    def _size(self, size: int | torch.SymInt) -> int:
+        if isinstance(size, int):
+            return size
+        formula = size.node.expr
+        if formula not in self._sizes:
+            sizes = {symbol: self._known.get(str(symbol)) for symbol in formula.free_symbols}
+            known = {symbol: number for symbol, number in sizes.items() if number is not None}
+            value = formula.subs(known)
+            self._sizes[formula] = int(value) if value.is_Integer else hint(size)
+        return self._sizes[formula]
 
 
 class _Reading:
@@ -139,8 +171,8 @@ class _Reading:
         self,
         graph: fx.Graph,
         tensor: Callable[[str], Tensor | None],
+        shapes: Mapping[fx.Node, tuple[int, ...]],
         layer: Callable[[str], nn.Module] | None,
-        shapes: Mapping[fx.Node, Sequence[int]],
     ) -> None:
         self._graph, self._tensor, self._layer, self._shapes = graph, tensor, layer, shapes
         self._stands: dict[fx.Node, tuple[str, ...]] = {}
@@ -154,7 +186,7 @@ class _Reading:
     def _call(self, node: fx.Node) -> Call | None:
         reads = self._reads(node)
         if node.op == "placeholder":
-            if not isinstance(node.meta.get("val"), Tensor) and node not in self._shapes:
+            if node not in self._shapes:
                 return None
             self._stands[node] = (node.name,)
             return Call(node.name, "input", "", shape=self._shape(node))
@@ -195,8 +227,7 @@ class _Reading:
             self._parameters[id(tensor)] = tensor.numel()
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        known = self._shapes.get(node)
-        return tuple(known) if known is not None else shape_of(node) or ()
+        return self._shapes.get(node, ())
 
     def _layer_call(self, node: fx.Node, module: nn.Module, reads: tuple[str, ...]) -> Call:
         path = str(node.target)
@@ -225,7 +256,7 @@ class _Reading:
         shapes = [self._shape(node) for node in operands]
         elements = math.prod(call.shape) if call.shape else 0
         if isinstance(weight, Tensor) and call.operator in _CONVOLUTIONS:
-            sizes = _sizes(weight)
+            sizes = tuple(map(hint, weight.shape))
             groups = int(options.get("groups") or 1)
             transposed = "transpose" in call.operator
             channels = (sizes[0], sizes[1] * groups) if transposed else (sizes[1] * groups, sizes[0])
@@ -254,10 +285,6 @@ class _Reading:
         return call
 
 
-def _sizes(value: Tensor) -> tuple[int, ...]:
-    return tuple(hint(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape)
-
-
 def _with_channels(shape: tuple[int, ...], layer: nn.Module) -> tuple[int, ...]:
     """The shape of a layer's result, where that of a piece of it is known."""
     outputs = getattr(layer, "out_features", getattr(layer, "out_channels", None))
@@ -273,7 +300,10 @@ def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
 
 
 def _magnitudes(weight: Tensor) -> tuple[tuple[float, ...], ...]:
-    if weight.ndim != 4 or max(weight.shape[2:]) < _LARGE or weight.is_meta:
+    if weight.ndim != 4 or weight.is_meta:
+        return ()
+    side = max(weight.shape[2:])
+    if side < _LARGE and (side == 1 or weight.shape[1] > 1):
         return ()
     with torch.no_grad():
         means = weight.detach().abs().double().mean((0, 1)).cpu()

@@ -67,6 +67,10 @@
   };
   for (const view of all(".view")) {
     fit(view, false, true);
+    const picture = view.querySelector("svg");
+    if (picture && matchMedia("(max-width: 760px)").matches) {
+      view.style.height = `${Math.min(view.offsetHeight, picture.getBoundingClientRect().height + 20)}px`;
+    }
     const act = { in: () => resize(view, scales.get(view) * 1.3), out: () => resize(view, scales.get(view) / 1.3), whole: () => fit(view, true), width: () => fit(view, false) };
     for (const button of all("button[data-zoom]", view.parentElement)) button.addEventListener("click", act[button.dataset.zoom]);
     view.addEventListener("wheel", (event) => {
