@@ -13,9 +13,14 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-WANTED = ("reparamkit/py.typed", "reparamkit/report/schemas/check-1.schema.json", "reparamkit/api.py")
+WANTED = (
+    "reparamkit/api.py",
+    "reparamkit/py.typed",
+    "reparamkit/report/page/base.html",
+    "reparamkit/report/schemas/check-1.schema.json",
+)
 UNWANTED = ("tests/", "fixtures/", "docs/", "examples/", "build/")
-WITH_SOURCE = ("tests/test_api.py", "docs/cli.md", "fixtures/catalogue.py", "constraints.txt", "Makefile")
+WITH_SOURCE = ("tests/dist_trial.py", "docs/cli.md", "fixtures/catalogue.py", "constraints.txt", "Makefile")
 
 
 def contents(wheel: Path) -> dict[str, int]:

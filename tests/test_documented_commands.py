@@ -18,7 +18,7 @@ RUN = [page for page in WITH_COMMANDS if any(not command.reason for command in c
 
 def test_reasons_are_for_commands_that_are_there() -> None:
     texts = [command.text for page in WITH_COMMANDS for command in commands(page)]
-    assert len(texts) > 70
+    assert len(texts) > 60
     assert [part for part in NOT_RUN if not any(part in text for text in texts)] == []
     run = [command for page in WITH_COMMANDS for command in commands(page) if not command.reason]
     assert len(run) > 40, "most of them run"

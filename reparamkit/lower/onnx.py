@@ -141,15 +141,6 @@ def operator_counts(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in nodes_of(_load_graph(path)))
 
 
-def convolutions_without_bias(path: Path) -> list[str]:
-    """The names of the convolution nodes that have no bias input."""
-    return [
-        node.name
-        for node in nodes_of(_load_graph(path))
-        if node.op_type == "Conv" and (len(node.input) < 3 or not node.input[2])
-    ]
-
-
 def remove_stale_weights(path: Path) -> None:
     """Remove the second files that older files of this name left, and that this one does not use."""
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data")

@@ -113,7 +113,6 @@ class _Writer:
         self._values: dict[fx.Node, str] = {}
         self._pending: tuple[fx.Node, str] | None = None
         self.weights: dict[str, Tensor] = {}
-        self._persistent = {*module.state_dict()}
         self._last = {operand: node for node in module.graph.nodes for operand in node.all_input_nodes}
 
     def text(self, path: Path) -> str:

@@ -328,4 +328,4 @@ def test_two_onnx_files(run: Run, tmp_path: Path) -> None:
     write_onnx(tmp_path / "wrong.onnx", broken=True)
     found = run("check", "right.onnx", "wrong.onnx")
     assert found.status == 1
-    assert "first differs at first (Conv node_conv2d): error " in found.out
+    assert "first differs at first (Conv /first/Conv): error " in found.out

@@ -22,9 +22,9 @@ from reparamkit.compare.inputs.sizes import FreeSizes
 from reparamkit.compare.noise import Noise, noise_between, peaks
 from reparamkit.compare.saved import load_outputs, save_outputs
 from reparamkit.lower.exported import export_program
-from reparamkit.lower.save import save_program as save
 from tests.compare.comparing import outcome
 from tests.compare.nets import Block, Lambda, folded, net, randomised
+from tests.lower.saving import save_program as save
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 SCALES = torch.tensor([1e7, 1.0, 1.0, 1.0])

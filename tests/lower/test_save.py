@@ -19,10 +19,11 @@ from reparamkit.compare.check import check
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.errors import CannotCapture, MissingExtra, NotEquivalent, UnusableInput, install_line
 from reparamkit.lower.exported import axis_names, export_program, free_axes, inner_sizes_of
-from reparamkit.lower.onnx import convolutions_without_bias, operator_counts, save_onnx
+from reparamkit.lower.onnx import operator_counts, save_onnx
 from reparamkit.lower.pt2 import load_pt2, save_pt2
-from reparamkit.lower.save import save_program as save
 from tests.compare.nets import Lambda, Net, folded, net
+from tests.lower.saving import convolutions_without_bias
+from tests.lower.saving import save_program as save
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 FREE = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
@@ -284,7 +285,7 @@ from pathlib import Path
 import torch
 from reparamkit.errors import UnusableInput
 from reparamkit.lower.pt2 import load_pt2
-from reparamkit.lower.save import save_program as save
+from tests.lower.saving import save_program as save
 from reparamkit.compare.float64.reference import Reference
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -300,6 +301,7 @@ for name in ("net.pt2", "net.onnx"):
 """
     ran = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

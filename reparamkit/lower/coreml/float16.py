@@ -12,6 +12,7 @@ the way there. If the package does not pass then, twice as many stay.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from torch.export import ExportedProgram
 
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import GIVEN, NORMAL
+from reparamkit.errors import UnusableInput
 from reparamkit.lower.coreml.convert import Keep
-from reparamkit.lower.coreml.names import ORIGIN
+from reparamkit.lower.coreml.names import ORIGIN, operator_origins
+from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.mil.graph import MilProgram, Operation
 from reparamkit.mil.losses import MOVES, losses
 from reparamkit.runners.coreml import CoreMlRunner
@@ -203,3 +206,41 @@ def in_words(lost: Sequence[Lost]) -> str:
         )
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     return ", ".join(named) + more
+
+
+def keep_float32(patterns: Iterable[str]) -> Keep:
+    """Keep what has an origin that matches one of the patterns, as in a shell; a path keeps all below it."""
+    chosen = tuple(patterns)
+
+    def keep(origin: str) -> bool:
+        return any(
+            fnmatch.fnmatchcase(origin, pattern) or fnmatch.fnmatchcase(origin, f"{pattern}.*")
+            for pattern in chosen
+        )
+
+    return keep
+
+
+def kept(options: CoreMlOptions, program: ExportedProgram) -> tuple[Keep | None, list[str]]:
+    """The choice that the options make for a program, and notes on it.
+
+    Raises:
+        UnusableInput: a pattern that nothing matches, with some of the paths that there are.
+    """
+    if isinstance(options.keep_float32, str):
+        return None, []
+    origins = operator_origins(program)
+    for pattern in options.keep_float32:
+        if not any(map(keep_float32([pattern]), origins)):
+            raise UnusableInput(
+                f"nothing in the folded network matches {pattern!r}, which was to stay in float32; there are "
+                + _some(origins)
+            )
+    chosen = keep_float32(options.keep_float32)
+    count = sum(map(chosen, origins))
+    return chosen, [f"{count} of {len(origins)} operators stay in float32: {', '.join(options.keep_float32)}"]
+
+
+def _some(origins: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(origins))
+    return ", ".join(distinct[:8]) + (" …" if len(distinct) > 8 else "")

@@ -12,10 +12,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from reparamkit.lower import facts as lower_facts
+from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.lower.facts import PREFIX, Facts
 from reparamkit.support.quiet import quiet
+from reparamkit.support.version import __version__
 
 _MODEL = Path("com.apple.CoreML") / "model.mlmodel"
 _WEIGHTS = Path("com.apple.CoreML") / "weights"
@@ -92,3 +97,17 @@ def _open_to_readers(path: Path) -> None:
         os.chmod(root, 0o777 & ~mask)
         for name in names:
             os.chmod(Path(root) / name, 0o666 & ~mask)
+
+
+def entries(facts: Facts, options: CoreMlOptions) -> dict[str, str]:
+    """All user-defined metadata of a package: the normalisation of its images, and the caller's own, too."""
+    own = lower_facts.entries(facts)
+    if options.image is not None:
+        own[f"{PREFIX}image"] = json.dumps(asdict(options.image))
+    return {**own, **options.metadata}
+
+
+def description(facts: Facts, options: CoreMlOptions) -> str:
+    """One line for whoever opens the package in Xcode."""
+    folds = "1 fold" if facts.folds == 1 else f"{facts.folds} folds"
+    return f"Folded by reparamkit {__version__} ({folds}, each proven in float64), {options.precision}."

@@ -25,16 +25,14 @@ from reparamkit.compare.profile import DEPLOYED, allowed_by, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent, UnusableInput
 from reparamkit.lower.coreml.convert import Keep, convert
-from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, measured, next_choice, settled
+from reparamkit.lower.coreml.float16 import Lost, exactly, in_words, kept, measured, next_choice, settled
 from reparamkit.lower.coreml.identifiers import identifiers
 from reparamkit.lower.coreml.image_network import behind_an_image
-from reparamkit.lower.coreml.keep import kept
 from reparamkit.lower.coreml.labels import check_fits, read_labels
-from reparamkit.lower.coreml.metadata import description, entries
 from reparamkit.lower.coreml.names import operator_origins
 from reparamkit.lower.coreml.network import Packaged, packaged
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
-from reparamkit.lower.coreml.package import write_package
+from reparamkit.lower.coreml.package import description, entries, write_package
 from reparamkit.lower.coreml.prepare import prepared
 from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written

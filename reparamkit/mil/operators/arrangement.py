@@ -12,11 +12,16 @@ With b the block and c' the smaller number of channels, x and y in the order (sa
     band_part        zero outside the band of `lower` (-1: all) diagonals below and `upper` above the main one
     reverse          along `axes` (all)         reverse_sequence  the first lengths[n] elements of each sample
     tile             repeated reps[i] times along each axis
+    concat           along `axis`; with `interleave` one element of each in turn. Scalars become a vector
+    stack            along a new axis
+    split            into num_splits equal parts along `axis`, or into parts of split_sizes
+    pad              (before, after) elements around each of the last axes: constant_val (0), or with mode
+                     "reflect" those inside in reverse order without the outermost, or with "replicate" it
 
 depth_to_space and the batch operators are TensorFlow's, whose converter maps its own to them; pixel_shuffle
 is PyTorch's. Source: coremltools/converters/mil/mil/ops/defs/iOS15/tensor_transformation.py,
-image_resizing.py (crop), tensor_operation.py (band_part, tile), iOS16/tensor_transformation.py
-(pixel_unshuffle).
+image_resizing.py (crop), tensor_operation.py (band_part, concat, pad, split, stack, tile),
+iOS16/tensor_transformation.py (pixel_unshuffle).
 """
 
 from __future__ import annotations
@@ -126,4 +131,56 @@ def _image(call: Call) -> torch.Tensor:
     x = call.tensor("x")
     if x.dim() != 4:
         raise CannotEvaluate(f"has an input with {x.dim()} axes")
+    return x
+
+
+@operator("concat", "values axis interleave")
+def concat(call: Call) -> torch.Tensor:
+    values = call.tensors("values")
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    axis = axis_of(call.integer("axis"), values[0].dim())
+    if call.flag("interleave", False):
+        return torch.stack(values, axis + 1).flatten(axis, axis + 1)
+    return torch.cat(values, axis)
+
+
+@operator("stack", "values axis")
+def stack(call: Call) -> torch.Tensor:
+    return torch.stack(call.tensors("values"), call.integer("axis"))
+
+
+@operator("split", "x num_splits split_sizes axis")
+def split(call: Call) -> list[torch.Tensor]:
+    x, axis = call.tensor("x"), call.integer("axis")
+    if call.has("split_sizes"):
+        sizes = call.integers("split_sizes")
+    else:
+        count = call.integer("num_splits")
+        if count < 1 or x.shape[axis] % count:
+            raise CannotEvaluate(f"has {count} equal parts for an axis of {x.shape[axis]}")
+        sizes = [x.shape[axis] // count] * count
+    return list(torch.split_with_sizes(x, sizes, axis))
+
+
+@operator("pad", "x pad mode constant_val")
+def pad(call: Call) -> torch.Tensor:
+    x, flat, mode = call.tensor("x"), call.integers("pad"), call.text("mode", "constant")
+    pads = list(zip(flat[::2], flat[1::2], strict=True))
+    if len(pads) > x.dim() or min(flat, default=0) < 0:
+        raise CannotEvaluate(f"has the pad {flat} for an input with {x.dim()} axes")
+    if mode == "constant":
+        reverse = [number for before, after in reversed(pads) for number in (before, after)]
+        return F.pad(x, reverse, value=call.number("constant_val", 0.0))
+    if mode not in ("reflect", "replicate"):
+        raise CannotEvaluate(f"has the unknown mode {mode!r}")
+    for axis, (before, after) in enumerate(pads, start=x.dim() - len(pads)):
+        size = x.shape[axis]
+        places = torch.arange(-before, size + after)
+        if mode == "reflect":
+            if max(before, after) >= size:
+                raise CannotEvaluate(f"reflects {max(before, after)} elements of an axis of {size}")
+            places = (size - 1) - ((size - 1) - places.abs()).abs()
+        if before or after:
+            x = x.index_select(axis, places.clamp(0, size - 1))
     return x
