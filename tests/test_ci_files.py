@@ -108,7 +108,8 @@ def test_what_cannot_be_told_fails_the_step(tmp_path: Path) -> None:
 def test_the_pages_use_what_is_there() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)]
+    found = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)]
+    blocks = [block for block in found if isinstance(block, list)]
     steps = [one for block in blocks for one in block if "/reparamkit@" in one.get("uses", "")]
     assert steps
     for step in steps:
