@@ -30,7 +30,7 @@ from reparamkit.capture.questions import questions_recorded, remember
 from reparamkit.capture.shown import settle_by_observation
 from reparamkit.capture.witness import Witness, can_be_watched
 from reparamkit.errors import CannotCapture, UnusableInput
-from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves
+from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves, told_apart
 from reparamkit.support.isolation import call_untouched
 from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet
@@ -67,6 +67,7 @@ def capture(
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
         return program_of(model, args, kwargs)
+    args, kwargs = told_apart(args, kwargs)
     model, notes = evaluating(model)
     if isinstance(model, torch.jit.ScriptModule):
         program = program_of(_from_torchscript(model, args, kwargs), args, kwargs)

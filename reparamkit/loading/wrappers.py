@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from reparamkit.errors import UnusableInput
-from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
+from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves, told_apart
 
 # Class -> where the model is. By name: some of them are in packages that are slow to import.
 _INNER: dict[str, str] = {
@@ -50,7 +50,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def usable_inputs(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    """The same inputs, tensors of inference mode replaced by copies.
+    """The same inputs, each a tensor of its own, those of inference mode copies.
 
     Raises:
         UnusableInput: one has a shape and no values.
@@ -61,7 +61,8 @@ def usable_inputs(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
                 f"the example input {name} has a shape and no values (it is {_lack(tensor)}): give a tensor "
                 "with values on the model's device"
             )
-    return map_tensors(lambda _, tensor: tensor.clone() if tensor.is_inference() else tensor, args, kwargs)
+    args, kwargs = map_tensors(lambda _, x: x.clone() if x.is_inference() else x, args, kwargs)
+    return told_apart(args, kwargs)
 
 
 def _require_values(model: nn.Module) -> None:

@@ -104,6 +104,19 @@ def map_tensors(function: Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs
     return new_args, new_kwargs
 
 
+def told_apart(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """The same inputs, every place a tensor object of its own (the memory is shared).
+
+    torch.export tells inputs, parameters and buffers apart by the object: one that is given twice, or is a
+    weight of the network as well, would be one value of the graph, whatever is given later.
+    """
+
+    def own(_: int, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().requires_grad_(tensor.requires_grad)
+
+    return map_tensors(own, args, kwargs)
+
+
 def resized(args: Args, kwargs: Kwargs, sizes: Mapping[tuple[int, int], int]) -> tuple[Args, Kwargs]:
     """Inputs with other sizes, flat tensor index and axis -> size, their entries repeated or left out."""
 
