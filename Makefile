@@ -54,6 +54,7 @@ bench: $(VENV)/installed-test  ## docs/benchmarks.md, on an idle machine
 docs: $(VENV)/installed-test  ## the pages that are written from the sources, and the site in build/site
 	$(BIN)/python -m tests.picture
 	$(BIN)/python -m tests.cli_page
+	$(BIN)/python -m tests.four_ways
 	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The wheel is built from the sdist; a second one from this tree has to hold the same. What lies in build/lib

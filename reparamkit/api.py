@@ -40,6 +40,7 @@ from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs, tensor_leaves
 from reparamkit.support.isolation import attributes_kept, random_state_kept
 from reparamkit.support.output_names import chosen
+from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 
 Model = nn.Module | ExportedProgram | Source
@@ -101,7 +102,8 @@ def _fold(
     **options: Any,
 ) -> Folded:
     try:
-        program = capture(original, *inputs, dynamic=dynamic, **options)
+        with phase("capturing"):
+            program = capture(original, *inputs, dynamic=dynamic, **options)
     except CannotCapture as error:
         _require_whole(dropped, error)
         parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
@@ -109,11 +111,14 @@ def _fold(
     else:
         before = census(program.graph)
         notes += dropped.told(before) if dropped is not None else []
+        if not all(tensor.is_floating_point() for _, tensor in tensor_leaves(*inputs)):
+            _check_inputs(program, original, inputs)  # no capture looks at numbers, which may lead nowhere
         # Unverified, a fold stands for what was captured, and that need not be the network.
         verify = verify or (
             isinstance(original, nn.Module) and differs_on_example(program, original, *inputs)
         )
-        outcome = fold_program(program.copy(), merge_siblings=merge_siblings, example=inputs)
+        with phase("folding"):
+            outcome = fold_program(program.copy(), merge_siblings=merge_siblings, example=inputs)
         network = _network(outcome.module, inputs, free_sizes_of(program), _opened(original))
         findings = vars(_findings(program, outcome, before, notes))
         folded = Folded(
@@ -178,9 +183,10 @@ def _opened(original: nn.Module | ExportedProgram) -> Network:
 
 def _verdict_on(network: Network) -> Equivalence:
     """Whether a folded network computes what its original does."""
-    recorded = network.reference
-    own = str(recorded.precision).removeprefix("torch.")
-    return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
+    with phase("verifying"):
+        recorded = network.reference
+        own = str(recorded.precision).removeprefix("torch.")
+        return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
 
 
 @undisturbed()
@@ -201,7 +207,8 @@ def inspect(
     original, dropped = _keeping(original, inputs, outputs)
     with attributes_kept(original):
         try:
-            program = capture(original, *inputs, dynamic=dynamic, **options)
+            with phase("capturing"):
+                program = capture(original, *inputs, dynamic=dynamic, **options)
         except CannotCapture as error:
             _require_whole(dropped, error)
             parts = _parts_of(original, inputs, error, dynamic, merge_siblings=merge_siblings, **options)
@@ -209,9 +216,9 @@ def inspect(
         _check_inputs(program, original, inputs)
         before = census(program.graph)
         notes += dropped.told(before) if dropped is not None else []
-        return _findings(
-            program, fold_program(program, merge_siblings=merge_siblings, example=inputs), before, notes
-        )
+        with phase("folding"):
+            outcome = fold_program(program, merge_siblings=merge_siblings, example=inputs)
+        return _findings(program, outcome, before, notes)
 
 
 @undisturbed()
@@ -364,7 +371,8 @@ def _parts_of(
 ) -> Parts:
     if not isinstance(original, nn.Module):
         raise error
-    return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
+    with phase("folding part by part"):
+        return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
 
 
 def _findings_in(found: Parts, notes: list[str]) -> Inspection:

@@ -32,6 +32,7 @@ from reparamkit.capture.witness import Witness, can_be_watched
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.support.inputs import register_dataclasses, shapes_tree, tensor_leaves
 from reparamkit.support.isolation import call_untouched
+from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet
 from reparamkit.support.text import first_line, first_line_alone
 
@@ -147,7 +148,8 @@ def _export(
             if shapes is None:
                 continue
             try:
-                exported = _attempt(model, *example, shapes, seconds)
+                with phase("torch.export", f"with free {kind}"):
+                    exported = _attempt(model, *example, shapes, seconds)
             except OutOfTime:
                 failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,13 +18,16 @@ import typer
 from reparamkit.cli import console as cli_console
 from reparamkit.cli import coreml as cli_coreml
 from reparamkit.cli import files as cli_files
+from reparamkit.cli import github as cli_github
 from reparamkit.cli import into as cli_into
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
+from reparamkit.cli.usage import Command, Commands
 from reparamkit.cli.validate import validate
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="reparamkit",
+    cls=Commands,
     help="Fold structural re-parameterization out of a trained network: parallel branches, batch norms "
     "and scales become single convolutions, every fold is proven in float64, and the result is written as "
     "ONNX, Core ML or torch.export and verified again.",
@@ -118,7 +122,7 @@ UntoldOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def fold(
     source: SourceArgument,
     output: Annotated[
@@ -129,15 +133,16 @@ def fold(
             metavar="FILE",
             help="Where to write, by suffix: .onnx, .mlpackage (Core ML), .pte (ExecuTorch), .pt2, .py "
             "(plain PyTorch code, its weights beside it), or .pt for the whole module, pickled; with --into "
-            ".pth or .safetensors; may be given several times. Default: STEM.folded.pt2 beside the source, "
-            "for a reference model in the current folder; STEM.folded.pt for a network that can be folded "
-            "in parts only.",
+            "or --adapter .pth or .safetensors, and with --adapter a folder that from_pretrained loads. May "
+            "be given several times. Default: STEM.folded.pt2 beside the source, in the current folder for a "
+            "reference model; STEM.folded.pt for a network that can be folded in parts only.",
         ),
     ] = None,
     shapes: InputOption = None,
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
+    adapter: cli_sources.AdapterOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
     json_file: cli_reports.JsonOption = None,
@@ -165,14 +170,16 @@ def fold(
     image_mean: cli_coreml.MeanOption = None,
     image_std: cli_coreml.StdOption = None,
     image_colour: cli_coreml.ColourOption = None,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
     from reparamkit.lower.formats import format_of
 
     sizes = _dynamic(dynamic)
-    keep = _keep(outputs, into)
+    own_class = into is not None or cli_into.is_for_base(output or [], adapter)
+    keep = _keep(outputs, own_class)
     for path in output or []:
-        if into is not None:
+        if own_class:
             cli_into.check(path)
         else:
             format_of(path).require()
@@ -196,49 +203,49 @@ def fold(
     wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
     cli_console.check_distinct([*(output or []), *wanted.files])
     wanted.check()
-    cli_sources.check_ahead(source, model, model_args)
-    with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
+    cli_sources.check_ahead(source, model, model_args, adapter, shapes)
+    steps = 4 + own_class + max(1, len(output or []))
+    kept: list[tuple[str, Folded]] = []
+    loaded = None
+    with _told_if_refused(kept, wanted), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
+        if into is None and own_class:
+            target = cli_into.base_of(opened, output or [])
         paths = output or [_default_output(opened)]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
         cli_console.check_distinct([*paths, *wanted.files])
-        say(f"folding {opened.name}")
         import reparamkit as rk
         from reparamkit.api import names_of, require_none_undone
 
         if input_names or output_names:
             cli_files.check_counts(asked, *names_of(opened, inputs, keep))
         folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-    with _told_if_refused(opened.name, folded, wanted):
+        kept.append((opened.name, folded))
         if strict:
             require_none_undone(folded)
-        if target is not None:
-            with cli_console.progress() as say:
-                say(f"loading into {into}, writing and verifying {', '.join(map(str, paths))}")
-                loaded = rk.load_into(folded, target)
-                loaded.save(*paths, allow_untold=allow_untold)
-            cli_reports.tell(opened.name, folded, wanted)
-            if not quiet:
-                with cli_console.report() as console:
-                    cli_into.show(loaded, paths, console)
-            return
-        if folded.parts and not output:
+        if folded.parts and not output and target is None:
             paths = [path.with_suffix(".pt") for path in paths]
             cli_console.check_distinct([*paths, *wanted.files])
-        with cli_console.progress() as say:
-            say(f"writing and verifying {', '.join(map(str, paths))}")
+        if target is not None:
+            loaded = rk.load_into(folded, target)
+            loaded.save(*paths, allow_untold=allow_untold)
+        else:
             folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
-    cli_reports.tell(opened.name, folded, wanted)
+    cli_reports.tell(opened.name, folded, wanted, shown.as_dict())
+    if loaded is not None and not quiet:
+        with cli_console.report() as console:
+            cli_into.show(loaded, paths, console)
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
     source: SourceArgument,
     shapes: InputOption = None,
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
+    adapter: cli_sources.AdapterOption = None,
     trust_pickle: cli_sources.TrustOption = False,
     json_file: cli_reports.JsonOption = None,
     html_file: cli_reports.HtmlOption = None,
@@ -251,6 +258,7 @@ def inspect(
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
     outputs: OutputsOption = None,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
@@ -258,21 +266,21 @@ def inspect(
     wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
     wanted.check()
-    cli_sources.check_ahead(source, model, model_args)
-    with cli_console.progress() as say:
-        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
-        say(f"reading {opened.name}")
+    cli_sources.check_ahead(source, model, model_args, adapter, shapes)
+    kept: list[tuple[str, Inspection]] = []
+    with _told_if_refused(kept, wanted), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         import reparamkit as rk
         from reparamkit.api import require_none_undone
 
         findings = rk.inspect(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
-    with _told_if_refused(opened.name, findings, wanted):
+        kept.append((opened.name, findings))
         if strict:
             require_none_undone(findings)
-    cli_reports.tell(opened.name, findings, wanted)
+    cli_reports.tell(opened.name, findings, wanted, shown.as_dict())
 
 
-@app.command()
+@app.command(cls=Command)
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model in detail.")] = None,
 ) -> None:
@@ -288,12 +296,12 @@ def models(
             show_one(entries[0], console)
 
 
-app.command()(bench)
-app.command()(check)
-app.command()(expand)
-app.command()(train)
-app.command()(pretrain)
-app.command()(validate)
+app.command(cls=Command)(bench)
+app.command(cls=Command)(check)
+app.command(cls=Command)(expand)
+app.command(cls=Command)(train)
+app.command(cls=Command)(pretrain)
+app.command(cls=Command)(validate)
 
 
 def _version(asked: bool) -> None:
@@ -320,15 +328,15 @@ def main() -> None:
     try:
         app(prog_name="reparamkit")  # under `python -m` too
     except NotEquivalent as error:
-        cli_console.complain(f"verification failed: {error}")
+        _refuse(f"verification failed: {error}")
         sys.exit(1)
     except ReparamkitError as error:
-        cli_console.complain(f"error: {error}")
+        _refuse(f"error: {error}")
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
             _report_bug()
-        cli_console.complain("error: there is not enough memory for this; give smaller inputs, or free some")
+        _refuse("error: there is not enough memory for this; give smaller inputs, or free some")
         sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer's 1 for a reader of --help that has left
@@ -338,9 +346,14 @@ def main() -> None:
         _report_bug()
 
 
+def _refuse(text: str) -> None:
+    cli_console.complain(text)
+    cli_github.complain(text)
+
+
 def _report_bug() -> NoReturn:
     traceback.print_exc()
-    cli_console.complain("error: this should not have happened; please report it with the lines above")
+    _refuse("error: this should not have happened; please report it with the lines above")
     sys.exit(3)
 
 
@@ -357,32 +370,33 @@ def _dynamic(given: str) -> str | bool:
     return False if given == "none" else given
 
 
-def _keep(given: str | None, into: str | None = None) -> int | tuple[str, ...] | None:
+def _keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] | None:
     from reparamkit.errors import UnusableInput
     from reparamkit.support.output_names import keep_of
 
     if given is None:
         return None
-    if into is not None:
+    if own_class:
         raise UnusableInput(
-            "--outputs leaves outputs out, and a class of your own (--into) has all of them: give one of both"
+            "--outputs leaves outputs out, and a class of your own (--into, --adapter) has all of them: give "
+            "one of both"
         )
     return keep_of(given)
 
 
 @contextlib.contextmanager
-def _told_if_refused(name: str, findings: Folded | Inspection, wanted: cli_reports.Wanted) -> Iterator[None]:
-    """Tell of a network that is not written: the findings would be lost."""
+def _told_if_refused(
+    kept: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
+) -> Iterator[None]:
+    """Tell of a network that is not written, once there is one: the findings would be lost."""
     from reparamkit.errors import CannotCapture, NotEquivalent
 
     try:
         yield
-    except CannotCapture:
-        cli_reports.tell(name, findings, wanted.printed_only())
-        raise
-    except NotEquivalent:
-        if findings.undone:
-            cli_reports.tell(name, findings, wanted.printed_only())
+    except (CannotCapture, NotEquivalent) as error:
+        for name, findings in kept:
+            if isinstance(error, CannotCapture) or findings.undone:
+                cli_reports.tell(name, findings, wanted.printed_only())
         raise
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
 
@@ -58,6 +59,8 @@ def bench(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser, one file.")
     ] = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Time networks as they came, after onnxsim, after their own library's fold, and folded.
 
@@ -68,7 +71,7 @@ def bench(
     _check_numbers(threads=threads, rounds=rounds, batch=batch)
     cli_console.check_distinct([path for path in (csv_file, json_file, html_file) if path])
     for source in sources:
-        cli_sources.check_ahead(source, model, model_args)
+        cli_sources.check_ahead(source, model, model_args, shapes=shapes)
     import dataclasses
 
     from reparamkit.benchmark.bench import bench as run
@@ -80,15 +83,17 @@ def bench(
 
     names = None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     chosen_backends(names)
-    with cli_console.progress() as say:
+    with cli_progress.progress(quiet=quiet, verbose=verbose) as shown:
         opened = []
         for source in sources:
-            network, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
+            network, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes)
             if inputs is not None:
                 args, kwargs = normalise_inputs(inputs)
                 network = dataclasses.replace(network, example_inputs=args, example_kwargs=kwargs)
             opened.append(network)
-        result = run(opened, backends=names, threads=threads, batch=batch, size=sizes, rounds=rounds, say=say)
+        result = run(
+            opened, backends=names, threads=threads, batch=batch, size=sizes, rounds=rounds, say=shown.say
+        )
     if csv_file is not None:
         write_text(csv_file, bench_csv(result))
     document = bench_document(result)

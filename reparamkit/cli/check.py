@@ -6,13 +6,15 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from reparamkit.cli import github as cli_github
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ def check(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")
     ] = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Compare CANDIDATE with REFERENCE on inputs that expose mistakes; the report goes to stdout.
 
@@ -137,9 +141,12 @@ def check(
     is itself, plus a few ulp; a float16 or int8 candidate is judged by its precision, and the report says
     so. With limits, each must hold on every probe instead.
 
+    In a GitHub Actions job the verdict is annotated as well, and put on the job's summary page.
+
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
     from reparamkit.cli import console as cli_console
+    from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.errors import UnusableInput
     from reparamkit.support.output_names import keep_of
 
@@ -150,6 +157,7 @@ def check(
             if reference == "-"
             else f"--reference-outputs stands in for the reference: give '-' in place of {reference}"
         )
+    check_words(shapes or [])
     keep = None if outputs is None else keep_of(outputs)
     if keep is not None and reference_outputs is not None:
         raise UnusableInput(
@@ -159,7 +167,7 @@ def check(
     _check_outputs(written, [reference, candidate], [data, reference_outputs])
     sides = [side for side in (reference, candidate) if side != "-"]
     wrong = cli_sources.wrong_ahead(sides, model, model_args)
-    if wrong and not written:
+    if wrong and not written and not cli_github.inside():
         typer.echo(f"CANNOT TELL: {candidate} against {reference}\n{wrong}")
         raise typer.Exit(2)
     from reparamkit.compare.criteria import Criteria
@@ -168,7 +176,7 @@ def check(
 
     limits = Criteria(atol, rtol, psnr, cosine, top1)
     described = parse(shapes or [])
-    with cli_console.progress() as say:
+    with cli_progress.progress(5 if locate else 4, quiet=quiet, verbose=verbose):
         compared = _comparer(coreml_runtime)(
             None if reference_outputs else reference,
             candidate,
@@ -183,15 +191,16 @@ def check(
             trust_pickle=trust_pickle,
             where=locate,
             outputs=keep,
-            say=say,
         )
     document = _document(compared, _command(seed))
     _keep(compared, save_inputs, save_outputs)
-    _write_reports(document, json_file, junit_file, html_file, time.monotonic() - started)
+    taken = time.monotonic() - started, compared.comparison.seconds
+    _write_reports(document, json_file, junit_file, html_file, *taken)
     from reparamkit.report.check_text import show_check
 
     with cli_console.report() as console:
         show_check(document, console)
+    cli_github.tell(document)
     raise typer.Exit(compared.comparison.exit_status)
 
 
@@ -263,6 +272,7 @@ def _write_reports(
     junit_file: Path | None,
     html_file: Path | None,
     seconds: float,
+    by_probe: Mapping[str, float],
 ) -> None:
     import json
 
@@ -273,7 +283,7 @@ def _write_reports(
     if json_file is not None:
         write_text(json_file, json.dumps(document, indent=2, allow_nan=False) + "\n")
     if junit_file is not None:
-        write_text(junit_file, junit(document, seconds))
+        write_text(junit_file, junit(document, seconds, by_probe))
     if html_file is not None:
         write_text(html_file, html(document))
 

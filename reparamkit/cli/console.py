@@ -1,4 +1,4 @@
-"""Where the command line writes: the report to stdout, progress and complaints to stderr, files."""
+"""Where the command line writes: the report to stdout, complaints to stderr, files."""
 
 from __future__ import annotations
 
@@ -14,32 +14,20 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Any]:
-    """Say on stderr what is being done; on a terminal as a line that goes away."""
-    from rich.text import Text
-
-    console = _console(sys.stderr)  # this very stream: others are silenced meanwhile
-    if not console.is_terminal:
-        yield lambda text: _aside(console, f"{text} …")
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(Text(f"{text} …"))
-
-
-@contextlib.contextmanager
 def report() -> Iterator[Console]:
     """stdout, for the report."""
     from reparamkit.errors import UnusableInput
 
-    console = _console(sys.stdout)
+    console = console_on(sys.stdout)
     try:
-        yield console if console.is_terminal else _console(sys.stdout, width=160)
+        yield console if console.is_terminal else console_on(sys.stdout, width=160)
     except OSError as error:
         _abandon(sys.stdout)
         raise UnusableInput(f"the report cannot be written: {error.strerror or error}") from error
 
 
-def _console(stream: TextIO, **options: Any) -> Console:
+def console_on(stream: TextIO, **options: Any) -> Console:
+    """What prints on a stream, without markup; NO_COLOR is heeded."""
     from rich.console import Console
 
     class Plain(Console):
@@ -58,14 +46,15 @@ def _abandon(stream: TextIO) -> None:
 
 def say(text: str) -> None:
     """A line of what is going on, on stderr."""
-    _aside(_console(sys.stderr), text)
+    aside(console_on(sys.stderr), text)
 
 
 def complain(text: str) -> None:
-    _aside(_console(sys.stderr), f"reparamkit: {text}")
+    aside(console_on(sys.stderr), f"reparamkit: {text}")
 
 
-def _aside(console: Console, text: str) -> None:
+def aside(console: Console, text: str) -> None:
+    """A line beside the report; where it cannot be written, nothing is lost."""
     try:
         console.print(text, soft_wrap=True)
     except OSError:  # the exit status says it too

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 
 if TYPE_CHECKING:
@@ -69,29 +70,31 @@ def expand(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report to FILE as JSON.")
     ] = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Make training-time branches of MODEL's convolutions, the same function, and write the network.
 
     The inverse of 'fold': train what it writes, then fold that.
     """
-    from reparamkit.cli import console as cli_console
     from reparamkit.lower.formats import check_suffix_for_training as check_suffix
 
     for path in output or []:
         check_suffix(path)
     _check_outputs(source, [*(output or []), *([json_file] if json_file else [])])
-    cli_sources.check_ahead(source, model, model_args)
-    with cli_console.progress() as say:
+    cli_sources.check_ahead(source, model, model_args, shapes=shapes)
+    with cli_progress.progress(3, quiet=quiet, verbose=verbose):
         import reparamkit as rk
         from reparamkit.lower.for_training import save_for_training
+        from reparamkit.support.progress import phase
 
-        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, say)
+        opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes)
         paths = output or [_default_output(opened)]
         _check_outputs(source, [*paths, *([json_file] if json_file else [])])
-        say(f"expanding {opened.name}")
-        expanded = rk.expand(opened, inputs, kind, branches, where or None, seed=seed)
-        say(f"writing and reading back {', '.join(map(str, paths))}")
-        files = save_for_training(expanded, paths)
+        with phase("expanding"):
+            expanded = rk.expand(opened, inputs, kind, branches, where or None, seed=seed)
+        with phase(f"writing and reading back {', '.join(map(str, paths))}"):
+            files = save_for_training(expanded, paths)
     _tell(opened.name, expanded, files, json_file)
 
 

@@ -11,15 +11,54 @@ if TYPE_CHECKING:
     from torch import nn
 
     from reparamkit.into.load import Loaded
+    from reparamkit.loading.source import Source
 
 
 def check(path: Path) -> None:
     """Raises UnusableInput where no state dict can be written to the path, before any long work."""
-    from reparamkit.into.load import check_target_suffix
+    from reparamkit.into.outputs import check_target_suffix
     from reparamkit.lower.files import check_writable
 
     check_target_suffix(path)
     check_writable(path)
+
+
+def is_for_base(paths: Sequence[Path], adapter: Path | None) -> bool:
+    """Whether the outputs are weights for the network that an adapter was put onto.
+
+    Raises:
+        UnusableInput: they are of both kinds.
+    """
+    from reparamkit.errors import UnusableInput
+    from reparamkit.lower.formats import FORMATS
+
+    graphs = [path for path in paths if path.suffix in {each.suffix for each in FORMATS}]
+    if adapter is None or len(graphs) == len(paths):
+        return False
+    if graphs:
+        others = ", ".join(str(path) for path in paths if path not in graphs)
+        raise UnusableInput(
+            f"{graphs[0]} holds a folded network, and {others} weights for the network as it was; ask for "
+            f"them in two runs"
+        )
+    return True
+
+
+def base_of(opened: Source, paths: Sequence[Path]) -> nn.Module:
+    """The network that the adapter was put onto.
+
+    Raises:
+        UnusableInput: a folder is asked for, and it has none.
+    """
+    from reparamkit.into.outputs import is_folder
+    from reparamkit.into.pretrained import require_pretrained
+
+    base = opened.base
+    assert base is not None
+    for path in paths:
+        if is_folder(path):
+            require_pretrained(base, path)
+    return base
 
 
 def target(address: str) -> nn.Module:

@@ -41,7 +41,10 @@ AllOption = Annotated[
     bool, typer.Option("--all", help="Print every fold and every operator that stays, one by one.")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print no report; errors and warnings are still told.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print neither progress nor a report; errors and warnings are still told."
+    ),
 ]
 BenchOption = Annotated[
     Path | None,
@@ -103,8 +106,10 @@ class Wanted:
             read_bench(self.bench_file)
 
 
-def tell(name: str, findings: Folded | Inspection, wanted: Wanted) -> None:
-    """Write the reports and print one."""
+def tell(
+    name: str, findings: Folded | Inspection, wanted: Wanted, seconds: dict[str, Any] | None = None
+) -> None:
+    """Write the reports and print one; `seconds` is how long it all took, for the JSON report."""
     from reparamkit.lower.files import write_text
     from reparamkit.lower.saved import size_on_disk
     from reparamkit.report.explain import explain
@@ -123,8 +128,9 @@ def tell(name: str, findings: Folded | Inspection, wanted: Wanted) -> None:
     )
     if wanted.bench_file is not None:
         report = replace(report, latency=_latency(wanted.bench_file, name))
+    timings = {} if seconds is None else {"seconds": seconds}
     if wanted.json_file is not None:
-        write_text(wanted.json_file, json.dumps(as_dict(report), indent=2) + "\n")
+        write_text(wanted.json_file, json.dumps(as_dict(report) | timings, indent=2) + "\n")
     if wanted.html_file is not None:
         write_text(wanted.html_file, writable(fold_html(report)))
     if wanted.svg_file is not None:

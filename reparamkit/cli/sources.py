@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,21 +42,48 @@ KeyOption = Annotated[
         help="What inside the file is meant, such as ema.model; of a training checkpoint ema or raw.",
     ),
 ]
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="FOLDER",
+        help="An adapter of PEFT's (LoRA, DoRA, IA3, …) for SOURCE, as its save_pretrained wrote it. It is "
+        "put in unmerged, and folded. -o FOLDER, .pth and .safetensors then have the network's own names.",
+    ),
+]
 TrustOption = Annotated[
     bool,
     typer.Option("--trust-pickle", help="Open a file that can run code while it is opened, as a pickle can."),
 ]
 
 
-def check_ahead(source: str, model: str | None, model_args: str | None, *, side: bool = False) -> None:
+def check_ahead(
+    source: str,
+    model: str | None,
+    model_args: str | None,
+    adapter: Path | None = None,
+    shapes: list[str] | None = None,
+    *,
+    side: bool = False,
+) -> None:
     """Say at once, before torch is imported, what keeps a network from being opened.
 
     `side` says that a file of another back end will do as well.
     """
+    from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.loading.ahead import check_ahead, check_side
     from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
+    check_words(shapes or [])
+    if adapter is not None:
+        from reparamkit.errors import MissingExtra
+        from reparamkit.loading.adapters import describe_adapter
+        from reparamkit.loading.registry import is_installed
+
+        describe_adapter(adapter)
+        if not is_installed("peft"):
+            raise MissingExtra("peft", None, f"--adapter {adapter}")
     if side:
         check_side(source, model)
     else:
@@ -95,20 +123,25 @@ def opened(
     model_args: str | None,
     key: str | None,
     shapes: list[str] | None,
-    say: Any,
+    adapter: Path | None = None,
 ) -> tuple[Source, Any]:
     """The network and the inputs that were described for it, None where it brings its own.
 
     Raises:
         UnusableInput: it cannot be opened, or nobody says what its inputs look like.
     """
-    import reparamkit as rk
-    from reparamkit.compare.inputs.input_spec import examples, parse
-    from reparamkit.loading.inputs_said import proposal
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.progress import phase
 
-    inputs = examples(parse(shapes)) if shapes else None
-    say(f"opening {source}")
-    network = rk.load(source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key)
+    with phase(f"opening {source}"):
+        with phase("importing torch"):
+            import reparamkit.api
+            from reparamkit.compare.inputs.input_spec import examples, parse
+            from reparamkit.loading.inputs_said import proposal
+        inputs = examples(parse(shapes)) if shapes else None
+        network = reparamkit.load(
+            source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key, adapter=adapter
+        )
     if inputs is None and network.example_inputs is None and not network.example_kwargs:
-        raise rk.UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
+        raise UnusableInput(f"{source} does not say what its inputs look like; {proposal(network.model)}")
     return network, inputs

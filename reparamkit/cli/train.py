@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
 from reparamkit.training.config import Config, PretrainConfig
@@ -123,11 +124,11 @@ def _leave_if_stopped(trained: Trained) -> None:
 def _show_before_after(out: Path) -> None:
     from reparamkit.errors import CannotCapture
     from reparamkit.report.training_text import show_before_after
+    from reparamkit.support.progress import phase
     from reparamkit.training.before_after import before_and_after
 
     try:
-        with cli_console.progress() as tell:
-            tell("folding the best network and comparing it")
+        with cli_progress.progress(), phase("folding the best network and comparing it"):
             result = before_and_after(out)
     except CannotCapture as error:
         say(f"the trained network is not folded: {error}")

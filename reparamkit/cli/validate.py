@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
 from reparamkit.training.config import DataSettings
@@ -61,6 +62,8 @@ def validate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")
     ] = None,
+    quiet: cli_progress.QuietOption = False,
+    verbose: cli_progress.VerboseOption = False,
     **settings: Any,
 ) -> None:
     """Top-1, top-5, loss, calibration error and throughput of networks and files, on the same images.
@@ -79,7 +82,7 @@ def validate(
     from reparamkit.training.validation import validate as run
 
     data = settings.pop("data") or "digits"
-    with cli_console.progress() as say:
+    with cli_progress.progress(quiet=quiet, verbose=verbose) as shown:
         result = run(
             subjects,
             data,
@@ -91,7 +94,7 @@ def validate(
             trust_pickle=trust_pickle,
             real_labels=real_labels,
             valid=valid_labels,
-            say=say,
+            say=shown.say,
             **settings,
         )
     if csv_file is not None:

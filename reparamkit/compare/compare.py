@@ -9,7 +9,7 @@ which have recorded their reference already, begin at the candidate (`reparamkit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,8 @@ from reparamkit.runners.open import EVALUATE
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.output_names import chosen
+from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
-
-Say = Callable[[str], object]
 
 
 @dataclass
@@ -89,7 +88,6 @@ def compare(
     where: bool = True,
     coreml: str = EVALUATE,
     outputs: int | Sequence[str] | None = None,
-    say: Say = lambda text: None,
 ) -> Compared:
     """Compare two networks on inputs that expose mistakes.
 
@@ -106,7 +104,6 @@ def compare(
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
         coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
         outputs: which of the reference's outputs the candidate has, where not all; as in `reparamkit.fold`.
-        say: is told what is being done.
 
     Returns:
         The comparison. Whatever keeps it from being made, once both names have been given, is an answer
@@ -121,7 +118,7 @@ def compare(
     asked = Question(inputs, tuple(described), data, saved, profile, free, seed, where, coreml, outputs, how)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
-        return answered(reference, candidate, asked, sides, say)
+        return answered(reference, candidate, asked, sides)
     except ReparamkitError as error:
         return Compared(
             Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
@@ -150,7 +147,6 @@ def answered(
     candidate: object,
     asked: Question,
     sides: list[Side],
-    say: Say = lambda text: None,
 ) -> Compared:
     """As `compare`, but what keeps the comparison from being made is raised.
 
@@ -162,20 +158,20 @@ def answered(
             inputs.
     """
     with attributes_kept(reference, candidate):
-        return _compare(reference, candidate, asked, sides, say)
+        return _compare(reference, candidate, asked, sides)
 
 
-def _compare(reference: object, candidate: object, asked: Question, sides: list[Side], say: Say) -> Compared:
+def _compare(reference: object, candidate: object, asked: Question, sides: list[Side]) -> Compared:
     held = load_outputs(asked.saved) if asked.saved is not None else None
     ours = None
     if held is None:
-        say(f"opening {_label(reference)}")
-        ours = open_network(reference, how=asked.how, coreml=asked.coreml)
+        with phase(f"opening {_label(reference)}"):
+            ours = open_network(reference, how=asked.how, coreml=asked.coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
         sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
-    say(f"opening {_label(candidate)}")
-    theirs = open_network(candidate, how=asked.how, coreml=asked.coreml)
+    with phase(f"opening {_label(candidate)}"):
+        theirs = open_network(candidate, how=asked.how, coreml=asked.coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
 
     seed = asked.seed if held is None else held.seed
@@ -188,17 +184,17 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
         notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
     if held is None:
         assert ours is not None
-        say(f"running {ours.label}")
-        recorded: Recorded = _record(ours, theirs, adapted, fed, asked.free, notes)
+        with phase(f"running {ours.label}"):
+            recorded: Recorded = _record(ours, theirs, adapted, fed, asked.free, notes)
     else:
         recorded = held.recorded(fed.again(held))
-    say(f"running {theirs.label}")
     quantised = "int8" in (sides[0].precision, sides[1].precision)
     precision = "int8" if quantised else sides[1].precision
-    allowed = allowed_by(asked.profile, recorded, precision)
-    comparison = _judged(
-        recorded, adapted, asked.profile, precision, allowed, fed, sides, [*notes, *allowed.notes]
-    )
+    with phase(f"running {theirs.label}"):
+        allowed = allowed_by(asked.profile, recorded, precision)
+        comparison = _judged(
+            recorded, adapted, asked.profile, precision, allowed, fed, sides, [*notes, *allowed.notes]
+        )
     if comparison.status == DIFFERENT:
         anew = drawn_anew(reference, ours, model_args=asked.how.model_args) or drawn_anew(
             candidate, theirs, model_args=asked.how.model_args
@@ -206,8 +202,9 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
         if anew:
             comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
-        say(f"looking for the place where {theirs.label} first differs")
-        comparison = replace(comparison, location=_location(recorded, ours, adapted, comparison.equivalence))
+        with phase(f"looking for the place where {theirs.label} first differs"):
+            found = _location(recorded, ours, adapted, comparison.equivalence)
+        comparison = replace(comparison, location=found)
     return Compared(comparison, recorded, fed, ours, adapted)
 
 
@@ -347,6 +344,10 @@ def _judged(
         blind=verdict.blind,
         inputs_hash=_hash(recorded),
         notes=tuple(dict.fromkeys([*notes, *verdict.notes])),
+        seconds={
+            record.probe.name: record.seconds + verdict.seconds.get(record.probe.name, 0.0)
+            for record in allowed.recorded.records
+        },
     )
 
 

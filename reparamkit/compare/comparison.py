@@ -67,6 +67,8 @@ class Comparison:
         versions: package -> version.
         location: where they begin to differ; None where they do not, or where nobody asked.
         inputs_hash: one SHA-256 over all inputs of all probes; empty where nothing was run.
+        seconds: probe -> how long both sides took on it together; no part of `as_dict`, which is the same
+            each time.
     """
 
     status: str
@@ -83,6 +85,7 @@ class Comparison:
     versions: dict[str, str] = field(default_factory=dict)
     inputs_hash: str = ""
     location: Location | None = None
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         return self.summary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from reparamkit.compare.metrics import Metrics, measure
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import NamedTensors, Runner
+from reparamkit.support.progress import phase
 from reparamkit.support.text import first_line
 
 Rule = Callable[[Probe, Metrics, float], tuple[str, ...] | None]
@@ -62,19 +64,24 @@ def judge(
     entries: list[OutputError] = []
     broken: dict[str, str] = {}
     told: dict[str, None] = {}
+    seconds: dict[str, float] = {}
     for record in records:
+        started = time.perf_counter()
         try:
-            outputs = _outputs(runner, record, structured, same_dtypes, told)
+            with phase("candidate", f"on {record.probe.name!r}"):
+                outputs = _outputs(runner, record, structured, same_dtypes, told)
         except Incomparable as difference:
             broken[record.probe.name] = str(difference)
             continue
+        finally:
+            seconds[record.probe.name] = time.perf_counter() - started
         for place, (truth, values) in enumerate(zip(record.truths, outputs, strict=True)):
             entry = _compare(record, place, truth, values, budgets, rule, measured)
             if values.dtype is not truth.dtype and _both_exact(values.dtype, truth.dtype):
                 differs, said = other_type(truth.name, truth.dtype, values.dtype, runner.name)
                 entry = replace(entry, failures=(said, *(entry.failures or ()))) if differs else entry
             entries.append(entry)
-    return conclude(records, budgets, entries, broken, notes=told)
+    return replace(conclude(records, budgets, entries, broken, notes=told), seconds=seconds)
 
 
 def conclude(

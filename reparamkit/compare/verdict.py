@@ -93,6 +93,7 @@ class Equivalence:
         blind: output -> why it is no evidence.
         set_aside: probe -> why it was not judged: the two agree there in float64, and what differs in the
             network's own precision is rounding that the network blows up.
+        seconds: probe -> how long the candidate took on it.
     """
 
     passed: bool
@@ -110,6 +111,7 @@ class Equivalence:
     untold: str = ""
     blind: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def differs(self) -> bool:

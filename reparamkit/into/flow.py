@@ -6,6 +6,7 @@ one sum, and what changes nothing is left out. Whatever depends on no input is o
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,13 @@ OPTIONAL: dict[str, dict[str, float]] = {
 """Operator -> the weights that it may do without -> the number that leaving one out stands for."""
 
 _KEPT = (aten.linear.default, aten.scaled_dot_product_attention.default, aten.matmul.default)
+_LINEAR = {
+    "linear": ("input", "weight", "bias"),
+    "addmm": ("mat1", "mat2", "self"),
+    "mm": ("self", "mat2", ""),
+}
+"""Operator -> which of its arguments are the input, the matrix and the bias of a linear layer."""
+_SPELT = (("input", "@"), ("weight", "@"))
 _VIEWS = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "alias"}
 _COPIES = {"clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "expand", "contiguous"}
 _COMMUTATIVE = {"add", "mul", "maximum", "minimum", "logical_and", "logical_or", "eq", "ne"}
@@ -151,6 +159,8 @@ class _Reader:
             return
         name = _name(node.target)
         given = _arguments(node)
+        if name in _LINEAR and self._read_linear(node, name, given):
+            return
         first = next(iter(given.values()), None)
         source = self._values.get(first) if isinstance(first, fx.Node) else None
         made = node.meta.get("val")
@@ -182,6 +192,52 @@ class _Reader:
             spelt.append((key, self._spelt(argument, operands)))
             defaults += [None] * (len(operands) - before)
         self._values[node] = self._added(node, name, tuple(spelt), operands, defaults, node.name)
+
+    def _read_linear(self, node: fx.Node, name: str, given: Mapping[str, Any]) -> bool:
+        """A matrix product with constants, as one linear layer between views that are always the same.
+
+        addmm(b, view(x), W) = view(linear(x, Wᵀ, b)) where the view leaves the last axis as it is, and
+        linear(view(x), W, b) = view(linear(rows of x, W, b)) where it does not. Whether it is one.
+        """
+        entry, matrix, bias = (given.get(key) for key in _LINEAR[name])
+        made = node.meta.get("val")
+        if not isinstance(entry, fx.Node) or entry not in self._values or not isinstance(made, Tensor):
+            return False
+        if not (isinstance(matrix, fx.Node) and matrix in self._constants):
+            return False
+        if bias is not None and not (bias in self._constants and len(_shape(bias)) == 1):
+            return False
+        if name == "addmm" and (given["alpha"], given["beta"]) != (1, 1):
+            return False
+        source = self._values[entry]
+        if source.operator == "view":
+            whole = source.operands[0]
+            assert whole is not None
+            source = self._in_rows(entry, whole, source.shape[-1])
+        weight = self._value(matrix) if name == "linear" else self._transposed(matrix)
+        operands = [source, weight, None if bias is None else self._value(bias)]
+        shape = (*source.shape[:-1], int(made.shape[-1]))
+        value = self._added(node, "linear", _SPELT, operands, [None, None, 0.0], node.name, shape)
+        if shape != tuple(map(int, made.shape)):
+            value = self._added(node, "view", tuple(map(int, made.shape)), [value], [None], node.name)
+        self._values[node] = value
+        return True
+
+    def _in_rows(self, node: fx.Node, whole: Value, width: int) -> Value:
+        """The rows of this width that a value is cut into; itself where its last axis holds them."""
+        if whole.shape and whole.shape[-1] == width:
+            return whole
+        rows = (math.prod(whole.shape) // width if width else 0, width)
+        return self._added(node, "view", rows, [whole], [None], node.name, rows)
+
+    def _transposed(self, node: fx.Node) -> Value:
+        """The constant with its two axes exchanged."""
+        plain = self._value(node)
+        evaluate = plain.constant
+        assert evaluate is not None
+        turned = self._added(node, "constant", (node.name, "t"), [], [], plain.name, plain.shape[::-1])
+        turned.reads, turned.constant = plain.reads, lambda state: evaluate(state).t()
+        return turned
 
     def _idle(self, name: str, given: Mapping[str, Any]) -> bool:
         """Whether a call with a result of the same shape leaves its first operand as it is."""
@@ -220,10 +276,12 @@ class _Reader:
         operands: list[Value | None],
         defaults: list[float | None],
         own_name: str,
+        shape: tuple[int, ...] | None = None,
     ) -> Value:
         made = node.meta.get("val")
         tensor = made if isinstance(made, Tensor) else None
-        shape = () if tensor is None else tuple(map(int, tensor.shape))
+        if shape is None:
+            shape = () if tensor is None else tuple(map(int, tensor.shape))
         key = (name, arguments, tuple(map(id, operands)))
         if key in self._known and is_pure(node):
             return self._known[key]
@@ -276,6 +334,11 @@ def _is_sum(value: Value) -> bool:
 def is_commutative(value: Value) -> bool:
     """Whether the order of its operands does not matter."""
     return value.operator in _COMMUTATIVE and len(value.operands) >= 2
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    made = node.meta.get("val")
+    return tuple(map(int, made.shape)) if isinstance(made, Tensor) else ()
 
 
 def _checks(node: fx.Node) -> bool:

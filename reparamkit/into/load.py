@@ -15,9 +15,11 @@ from reparamkit.capture.export import capture, evaluating
 from reparamkit.capture.program import InParts
 from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.errors import CannotCapture, MissingExtra, UnusableInput
+from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.into.align import Pair, align
 from reparamkit.into.flow import Flow, Value, flow_of
+from reparamkit.into.outputs import check_target_suffix, is_folder
+from reparamkit.into.pretrained import read_pretrained, require_pretrained, write_pretrained
 from reparamkit.into.solve import Goal, reading, settle
 from reparamkit.into.target import Target
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
@@ -27,9 +29,8 @@ from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.copies import private_copy
 from reparamkit.support.inputs import Args, Kwargs, normalise_inputs
 from reparamkit.support.isolation import attributes_kept, random_state_kept
+from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
-
-SUFFIXES = (".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,19 @@ class Loaded:
     def save(self, *paths: str | Path, allow_untold: bool = False) -> None:
         """Write the state dict, each file under the format that its suffix names: .pth or .safetensors.
 
-        The files appear only after each was read back, loaded into the target with `strict=True`, run and
+        A path without a suffix is a folder that `from_pretrained` loads, for a target of transformers. All
+        appear only after each was read back, loaded into the target with `strict=True`, run and
         found equivalent to the network that was folded: all of them, or none.
 
         Raises:
-            UnusableInput: another suffix, or the file cannot be written; an old file there is untouched.
+            UnusableInput: another suffix, or it cannot be written; an old file there is untouched.
             MissingExtra: a .safetensors is asked for and that package is not installed.
             NotEquivalent: the file does not compute what the network does; nothing was written.
         """
         for path in paths:
             check_target_suffix(Path(path))
+            if is_folder(Path(path)):
+                require_pretrained(self._target, Path(path))
 
         def save_from(place: int) -> None:
             if place < len(paths):
@@ -86,6 +90,9 @@ class Loaded:
             save_from(0)
 
     def _write(self, path: Path) -> None:
+        if is_folder(path):
+            write_pretrained(self.module, path)
+            return
         if path.suffix == ".pth":
             torch.save(self.state_dict(), path)
             return
@@ -94,9 +101,13 @@ class Loaded:
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
 
     def _verify(self, path: Path, following: Callable[[], None], allow_untold: bool, written: Path) -> None:
-        fresh = private_copy(self._target)
-        fresh.load_state_dict(_read(written), strict=True)
-        verdict = _verdict_on(self._folded, fresh.eval())
+        with phase(str(path)):
+            if is_folder(path):
+                fresh = read_pretrained(self._target, written)
+            else:
+                fresh = private_copy(self._target)
+                fresh.load_state_dict(_read(written), strict=True)
+            verdict = _verdict_on(self._folded, fresh.eval())
         verdict.require(f"{path} was not written: the file is", allow_untold=allow_untold)
         following()
 
@@ -106,19 +117,6 @@ def _verdict_on(folded: Folded, module: nn.Module) -> Equivalence:
     recorded = folded.network.reference
     own = str(recorded.precision).removeprefix("torch.")
     return judge_candidate(recorded, TorchRunner(module), EXCHANGEABLE, own)
-
-
-def check_target_suffix(path: Path) -> None:
-    """Raises UnusableInput for a file that holds no state dict, MissingExtra for one without its package."""
-    if path.suffix not in SUFFIXES:
-        raise UnusableInput(
-            f"cannot write {path}: weights for a class of your own go into {' or '.join(SUFFIXES)}"
-        )
-    if path.suffix == ".safetensors":
-        try:
-            import safetensors.torch  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra("safetensors", "train", "writing .safetensors") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -165,7 +163,8 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
     target, notes = unwrapped(target)
     target, training = evaluating(target)
     notes += [note.replace("folded", "loaded") for note in training]
-    with attributes_kept(folded.lowering.original, folded.module, target):
+    kept = attributes_kept(folded.lowering.original, folded.module, target)
+    with phase(f"loading into {type(target).__name__}"), kept:
         flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
         try:
             weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)
@@ -202,7 +201,7 @@ def _weights(
     except UnusableInput as error:
         raise UnusableInput(f"the target: {error}") from error
     goals, layers = _goals(own, align(flow, theirs), state)
-    settle(own, goals)
+    settle(own, goals, weights)
     settled = reading(own, goals) & weights.keys()
     for name in settled:
         weights[name] = own.trial.get(name, own.tensors[name]).to(weights[name]).reshape(weights[name].shape)

@@ -4,14 +4,15 @@ A folded layer is a function of several tensors of the target, affine in each on
 
     layer(w) = C + A · w        A places each number of w in the layer, times a factor; C is all else
 
-Batch norms become the identity first. Then one tensor w takes the numbers, where the others are zero if the
-layer depends on w without them (a branch beside it), and one if not (a scale behind it). A and C are read off
-four numberings of w, and the last of them shows that there is nothing else: w then follows from the layer.
+What the target's own numbers give already stays as it is. Elsewhere batch norms become the identity first.
+Then one tensor w takes the numbers, where the others are zero if the layer depends on w without them (a
+branch beside it), and one if not (a scale behind it). A and C are read off four numberings of w, and the last
+of them shows that there is nothing else: w then follows from the layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,9 +26,10 @@ _EXACT = 1e-6
 _STEP = 1e-5
 _ITERATIONS = 60
 _PLAIN = 1.375  # no map is the identity or nothing with it
+_ULPS = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Goal:
     """A tensor of the folded target with the numbers that it has to hold, and where these come from."""
 
@@ -41,8 +43,8 @@ class Goal:
 class _Settled:
     """Which numbers of which tensors of the target are decided, and for which goal."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, own: Mapping[str, Tensor]) -> None:
+        self._target, self._own = target, own
         self._masks: dict[str, Tensor] = {}
         self.by: dict[str, str] = {}
 
@@ -56,25 +58,79 @@ class _Settled:
         """Which numbers of a tensor are; None for none at all."""
         return self._masks.get(name)
 
+    def numbers(self, name: str) -> Tensor:
+        """Those that a tensor has as long as nothing else is decided, in float64."""
+        return self._target.trial.get(name, _trial(self._own.get(name, self._target.tensors[name])))
+
     def whole(self, name: str) -> bool:
         """Whether all numbers of a tensor are."""
         mask = self._masks.get(name)
         return mask is not None and bool(mask.all())
 
 
-def settle(target: Target, goals: Iterable[Goal]) -> None:
+def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> None:
     """Put into `target.trial` what its weights have to be.
+
+    Args:
+        own: the target's own numbers, which need not be those that it was captured with. Goals that they
+            reach keep them, so that what no example shows of a tensor (rows of a table) stays as well.
 
     Raises:
         Unsettable: no numbers reach a goal, or two goals ask for different ones, by name.
     """
     ordered = sorted(goals, key=lambda goal: (goal.own is None, -goal.numbers.squeeze().ndim))
-    settled = _Settled(target)
-    for goal in (goal for goal in ordered if goal.own is not None):
+    reached = _reached_by(target, ordered, own)
+    asked = reading(target, [goal for goal in ordered if goal not in reached])
+    apart = [goal for goal in reached if not reading(target, [goal]) & asked]
+    for kept in (reached, apart):
+        if kept:
+            try:
+                _settle(target, ordered, kept, own)
+                return
+            except Unsettable:
+                target.trial.clear()
+    _settle(target, ordered, [], own)
+
+
+def _reached_by(target: Target, goals: Sequence[Goal], own: Mapping[str, Tensor]) -> list[Goal]:
+    """The goals that hold their numbers with those of `own`, each to within rounding of its own."""
+    target.trial.update({name: _trial(own[name]) for name in own.keys() & target.tensors.keys()})
+    reached = [goal for goal in goals if _rounds_to(goal)]
+    target.trial.clear()
+    return reached
+
+
+def _rounds_to(goal: Goal) -> bool:
+    try:
+        now = _trial(goal.evaluate()).flatten()
+    except Unsettable:
+        return False
+    wanted = _trial(goal.numbers).flatten()
+    if now.dtype != wanted.dtype or now.shape != wanted.shape:
+        return False
+    if not now.is_floating_point():
+        return torch.equal(now, wanted)
+    eps = torch.finfo(goal.numbers.dtype).eps
+    return bool(((now - wanted).abs() <= _ULPS * eps * torch.maximum(now.abs(), wanted.abs())).all())
+
+
+def _settle(
+    target: Target, ordered: Sequence[Goal], reached: Sequence[Goal], own: Mapping[str, Tensor]
+) -> None:
+    settled = _Settled(target, own)
+    of_reached = {
+        goal: sorted(reading(target, [goal]) & own.keys() & target.tensors.keys()) for goal in reached
+    }
+    target.trial.update({name: _trial(own[name]) for names in of_reached.values() for name in names})
+    for goal, names in of_reached.items():
+        for name in names if goal.own is not None else _counting(target, goal, names):
+            settled.add(name, goal)
+    left = [goal for goal in ordered if goal not in reached]
+    for goal in (goal for goal in left if goal.own is not None):
         _copy(target, goal, settled)
     # What follows from one tensor leaves no choice, and goes before what could take it otherwise.
     made_of = sorted(
-        (goal for goal in ordered if goal.own is None), key=lambda goal: len(_free(target, goal, settled)) > 1
+        (goal for goal in left if goal.own is None), key=lambda goal: len(_free(target, goal, settled)) > 1
     )
     _make_norms_idle(target, made_of, settled)
     for goal in made_of:
@@ -154,12 +210,12 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
         others = [
             other for other in free if other != name and other not in norms and settled.mask(other) is None
         ]
-        places = _solved(target, goal, name, others, settled.mask(name))
+        places = _solved(target, goal, name, others, settled)
         if places is None:
             target.trial.clear()
             target.trial.update(before)
         if places is None and len(made_of) == 1:
-            places = _inverted(target, goal, name, settled.mask(name))
+            places = _inverted(target, goal, name, settled)
         if places is not None:
             settled.add(name, goal, places)
             for other in _counting(target, goal, [other for other in free if other != name]):
@@ -200,13 +256,12 @@ def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
     return counting
 
 
-def _solved(
-    target: Target, goal: Goal, name: str, others: Sequence[str], decided: Tensor | None
-) -> Tensor | None:
+def _solved(target: Target, goal: Goal, name: str, others: Sequence[str], settled: _Settled) -> Tensor | None:
     """The places in this tensor whose numbers give the goal; all numbers are then on trial.
 
-    None where there are no such numbers, or where they are not those that are `decided` already.
+    None where there are no such numbers, or where they are not those that are decided already.
     """
+    decided = settled.mask(name)
     shape, count = target.tensors[name].shape, target.tensors[name].numel()
 
     def at(numbers: Tensor) -> Tensor:
@@ -214,7 +269,7 @@ def _solved(
         return goal.evaluate().flatten()
 
     one = torch.full((count,), _PLAIN, dtype=torch.float64)
-    own = target.trial.get(name, _trial(target.tensors[name])).flatten().clone()
+    own = settled.numbers(name).flatten().clone()
     try:
         for other in others:
             kept = target.trial.get(other)
@@ -251,13 +306,13 @@ def _solved(
         return None
 
 
-def _inverted(target: Target, goal: Goal, name: str, decided: Tensor | None) -> Tensor | None:
+def _inverted(target: Target, goal: Goal, name: str, settled: _Settled) -> Tensor | None:
     """The same as `_solved` where each number follows from one of the tensor's by some function (a sigmoid).
 
     By Newton's method, each number for itself.
     """
     shape, count = target.tensors[name].shape, target.tensors[name].numel()
-    own = target.trial.get(name, _trial(target.tensors[name])).flatten().clone()
+    own, decided = settled.numbers(name).flatten().clone(), settled.mask(name)
     wanted = _trial(goal.numbers).flatten()
 
     def at(numbers: Tensor) -> Tensor:

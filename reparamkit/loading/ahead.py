@@ -102,6 +102,10 @@ def check_name(text: str, option: str = "") -> None:
             f"package.module:callable"
         )
     if _is_path(text):
+        folder, _, last = text.rpartition("/")
+        module = Path(f"{folder}.py")
+        if folder and module.is_file() and last in (names_bound_in(module) or ()):
+            raise UnusableInput(f"{option}{text!r}: a callable is named behind a colon; say {module}:{last}")
         if option:
             raise UnusableInput(
                 f"{option}{text} is no network's name, and no such file; it is a name, or "
@@ -146,6 +150,7 @@ def _check_code(text: str, place: Address, option: str) -> None:
         package = text.partition(":")[0].partition(".")[0]
         with importable(Path.cwd()):
             if is_installed(package):
+                _check_bound(text, place, option)
                 return
         scheme = nearest(package, schemes(), 1)
         meant = f"; did you mean {scheme[0]}:{text.partition(':')[2]}?" if scheme else ""
@@ -155,12 +160,23 @@ def _check_code(text: str, place: Address, option: str) -> None:
         )
     if not file.is_file():
         raise UnusableInput(f"{option}{text!r}: there is no file {file}{_files_like(str(file))}")
+    _require_bound(text, place, file, str(file), option)
+
+
+def _check_bound(text: str, place: Address, option: str) -> None:
+    """As for a file, of a module beside you, whose file is found without importing anything."""
+    file = Path(f"{place.module}.py")
+    if place.module is not None and file.is_file():
+        _require_bound(text, place, file, place.module, option)
+
+
+def _require_bound(text: str, place: Address, file: Path, called: str, option: str) -> None:
     name = place.attribute.partition(".")[0]
     bound = names_bound_in(file)
     if bound is None or name in bound:
         return
     close = nearest(name, bound, 1)
-    meant = f"; did you mean {file}:{close[0]}?" if close else _defines(file)
+    meant = f"; did you mean {called}:{close[0]}?" if close else _defines(file)
     raise UnusableInput(f"{option}{text!r}: {file} has no {name!r}{meant}")
 
 

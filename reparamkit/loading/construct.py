@@ -17,6 +17,7 @@ from torch import nn
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.addresses import Address, address_of, importable, package_of
+from reparamkit.loading.registry import nearest
 
 
 def is_address(text: str) -> bool:
@@ -150,7 +151,8 @@ def _attribute(place: Address, module: ModuleType, attribute: str) -> Any:
                 value = _module(place, f"{value.__name__}.{name}")
                 continue
             raise UnusableInput(
-                f"{place.text!r}: the module {module.__name__} has no {attribute!r}{_models_of(module)}"
+                f"{place.text!r}: the module {module.__name__} has no "
+                f"{attribute!r}{_like(place, module, attribute)}"
             ) from error
     return value
 
@@ -187,6 +189,12 @@ def _said(error: BaseException) -> str:
 
 def _article(value: object) -> str:
     return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+
+
+def _like(place: Address, module: ModuleType, attribute: str) -> str:
+    close = nearest(attribute, [name for name, value in vars(module).items() if callable(value)], 1)
+    sign = ":" if ":" in place.text else "."
+    return f"; did you mean {module.__name__}{sign}{close[0]}?" if close else _models_of(module)
 
 
 def _models_of(module: ModuleType) -> str:

@@ -53,8 +53,8 @@ def describe_folder(path: Path, *, weights_needed: bool = True) -> WeightFolder:
     if exists(path / "adapter_config.json") and not config:
         base = _json(path / "adapter_config.json").get("base_model_name_or_path")
         raise UnusableInput(
-            f"{path} holds an adapter alone (of {str(base)[:100]}); merge it into its network with PEFT, "
-            f"PeftModel.from_pretrained(network, {str(path)!r}).merge_and_unload(), and give that"
+            f"{path} holds an adapter alone (of {str(base)[:100]}); give the network as SOURCE, and this as "
+            f"--adapter {path}"
         )
     if not weights and (weights_needed or not config):
         raise UnusableInput(f"{path} is a folder{_inside(path, exists(path / 'config.json'))}")

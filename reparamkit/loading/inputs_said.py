@@ -70,7 +70,7 @@ def takes_images(model: Any) -> bool:
     """Whether a network of transformers' takes images and nothing else has to be given."""
     if getattr(model, "config", None) is None or getattr(model, "main_input_name", None) != "pixel_values":
         return False
-    return _required(model) in ([], ["pixel_values"])
+    return required_inputs(model) in ([], ["pixel_values"])
 
 
 def _of_ultralytics(model: Any) -> tuple[Shape, str]:
@@ -98,7 +98,8 @@ def _part(model: Any, path: Any) -> Any:
         return None
 
 
-def _required(model: Any) -> list[str]:
+def required_inputs(model: Any) -> list[str]:
+    """The names of what a forward has to be given."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
@@ -109,15 +110,18 @@ def _required(model: Any) -> list[str]:
 
 def proposal(model: Any) -> str:
     """What to say to somebody who has given no inputs: options that may fit, by the first layer."""
-    from torch import nn
-
-    first = next((part for part in _layers(model) if _shape_for(part)), None)
-    shape = _shape_for(first) if first is not None else "1x3x224x224"
-    names = _required(model) if isinstance(model, nn.Module) else []
+    first = first_layer(model)
+    shape = shape_for(first) or "1x3x224x224"
+    names = required_inputs(model) if hasattr(model, "forward") else []
     if len(names) > 1:
         return f"give --input for each of {', '.join(names)}, for instance --input {names[0]}:{shape}"
     because = f" (its first layer is {_described(first)})" if first is not None else ""
     return f"give --input, for instance --input {shape}{because}"
+
+
+def first_layer(model: Any) -> nn.Module | None:
+    """The first layer that says which shape it takes; None where there is none."""
+    return next((part for part in _layers(model) if shape_for(part)), None)
 
 
 def _layers(model: Any) -> list[nn.Module]:
@@ -130,7 +134,8 @@ def _layers(model: Any) -> list[nn.Module]:
     )
 
 
-def _shape_for(part: nn.Module | None) -> str:
+def shape_for(part: nn.Module | None) -> str:
+    """An input for a layer, as `--input` takes it; empty where it does not say."""
     from torch import nn
 
     if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):

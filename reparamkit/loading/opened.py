@@ -17,7 +17,8 @@ class Source:
     `name` is the stem for output files and `path` the file it came from, if any. `example_inputs` and
     `example_kwargs` are what the file or the network says to call it with (float32, zero mean, shape
     (N, C, H, W) for a reference model); None where nothing is known. `inferred` is who says so, where the
-    network was asked rather than the file ("its pretrained_cfg"). `notes` are for the report.
+    network was asked rather than the file ("its pretrained_cfg"). `notes` are for the report. `base` is the
+    network without the adapter that `model` has in it; None without one.
     """
 
     model: nn.Module | torch.export.ExportedProgram | torch.jit.ScriptModule
@@ -27,6 +28,7 @@ class Source:
     example_kwargs: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     inferred: str = ""
+    base: nn.Module | None = None
 
     @property
     def inferred_note(self) -> str:

@@ -169,6 +169,10 @@ def is_plain(text: str) -> bool:
     return "" in _ENTRIES and provider("").known(text)
 
 
+def _squeezed(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def nearest(name: str, among: Iterable[str], count: int = 3) -> list[str]:
     """The names that are most like one, at most `count`."""
     return difflib.get_close_matches(name.strip().lower().replace("-", "_"), list(among), n=count, cutoff=0.6)
@@ -196,9 +200,12 @@ def unknown_plain(text: str, option: str = "") -> UnusableInput:
         package = _ENTRIES[scheme].package if scheme in _ENTRIES else None
         if package is None or not is_installed(package):
             continue
-        if text.partition(".")[0].lower() in provider(scheme).names():
+        own = _squeezed(text.partition(".")[0])
+        named = next((name for name in sorted(provider(scheme).names()) if _squeezed(name) == own), None)
+        if named is not None:
+            tag = text[len(text.partition(".")[0]) :]
             return UnusableInput(
-                f"{option}{text!r} is no reference model; {scheme} has it: say {scheme}:{text}"
+                f"{option}{text!r} is no reference model; {scheme} has it: say {scheme}:{named}{tag}"
             )
     close = nearest(text, plain_names())
     meant = f"did you mean {', '.join(close)}? " if close else ""

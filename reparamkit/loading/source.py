@@ -18,6 +18,7 @@ from torch import nn
 
 from reparamkit.errors import UnusableInput
 from reparamkit.loading import registry
+from reparamkit.loading.adapters import AdapterFolder, describe_adapter
 from reparamkit.loading.ahead import check_ahead, check_name, weights_alone
 from reparamkit.loading.archive import Archive, open_archive
 from reparamkit.loading.arguments import as_arguments, as_text
@@ -59,6 +60,7 @@ def load(
     trust_pickle: bool = False,
     model_args: str | Mapping[str, Any] | None = None,
     key: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Source:
     """Open `source`: a file, a folder of weights or one that `reparamkit train` wrote, a name, or a callable.
 
@@ -73,6 +75,8 @@ def load(
         model_args: keyword arguments for the callable, or the function of the library, that builds the
             network: a dict, or text such as ``"num_classes=10, act='relu'"``.
         key: what inside the file is meant, with dots: ``"ema.model"``; of a training checkpoint ema or raw.
+        adapter: a folder of PEFT's: its layers are put into the network, and not merged; `Source.base` is the
+            network without them.
 
     Raises:
         UntrustedPickle: the file could run code, and `trust_pickle` is not given.
@@ -80,8 +84,14 @@ def load(
         UnusableInput: it cannot be opened for another reason; the message says what was found and what to do.
     """
     asked = _Asked(model, trust_pickle, as_arguments(model_args), key)
-    text, path = str(source), Path(source)
-    check_ahead(text, model)
+    folder = None if adapter is None else describe_adapter(Path(adapter))
+    check_ahead(str(source), model)
+    opened = _opened(source, asked)
+    return opened if folder is None else _adapted(opened, folder)
+
+
+def _opened(source: str | Path, asked: _Asked) -> Source:
+    text, path, key = str(source), Path(source), asked.key
     if not exists(path):
         if key is not None:
             raise UnusableInput(f"--key {key} says what inside a file is meant, and {text!r} is none")
@@ -91,6 +101,19 @@ def load(
             return _from_checkpoint(path, asked)
         opened = _from_folder(path, asked) if path.is_dir() else _from_file(path, asked)
     return _with_inputs_said(opened)
+
+
+def _adapted(source: Source, adapter: AdapterFolder) -> Source:
+    base = source.model
+    if not isinstance(base, nn.Module) or isinstance(base, torch.jit.ScriptModule):
+        raise UnusableInput(
+            f"--adapter {adapter.path}: {source.name} was captured or scripted already, so nothing can be "
+            f"put into it; give the network itself"
+        )
+    from reparamkit.loading.libraries.peft import adapted
+
+    model, notes = adapted(base, adapter)
+    return dataclasses.replace(source, model=model, base=base, notes=(*source.notes, *notes))
 
 
 def _from_file(path: Path, asked: _Asked) -> Source:

@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from reparamkit.compare.inputs.sizes import DynamicAxes, ranges_of
-from reparamkit.errors import CannotWrite
+from reparamkit.errors import CannotWrite, UnusableInput
 from reparamkit.loading.door.memory import amount
 from reparamkit.lower.exported import input_shapes
 from reparamkit.lower.lowering import Lowering
@@ -83,7 +83,18 @@ class ExecuTorchWriter(FileWriter):
         ]
 
     def reopen(self, target: Path, work: Work) -> Runner:
-        return ExecuTorchRunner(target)
+        try:
+            runner = ExecuTorchRunner(target)
+            runner.run(*work.recorded.records[0].probe.inputs())
+        except (RuntimeError, UnusableInput) as error:  # what was lowered need not have a kernel that runs it
+            reason = error if isinstance(error, RuntimeError) else error.__cause__
+            if not isinstance(reason, RuntimeError):
+                raise
+            raise CannotWrite(
+                f"ExecuTorch cannot run what it makes of this network: {reason}"
+                f"{_without_xnnpack(str(reason))}"
+            ) from error
+        return runner
 
     def count(self, target: Path, work: Work) -> Counter[str]:
         return outline(target).operators
@@ -115,9 +126,15 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
             raise
         except Exception as error:  # each of its passes has errors of its own
             reason = _reason(error)
-            other = "; --executorch-backend portable does without it" if "XNNPACK" in reason else ""
-            raise CannotWrite(f"ExecuTorch cannot lower this network: {reason}{other}") from error
+            raise CannotWrite(
+                f"ExecuTorch cannot lower this network: {reason}{_without_xnnpack(reason)}"
+            ) from error
     return data
+
+
+def _without_xnnpack(reason: str) -> str:
+    """The next step, where it is XNNPACK that cannot."""
+    return "; --executorch-backend portable does without XNNPACK" if "xnn" in reason.lower() else ""
 
 
 def _require_stateless(program: ExportedProgram) -> None:

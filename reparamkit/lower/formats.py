@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -94,9 +95,14 @@ def format_of(path: Path) -> Format:
         if each.suffix == path.suffix:
             return each
     asked = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-    raise UnusableInput(
-        f"cannot write {path}: it has {asked}, which names no format (supported: {', '.join(SUFFIXES)})"
-    )
+    close = difflib.get_close_matches(path.suffix.lower(), SUFFIXES, n=1, cutoff=0.7)
+    meant = ""
+    if close:
+        meant = f"; did you mean {path.with_suffix(close[0])}?"
+    elif path.is_dir():
+        meant = f"; name a file in it, such as {path / 'net.onnx'}"
+    known = f"(supported: {', '.join(SUFFIXES)})"
+    raise UnusableInput(f"cannot write {path}: it has {asked}, which names no format {known}{meant}")
 
 
 def check_suffix_for_training(path: Path) -> None:

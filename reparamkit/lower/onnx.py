@@ -26,6 +26,7 @@ from reparamkit.lower.onnx_model import OLDEST_WRITTEN, PRODUCER, SCOPES, in_ops
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
+from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet
 from reparamkit.support.text import first_line
 from reparamkit.support.version import __version__
@@ -74,7 +75,7 @@ def save_onnx(
     written = opset if opset is None else max(opset, OLDEST_WRITTEN)
     notes: list[str] = []
     try:
-        with quiet(), torch.no_grad():
+        with phase("conversion"), quiet(), torch.no_grad():
             exported: Any = torch.onnx.export(
                 program,
                 (),
@@ -99,7 +100,8 @@ def save_onnx(
         return tuple(notes)
     model = exported.model_proto
     del exported
-    model = _simplified(model, notes)
+    with phase("simplification"):
+        model = _simplified(model, notes)
     _restore_zero_biases(model, program)
     _clean(model, axis_names or {}, metadata)
     name_nodes(model)

@@ -16,6 +16,7 @@ from reparamkit.lower.formats import format_of
 from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
+from reparamkit.support.progress import phase
 
 
 def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Saved]:
@@ -44,7 +45,8 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
             each.writer.require()
             stages.append(stack.enter_context(staged(path)))
             refuses = each.refuses_sizes
-            results.append(each.writer.stage(lowering, stages[-1], request, refuses_sizes=refuses))
+            with phase(str(path)):
+                results.append(each.writer.stage(lowering, stages[-1], request, refuses_sizes=refuses))
         for stage in stages:
             stage.commit()
     for path, each in zip(paths, formats, strict=True):

@@ -31,6 +31,7 @@ from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
 from reparamkit.runners.base import RefusesSizes, Runner
 from reparamkit.support.output_names import plain_names
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Work:
         Raises:
             CannotCapture: torch.export refuses.
         """
-        program = self.make_program()
+        with phase("export"):
+            program = self.make_program()
         free = free_sizes_in(program, self.axis_names_of(program))
         if free is not None:
             self.recorded.widen(free)
@@ -185,12 +187,14 @@ class FileWriter(Writer):
     def staged(self, work: Work, stage: Stage) -> Saved:
         """Write the network once, and judge the file; errors as for `stage`."""
         stage.clear()
-        notes = list(self.write(work, stage.made))
+        with phase("write"):
+            notes = list(self.write(work, stage.made))
         stage.check_written()
         runner = self.reopen(stage.made, work)
         keep, refused = _taken_by(runner, work.recorded)
         own = str(work.recorded.precision).removeprefix("torch.")
-        verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
+        with phase("verify"):
+            verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
         verdict.require(f"{work.path} was not written: the file is", allow_untold=work.request.allow_untold)
         if refused:
             notes += filter(None, [self.on_refused(refused)])

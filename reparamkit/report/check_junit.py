@@ -7,6 +7,8 @@ as well. What failed is a failure; what cannot be told is an error, so that no s
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from reparamkit.report.check_document import Document, Entry, Output, headline, number, place
@@ -14,13 +16,16 @@ from reparamkit.report.check_document import Document, Entry, Output, headline, 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(document: Document, seconds: float = 0.0) -> str:
+def junit(document: Document, seconds: float = 0.0, by_probe: Mapping[str, float] | None = None) -> str:
     """The XML, with its declaration.
 
     Args:
         document: what was found.
-        seconds: how long it took.
+        seconds: how long all of it took.
+        by_probe: how long each probe took; its outputs share that evenly, and what is left of the whole
+            (opening the two, looking for the place) is the verdict's.
     """
+    by_probe = by_probe or {}
     name = f"reparamkit check {document['reference']['name']} {document['candidate']['name']}"
     suite = ElementTree.Element("testsuite", {"name": _clean(name), "time": f"{seconds:.3f}"})
     properties = ElementTree.SubElement(suite, "properties")
@@ -29,10 +34,10 @@ def junit(document: Document, seconds: float = 0.0) -> str:
     group = f"reparamkit.check.{re.sub(r'[^0-9A-Za-z_-]+', '_', document['candidate']['name']).strip('_')}"
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
 
-    def case(title: str) -> ElementTree.Element:
+    def case(title: str, took: float) -> ElementTree.Element:
         counts["tests"] += 1
         return ElementTree.SubElement(
-            suite, "testcase", {"classname": group, "name": _clean(title), "time": "0.000"}
+            suite, "testcase", {"classname": group, "name": _clean(title), "time": f"{took:.3f}"}
         )
 
     def add(parent: ElementTree.Element, kind: str, message: str, text: str) -> None:
@@ -42,18 +47,20 @@ def junit(document: Document, seconds: float = 0.0) -> str:
             element.set("type", document["status"])
         element.text = _clean(text)
 
-    verdict = case("verdict")
+    verdict = case("verdict", max(0.0, seconds - sum(by_probe.values())))
     if document["status"] == "cannot tell":
         add(verdict, "error", document["reason"], _whole(document))
     elif document["status"] == "different":
         add(verdict, "failure", "; ".join([document["reason"], *_located(document)]), _whole(document))
-    compared = {entry["probe"] for output in document["outputs"] for entry in output["probes"]}
+    sharing = Counter(entry["probe"] for output in document["outputs"] for entry in output["probes"])
     for probe in document["probes"]:
-        if probe["name"] not in compared:
-            add(case(f"outputs on {probe['name']}"), "failure", probe["failure"], probe["failure"])
+        if probe["name"] not in sharing:
+            this = case(f"outputs on {probe['name']}", by_probe.get(probe["name"], 0.0))
+            add(this, "failure", probe["failure"], probe["failure"])
     for output in document["outputs"]:
         for entry in output["probes"]:
-            this = case(f"output {output['name']} on {entry['probe']}")
+            took = by_probe.get(entry["probe"], 0.0) / sharing[entry["probe"]]
+            this = case(f"output {output['name']} on {entry['probe']}", took)
             if not entry["passed"]:
                 add(this, "failure", _message(output, entry), _figures(output, entry))
             elif not entry["judged"]:

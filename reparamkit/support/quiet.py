@@ -12,6 +12,7 @@ _LOGGERS = (
     "torch.onnx",
     "torch.export",
     "torch._export",
+    "torch._subclasses",
     "torch.fx.experimental",
     "torch._dynamo",
     "torch._functorch",

@@ -71,5 +71,9 @@ def test_what_it_takes_is_named(make: Any, inputs: Any, words: str) -> None:
 
 
 def test_where_nothing_runs_nothing_is_proposed() -> None:
-    with pytest.raises(rk.UnusableInput, match=r"to have 3 channels, but got 5 channels instead$"):
-        rk.fold(classifier(), torch.ones(1, 5, 16, 12))
+    class Never(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("not today")
+
+    with pytest.raises(rk.UnusableInput, match=r"\(\[1, 5, 16, 12\] float32\): ValueError: not today$"):
+        rk.fold(Never(), torch.ones(1, 5, 16, 12))

@@ -122,8 +122,14 @@ CASES: dict[str, Case] = {
         _source(NET, "--input", SHAPE, "--input", "2x3"),
         ("the model rejects the example inputs ([1, 4, 9, 8] float32, [2, 3] float32)", "TypeError"),
     ),
-    "no shape": (_source(NET, "--input", "1x3xHx8"), ("'1x3xHx8' is not a shape", "such as 1x3x224x224")),
-    "a size of zero": (_source(NET, "--input", "0x3x8x8"), ("'0x3x8x8' is not a shape",)),
+    "no shape": (
+        _source(NET, "--input", "1x3xHx8"),
+        ("'1x3xHx8' describes no input: sizes are numbers", "say 1x3x1x8"),
+    ),
+    "a size of zero": (
+        _source(NET, "--input", "0x3x8x8"),
+        ("'0x3x8x8' describes no input: a size of 0 shows nothing; say 1x3x8x8",),
+    ),
     "a shape beyond memory": (_source(NET, "--input", "1x4x1000000x1000000"), ("1x4x1000000x1000000",)),
     "a shape beyond numbers": (_source(NET, "--input", "1x99999999999999999999"), ("99999999999999999999",)),
     "no input": (

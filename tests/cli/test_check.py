@@ -98,7 +98,7 @@ def test_same(run: Run, tmp_path: Path) -> None:
     assert lines[2].startswith("judged by: error budget: four times the reference's own rounding error plus")
     assert lines[-2].startswith("seed 0, ")
     assert lines[-1] == f"again: reparamkit check {NET} {NET} {' '.join((*SHAPE, *REPORTS))} --seed 0"
-    assert result.err.splitlines() == [f"opening {NET} …"] * 2 + [f"running {NET} …"] * 2
+    assert result.err == ""
     found = written(tmp_path)
     assert found["status"] == "same"
     assert set(content(tmp_path)) == {"r.json", "r.xml", "r.html"}
@@ -215,7 +215,7 @@ def test_inputs_and_outputs_kept_for_later(run: Run, tmp_path: Path) -> None:
     for inputs in ((), ("--inputs", "i.npz"), SHAPE):
         result = run("check", "-", NET, *later, *inputs)
         verdict(result, "SAME")
-        assert result.err.splitlines() == [f"opening {NET} …", f"running {NET} …"]
+        assert result.err == ""
         again = json.loads((tmp_path / "r.json").read_text())
         assert again["outputs"] == first["outputs"]
         assert again["inputs_hash"] == first["inputs_hash"]
@@ -304,7 +304,6 @@ def test_where_it_differs_and_without(run: Run, tmp_path: Path) -> None:
     located = run("check", NET, WRONG, *SHAPE, "--json", "r.json")
     sentence = next(line for line in located.out.splitlines() if "first differs at" in line)
     assert sentence.startswith("first differs at first (convolution first): error ")
-    assert f"looking for the place where {WRONG} first differs" in located.err
     assert json.loads((tmp_path / "r.json").read_text())["location"]["text"] == sentence
     plain = run("check", NET, WRONG, *SHAPE, "--json", "r.json", "--no-locate")
     assert plain.status == located.status == 1
@@ -329,4 +328,4 @@ def test_two_onnx_files(run: Run, tmp_path: Path) -> None:
     write_onnx(tmp_path / "wrong.onnx", broken=True)
     found = run("check", "right.onnx", "wrong.onnx")
     assert found.status == 1
-    assert "first differs at first (Conv node_conv2d): error " in found.out
+    assert "first differs at first (Conv /first/Conv): error " in found.out

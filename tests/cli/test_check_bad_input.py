@@ -66,7 +66,10 @@ def test_cannot_be_told_and_is_reported(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((NET, NET, "--input", "1xx3"), "'1xx3' is not a shape"),
+        (
+            (NET, NET, "--input", "1xx3"),
+            "'1xx3' describes no input: the sizes of all axes go with x between them; say 1x3",
+        ),
         ((NET, NET, "--input", "1x3:int64"), "integers need a range"),
         ((NET, NET, *SHAPE, "--atol", "-1"), "--atol -1 is no limit"),
         ((NET, NET, *SHAPE, "--cosine", "nan"), "--cosine nan is no limit"),

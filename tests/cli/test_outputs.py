@@ -45,6 +45,7 @@ def test_several_outputs_and_json(run: Run, tmp_path: Path) -> None:
         "notes",
         "equivalence",
         "files",
+        "seconds",
     ]
     assert (found["schema"], found["name"]) == (1, "branchy")
     assert (found["before"]["batch_norm"], found["after"].get("batch_norm", 0)) == (3, 0)

@@ -108,7 +108,10 @@ def test_what_is_in_a_class_is_found_with_dots_alone(in_folder: Path) -> None:
         ),
         ("pack/nets_here.py:bild", "pack/nets_here.py has no 'bild'; did you mean pack/nets_here.py:build?"),
         ("pack/nets_her.py:build", "there is no file pack/nets_her.py; did you mean pack/nets_here.py?"),
-        ("pack.nets_here:bild", "the module pack.nets_here has no 'bild'; it defines Net"),
+        (
+            "pack.nets_here:bild",
+            "the module pack.nets_here has no 'bild'; did you mean pack.nets_here:build?",
+        ),
         ("pack.nets_here:build()", "it is called for you; say pack.nets_here:build"),
         ("pack.nets_here:build(width=3)", "say pack.nets_here:build and --model-args 'width=3'"),
         ("no_package:build", "No module named 'no_package', here or installed"),

@@ -109,7 +109,10 @@ def test_a_folder_without_a_config_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_an_adapter_alone_says_how_to_merge_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "bert"}')
-    with pytest.raises(UnusableInput, match=r"an adapter alone \(of bert\); merge it .*merge_and_unload"):
+    with pytest.raises(
+        UnusableInput,
+        match=r"an adapter alone \(of bert\); give the network as SOURCE, and this as --adapter ",
+    ):
         load(tmp_path)
 
 

@@ -120,6 +120,29 @@ def test_junit_keeps_to_the_schema_of_jenkins(documents: dict[str, Document], ca
     assert suite.get("time") == "12.500"
 
 
+def test_the_times_are_those_that_were_measured(documents: dict[str, Document]) -> None:
+    """Every case has its share, and all together are the whole."""
+    outputs, probes = len(documents["several"]["outputs"]), documents["several"]["probes"]
+    by_probe = {probe["name"]: 0.5 * (number + 1) for number, probe in enumerate(probes)}
+    total = sum(by_probe.values()) + 2.25
+    suite = _suite(junit(documents["several"], total, by_probe))
+    times = {case.get("name"): float(case.get("time")) for case in suite.findall("testcase")}
+    assert times["verdict"] == 2.25
+    assert times[f"output map on {probes[2]['name']}"] == pytest.approx(1.5 / outputs, abs=1e-3)
+    assert sum(times.values()) == pytest.approx(total, abs=1e-3 * len(times))
+    shapes = documents["shapes"]
+    first = shapes["probes"][0]["name"]
+    (case,) = _suite(junit(shapes, 9.0, {first: 4.0})).xpath(f"testcase[@name='outputs on {first}']")
+    assert case.get("time") == "4.000"
+
+
+def test_a_comparison_knows_how_long_each_probe_took() -> None:
+    found = compare(small(), small(), described=SHAPE).comparison
+    assert set(found.seconds) == {probe.name for probe in found.probes}
+    assert all(0 < seconds < 60 for seconds in found.seconds.values())
+    assert "seconds" not in json.dumps(found.as_dict())
+
+
 def test_a_schema_that_would_admit_anything_is_none() -> None:
     schema = etree.XMLSchema(etree.parse(str(XSD)))
     for bad in ("<testsuite/>", "<testsuites><testcase name='a'/></testsuites>", "<other/>"):

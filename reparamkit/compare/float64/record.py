@@ -13,6 +13,7 @@ Three ways to know what the reference's rounding noise is, in order of preferenc
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.progress import phase
 from reparamkit.support.text import first_line
 
 _JITTERED_RUNS = 2
@@ -67,12 +69,18 @@ class Recorder:
         self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]] | None = None
 
     def record(self, probe: Probe) -> Run:
+        """As `_recorded`, which says what is raised."""
+        with phase("reference", f"on {probe.name!r}"):
+            return self._recorded(probe)
+
+    def _recorded(self, probe: Probe) -> Run:
         """Run the reference, and whatever tells its noise, on one probe.
 
         Raises:
             Rejected: the reference raised, or overflowed on values that the caller did not ask for, or
                 returned other outputs than on the first probe.
         """
+        started = time.perf_counter()
         try:
             own = self._runner.run(*probe.inputs())
         except UnusableInput:
@@ -99,7 +107,8 @@ class Recorder:
             raise Rejected(f"in float64: {first_line(error)}") from error
         if probe.group in DEGENERATE:
             noise = [a.joined(b) for a, b in zip(noise, self._restless(probe, own), strict=True)]
-        return Run(probe, tuple(map(self._truth, [probe] * len(own), own, exact, noise)))
+        truths = tuple(map(self._truth, [probe] * len(own), own, exact, noise))
+        return Run(probe, truths, time.perf_counter() - started)
 
     def _restless(self, probe: Probe, own: NamedTensors) -> list[Noise]:
         """How far the outputs move when the inputs do by a few ulp.

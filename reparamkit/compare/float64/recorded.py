@@ -151,7 +151,7 @@ class Recorded:
                     aside[record.probe.name] = why
             if self._enough_left(aside):
                 notes = [note for note in verdict.notes if note not in self.notes]
-                return conclude(
+                anew = conclude(
                     self.records,
                     budgets,
                     verdict.outputs,
@@ -159,6 +159,7 @@ class Recorded:
                     set_aside=aside,
                     notes=notes,
                 )
+                return replace(anew, seconds=verdict.seconds)
             if not self._more_draws():
                 normal = [record for record in here if _is_plain(record)]
                 if all(second.excuse(runner, None, each, budgets, structured=structured) for each in normal):

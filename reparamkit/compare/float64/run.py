@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -48,7 +48,8 @@ class Truth:
 
 @dataclass(frozen=True)
 class Run:
-    """All outputs of the reference under one probe."""
+    """All outputs of the reference under one probe, and how long they took, its float64 run included."""
 
     probe: Probe
     truths: tuple[Truth, ...]
+    seconds: float = field(default=0.0, compare=False)

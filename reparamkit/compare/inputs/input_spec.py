@@ -13,27 +13,15 @@ DTYPE is one of torch's (float32 where nothing is said). KIND says which values 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from reparamkit.compare.inputs import patterns
+from reparamkit.compare.inputs.input_text import RANGE, words_of
 from reparamkit.errors import UnusableInput
 from reparamkit.support.inputs import Args, Kwargs
-
-_DTYPES = {
-    name: getattr(torch, name)
-    for name in (
-        *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
-        *("int64", "int32", "int16", "int8", "uint8", "bool"),
-    )
-}
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
-_SHAPE = re.compile(r"\s*\d+\s*([x×]\s*\d+\s*)*")
-_PLAIN = ("normal", "image", "mask")
 
 
 @dataclass(frozen=True)
@@ -147,28 +135,11 @@ def describe_tensor(name: str, tensor: torch.Tensor) -> Described:
 
 
 def _parse(text: str) -> Described:
-    parts = [part.strip() for part in text.split(":")]
-    kind = parts.pop() if len(parts) > 1 and _is_kind(parts[-1]) else ""
-    dtype = _DTYPES[parts.pop().lower()] if len(parts) > 1 and parts[-1].lower() in _DTYPES else None
-    shape = parts.pop()
-    if not _SHAPE.fullmatch(shape.lower()) or not all(size > 0 for size in _sizes(shape)):
-        raise UnusableInput(
-            f"{text!r} describes no input: {shape!r} is not a shape. Write [NAME:]SHAPE[:DTYPE][:KIND], the "
-            f"sizes of all axes with x between them, such as 1x3x224x224, image:1x3x224x224:uint8:image or "
-            f"ids:1x77:int64:0..999 (dtypes: {', '.join(_DTYPES)}; kinds: {', '.join(_PLAIN)}, A..B)"
-        )
-    stated = dtype is not None
-    if dtype is None:
-        dtype = torch.bool if kind == "mask" else torch.float32
-    return Described(":".join(parts), _sizes(shape), dtype, _kind(kind, dtype, text), stated)
-
-
-def _sizes(shape: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.split("[x×]", shape.lower()))
-
-
-def _is_kind(text: str) -> bool:
-    return text in _PLAIN or _RANGE.fullmatch(text) is not None
+    words = words_of(text)
+    dtype = torch.bool if words.kind == "mask" else torch.float32
+    if words.dtype:
+        dtype = getattr(torch, words.dtype)
+    return Described(words.name, words.shape, dtype, _kind(words.kind, dtype, text), bool(words.dtype))
 
 
 def _kind(name: str, dtype: torch.dtype, text: str) -> Kind:
@@ -187,7 +158,7 @@ def _kind(name: str, dtype: torch.dtype, text: str) -> Kind:
         raise UnusableInput(f"{text!r}: a bool input holds a mask, nothing else")
     if name == "image":
         return Kind("image", 0.0, 1.0 if floating else float(min(255, torch.iinfo(dtype).max)))
-    bounds = _RANGE.fullmatch(name)
+    bounds = RANGE.fullmatch(name)
     assert bounds is not None
     low, high = float(bounds[1]), float(bounds[2])
     if not low <= high:

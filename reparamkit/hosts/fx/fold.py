@@ -27,6 +27,7 @@ from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
 from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.one_thread import on_one_thread
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def fold_program(
         if not program.writes:
             share_equal_calls(program.graph)
         outcome, changes, shapes = _folded(program, captured, sizes, merge_siblings=merge_siblings)
-        held = require_same(captured, outcome.module, changes)
+        with phase("the whole graph in float64"):
+            held = require_same(captured, outcome.module, changes)
         parameters = dict(outcome.module.named_parameters(remove_duplicate=False))
         graph, layer = outcome.module.graph, outcome.module.get_submodule
         after = outline(graph, parameters.get, shapes, layer)

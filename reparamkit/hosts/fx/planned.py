@@ -24,6 +24,7 @@ from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.operators import Affine, Opaque, Work, properties
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def _proven_plan(host: FxHost) -> _Planned:
             if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
                 continue
             try:
-                result = _make(host, form)
+                with phase("proofs", f"{len(proven) + 1} of {len(current.folds)}"):
+                    result = _make(host, form)
             except (Unproven, Inexact) as reason:
                 stays = _stays(host, form)
                 if host.nodes[stays].is_map_alone:

@@ -55,7 +55,7 @@ def behind_an_image(folded: Packaged, lowering: Lowering, image: ImageInput) -> 
         label,
         TorchRunner(module),
         example=map_tensors(lambda _, tensor: pixels_of(tensor, image), *example),
-        original=Network(label, TorchRunner(Normalised(lowering.original, image, dtype).eval())),
+        original=Network(label, TorchRunner(Normalised(lowering.original, image, dtype))),
     )
     return replace(
         folded, network=network, axes={0: axes} if axes else {}, image_bias=shift, kinds={0: PIXELS}

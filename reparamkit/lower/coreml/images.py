@@ -31,6 +31,7 @@ class Normalised(nn.Module):
 
     def __init__(self, network: nn.Module, image: ImageInput, dtype: torch.dtype) -> None:
         super().__init__()
+        self.training = False  # not by eval(): a module of torch.export's lets nobody set its mode
         self.network = network
         self.scale = image.scale
         self.register_buffer("mean", _channels(image.mean, dtype))

@@ -47,6 +47,7 @@ from reparamkit.lower.writer import Writer
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.support.output_names import plain_names
+from reparamkit.support.progress import phase
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def _saved(
     request: Request,
 ) -> Saved:
     path = stage.path
-    program = network.export(plan.inputs, plan.axes)
+    with phase("export"):
+        program = network.export(plan.inputs, plan.axes)
     sizes = plan.sizes(program)
     reference = network.recorded(plan.inputs, program)
     _try_listed(reference, plan)
@@ -150,16 +152,17 @@ def _saved(
     stay: list[str] = []
 
     def lowered(keep: Keep | None) -> Any:
-        return convert(
-            converted,
-            sizes,
-            options,
-            input_names=inputs,
-            output_names=outputs,
-            image_bias=network.image_bias,
-            labels=labels,
-            keep=keep,
-        )
+        with phase("conversion"):
+            return convert(
+                converted,
+                sizes,
+                options,
+                input_names=inputs,
+                output_names=outputs,
+                image_bias=network.image_bias,
+                labels=labels,
+                keep=keep,
+            )
 
     def measure(model: Any) -> list[Lost]:
         with TemporaryDirectory() as folder:
@@ -179,7 +182,8 @@ def _saved(
         )
         stage.check_written()
         runner = CoreMlRunner(stage.made)
-        verdict = _judged(reference, runner, sizes, options.precision)
+        with phase("verify"):
+            verdict = _judged(reference, runner, sizes, options.precision)
         if options.precision == "float16" and not stay:
             lost[:] = measured(runner, _narrowed(reference, sizes).records, converted)
         if verdict.differs:

@@ -74,7 +74,8 @@ def test_a_mistake_is_found_in_its_own_block(name: str, form: str, tmp_path: Pat
         found = where(name, f"{block}.{layer}", kind, form, tmp_path)
         assert_found(found, block, [other for other in sites if other != block])
         if form == "onnx":
-            assert found.nodes[0].startswith("Conv node_conv2d")
+            path = block.replace(".", "/")
+            assert found.nodes[0].startswith(f"Conv /{path}/")
         if form == "bare onnx":
             assert found.nodes[0].startswith("Conv n")
 

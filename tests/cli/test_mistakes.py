@@ -1,4 +1,8 @@
-"""Mistakes that show at once are said before torch is imported, in one line that says the next step."""
+"""Natural mistakes are answered in one line that says the next step.
+
+Those that show at once, before torch is imported (`MISTAKES`); those of a network and its inputs when it is
+first called (`LATER`).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from reparamkit.errors import install_line
+from tests.cli.running import Run, refused
 
 SECONDS = 1.5
 """Of process time, for a machine that is busy; about 0.25 is what it takes, and torch alone takes 1.6."""
 
-NETS = "from torch import nn\ndef build(width=4): return nn.Conv2d(3, width, 1)\nclass Net(nn.Module): ...\n"
+NETS = """\
+from torch import nn
+def build(width=4): return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU()).eval()
+class Net(nn.Module): ...
+"""
 
 MISTAKES: dict[str, tuple[str, ...]] = {
     "fold nofile.pt": ("no such file 'nofile.pt'",),
@@ -34,6 +45,38 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "fold resnet18": ("'resnet18' is no reference model; timm has it: say timm:resnet18",),
     "fold timm:resnt18": ("timm has no network 'resnt18'; did you mean timm:resnet18, ",),
     "fold tim:resnet18": ("No module named 'tim', here or installed", "did you mean timm:resnet18?"),
+    "fold nets/build": ("a callable is named behind a colon; say nets.py:build",),
+    "fold nets.biuld": ("nets.py has no 'biuld'; did you mean nets:build?",),
+    "fold nets:biuld": ("nets.py has no 'biuld'; did you mean nets:build?",),
+    "fold resnet-50": ("timm has it: say timm:resnet50",),
+    "fold mobileone_s1x": ("did you mean mobileone_s1, ",),
+    "fold nets:build --input 1,3,64,64": ("go with x between them; say 1x3x64x64",),
+    "fold nets:build --input (1,3,64,64)": ("go with x between them; say 1x3x64x64",),
+    "fold nets:build --input 1*3*64*64": ("go with x between them; say 1x3x64x64",),
+    "fold nets:build --input image:Nx3x64x64:uint8": (
+        "sizes are numbers, and free ones are kept free without being asked for; say image:1x3x64x64:uint8",
+    ),
+    "fold nets:build --input -1x3x64x64": ("sizes are numbers", "say 1x3x64x64"),
+    "fold nets:build --input 0x3x64x64": ("a size of 0 shows nothing; say 1x3x64x64",),
+    "fold nets:build --input 1x3x64x64:fp16": ("'fp16' is no type here; say 1x3x64x64:float16",),
+    "fold nets:build --input 1x3x64x64:flaot32": ("'flaot32' is no type here; say 1x3x64x64:float32",),
+    "fold nets:build --input 1x3x64x64:colour": (
+        "'colour' is neither a type (float64, ",
+        "nor a kind (normal,",
+    ),
+    "fold nets:build --input x.npy": ("that is a file", "`reparamkit check … --inputs FILE`"),
+    "fold nets:build --input large": ("'large' is not a shape. Write [NAME:]SHAPE[:DTYPE][:KIND]",),
+    "fold nets:build --inputs x.npy": ("fold has no option --inputs; did you mean --input?",),
+    "fold nets:build --shape 1x3x64x64": ("fold has no option --shape; it is --input here",),
+    "fold nets:build --output": ("Option '--output' requires an argument",),
+    "fold": ("fold needs SOURCE; `reparamkit fold --help` says more",),
+    "check nets:build": ("check needs CANDIDATE; `reparamkit check --help` says more",),
+    "convert nets:build": ("there is no command 'convert'; did you mean fold?",),
+    "flod nets:build": ("there is no command 'flod'; did you mean fold?",),
+    "net.onnx": ("what is to be done with net.onnx? Say fold net.onnx, or inspect net.onnx",),
+    "fold nets:build -o net.onxx": ("'.onxx', which names no format", "did you mean net.onnx?"),
+    "fold nets:build -o folder": ("it has no suffix", "name a file in it, such as folder/net.onnx"),
+    "fold nets:build --into nets:build -o net.onnx": ("a class of your own go into .pth or .safetensors",),
     "fold nets.py": ("nets.py is Python source", "nets.py:CALLABLE; it defines build, Net"),
     "fold nets.py:biuld": ("nets.py has no 'biuld'; did you mean nets.py:build?",),
     "fold net.py:build": ("there is no file net.py; did you mean nets.py?",),
@@ -81,6 +124,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "nets.py").write_text(NETS)
     (path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x032.0")
     (path / "empty.pt").write_bytes(b"")
+    (path / "x.npy").write_bytes(b"\x93NUMPY")
     (path / "page.pt").write_text("<!DOCTYPE html><html>")
     (path / "weights.pth").write_bytes(b"PK\x03\x04")
     (path / "tuned.safetensors").write_bytes((9).to_bytes(8, "little") + b'{"a": 1}\n')
@@ -159,3 +203,115 @@ def test_the_line_that_installs_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert install_line("onnx") == f"pip install -c {tmp_path}/constraints.txt -e '{tmp_path}[onnx]'"
     installed.told = json.dumps({"url": "file:///nowhere/at/all", "dir_info": {}})
     assert install_line("onnx") == "pip install 'reparamkit[onnx]'"
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+
+
+def half() -> nn.Module:
+    return build().half()
+
+
+def linear() -> nn.Module:
+    return nn.Linear(8, 4).eval()
+
+
+def table() -> nn.Module:
+    return nn.Sequential(nn.Embedding(50, 6), nn.Linear(6, 4)).eval()
+
+
+class Two(nn.Module):
+    """An image and a mask come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        return self.layer(image) * mask
+
+
+class Wide(nn.Module):
+    """It has to be told how wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, width, 1)
+
+
+def nothing() -> None:
+    return None
+
+
+HERE = "tests.cli.test_mistakes"
+LATER: dict[str, tuple[str, ...]] = {
+    "build --input 3x64x64": ("add the batch: --input 1x3x64x64",),
+    "build --input 64x64x3": ("add the batch, and channels before height and width: --input 1x3x64x64",),
+    "build --input 1x64x60x3": ("channels come before height and width: --input 1x3x64x60",),
+    "build --input 1x3x64": ("its first layer takes 3 channels: --input 1x3x64x64",),
+    "build --input 1x1x64x60": ("its first layer takes 3 channels: --input 1x3x64x60",),
+    "build --input 224": ("its first layer takes 3 channels and 2 sizes behind them: --input 1x3x224x224",),
+    "half --input 1x3x64x64": ("its weights are float16, so give that type: --input 1x3x64x64:float16",),
+    "half --input 3x64x64": ("add the batch, in float16: --input 1x3x64x64:float16",),
+    "build --input 1x3x64x64:float64": ("its weights are float32, so give that type: --input 1x3x64x64",),
+    "build": ("does not say what its inputs look like; give --input, for instance --input 1x3x224x224",),
+    "linear --input 2x9": ("its first layer reads 8 numbers along the last axis: --input 2x8",),
+    "table --input 1x7": ("a table of 50 rows, read by whole numbers: --input 1x7:int64:0..49",),
+    "table --input 1x7:int64:0..999": ("a table of 50 rows, read by whole numbers: --input 1x7:int64:0..49",),
+    "Two --input 1x3x8x8": ("its forward takes (image, mask): --input image:SHAPE --input mask:SHAPE",),
+    "Two --input img:1x3x8x8 --input mask:1x1x8x8": ("its forward takes (image, mask)",),
+    "Two --input 1x3x8x8 --input 1x1x8x8 --input 1x1": ("its forward takes (image, mask)",),
+    "Two --input image:1x3x8x8 --input 1x1x8x8": (
+        "described by name and another by place: name all or none",
+    ),
+    "Wide --input 1x3x8x8": ("it takes (width): give them as --model-args NAME=VALUE,…",),
+    "build --model-args width=8 --input 1x3x8x8": ("build() got an unexpected keyword argument 'width'",),
+    "nothing --input 1x3x8x8": ("returned None; it has to return a torch.nn.Module",),
+    "NETS --input 1x3x8x8": (
+        "is a builtins.str; it has to be a torch.nn.Module, or to return one when called",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", LATER)
+def test_what_shows_when_it_is_called(run: Run, mistake: str) -> None:
+    name, *options = mistake.split(" ")
+    message = refused(run("fold", f"{HERE}:{name}", *options, "-o", "net.pt2"))
+    for words in LATER[mistake]:
+        assert words in message
+
+
+def saved(folder: Path) -> None:
+    torch.save(build().state_dict(), folder / "weights.pth")
+    torch.save({"epoch": 3, "ema": {"model": build().state_dict()}}, folder / "run.ckpt")
+    torch.save({"epoch": 3}, folder / "empty.ckpt")
+    torch.save(nn.Conv2d(3, 8, 3).state_dict(), folder / "other.pth")
+    torch.save(half(), folder / "half.pt")
+    torch.save(torch.ones(3), folder / "tensor.pt")
+
+
+FILES: dict[str, tuple[str, ...]] = {
+    "weights.pth": (
+        "holds weights alone (7 tensors)",
+        "pass --model with a network's name, or MODULE:CALLABLE",
+    ),
+    "other.pth --model {here}:build": ("the weights do not fit the model Sequential",),
+    "run.ckpt --model {here}:build --key teacher": (
+        "it has nothing under the key 'teacher'",
+        "'epoch', 'ema'",
+    ),
+    "empty.ckpt --model {here}:build": ("no weights found", "give a file that holds a model's state_dict"),
+    "tensor.pt --model {here}:build": ("no weights found", "found a torch.Tensor"),
+    "half.pt": ("Pass --trust-pickle",),
+    "half.pt --trust-pickle": ("its weights are float16, so give that type: --input 1x3x9x8:float16",),
+}
+
+
+@pytest.mark.parametrize("mistake", FILES)
+def test_what_shows_in_a_file(run: Run, tmp_path: Path, mistake: str) -> None:
+    saved(tmp_path)
+    arguments = mistake.format(here=HERE).split(" ")
+    message = refused(run("fold", *arguments, "--input", "1x3x9x8", "-o", "net.pt2"))
+    for words in FILES[mistake]:
+        assert words in message
