@@ -105,9 +105,11 @@ def test_what_cannot_be_told_fails_the_step(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_readme_uses_what_is_there() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)]
+def test_the_pages_use_what_is_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)]
+    blocks = [block for block in found if isinstance(block, list)]
     steps = [one for block in blocks for one in block if "/reparamkit@" in one.get("uses", "")]
     assert steps
     for step in steps:

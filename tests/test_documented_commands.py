@@ -21,7 +21,7 @@ def test_reasons_are_for_commands_that_are_there() -> None:
     assert len(texts) > 60
     assert [part for part in NOT_RUN if not any(part in text for text in texts)] == []
     run = [command for page in WITH_COMMANDS for command in commands(page) if not command.reason]
-    assert len(run) > 40, "most of them run"
+    assert 2 * len(run) > len(texts), "most of them run"
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
@@ -62,8 +62,12 @@ def _make_ready(text: str, work: Path, variables: dict[str, str]) -> None:
         (work / "one.pt2").replace(work / "net.pt2")
     if "yolov9.py" in text and not (work / "yolov9.py").exists():
         (work / "yolov9.py").write_text(
-            "from my.nets import Detector\nimport torch\n\n"
-            "def build():\n    torch.manual_seed(0)\n    return Detector().eval()\n"
+            "import torch\nfrom my.nets import Detector\n\n"
+            "class Named(Detector):\n"
+            "    def forward(self, image):\n"
+            "        scores, boxes = super().forward(image)\n"
+            "        return {'scores': scores, 'maps': [boxes, boxes + 1]}\n\n"
+            "def build():\n    torch.manual_seed(0)\n    return Named().eval()\n"
         )
 
 

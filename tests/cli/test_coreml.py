@@ -128,3 +128,12 @@ def test_a_network_in_parts_is_no_package(run: Run, tmp_path: Path) -> None:
     assert result.status == 2
     assert "cannot write net.mlpackage: the network as a whole cannot be exported" in result.err
     assert content(tmp_path) == {}
+
+
+def test_images_go_into_what_a_pt2_is_made_into(run: Run, tmp_path: Path) -> None:
+    """torch.export's modules let nobody set their mode."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    torch.export.save(torch.export.export(net, (torch.randn(1, 3, 9, 8),)), tmp_path / "net.pt2")
+    result = run("fold", "net.pt2", "-o", "net.mlpackage", "--image-input", "--image-mean", "0.5,0.4,0.3")
+    assert result.status == 0, result.err
+    assert "net.mlpackage: equivalent" in result.out
