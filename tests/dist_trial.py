@@ -35,7 +35,7 @@ def only(folder: Path, pattern: str) -> Path:
     return file
 
 
-def check_files(built: Path, from_tree: Path) -> str:
+def assert_archives_agree(built: Path, from_tree: Path) -> str:
     """Hold the archives against each other; the version that they are called by."""
     wheel, sdist = only(built, "*.whl"), only(built, "*.tar.gz")
     files = contents(wheel)
@@ -49,7 +49,7 @@ def check_files(built: Path, from_tree: Path) -> str:
     return wheel.name.split("-")[1]
 
 
-def check_installed(version: str) -> None:
+def assert_it_works(version: str) -> None:
     """Fold with what was installed, and compare."""
     import reparamkit
 
@@ -70,6 +70,6 @@ def check_installed(version: str) -> None:
 
 
 if __name__ == "__main__":
-    version = check_files(Path(sys.argv[1]), Path(sys.argv[2]))
-    check_installed(version)
+    version = assert_archives_agree(Path(sys.argv[1]), Path(sys.argv[2]))
+    assert_it_works(version)
     sys.stdout.write(f"reparamkit {version}: built, installed and tried\n")

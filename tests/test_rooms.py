@@ -168,7 +168,7 @@ sys.exit(bool(failed))
 """
 
 
-def _import_each_alone(modules: list[str]) -> None:
+def _assert_each_imports_alone(modules: list[str]) -> None:
     """Import every module in a process that holds nothing of this package yet, and torch already."""
     finished = subprocess.run(
         [sys.executable, "-c", _IMPORT_EACH],
@@ -183,12 +183,12 @@ def _import_each_alone(modules: list[str]) -> None:
 
 def test_the_first_module_of_each_room_can_be_imported_alone() -> None:
     firsts = {room(module): module for module in sorted(sources(), reverse=True) if module.count(".") > 1}
-    _import_each_alone([*firsts.values(), "reparamkit.api", "reparamkit.result", "reparamkit.errors"])
+    _assert_each_imports_alone([*firsts.values(), "reparamkit.api", "reparamkit.result", "reparamkit.errors"])
 
 
 @pytest.mark.slow
 def test_every_module_can_be_imported_alone() -> None:
-    _import_each_alone([module for module in sources() if module != "reparamkit.__main__"])
+    _assert_each_imports_alone([module for module in sources() if module != "reparamkit.__main__"])
 
 
 def test_each_law_has_a_file_and_an_equation() -> None:

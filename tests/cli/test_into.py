@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.running import Run, refused
 from tests.into import pairs
 from tests.nets import noise, randomised
 
@@ -29,16 +30,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "reparamkit", "fold", "weights.pth", "--model", "nets:train"]
-    command += ["--input", "1x3x8x8", "--dynamic", "none", *arguments]
+FOLD = ("fold", "weights.pth", "--model", "nets:train", "--input", "1x3x8x8", "--dynamic", "none")
+
+
+def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "reparamkit", *FOLD, *arguments]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_both_files(folder: Path) -> None:
-    done = run(folder, "--into", "nets:deploy", "-o", "deploy.pth", "-o", "deploy.safetensors")
+    done = in_a_process(folder, "--into", "nets:deploy", "-o", "deploy.pth", "-o", "deploy.safetensors")
     assert done.returncode == 0, done.stderr
     assert "deploy.pth: 8 tensors for Net, load_state_dict(strict=True); equivalent" in done.stdout
     original, fresh = randomised(pairs.trained("repvgg"), seed=1), pairs.deployed("repvgg")
@@ -58,9 +61,12 @@ def test_both_files(folder: Path) -> None:
         (["--into", "nets:deploy", "-o", "nowhere/x.pth"], "the folder nowhere does not exist"),
     ],
 )
-def test_bad_input(folder: Path, arguments: list[str], words: str) -> None:
-    done = run(folder, *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert len([line for line in done.stderr.splitlines() if "error: " in line]) == 1
+def test_bad_input(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    try:
+        refused(run(*FOLD, *arguments), words)
+    finally:
+        sys.modules.pop("nets", None)
     assert not list(folder.glob("x.*"))

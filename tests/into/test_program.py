@@ -114,7 +114,7 @@ def _quantised(program: ExportedProgram) -> tuple[torch.fx.GraphModule, Counter[
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", few(NETS, "resnet", "repvgg"))
+@pytest.mark.parametrize("name", few(NETS, "repvgg"))
 def test_pt2e_quantization(name: str) -> None:
     """Torch's own path merges a norm into the convolution before it; branches it quantizes one by one."""
     pytest.importorskip("torchao", reason="torchao is not installed")
@@ -141,6 +141,7 @@ def _error(expected: Tensor, result: Any) -> float:
     return float((expected - result).norm() / expected.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_aot_inductor_package(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 DIMS = pytest.mark.parametrize("dims", [1, 2, 3])
 
 
-def _same(function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Module | Tensor) -> Affine:
+def _assert_same(
+    function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Module | Tensor
+) -> Affine:
     """The reader's meaning is the function, at the example and elsewhere."""
     node = read(function, x, operator, **parts)
     assert isinstance(node.meaning, Affine), node.reason
@@ -63,7 +65,7 @@ def test_convolutions(dims: int, data: st.DataObject) -> None:
         4, 8, window, stride, padding, dilation, groups, data.draw(st.booleans()), dtype=torch.float64
     )
     x = noise(2, 4, *[8 + axis for axis in range(dims)])
-    _same(lambda s, x: s.layer(x), x, f"conv{dims}d", layer=randomised(layer))
+    _assert_same(lambda s, x: s.layer(x), x, f"conv{dims}d", layer=randomised(layer))
 
 
 @pytest.mark.parametrize("padding", ["same", 1])
@@ -84,14 +86,14 @@ def test_convolutions_as_torch_functions_with_the_padding_as_one_number(operator
     weight = noise(4, 3, 3, 3)
     x = noise(2, 3, 7, 8)
     if operator == "conv":
-        _same(
+        _assert_same(
             lambda s, x: torch.convolution(x, s.w, None, [2], [1], [1], False, [0], 1),
             x,
             "convolution",
             w=weight,
         )
     else:
-        _same(lambda s, x: F.conv2d(x, s.w, stride=2, padding=1), x, "conv2d", w=weight)
+        _assert_same(lambda s, x: F.conv2d(x, s.w, stride=2, padding=1), x, "conv2d", w=weight)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 4, 5), (2, 4, 5, 6), (2, 4, 3, 4, 5)])
@@ -99,12 +101,12 @@ def test_convolutions_as_torch_functions_with_the_padding_as_one_number(operator
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_batch_norm_with_running_statistics(shape: tuple[int, ...], affine: bool, eps: float) -> None:
     norm = randomised(_NORMS[max(1, len(shape) - 2)](4, eps=eps, affine=affine).double())
-    _same(lambda s, x: s.norm(x), noise(*shape), "batch_norm", norm=norm)
+    _assert_same(lambda s, x: s.norm(x), noise(*shape), "batch_norm", norm=norm)
 
 
 def test_a_batch_norm_with_a_weight_but_no_bias() -> None:
     parts = {"m": noise(3), "v": noise(3, seed=1).abs() + 0.1, "w": noise(3, seed=2)}
-    _same(lambda s, x: F.batch_norm(x, s.m, s.v, s.w), noise(2, 3, 4), "batch_norm", **parts)
+    _assert_same(lambda s, x: F.batch_norm(x, s.m, s.v, s.w), noise(2, 3, 4), "batch_norm", **parts)
 
 
 ADDCMUL: dict[str, Callable[..., Any]] = {
@@ -119,7 +121,7 @@ ADDCMUL: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", ADDCMUL)
 def test_addcmul(name: str) -> None:
     parts = {"a": noise(3, 1, 1), "b": noise(3, 1, 1, seed=1), "one": noise(1), "last": noise(5, seed=2)}
-    _same(ADDCMUL[name], noise(2, 3, 4, 5), "addcmul", **parts)
+    _assert_same(ADDCMUL[name], noise(2, 3, 4, 5), "addcmul", **parts)
 
 
 def test_addcmul_of_two_values_is_declined() -> None:
@@ -162,7 +164,7 @@ ARITHMETIC: dict[str, tuple[str, Callable[..., Any]]] = {
 )
 def test_arithmetic_with_a_constant(name: str, shape: tuple[int, ...], constant: tuple[int, ...]) -> None:
     operator, function = ARITHMETIC[name]
-    _same(function, noise(*shape), operator, c=noise(*constant, seed=3) + 3)
+    _assert_same(function, noise(*shape), operator, c=noise(*constant, seed=3) + 3)
 
 
 @pytest.mark.parametrize("number", [2, -0.25, 0, 1])
@@ -174,7 +176,7 @@ def test_arithmetic_with_a_number(name: str, number: float) -> None:
     class Holder:
         c = number
 
-    _same(lambda s, x: function(Holder, x), noise(2, 3, 4), operator)
+    _assert_same(lambda s, x: function(Holder, x), noise(2, 3, 4), operator)
 
 
 VALUES: dict[str, tuple[str, Callable[..., Any], list[float]]] = {
@@ -189,7 +191,7 @@ VALUES: dict[str, tuple[str, Callable[..., Any], list[float]]] = {
 @pytest.mark.parametrize("name", VALUES)
 def test_sums_of_values(name: str) -> None:
     operator, function, factors = VALUES[name]
-    meaning = _same(function, noise(2, 3, 4), operator)
+    meaning = _assert_same(function, noise(2, 3, 4), operator)
     assert [getattr(p.load(), "alpha", None) for p in meaning.terms] == factors
 
 
@@ -205,12 +207,12 @@ def test_sums_of_values(name: str) -> None:
 )
 def test_trap_09_an_added_zero_is_nothing(operator: str, function: Callable[..., Any]) -> None:
     """MobileOne adds its branches to the Python number 0."""
-    meaning = _same(function, noise(2, 3), operator)
+    meaning = _assert_same(function, noise(2, 3), operator)
     assert meaning.terms[0].structure == Scalar(identity=True)
 
 
 def test_negation() -> None:
-    _same(lambda s, x: -x, noise(2, 3), "neg")
+    _assert_same(lambda s, x: -x, noise(2, 3), "neg")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_negation() -> None:
 )
 @pytest.mark.parametrize("value", [None, 0.0])
 def test_padding_with_zeros_and_cropping_by_it(amounts: tuple[int, ...], value: float | None) -> None:
-    _same(lambda s, x: F.pad(x, amounts, value=value), noise(2, 3, 6, 7), "pad")
+    _assert_same(lambda s, x: F.pad(x, amounts, value=value), noise(2, 3, 6, 7), "pad")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,9 @@ def test_cropping_by_a_margin(cut: Any) -> None:
     taken = [s for s in cut if isinstance(s, slice) and s != slice(None)]
     axis = 3 if cut[0] is ... else 2
     (one,) = taken
-    _same(lambda s, x: torch.ops.aten.slice.Tensor(x, axis, one.start, one.stop, one.step or 1), x, "slice")
+    _assert_same(
+        lambda s, x: torch.ops.aten.slice.Tensor(x, axis, one.start, one.stop, one.step or 1), x, "slice"
+    )
 
 
 @DIMS
@@ -261,7 +265,7 @@ def test_average_pooling(dims: int, data: st.DataObject) -> None:
     plain = not ceil and (counted or not any(padding) or divisor is not None)
     assert isinstance(node.meaning, Affine) == plain
     if plain:
-        _same(function, x, f"avg_pool{dims}d")
+        _assert_same(function, x, f"avg_pool{dims}d")
     elif isinstance(node.meaning, Move):
         ones = torch.ones_like(x)
         assert torch.allclose(function(None, ones), torch.ones(()).double()), "it keeps constants"
@@ -271,14 +275,14 @@ def test_average_pooling(dims: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_layers(shape: tuple[int, ...], bias: bool) -> None:
     layer = nn.Linear(3, 4, bias=bias, dtype=torch.float64)
-    _same(lambda s, x: s.layer(x), noise(*shape), "linear", layer=layer)
+    _assert_same(lambda s, x: s.layer(x), noise(*shape), "linear", layer=layer)
 
 
 def test_matrix_products() -> None:
-    _same(lambda s, x: x @ s.w, noise(2, 5, 3), "matmul", w=noise(3, 4, seed=1))
-    _same(lambda s, x: torch.mm(x, s.w), noise(2, 3), "mm", w=noise(3, 4, seed=1))
+    _assert_same(lambda s, x: x @ s.w, noise(2, 5, 3), "matmul", w=noise(3, 4, seed=1))
+    _assert_same(lambda s, x: torch.mm(x, s.w), noise(2, 3), "mm", w=noise(3, 4, seed=1))
     parts = {"w": noise(3, 4, seed=1), "b": noise(4, seed=2)}
-    _same(lambda s, x: torch.addmm(s.b, x, s.w), noise(2, 3), "addmm", **parts)
+    _assert_same(lambda s, x: torch.addmm(s.b, x, s.w), noise(2, 3), "addmm", **parts)
 
 
 IDENTITIES: dict[str, tuple[str, Callable[..., Any]]] = {
@@ -295,7 +299,7 @@ IDENTITIES: dict[str, tuple[str, Callable[..., Any]]] = {
 def test_identities(name: str) -> None:
     operator, function = IDENTITIES[name]
     try:
-        meaning = _same(function, noise(2, 3, 4), "reshape" if operator == "view" else operator)
+        meaning = _assert_same(function, noise(2, 3, 4), "reshape" if operator == "view" else operator)
     except ValueError:
         pytest.skip("torch.export leaves it out")
     assert meaning.terms[0].structure == Scalar(identity=True)

@@ -22,7 +22,9 @@ _LAYERS: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.C
 _few = settings(deadline=None, derandomize=True, max_examples=15, database=None)
 
 
-def _same(function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Module | Tensor) -> AffineMap:
+def _assert_same(
+    function: Callable[..., Any], x: Tensor, operator: str, **parts: nn.Module | Tensor
+) -> AffineMap:
     node = read(function, x, operator, **parts)
     assert isinstance(node.meaning, Affine), node.reason
     holder = nn.Module()
@@ -57,7 +59,7 @@ def test_transposed_convolutions(dims: int, data: st.DataObject) -> None:
     stride = (data.draw(st.integers(2, 3)), *(data.draw(st.integers(1, 3)) for _ in range(dims - 1)))
     layer = _layer(dims, data, stride=stride)
     x = noise(2, 4, *[5 + axis for axis in range(dims)])
-    numbers = _same(lambda s, x: s.layer(x), x, f"conv_transpose{dims}d", layer=layer)
+    numbers = _assert_same(lambda s, x: s.layer(x), x, f"conv_transpose{dims}d", layer=layer)
     assert isinstance(numbers.structure, Transposed)
 
 
@@ -68,7 +70,7 @@ def test_with_stride_1_it_is_a_convolution(dims: int, data: st.DataObject) -> No
     """Whatever the padding: more than the window reaches over is a crop."""
     layer = _layer(dims, data, stride=(1,) * dims)
     x = noise(2, 4, *[9 + axis for axis in range(dims)])
-    numbers = _same(lambda s, x: s.layer(x), x, f"conv_transpose{dims}d", layer=layer)
+    numbers = _assert_same(lambda s, x: s.layer(x), x, f"conv_transpose{dims}d", layer=layer)
     assert isinstance(numbers.structure, Geometry)
 
 
@@ -77,13 +79,13 @@ def test_the_general_operator_transposed(stride: int) -> None:
     def function(s: Any, x: Tensor) -> Tensor:
         return torch.convolution(x, s.w, None, [stride], [1], [1], True, [0], 2)
 
-    _same(function, noise(2, 4, 5, 6), "convolution", w=noise(4, 3, 3, 2))
+    _assert_same(function, noise(2, 4, 5, 6), "convolution", w=noise(4, 3, 3, 2))
 
 
 def test_a_size_that_the_caller_gives_is_padding_behind_the_output() -> None:
     layer = randomised(nn.ConvTranspose2d(4, 6, 3, 2, 1).double())
     x = noise(2, 4, 5, 6)
-    numbers = _same(lambda s, x: s.layer(x, output_size=[10, 11]), x, "conv_transpose2d", layer=layer)
+    numbers = _assert_same(lambda s, x: s.layer(x, output_size=[10, 11]), x, "conv_transpose2d", layer=layer)
     assert isinstance(numbers.structure, Transposed)
     assert numbers.structure.output_padding == (1, 0)
 

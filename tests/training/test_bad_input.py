@@ -25,7 +25,7 @@ from tests.training.small import FAST, NET, ROOT, command, data, flags
 SMALL: dict[str, Any] = {"batch_size": 4, "epochs": 1, "input_size": 16, "ema": 0.0}
 
 
-def refused(**arguments: Any) -> str:
+def assert_refused(**arguments: Any) -> str:
     settings: dict[str, Any] = FAST | {"epochs": 1} | arguments
     with pytest.raises(UnusableInput) as caught:
         train(settings.pop("model", NET), **settings)
@@ -69,7 +69,7 @@ def test_a_folder_of_classes_is_trained_on(tmp_path: Path, pictures: Path) -> No
 
 
 def test_a_folder_without_classes(tmp_path: Path, pictures: Path) -> None:
-    said = refused(data=str(pictures / "train" / "cat"), out=tmp_path / "run")
+    said = assert_refused(data=str(pictures / "train" / "cat"), out=tmp_path / "run")
     assert "has no classes: give it one folder of images for each class, such as" in said
     assert not (tmp_path / "run").exists()
 
@@ -77,25 +77,27 @@ def test_a_folder_without_classes(tmp_path: Path, pictures: Path) -> None:
 def test_a_single_class(tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "1.png")
-    said = refused(data=str(tmp_path / "one"), out=tmp_path / "run")
+    said = assert_refused(data=str(tmp_path / "one"), out=tmp_path / "run")
     assert "has 1 class, and there is nothing to tell apart" in said
 
 
 def test_a_folder_with_classes_and_no_images(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "none" / name).mkdir(parents=True)
-    assert "cannot open" in refused(data=str(tmp_path / "none"), out=tmp_path / "run")
+    assert "cannot open" in assert_refused(data=str(tmp_path / "none"), out=tmp_path / "run")
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:
-    assert "there are no data 'digit': give digits, a folder" in refused(data="digit", out=tmp_path)
-    assert "no module named" in refused(data="nowhere.at:all", out=tmp_path).lower()
+    assert "there are no data 'digit': give digits, a folder" in assert_refused(data="digit", out=tmp_path)
+    assert "no module named" in assert_refused(data="nowhere.at:all", out=tmp_path).lower()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named(tmp_path: Path, pictures: Path, workers: int) -> None:
     path = spoil(pictures)
-    said = refused(model="repnets_toy", data=str(pictures), out=tmp_path / "run", **SMALL, workers=workers)
+    said = assert_refused(
+        model="repnets_toy", data=str(pictures), out=tmp_path / "run", **SMALL, workers=workers
+    )
     assert f"the image {path} cannot be read" in said
     assert "mend it, or leave such images out with --corrupt skip" in said
 
@@ -116,7 +118,7 @@ def test_a_corrupt_image_is_skipped_where_asked_for(tmp_path: Path, pictures: Pa
 
 
 def test_a_data_set_smaller_than_the_batch(tmp_path: Path) -> None:
-    said = refused(batch_size=500, out=tmp_path / "run")
+    said = assert_refused(batch_size=500, out=tmp_path / "run")
     assert "has 120 training images, fewer than one batch of 500; give --batch-size 120 or less" in said
 
 
@@ -134,9 +136,9 @@ def test_labels_that_are_no_classes(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
     before = (tmp_path / "run" / "last" / "model.safetensors").read_bytes()
-    said = refused(model="repnets_toy", out=tmp_path / "run", resume=True)
+    said = assert_refused(model="repnets_toy", out=tmp_path / "run", resume=True)
     assert f"is a checkpoint of {NET}, not of repnets_toy" in said
-    said = refused(model="repnets_toy", finetune=str(tmp_path / "run"), out=tmp_path / "other")
+    said = assert_refused(model="repnets_toy", finetune=str(tmp_path / "run"), out=tmp_path / "other")
     assert "are not those of repnets_toy" in said
     assert not (tmp_path / "other").exists()
     assert (tmp_path / "run" / "last" / "model.safetensors").read_bytes() == before
@@ -144,42 +146,50 @@ def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
-    assert "holds a run already; go on with it by --resume" in refused(out=tmp_path / "run")
+    assert "holds a run already; go on with it by --resume" in assert_refused(out=tmp_path / "run")
 
 
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     train(NET, out=tmp_path / "run", **(FAST | {"epochs": 1}))
     weights = tmp_path / "run" / "last" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    said = refused(out=tmp_path / "run", resume=True)
+    said = assert_refused(out=tmp_path / "run", resume=True)
     assert "is damaged: model.safetensors is missing or has another length" in said
     (tmp_path / "run" / "last" / "checkpoint.json").write_text("{")
-    assert "checkpoint.json is damaged" in refused(out=tmp_path / "run", resume=True)
+    assert "checkpoint.json is damaged" in assert_refused(out=tmp_path / "run", resume=True)
 
 
 def test_a_teacher_of_other_classes(tmp_path: Path) -> None:
-    said = refused(teacher="tests.training.small:five_classes", distillation="soft", out=tmp_path / "run")
+    said = assert_refused(
+        teacher="tests.training.small:five_classes", distillation="soft", out=tmp_path / "run"
+    )
     assert "the teacher tests.training.small:five_classes tells 5 classes apart and the data has 10" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_that_knows_nothing(tmp_path: Path) -> None:
-    said = refused(teacher="repvgg_toy", distillation="hard", out=tmp_path / "run")
+    said = assert_refused(teacher="repvgg_toy", distillation="hard", out=tmp_path / "run")
     assert "has random weights and teaches nothing" in said
-    assert "there is no teacher 'nobody'" in refused(teacher="nobody", distillation="hard", out=tmp_path)
+    assert "there is no teacher 'nobody'" in assert_refused(
+        teacher="nobody", distillation="hard", out=tmp_path
+    )
 
 
 def test_networks_that_are_not_there(tmp_path: Path) -> None:
-    assert "did you mean repnets_toy" in refused(model="repnet_toy", out=tmp_path / "run")
-    assert "pretrain convnextv2_atto" in refused(model="fcmae_atto", out=tmp_path / "run")
-    assert "has no stochastic depth" in refused(model="repvgg_toy", drop_path=0.1, out=tmp_path / "run")
-    assert "has no layer scale" in refused(model="repvgg_toy", layer_scale=0.1, out=tmp_path / "run")
-    assert "does not run on images of 3x2x2" in refused(input_size=2, out=tmp_path / "run")
+    assert "did you mean repnets_toy" in assert_refused(model="repnet_toy", out=tmp_path / "run")
+    assert "pretrain convnextv2_atto" in assert_refused(model="fcmae_atto", out=tmp_path / "run")
+    assert "has no stochastic depth" in assert_refused(
+        model="repvgg_toy", drop_path=0.1, out=tmp_path / "run"
+    )
+    assert "has no layer scale" in assert_refused(model="repvgg_toy", layer_scale=0.1, out=tmp_path / "run")
+    assert "does not run on images of 3x2x2" in assert_refused(input_size=2, out=tmp_path / "run")
 
 
 def test_float16_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "amp fp16 needs a GPU; a processor can do --amp bf16" in refused(amp="fp16", out=tmp_path / "run")
+    assert "amp fp16 needs a GPU; a processor can do --amp bf16" in assert_refused(
+        amp="fp16", out=tmp_path / "run"
+    )
 
 
 class Exploding(nn.Module):
@@ -234,7 +244,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("reparamkit.training.checkpoint.write_bytes", full)
-    said = refused(out=tmp_path / "run", resume=True, epochs=2)
+    said = assert_refused(out=tmp_path / "run", resume=True, epochs=2)
     assert "cannot write the checkpoint" in said
     assert "the disk is full" in said
     assert "is the older one, unchanged. Free some space and go on with --resume" in said
@@ -268,7 +278,7 @@ def test_a_real_limit_on_files_ends_with_status_2_and_the_older_checkpoint(tmp_p
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot write into" in refused(out=tmp_path / "file" / "run")
+    assert "cannot write into" in assert_refused(out=tmp_path / "file" / "run")
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,37 @@ def test_a_std_per_channel_goes_into_the_stem_and_a_mean_too_if_it_is_unpadded(
     ((_, found),) = CoreMlRunner(path).run((pixels,), {})
     wanted = Normalised(model.double(), IMAGENET, torch.float64)(pixels.double())
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_captured_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = folded(branches(1))
+    exported, export = [], torch.export.export
+
+    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        exported.append(module)
+        return export(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    before = str(network.module.graph)
+    network.save(tmp_path / "net.mlpackage", tmp_path / "net.pt", coreml=CoreMlOptions(image=IMAGENET))
+    assert len(exported) == 1  # for coremltools
+    assert str(network.module.graph) == before
+    assert ("conv", "stem") in operations(tmp_path / "net.mlpackage")
+
+
+def test_what_is_given_by_keyword_stays_so(tmp_path: Path) -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, *, image: Tensor, double: bool = False) -> Tensor:
+            return self.stem(image) * (2 if double else 1)
+
+    network = folded(Keyword().eval(), {"image": IMAGE, "double": True})
+    (saved,) = network.save(tmp_path / "net.mlpackage", coreml=CoreMlOptions(image=IMAGENET))
+    assert saved.equivalence.passed
+    assert saved.operators == {"conv": 1, "add": 1}
 
 
 def test_probes_are_pixels(tmp_path: Path) -> None:
