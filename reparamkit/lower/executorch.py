@@ -79,6 +79,11 @@ class ExecuTorchWriter(FileWriter):
         return [
             f"for ExecuTorch's {'XNNPACK' if backend == 'xnnpack' else 'portable'} kernels"
             + (f", which run {made.delegated} of {count} operators" if backend == "xnnpack" else "")
+            + (
+                ", and GELU is not one of them"
+                if backend == "xnnpack" and _has_tanh_gelu(work.program)
+                else ""
+            )
             + f"; {_in_words(told)}; {amount(made.reserved)} are reserved for values"
         ]
 
@@ -110,12 +115,15 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
         CannotWrite: in ExecuTorch's words, that it cannot express the network.
     """
     _require_stateless(program)
+    apart = ("gelu.default",) if _has_tanh_gelu(program) else ()
     with _silent():
+        from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         try:
-            partitioner = [XnnpackPartitioner()] if backend == "xnnpack" else None
+            own = [each for each in ALL_PARTITIONER_CONFIGS if each.target_name not in apart]
+            partitioner = [XnnpackPartitioner(configs=own)] if backend == "xnnpack" else None
             with torch.no_grad():
                 edge = to_edge_transform_and_lower(
                     program, partitioner=partitioner, constant_methods={TOLD: told}
@@ -130,6 +138,14 @@ def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
                 f"ExecuTorch cannot lower this network: {reason}{_without_xnnpack(reason)}"
             ) from error
     return data
+
+
+def _has_tanh_gelu(program: ExportedProgram) -> bool:
+    """Whether a GELU is of the form that tanh approximates: XNNPACK's delegate computes the exact one."""
+    return any(
+        node.target is torch.ops.aten.gelu.default and node.kwargs.get("approximate", "none") != "none"
+        for node in program.graph.nodes
+    )
 
 
 def _without_xnnpack(reason: str) -> str:
