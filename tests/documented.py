@@ -154,6 +154,8 @@ def prepare(folder: Path, page: Path) -> None:
         if any(name in command.text for command in commands(page)):
             _exported(folder / name, build())
     _words(folder)
+    if any("trained.pth" in command.text for command in commands(page)):
+        _trained(folder / "trained.pth")
     (folder / "labels.txt").write_text("".join(f"class {number}\n" for number in range(10)))
 
 
@@ -184,6 +186,18 @@ def _exported(path: Path, net: nn.Module) -> None:
 
     folded.save(path.with_suffix(".ov.onnx"))
     openvino.save_model(openvino.convert_model(path.with_suffix(".ov.onnx")), path, compress_to_fp16=False)
+
+
+def _trained(path: Path) -> None:
+    """timm's RepVGG with statistics that it has seen; as it is drawn, no output depends on the image."""
+    from tests.timm_import import import_timm
+
+    torch.manual_seed(0)
+    net = import_timm().create_model("repvgg_a0").train()
+    with torch.no_grad():
+        for _ in range(30):
+            net(torch.randn(4, 3, 64, 64))
+    torch.save(net.state_dict(), path)
 
 
 class _Words(nn.Module):
