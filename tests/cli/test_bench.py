@@ -19,9 +19,18 @@ def build():
 
 
 def test_a_table_json_and_csv(run: Run) -> None:
-    Path("nets.py").write_text(NET)
+    Path("timed_nets.py").write_text(NET)
     result = run(
-        *("bench", "nets.py:build", "--input", "1x3x8x8", "--rounds", "2", "--backends", "eager,onnxruntime"),
+        *(
+            "bench",
+            "timed_nets.py:build",
+            "--input",
+            "1x3x8x8",
+            "--rounds",
+            "2",
+            "--backends",
+            "eager,onnxruntime",
+        ),
         *("--json", "bench.json", "--csv", "bench.csv", "--html", "bench.html"),
     )
     assert result.status == 0, result.err
@@ -41,7 +50,7 @@ def test_a_table_json_and_csv(run: Run) -> None:
     assert len(tree.xpath("//svg//rect")) == len(tree.xpath("//table/tbody/tr")) == 5
     (held,) = tree.xpath("//script[@id='document']/text()")
     assert json.loads(held)["rows"] == rows
-    assert run("inspect", "nets.py:build", "--input", "1x3x8x8", "--bench", "bench.json").status == 0
+    assert run("inspect", "timed_nets.py:build", "--input", "1x3x8x8", "--bench", "bench.json").status == 0
     other = run("inspect", f"{HERE}:branchy", "--input", SHAPE, "--bench", "bench.json")
     assert other.status == 2
     assert "--bench bench.json has no figures of branchy, but of build" in other.err
@@ -59,8 +68,8 @@ def test_figures_that_are_none(run: Run, text: str) -> None:
 
 
 def test_a_network_that_is_named_twice_is_told(run: Run) -> None:
-    Path("nets.py").write_text(NET)
-    result = run("bench", "nets.py:build", "nets.py:build", "--input", "1x3x8x8", "--rounds", "1")
+    Path("timed_nets.py").write_text(NET)
+    result = run("bench", "timed_nets.py:build", "timed_nets.py:build", "--input", "1x3x8x8", "--rounds", "1")
     assert result.status == 2
     assert "named twice" in result.err
 

@@ -70,11 +70,23 @@ def test_help_says_it_all(run: Run, command: tuple[str, ...], words: list[str]) 
             assert " ".join(parameter.help.split()[:3]) in " ".join(result.out.split())
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), ("fold",), ("bogus",), ("fold", "x", "--bogus"), ("fold", "a", "b")]
-)
-def test_usage_errors(run: Run, arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    result = run()
     assert result.status == 2
     assert "Usage: reparamkit" in result.out + result.err
-    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fold",), "fold needs SOURCE"),
+        (("bogus",), "there is no command 'bogus'; there are fold, inspect"),
+        (("fold", "x", "--bogus"), "fold has no option --bogus"),
+        (("fold", "a", "b"), "unexpected extra argument"),
+    ],
+)
+def test_usage_errors(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    result = run(*arguments)
+    assert result.status == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1
