@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,21 @@ from tests.cli.running import Result, Run
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def _modules_of_this_test(tmp_path: Path) -> Iterator[None]:
+    """Another test's `nets.py` is another module: what was imported from the folder goes with it."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    _modules_of_this_test: None,
+) -> Run:
     """The command line in this process, in an empty current folder."""
     monkeypatch.chdir(tmp_path)
 
