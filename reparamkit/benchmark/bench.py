@@ -203,9 +203,9 @@ def _rows(forms: Forms, backend: Backend, threads: int, rounds: int, warmup: int
 
 def _difference(forms: Forms, backend: Backend, form: str) -> str:
     """That a form is another function than the network as it came, if it is."""
+    if form == FOLDED:  # `fold` and `save` have verified it
+        return f"it cannot be told whether it is the same: {forms.untold}" if forms.untold else ""
     if backend.takes_files:
-        if form == FOLDED:  # `save` has verified it
-            return ""
         differs = forms.differs(OnnxRuntimeRunner(forms.file(form)))
     else:
         differs = forms.module_differs(form)

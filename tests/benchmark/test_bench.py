@@ -153,6 +153,18 @@ def test_a_network_without_a_fold_of_its_librarys_has_no_such_form(tmp_path: Pat
         forms.module(HAND)
 
 
+def test_a_network_of_which_nothing_can_be_told_is_timed_and_that_is_said() -> None:
+    """timm's networks with random weights end in norms of zeros."""
+    norm = nn.BatchNorm2d(4)
+    nn.init.zeros_(norm.weight)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm)
+    source = _source(model.eval(), "net", noise(1, 3, 8, 8).float())
+    rows = bench([source], backends=["eager", "onnxruntime"], rounds=1, warmup=0).rows
+    assert all(row.timing is not None for row in rows)
+    told = {row.form for row in rows if "cannot be told" in row.note}
+    assert told == {FOLDED}
+
+
 def test_the_network_is_left_as_it_was() -> None:
     model = randomised(Foldable()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

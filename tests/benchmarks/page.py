@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import reparamkit as rk
 from reparamkit.benchmark.bench import TOLD_ABOVE, Bench, Row, bench
 from reparamkit.benchmark.timing import Ratio
@@ -168,6 +170,8 @@ def main() -> None:
     results: list[Bench] = []
     for name in options.only:
         source = rk.load(name)
+        assert isinstance(source.model, nn.Module)
+        rk.models.randomize(source.model, 0)  # of norms that start as zeros nothing could be told
         taken = {network for each in results for network in each.inputs}
         if source.name in taken:  # timm's and the reference networks share names
             source = rk.Source(source.model, f"{source.name} (reference)", None, source.example_inputs)
