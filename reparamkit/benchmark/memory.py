@@ -6,6 +6,8 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
+from reparamkit.support.memory import give_back
+
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PEAK_ONLY = "5"  # what the kernel resets: the highest resident size (proc(5))
 
@@ -13,10 +15,11 @@ _PEAK_ONLY = "5"  # what the kernel resets: the highest resident size (proc(5))
 def peak_added(call: Callable[[], object]) -> int | None:
     """Bytes that are resident at the peak of a call and were not before; None where nobody counts them.
 
-    Memory that the process has kept from earlier calls is used again and does not count, so the first call
-    says most.
+    What the C library has kept from earlier calls is given back first. What a runtime keeps for itself is
+    not, so the first call says most.
     """
     gc.collect()
+    give_back()
     try:
         before = _resident("VmRSS")
         _RESET.write_text(_PEAK_ONLY)

@@ -243,6 +243,21 @@ def test_memory_is_that_of_the_call() -> None:
     assert 60 << 20 < added < 90 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
+def test_memory_that_was_freed_before_counts_again() -> None:
+    above: list[bytearray] = []
+
+    def call() -> None:
+        blocks = [bytearray(100_000) for _ in range(300)]
+        above.append(bytearray(90_000))  # above the others, so that the heap does not end below it
+        assert blocks
+
+    first, second = peak_added(call), peak_added(call)
+    assert first is not None
+    assert second is not None
+    assert second > 25_000_000
+
+
 def test_macs_of_attention_are_counted() -> None:
     q = noise(1, 2, 5, 8)
     attention = Net(lambda s, x: nn.functional.scaled_dot_product_attention(x, x, x))

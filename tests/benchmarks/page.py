@@ -37,11 +37,10 @@ HEAD = """# Benchmarks
 
 Milliseconds a call, median and quartiles, of each network as it came (original), after onnxsim, after its own
 library's fold (hand), and folded. The forms take turns; a ratio is the median over the rounds, with its 95 %
-interval. The floor is what the folded network's convolutions and linear layers take alone. Memory is what the
-first call adds to the process."""
+interval. The floor is what the folded network's convolutions and linear layers take alone."""
 COLUMNS = (
     *("network", "input", "form", "ms", "quartiles", "× as fast as it came", "× as fast as by hand"),
-    *("× the floor", "MACs", "memory", "file"),
+    *("× the floor", "MACs", "file"),
 )
 SLOWEST = 1.02
 """A folded network takes at most so many times as long as after its library's own fold."""
@@ -134,7 +133,6 @@ def _line(row: Row, result: Bench) -> str:
         )
     cells.append("" if row.over_floor is None else f"{row.over_floor:.2f}")
     cells.append("" if row.macs is None else f"{row.macs / 1e6:,.0f} M")
-    cells.append("" if row.peak_memory is None else f"{row.peak_memory / 1e6:.1f} MB")
     cells.append("" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f} MB")
     return f"| {' | '.join(cells)} |"
 
