@@ -123,7 +123,7 @@ def page(result: Bench) -> str:
 def _line(row: Row, result: Bench) -> str:
     cells = [row.network, result.inputs[row.network], row.form]
     if row.timing is None:
-        return f"| {' | '.join([*cells, *['-'] * 8])} |"
+        return f"| {' | '.join([*cells, *['-'] * 7])} |"
     low, high = row.timing.quartiles
     cells += [f"{1e3 * row.timing.median:.2f}", f"{1e3 * low:.2f} to {1e3 * high:.2f}"]
     for other in ("original", "hand"):
