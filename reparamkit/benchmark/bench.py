@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from reparamkit.benchmark.backends import BACKENDS, USUAL, Backend, Call, torch_threads
@@ -23,7 +24,6 @@ from reparamkit.benchmark.memory import peak_added
 from reparamkit.benchmark.timing import Ratio, Timing, interleaved, ratio
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.opened import Source
-from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.inputs import map_tensors
 from reparamkit.support.isolation import random_state_kept
 from reparamkit.support.surroundings import undisturbed
@@ -206,7 +206,7 @@ def _difference(forms: Forms, backend: Backend, form: str) -> str:
     if form == FOLDED:  # `fold` and `save` have verified it
         return f"it cannot be told whether it is the same: {forms.untold}" if forms.untold else ""
     if backend.takes_files:
-        differs = forms.differs(OnnxRuntimeRunner(forms.file(form)))
+        differs = forms.file_differs(form)
     else:
         differs = forms.module_differs(form)
     return f"another function than the network: {differs}" if differs else ""
@@ -241,10 +241,13 @@ def _counted(row: Row, forms: Forms, backend: Backend) -> Row:
 
 
 def multiply_accumulates(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
-    """Of the matrix products, convolutions and attention in one call, as torch counts them."""
+    """Of the matrix products, convolutions and attention in one call, as torch counts them.
+
+    Attention runs as its two products: torch's counter does not know what a processor has for it.
+    """
     counter = FlopCounterMode(display=False)
     try:
-        with counter, torch.no_grad():
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             module(*args, **kwargs)
     except Exception:  # not every module runs under a mode
         return None

@@ -28,6 +28,7 @@ from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.loading.opened import Source
 from reparamkit.runners.base import Runner
+from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.quiet import quiet
@@ -54,6 +55,7 @@ class Forms:
     kwargs: Kwargs
     folder: Path
     _files: dict[str, Path | NoSuchForm] = field(default_factory=dict)
+    _file_differs: dict[str, str] = field(default_factory=dict)
 
     def module(self, form: str) -> nn.Module:
         """The form as a module.
@@ -117,6 +119,12 @@ class Forms:
         """Why it cannot be told whether the folded network is the same, as of weights that are all zero."""
         equivalence = self.folded.equivalence
         return "" if equivalence is None else equivalence.untold
+
+    def file_differs(self, form: str) -> str:
+        """As `differs`, of a form as a file, which several back ends run."""
+        if form not in self._file_differs:
+            self._file_differs[form] = self.differs(OnnxRuntimeRunner(self.file(form)))
+        return self._file_differs[form]
 
     def module_differs(self, form: str) -> str:
         """As `differs`, of a form as a module."""

@@ -177,7 +177,7 @@ def fold(
 
     sizes = _dynamic(dynamic)
     own_class = into is not None or cli_into.is_for_base(output or [], adapter)
-    keep = _keep(outputs, own_class)
+    keep = cli_files.keep(outputs, own_class)
     for path in output or []:
         if own_class:
             cli_into.check(path)
@@ -262,7 +262,7 @@ def inspect(
 ) -> None:
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
-    keep = _keep(outputs)
+    keep = cli_files.keep(outputs)
     wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
     wanted.check()
@@ -368,20 +368,6 @@ def _dynamic(given: str) -> str | bool:
     if given not in ("auto", "batch", "none"):
         raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
     return False if given == "none" else given
-
-
-def _keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] | None:
-    from reparamkit.errors import UnusableInput
-    from reparamkit.support.output_names import keep_of
-
-    if given is None:
-        return None
-    if own_class:
-        raise UnusableInput(
-            "--outputs leaves outputs out, and a class of your own (--into, --adapter) has all of them: give "
-            "one of both"
-        )
-    return keep_of(given)
 
 
 @contextlib.contextmanager

@@ -79,3 +79,18 @@ def check_counts(options: dict[str, Any], inputs: Sequence[str], outputs: Sequen
 
 def _names(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] | None:
+    """The outputs that `--outputs` keeps, None for all; `own_class`: a class of the user's takes them."""
+    from reparamkit.errors import UnusableInput
+    from reparamkit.support.output_names import keep_of
+
+    if given is None:
+        return None
+    if own_class:
+        raise UnusableInput(
+            "--outputs leaves outputs out, and a class of your own (--into, --adapter) has all of them: give "
+            "one of both"
+        )
+    return keep_of(given)

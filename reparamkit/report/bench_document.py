@@ -147,7 +147,7 @@ def show_bench(bench: Bench, console: Console) -> None:
         console.print(Text(f"{network}, {shapes}", style="bold"))
         console.print(_table(rows))
         for row in rows:
-            for line in _notes(row):
+            for line in notes_of(row):
                 console.print(Text(f"{row.backend}, {row.form}: {line}"), soft_wrap=True)
         console.print()
     machine = ", ".join(bench.machine.values())
@@ -174,7 +174,7 @@ def _table(rows: Sequence[Row]) -> Table:
             continue
         low, high = row.timing.quartiles
         cells += [f"{1e3 * row.timing.median:.3f}", f"{1e3 * low:.3f} to {1e3 * high:.3f}"]
-        cells += [_times(row.ratios[other]) if other in row.ratios else "" for other in ("original", "hand")]
+        cells += [times(row.ratios[other]) if other in row.ratios else "" for other in ("original", "hand")]
         cells.append("" if row.over_floor is None else f"{row.over_floor:.2f}")
         cells.append("" if row.macs is None else f"{row.macs / 1e6:,.1f} M")
         cells.append("" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f} MB")
@@ -182,12 +182,13 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _times(ratio: Ratio) -> str:
+def times(ratio: Ratio) -> str:
     """How many times as fast, which is the ratio of the times turned over."""
     return f"{1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
 
 
-def _notes(row: Row) -> list[str]:
+def notes_of(row: Row) -> list[str]:
+    """What a reader must know of a row, and where its time goes beside the layers."""
     notes = [row.note] if row.note else []
     if row.rest:
         longest = sorted(row.rest.items(), key=lambda item: -item[1])[:_OPERATORS_TOLD]

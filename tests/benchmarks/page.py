@@ -20,8 +20,7 @@ from torch import nn
 
 import reparamkit as rk
 from reparamkit.benchmark.bench import TOLD_ABOVE, Bench, Row, bench
-from reparamkit.benchmark.timing import Ratio
-from reparamkit.report.bench_document import bench_document
+from reparamkit.report.bench_document import bench_document, notes_of
 from tests.benchmarks.fold_vs_timm import MODELS
 from tests.timm_import import import_timm
 
@@ -115,7 +114,7 @@ def page(result: Bench) -> str:
         lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
         lines += [_line(row, result) for row in result.rows if row.backend == backend]
     notes = [
-        f"- {row.network}, {row.backend}, {row.form}: {note}" for row in result.rows for note in _notes(row)
+        f"- {row.network}, {row.backend}, {row.form}: {note}" for row in result.rows for note in notes_of(row)
     ]
     return "\n".join([*lines, *(["", "## Notes", "", *notes] if notes else [])]) + "\n"
 
@@ -135,20 +134,6 @@ def _line(row: Row, result: Bench) -> str:
     cells.append("" if row.macs is None else f"{row.macs / 1e6:,.0f} M")
     cells.append("" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f} MB")
     return f"| {' | '.join(cells)} |"
-
-
-def _times(ratio: Ratio) -> str:
-    return f"{1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
-
-
-def _notes(row: Row) -> list[str]:
-    notes = [row.note] if row.note else []
-    if row.rest:
-        longest = sorted(row.rest.items(), key=lambda item: -item[1])[:3]
-        notes.append(
-            "beside its layers, " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in longest)
-        )
-    return notes
 
 
 def _merged(results: Sequence[Bench]) -> Bench:
