@@ -61,12 +61,17 @@ def differentiable_copies(graph: fx.Graph) -> None:
         with graph.inserting_before(node):
             if source.dtype != target.dtype:
                 value = _called(graph, aten.to.dtype, (value, target.dtype), source.to(target.dtype))
-            if target.shape != source.shape:
+            if _spelt(target.shape) != _spelt(source.shape):
                 value = _called(graph, aten.expand_as.default, (value, into), target)
             copied = _called(graph, aten.clone.default, (value,), node.meta["val"])
         copied.meta |= {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
         node.replace_all_uses_with(copied)
         graph.erase_node(node)
+
+
+def _spelt(shape: torch.Size) -> list[str]:
+    # To ask torch whether two symbolic sizes are equal is to have it settle one of them for good.
+    return [str(size) for size in shape]
 
 
 def _called(graph: fx.Graph, target: OpOverload[Any, Any], args: tuple[Any, ...], value: Tensor) -> fx.Node:
