@@ -203,7 +203,7 @@ def test_a_norm_goes_by_way_of_a_view_into_all_that_read_it(
 @pytest.mark.parametrize("cut", [False, True], ids=["a view", "rows and back"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_norm_goes_into_the_layer_above_it_and_not_into_one_reader(cut: bool, bias: bool) -> None:
-    """LeViT's stem and downsampling: the layer above exists for the norm alone, so nobody else has it free."""
+    """LeViT: the layer above exists for the norm alone, so that nobody else has it free."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
         y = s.first(x)
