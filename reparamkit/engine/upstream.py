@@ -75,19 +75,18 @@ class Upstream:
     def _read_elsewhere(self, node: int, source: int) -> bool:
         """Whether a reader other than `node` needs `source` as it is, as far as is known by then.
 
-        A norm that goes into the convolution above it does not read that convolution any more.
+        A norm that goes into the convolution above it does not read that convolution any more. Where there
+        are several readers, each counts on the others: a layer is not computed again for every one.
         """
         if self._table.nodes[source].stands_for is not None:
             return True  # for its owner, whose readers are not its own
-        for reader in self._table.nodes[source].users:
-            if reader == node:
-                continue
-            forms = self._table.of(reader) if reader < node else []
-            if not forms:
-                return True
-            if source in forms[0].sources and (forms[0].own > 0.0 or self._read_elsewhere(node, reader)):
-                return True
-        return False
+        users = set(self._table.nodes[source].users)
+        if len(users) != 1 or (reader := users.pop()) >= node:
+            return True
+        forms = self._table.of(reader)
+        if not forms:
+            return True
+        return source in forms[0].sources and (forms[0].own > 0.0 or self._read_elsewhere(node, reader))
 
     def ends_in(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node` (or of their owners)."""

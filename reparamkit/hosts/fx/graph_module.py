@@ -45,12 +45,8 @@ class FoldedGraph(fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Write the code of the graph, as `reparamkit.hosts.fx.written_code` has it."""
-        codegen = self._graph._codegen
-        codegen._body_transformer = partial(written, self._graph)
-        try:
+        with self.graph.on_generate_code(lambda _: partial(written, self.graph)):
             return super().recompile()
-        finally:
-            codegen._body_transformer = None
 
     def __copy__(self) -> FoldedGraph:
         held = _held(self)
