@@ -213,7 +213,7 @@ class Rescaled(_OfOne):
 
 @dataclass(frozen=True, slots=True)
 class Bordered(_OfOne):
-    """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros."""
+    """`value` padded as `structure` says, by the constant per channel `fill`, which may be zero for all."""
 
     structure: Geometry
     fill: Constant

@@ -438,8 +438,26 @@ MUTANTS = [
     Mutant(
         "border: the shift dropped",
         _BORDERS,
-        "affine.with_bias(affine.reaching(meaning.structure, inner), fill)",
-        "affine.with_bias(affine.reaching(meaning.structure, inner), torch.zeros_like(fill))",
+        "affine.with_bias(affine.reaching(meaning.structure, surrounded), fill)",
+        "affine.with_bias(affine.reaching(meaning.structure, surrounded), torch.zeros_like(fill))",
+    ),
+    Mutant(
+        "border: zeros around any shift",
+        _AFFINE,
+        "    return m.bias is not None and bool(m.bias.any())\n",
+        "    return False\n",
+    ),
+    Mutant(
+        "border: of zeros, only the first of a sum",
+        _BORDERS,
+        "m) for source, m in inner.items()}",
+        "m if source == min(inner) else affine.compose(affine.ScalarMap(0.0), m)) for source, m in inner.items()}",
+    ),
+    Mutant(
+        "border: any constant is zeros",
+        _PICTURES,
+        "not bool(fill.any())",
+        "True",
     ),
     # engine/layers
     Mutant(

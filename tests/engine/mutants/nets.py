@@ -724,6 +724,37 @@ _net(
 )
 
 
+def zero_borders(s: Any, x: Tensor) -> list[Tensor]:
+    """Zeros that come out of a tensor, around a map with a shift, one without, and a sum."""
+
+    def canvas(inside: Tensor) -> Tensor:
+        z = (
+            s.zeros.view(1, -1, 1, 1)
+            .expand(*inside.shape[:2], inside.shape[2] + 1, inside.shape[3] + 2)
+            .clone()
+        )
+        z[:, :, 1:, 1:-1] = inside
+        return z
+
+    y = x.tanh()
+    total = canvas(s.plain(x) + s.other(y)) + s.padded(x)[:, :, 1:] + s.padded(y)[:, :, 1:]
+    return [s.last(canvas(s.shifting(x))), s.last(canvas(s.plain(x))), total]
+
+
+_net(
+    zero_borders,
+    (2, 3, 4, 5),
+    parts=lambda: {
+        "shifting": nn.Conv2d(3, 3, 1),
+        "plain": nn.Conv2d(3, 3, 1, bias=False),
+        "other": nn.Conv2d(3, 3, 1, bias=False),
+        "padded": nn.Conv2d(3, 3, 1, padding=1, bias=False),
+        "last": nn.Conv2d(3, 2, (2, 3)),
+        "zeros": torch.zeros(3),
+    },
+)
+
+
 def refused_borders(s: Any, x: Tensor) -> Tensor:
     y = s.second(s.first(x)) + s.third(x + 0.5) + s.cropped(F.pad(x, (-1, -1, -1, -1)))
     return y.relu() + s.far(F.pad(s.near(x), (0, 1, 0, 1))).relu()
