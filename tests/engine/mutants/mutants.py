@@ -83,7 +83,58 @@ _TABLE, _ZEROS, _PRODUCTS, _PLAN = (
     "engine/plan.py",
 )
 
+_CONTRACTIONS, _SPLIT_CHANNELS = "operators/contractions.py", "engine/laws/contractions_of_channels.py"
+
 MUTANTS = [
+    # engine/laws/contractions_of_channels, operators/contractions
+    Mutant(
+        "contraction: along positions",
+        _SPLIT_CHANNELS,
+        "    if any(digit.stride >= _POSITION for digit in acted):\n        return None\n",
+        "",
+    ),
+    Mutant(
+        "contraction: factor forgotten",
+        _SPLIT_CHANNELS,
+        "numbers = numbers * factor.alpha",
+        "pass",
+    ),
+    Mutant(
+        "contraction: channels in the order of the last step",
+        _SPLIT_CHANNELS,
+        "numbers[:, _channels(layouts[-1]).flatten()].t()",
+        "numbers.t()",
+    ),
+    Mutant(
+        "contraction: first channel forgotten",
+        _SPLIT_CHANNELS,
+        "    return Layout(axes, layout.first).channels()\n",
+        "    return Layout(axes).channels()\n",
+    ),
+    Mutant(
+        "contraction: what is repeated counts once",
+        _SPLIT_CHANNELS,
+        "        if any(digit.stride == 0 for axis in contracted.axes for digit in axis):\n            return None",
+        "        if False:\n            return None",
+    ),
+    Mutant(
+        "contraction: a shift is none",
+        _SPLIT_CHANNELS,
+        "isinstance(term.structure, Scalar) and not term.structure.has_bias else None",
+        "isinstance(term.structure, Scalar) else None",
+    ),
+    Mutant(
+        "contraction: sum of the first two",
+        _CONTRACTIONS,
+        "lambda x: x.sum(behind, keepdim=keep)",
+        "lambda x: x.narrow(behind[-1], 0, 2).sum(behind, keepdim=keep)",
+    ),
+    Mutant(
+        "contraction: constant's groups turned",
+        _CONTRACTIONS,
+        "x, constant.load())",
+        "x, constant.load().flip(0))",
+    ),
     # algebra/affine: numbers
     Mutant(
         "scalar before: factor forgotten",

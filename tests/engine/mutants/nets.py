@@ -724,6 +724,33 @@ _net(
 )
 
 
+def contractions(s: Any, x: Tensor) -> list[Tensor]:
+    """Matrices over split channels, over positions, over repeated channels, of shifted ones, and sums."""
+    b, n, c = x.shape
+    split = x.view(b, n, 4, 3)
+    turned = torch.einsum("bnrk,rkc->bncr", split, s.blocks).flatten(-2) * 0.5
+    half = torch.einsum("bnrk,rkc->bnrc", split[:, :, 2:], s.blocks[:2]).flatten(-2)
+    summed = s.narrow(split.sum(-2))
+    shifted = torch.einsum("bnrk,rkc->bnrc", split + 1.0, s.blocks).flatten(-2)
+    spread = x[..., None, :].expand(b, n, 3, c).sum(-2)
+    along = torch.einsum("bnk,nkc->bnc", x, s.places)
+    wide = s.wide(x) + s.wide(turned) + s.half(half) + summed
+    return [wide, s.wide(shifted) + s.wide(x), s.wide(spread) + s.wide(x), s.wide(along) + s.wide(x)]
+
+
+_net(
+    contractions,
+    (2, 5, 12),
+    parts=lambda: {
+        "blocks": _weight(4, 3, 3),
+        "places": _weight(5, 12, 12),
+        "wide": nn.Linear(12, 7),
+        "half": nn.Linear(6, 7),
+        "narrow": nn.Linear(3, 7, bias=False),
+    },
+)
+
+
 def zero_borders(s: Any, x: Tensor) -> list[Tensor]:
     """Zeros that come out of a tensor, around a map with a shift, one without, and a sum."""
 
