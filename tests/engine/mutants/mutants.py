@@ -112,12 +112,6 @@ MUTANTS = [
         "    return Layout(axes).channels()\n",
     ),
     Mutant(
-        "contraction: what is repeated counts once",
-        _SPLIT_CHANNELS,
-        "        if any(digit.stride == 0 for axis in contracted.axes for digit in axis):\n            return None",
-        "        if False:\n            return None",
-    ),
-    Mutant(
         "contraction: a shift is none",
         _SPLIT_CHANNELS,
         "isinstance(term.structure, Scalar) and not term.structure.has_bias else None",
@@ -635,8 +629,8 @@ MUTANTS = [
     Mutant(
         "users: a reader that is not affine forces nothing",
         _HOST,
-        "node.forced = node.escapes or any(",
-        "node.forced = node.escapes and any(",
+        "node.forced = node.escapes or self._is_operand(node)",
+        "node.forced = node.escapes and self._is_operand(node)",
     ),
     Mutant(
         "place of an item: the first",

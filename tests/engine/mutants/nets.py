@@ -728,13 +728,14 @@ def contractions(s: Any, x: Tensor) -> list[Tensor]:
     """Matrices over split channels, over positions, over repeated channels, of shifted ones, and sums."""
     b, n, c = x.shape
     split = x.view(b, n, 4, 3)
-    turned = torch.einsum("bnrk,rkc->bncr", split, s.blocks).flatten(-2) * 0.5
-    half = torch.einsum("bnrk,rkc->bnrc", split[:, :, 2:], s.blocks[:2]).flatten(-2)
+    turned = (torch.einsum("bnrk,rkc->bnrc", split, s.blocks) * 0.5).transpose(2, 3).flatten(-2)
+    second = x.view(b, n, 2, 2, 3)[:, :, :, 1]
+    half = torch.einsum("bnrk,rkc->bnrc", second, s.blocks[:2]).flatten(-2)
     summed = s.narrow(split.sum(-2))
     shifted = torch.einsum("bnrk,rkc->bnrc", split + 1.0, s.blocks).flatten(-2)
     spread = x[..., None, :].expand(b, n, 3, c).sum(-2)
     along = torch.einsum("bnk,nkc->bnc", x, s.places)
-    wide = s.wide(x) + s.wide(turned) + s.half(half) + summed
+    wide = s.wide(x) + s.wide(turned) + s.six(half) + summed
     return [wide, s.wide(shifted) + s.wide(x), s.wide(spread) + s.wide(x), s.wide(along) + s.wide(x)]
 
 
@@ -745,7 +746,7 @@ _net(
         "blocks": _weight(4, 3, 3),
         "places": _weight(5, 12, 12),
         "wide": nn.Linear(12, 7),
-        "half": nn.Linear(6, 7),
+        "six": nn.Linear(6, 7),
         "narrow": nn.Linear(3, 7, bias=False),
     },
 )
