@@ -60,9 +60,11 @@ def _step(meaning: Meaning | None) -> Step | None:
 
 def _matrix(source: Value, steps: Sequence[Step], result: Value) -> Term | None:
     """The matrix over an axis of the source that the steps come to; None if they come to none."""
-    for axis in range(max(source.ndim - 4, 0), source.ndim):
+    for axis in range(max(source.ndim - 4, 0), source.ndim) if result.ndim == source.ndim else ():
         dims = source.ndim - 1 - axis
-        channels, outputs = source.sizes[axis], result.sizes[axis] if result.ndim == source.ndim else None
+        channels, outputs = source.sizes[axis], result.sizes[axis]
+        if source.sizes != (*result.sizes[:axis], channels, *result.sizes[axis + 1 :]):
+            continue
         if not isinstance(channels, int) or not isinstance(outputs, int) or min(channels, outputs) == 1:
             continue
         if (dims and source.ndim != dims + 2) or (axis == 0 and source.ndim > 1):

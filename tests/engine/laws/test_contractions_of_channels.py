@@ -146,13 +146,27 @@ def _repeated(s: Any, x: Tensor) -> Tensor:
     return s.linear(x) + s.other(spread.sum(-2))
 
 
+def _without_the_last_rows(s: Any, x: Tensor) -> Tensor:
+    mixed = torch.einsum("bnrk,rkc->bnrc", x.unflatten(-1, (4, 3)).narrow(1, 0, 3), s.blocks)
+    return s.linear(mixed.flatten(-2)) + s.other(x)[:, 1:4]
+
+
 def _shifted(s: Any, x: Tensor) -> Tensor:
     mixed = torch.einsum("bnrk,rkc->bnrc", x.unflatten(-1, (4, 3)) + 1.0, s.blocks)
     return s.linear(mixed.flatten(-2))
 
 
 @pytest.mark.parametrize(
-    "forward", [_along_positions, _across_positions, _not_put_back, _over_samples, _repeated, _shifted]
+    "forward",
+    [
+        _along_positions,
+        _across_positions,
+        _not_put_back,
+        _over_samples,
+        _repeated,
+        _without_the_last_rows,
+        _shifted,
+    ],
 )
 def test_what_is_no_matrix_over_channels_stays(forward: Forward) -> None:
     parts: dict[str, Any] = {
