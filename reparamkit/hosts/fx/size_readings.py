@@ -29,7 +29,7 @@ def read_sizes_off_what_stays(host: FxHost) -> bool:
     places: dict[Any, tuple[fx.Node, int]] = {}
     changes = False
     for node in host.program.graph.nodes:
-        if node in readings and _may_go(host, node.args[0]):
+        if node.target is aten.sym_size.int and _may_go(host, node.args[0]):
             size = node.meta.get("val")
             elsewhere = places.get(size.node.expr) if isinstance(size, torch.SymInt) else None
             if elsewhere is not None:
