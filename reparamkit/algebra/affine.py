@@ -152,10 +152,10 @@ def with_bias(m: AffineMap, bias: Tensor) -> AffineMap:
     return _with_bias(m.structure, m.kernel, bias)
 
 
-def reaching(pad: Geometry, m: AffineMap) -> AffineMap:
+def reaching(pad: Geometry, m: Numbers) -> AffineMap:
     """The linear part of `m` with its result padded by zeros. Raises `Inexact` where that is no such map."""
     ones = torch.ones(pad.outputs, 1, *pad.window, dtype=torch.float64)
-    composed = compose(AffineMap(pad, ones, None), without_bias(m))
+    composed = compose(AffineMap(pad, ones, None), linear_part(m))
     assert isinstance(composed, AffineMap)
     return composed
 
@@ -163,6 +163,18 @@ def reaching(pad: Geometry, m: AffineMap) -> AffineMap:
 def without_bias(m: AffineMap) -> AffineMap:
     """The linear part alone."""
     return _with_bias(m.structure, m.kernel, None)
+
+
+def linear_part(m: Numbers) -> Numbers:
+    """The map without its shift."""
+    return ScalarMap(m.alpha) if isinstance(m, ScalarMap) else without_bias(m)
+
+
+def shifts(m: Numbers) -> bool:
+    """Whether it makes anything but zeros of zeros."""
+    if isinstance(m, ScalarMap):
+        return m.beta != 0.0
+    return m.bias is not None and bool(m.bias.any())
 
 
 def promoted(scalar: ScalarMap, channels: int, dims: int) -> AffineMap:

@@ -84,6 +84,12 @@ def concatenation(result: Value) -> float:
     return 2.0 * KAPPA * math.prod(result.shape)
 
 
+def contraction(source: Value, result: Value, summed: int, weights: int) -> float:
+    """Sums of so many products for every element of the result."""
+    written = math.prod(result.shape)
+    return written * summed + KAPPA * (math.prod(source.shape) + written + weights)
+
+
 def recomputation(elements: int) -> float:
     """Constants recomputed on every run."""
     return KAPPA * elements

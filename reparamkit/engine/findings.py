@@ -12,7 +12,7 @@ from reparamkit.engine.form import Form
 from reparamkit.engine.forms import Forms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.plan import Plan, interior
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Work, Zero, properties
+from reparamkit.operators import Affine, Bordered, Concat, Contraction, Move, Opaque, Work, Zero, properties
 
 CAPTURED_ONLY = "proven at the captured size only"
 ALONE = "nothing beside it can take it in"
@@ -160,8 +160,8 @@ def _why_kept(plan: Plan, node: Node, form: Form) -> str:
         return ""
     if isinstance(node.meaning, Affine) and len(node.meaning.terms) > 1 and len(form.terms) > 1:
         return _several_sources(nodes, form)
-    if isinstance(node.meaning, Move | Opaque | Zero):
-        return node.meaning.reason if isinstance(node.meaning, Move) else ""
+    if isinstance(node.meaning, Move | Contraction | Opaque | Zero):
+        return node.meaning.reason if isinstance(node.meaning, Move | Contraction) else ""
     if isinstance(node.meaning, Bordered):
         return ""
     if isinstance(node.meaning, Affine) and node.meaning.work is Work.VIEW:

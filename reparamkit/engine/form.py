@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reparamkit.algebra import Map, Scalar
+from reparamkit.algebra import Map, Numbers, Scalar
 from reparamkit.engine import cost
 from reparamkit.engine.graph import Alternative, Node
 from reparamkit.operators import Move
@@ -78,6 +78,10 @@ class FormTable:
     def of(self, node: int) -> list[Form]:
         """The forms of a node, the cheapest first; none if its operator is not affine."""
         return self._of[node]
+
+    def numbers(self, form: Form) -> dict[int, Numbers]:
+        """The numbers of a form of these nodes. Raises `Inexact` where they forbid it."""
+        raise NotImplementedError
 
     def composed(self, node: Node, terms: Maps, choices: tuple[Form | None, ...]) -> Form:
         """A form that replaces the operator of a node."""

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Sequence
 
 from reparamkit.engine import cost
 from reparamkit.engine.compositions import FORMS, sums
+from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.form import Form, FormTable, Maps
 from reparamkit.engine.graph import Node
+from reparamkit.engine.numbers import numbers
 from reparamkit.engine.upstream import Upstream
 from reparamkit.operators import Opaque
 
@@ -52,6 +54,10 @@ class Forms(FormTable):
     def original(self, node: int) -> Form:
         """The form in which the operator stays as it is."""
         return next(f for f in self._of[node] if f.original)
+
+    def numbers(self, form: Form) -> Terms:
+        """The numbers of a form of these nodes."""
+        return numbers(self.nodes, form)
 
     def only_for(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node`."""

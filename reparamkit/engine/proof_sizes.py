@@ -20,7 +20,7 @@ from reparamkit.engine.form import Form
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.resizing import Resizing
-from reparamkit.operators import Affine, Bordered, Move, Opaque, Zero
+from reparamkit.operators import Affine, Bordered, Contraction, Move, Opaque, Zero
 
 _MOST = 1 << 24  # numbers of a table that is tried row by row
 
@@ -59,7 +59,9 @@ def trials(
     steps = (*synthetic, *inside)
     maps = [(s, m.structure) for s, m in terms.items() if isinstance(m, AffineMap)]
     moves = any(
-        isinstance(nodes[i].meaning, Move | Bordered | Zero) or nodes[i].covers or host.ends_at_fixed_place(i)
+        isinstance(nodes[i].meaning, Move | Contraction | Bordered | Zero)
+        or nodes[i].covers
+        or host.ends_at_fixed_place(i)
         for i in steps
     )
     if moves or not maps or any(isinstance(nodes[i].meaning, Opaque) for i in steps):

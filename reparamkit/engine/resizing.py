@@ -21,7 +21,7 @@ from reparamkit.algebra import Geometry, Transposed
 from reparamkit.algebra.layout import Digit, Layout
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
-from reparamkit.operators import Affine, Concat, Move, Opaque
+from reparamkit.operators import Affine, Concat, Contraction, Move, Opaque
 
 Axis = tuple[int, ...]
 """The digits of an axis, by their numbers, the most significant first; none for an axis of one."""
@@ -183,6 +183,8 @@ class Resizing:
                 self._hold(digit for i in operands for axis in self._axes[i] for digit in axis)
             if isinstance(node.meaning, Move):
                 self._axes[step] = self._moved(node, operands[0], node.meaning)
+            elif isinstance(node.meaning, Contraction):
+                self._axes[step] = self._contracted(node, self._axes[operands[0]], node.meaning)
             else:
                 self._axes[step] = self._alike(node, operands)
 
@@ -228,6 +230,17 @@ class Resizing:
             behind = [self._behind[digit] for digits, _ in met for digit in digits]
             axes.append(equal[0] if equal else (self._digit(length, (node.id, axis), _all(behind)),))
         return tuple(axes)
+
+    def _contracted(self, node: Node, axes: Sequence[Axis], contraction: Contraction) -> tuple[Axis, ...]:
+        """The axes that it does not act along; those that it does stay as they are captured."""
+        self._hold(digit for axis in contraction.axes for digit in axes[axis])
+        made = [
+            () if n == 1 else (self._digit(n, (node.id, axis), frozenset()),)
+            for axis, n in enumerate(contraction.sizes)
+        ]
+        return tuple(
+            new if place is None else axes[place] for new, place in zip(made, contraction.places, strict=True)
+        )
 
     def _moved(self, node: Node, operand: int, move: Move) -> tuple[Axis, ...]:
         shape, before = node.value.shape, self._nodes[operand].value

@@ -132,10 +132,12 @@ class _Demand:
 
     def follow(self) -> None:
         """Carry the layout down to all readers."""
-        layout = Layout.of(self._root.value.sizes, self._axis)
-        if layout is None:
+        layout = whole = Layout.of(self._root.value.sizes, self._axis)
+        if layout is None or whole is None:
             return
         pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, layout, (), False)]
+        scattered: set[int] = set()
+        """Values of which it is not known where the channels lie: only one factor for all may pass them."""
         while pending:
             index, layout, path, cut = pending.pop()
             if self._nodes[index].escapes:
@@ -147,10 +149,13 @@ class _Demand:
                 if reader.covers:  # it may be spelt with other values than it means
                     self._keep(index, layout, path)
                     continue
-                carried = _carried(reader, layout)
+                carried = None if index in scattered else _carried(reader, layout)
+                if carried is None and not cut and _passes(reader) and not _cuts(reader):
+                    scattered.add(user)
+                    pending.append((user, whole, (*path, user), False))
+                    continue
                 if carried is not None:
-                    cuts = isinstance(reader.meaning, Move) and reader.meaning.cuts
-                    pending.append((user, carried, (*path, user), cut or cuts))
+                    pending.append((user, carried, (*path, user), cut or _cuts(reader)))
                     continue
                 claim = self._claim(index, reader, layout, path, cut)
                 if claim is None:
@@ -299,6 +304,10 @@ def _passes(reader: Node) -> bool:
         return False
     structure = reader.meaning.terms[0].structure
     return isinstance(structure, Scalar) and structure.identity
+
+
+def _cuts(reader: Node) -> bool:
+    return isinstance(reader.meaning, Move) and reader.meaning.cuts
 
 
 def _spread(terms: Sequence[Term]) -> tuple[Tensor, Tensor]:

@@ -169,6 +169,25 @@ class Move(_OfOne):
 
 
 @dataclass(frozen=True, slots=True)
+class Contraction(_OfOne):
+    """The operator is linear in `value` and acts along its axes `axes`, at every place of all others alike.
+
+    `places` says for every axis of the result, of these `sizes`, which of the value's it is; None for one
+    that the operator makes. `apply` does it in float64 to tensors with one more axis in front, and any sizes
+    along the axes that it does not act along. Every element of the result is a sum of `summed` products with
+    some of its `weights` constants. `reason` says why it is no map itself.
+    """
+
+    axes: tuple[int, ...]
+    places: tuple[int | None, ...]
+    sizes: tuple[int, ...]
+    apply: Callable[[Tensor], Tensor]
+    summed: int
+    weights: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Zero(_OfSeveral):
     """The operator gives zeros, as many as there are elements in `values`, if there are any."""
 
@@ -213,13 +232,13 @@ class Rescaled(_OfOne):
 
 @dataclass(frozen=True, slots=True)
 class Bordered(_OfOne):
-    """`value` padded as `structure` says, by the constant per channel `fill` instead of zeros."""
+    """`value` padded as `structure` says, by the constant per channel `fill`, which may be zero for all."""
 
     structure: Geometry
     fill: Constant
 
 
-Meaning = Affine | Concat | Move | Opaque | Bordered | Rescaled | Zero
+Meaning = Affine | Concat | Contraction | Move | Opaque | Bordered | Rescaled | Zero
 
 
 @dataclass(frozen=True, slots=True)

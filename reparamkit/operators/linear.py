@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap, affine, geometry
+from reparamkit.operators import contractions
 from reparamkit.operators.base import (
     Affine,
     Call,
@@ -39,9 +40,13 @@ def matmul(call: Call) -> Meaning:
     left = call.get("self")
     right = call.get("other") if "other" in call.arguments else call.get("mat2")
     if isinstance(left, Value) and isinstance(right, Constant):
+        if _in_groups(right):
+            return contractions.product(left, right, constant_first=False)
         weight, rows = _matrix(right, left)
         return _map(left, weight, lambda: rows().t().contiguous(), None, transposed=True)
     if isinstance(left, Constant) and isinstance(right, Value):
+        if _in_groups(left):
+            return contractions.product(right, left, constant_first=True)
         weight, rows = _matrix(left, right)
         return _along(right, right.ndim - 2, weight.shape[1], weight.shape[0], rows)
     raise NotAffine("its right-hand matrix depends on the network's input")
@@ -63,25 +68,27 @@ def einsum(call: Call) -> Meaning:
     if len(values) != 1 or len(constants) != 1:
         raise NotAffine(_TWO if len(values) == 2 else "it is no product of a value and a constant")
     (value,), (constant,) = values, constants
-    terms, _, result = call.get("equation").replace(" ", "").partition("->")
+    terms, told, result = call.get("equation").replace(" ", "").partition("->")
     first, second = terms.split(",")
     mine, other = (first, second) if tensors[0] is value else (second, first)
     rest = "".join(chr(ord("0") + i) for i in range(value.ndim - len(mine) + 3))
     mine, result = mine.replace("...", rest), result.replace("...", rest)
-    shared, new = [x for x in other if x in mine], [x for x in other if x not in mine]
-    if len(set(mine)) < value.ndim or len(set(other)) < len(constant.shape) or len(shared) != 1:
+    if not told or len(mine) != value.ndim or len(other) != len(constant.shape):
         raise NotAffine(_NO_MATRIX)
+    shared, new = [x for x in other if x in mine], [x for x in other if x not in mine]
+    if len(shared) != 1 or len({*mine}) < len(mine) or len({*other}) < len(other):
+        return contractions.by_constant(value, constant, mine, other, result)
     axis = mine.index(shared[0])
     dims, inputs = value.ndim - 1 - axis, value.shape[axis]
-    if inputs != constant.shape[other.index(shared[0])] or result != mine.replace(
-        shared[0], new[0] if new else shared[0]
-    ):
+    if inputs != constant.shape[other.index(shared[0])]:
         raise NotAffine(_NO_MATRIX)
+    if result != mine.replace(shared[0], new[0] if new else shared[0]):
+        return contractions.by_constant(value, constant, mine, other, result)
     if not new and axis in (1, value.ndim - 1) and dims <= 3:
         structure = geometry.channelwise(channel_count(value, dims), dims, has_bias=False)
         return Affine((Term(value, structure, lambda: affine.channelwise(constant.load(), None, dims)),))
-    if len(new) != 1:
-        raise NotAffine(_NO_MATRIX)
+    if len(new) != 1 or (dims and (value.ndim != dims + 2 or dims > 3)):
+        return contractions.by_constant(value, constant, mine, other, result)
 
     def rows() -> Tensor:
         return constant.load() if other[0] == new[0] else constant.load().t().contiguous()
@@ -130,14 +137,14 @@ def _along(value: Value, axis: int, inputs: int, outputs: int, rows: Callable[[]
     return Affine((Term(value, structure, load),))
 
 
+def _in_groups(constant: Constant) -> bool:
+    return any(n != 1 for n in constant.shape[:-2])
+
+
 def _matrix(constant: Constant, beside: Value) -> tuple[Constant, Callable[[], Tensor]]:
     """A constant matrix, the same for every sample, and its numbers."""
-    if len(constant.shape) < 2 or any(n != 1 for n in constant.shape[:-2]):
-        raise NotAffine(
-            "its matrices differ from sample to sample"
-            if len(constant.shape) > 2
-            else "its constant is not a matrix"
-        )
+    if len(constant.shape) < 2:
+        raise NotAffine("its constant is not a matrix")
     if len(constant.shape) > beside.ndim:
         raise NotAffine("its constant broadcasts the value")
     shape = constant.shape[-2:]

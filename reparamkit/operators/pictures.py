@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reparamkit.operators.base import Bordered, Concat, Constant, Meaning, NotAffine, Value, Work, identity
-from reparamkit.operators.padding import one_tap, padded
+from reparamkit.operators.base import Bordered, Concat, Constant, Meaning, NotAffine, Value, identity
+from reparamkit.operators.padding import padded
 
 END = sys.maxsize
 """The end of an axis. A place is counted from the front, or from the end if it is negative."""
@@ -126,9 +126,7 @@ def _surrounded(painted: Picture, index: tuple[int, ...], value: Value, fills: l
     fill = _common(fills, value.shape[1])
     if fill is None:
         return None
-    if not bool(fill.any()):
-        return one_tap(value, structure, Work.COPY)
-    return Bordered(value, structure, Constant(tuple(fill.shape), lambda: fill))
+    return Bordered(value, structure, Constant(tuple(fill.shape), lambda: fill, not bool(fill.any())))
 
 
 def _common(fills: list[Fill], channels: int) -> Tensor | None:

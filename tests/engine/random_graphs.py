@@ -146,7 +146,7 @@ class _Builder(Maps):
         if self.int(0, 3) == 0:
             v = self.attention(v)
         for _ in range(self.int(1, 4)):
-            kind, channels = self.int(0, 9), self.shape(v)[-1]
+            kind, channels = self.int(0, 11), self.shape(v)[-1]
             if kind <= 1:
                 layer = nn.Linear(channels, self.int(1, 5), bias=self.coin())
                 v = self.line(f"{self.module(layer)}({v})", v, dims=-1)
@@ -171,9 +171,43 @@ class _Builder(Maps):
             elif kind == 7:
                 matrix = self.tensor(self.int(1, 4), channels)
                 v = self.line(f"torch.einsum('...c,oc->...o', {v}, {matrix})", v, dims=-1)
-            else:
+            elif kind <= 9:
                 v = self.beside_views(v)
+            else:
+                v = self.in_groups(v)
         return v
+
+    def in_groups(self, v: str) -> str:
+        """Matrices that differ from group to group, of channels or of more than those; sums over groups."""
+        shape = self.shape(v)
+        channels = shape[-1]
+        groups = self.pick([n for n in range(1, channels + 1) if channels % n == 0])
+        size, outputs = channels // groups, self.int(1, 3)
+        split = self.pick(
+            [f"{v}.unflatten(-1, ({groups}, {size}))", f"({v}.unflatten(-1, ({groups}, -1)) * 0.5)"]
+        )
+        blocks, factors = self.tensor(groups, size, outputs), self.tensor(groups, size)
+        rows = self.tensor(shape[-2], channels, outputs)
+        mixed = f"torch.einsum('...gi,gio->...go', {split}, {blocks})"
+        forms = [
+            f"{mixed}.flatten(-2)",
+            f"{mixed}.transpose(-1, -2).flatten(-2)",
+            f"torch.einsum('...gi,gio->...og', {split}, {blocks}).flatten(-2)",
+            f"torch.einsum('...gi,gi->...g', {split}, {factors})",
+            f"torch.einsum('...gi,gi->...i', {split}, {factors})",
+            f"({split}.unsqueeze(-2) @ {blocks}).flatten(-3)",
+            f"{split}.sum(-2)",
+            f"{split}.sum(-1) * 0.5",
+            f"{split}.select(-2, -1).sum(-1, keepdim=True)",
+            f"{split}.transpose(-1, -2)[..., 0].flatten(-1)",
+            f"torch.einsum('...ni,nio->...no', {v}, {rows})",
+            f"{v}.sum(-2, keepdim=True)",
+        ]
+        there = self.line(self.pick(forms), v, dims=-1)
+        if there == v or self.shape(there)[:-1] != shape[:-1] or self.coin():
+            return there
+        layer = self.module(nn.Linear(channels, self.shape(there)[-1], bias=self.coin()))
+        return self.line(f"{layer}({v}) + {there} * {self.factor()}", v, there, dims=-1)
 
     def beside_views(self, v: str) -> str:
         """Layers of all tokens in a row, or of axes in another order, beside one of the value itself."""

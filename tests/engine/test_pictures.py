@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fixtures.blocks.dbb import DiverseBranchBlock
 from reparamkit.capture.export import capture
 from reparamkit.hosts.fx.census import census
 from reparamkit.hosts.fx.fold import fold_program
@@ -173,7 +174,11 @@ WRONG: list[Spelling] = [
 
 def _left(net: nn.Module, *shapes: tuple[int, ...], dynamic: Any = False) -> dict[str, int]:
     """The operators that are left; the fold agrees with the network at all the shapes."""
-    net = randomised(net.double()).eval()
+    return _census(randomised(net), *shapes, dynamic=dynamic)
+
+
+def _census(net: nn.Module, *shapes: tuple[int, ...], dynamic: Any = False) -> dict[str, int]:
+    net = net.double().eval()
     outcome = fold_program(capture(net, (noise(*shapes[0]),), dynamic=dynamic))
     assert outcome.undone == ()
     for shape in shapes if dynamic else shapes[:1]:
@@ -194,6 +199,104 @@ def test_a_border_of_the_shift_is_one_convolution(spelling: Spelling, dynamic: A
 @pytest.mark.parametrize("spelling", WRONG, ids=lambda s: s.__name__)
 def test_what_is_no_border_of_the_shift_stays(spelling: Spelling, dynamic: Any) -> None:
     assert _left(Around(spelling), (2, 4, 9, 5), (2, 4, 6, 11), dynamic=dynamic)["conv2d"] == 2
+
+
+def _unshifted(norm: Any, channels: slice) -> None:
+    """A norm as it is before training, in these channels."""
+    with torch.no_grad():
+        norm.running_mean[channels] = 0.0
+        norm.bias[channels] = 0.0
+
+
+class Bordered(nn.Module):
+    """A convolution and a norm with its own shift around it."""
+
+    def __init__(self, inputs: int, outputs: int, spelling: Spelling = side_by_side) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.spelling = spelling
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        shift = norm.bias - norm.running_mean * norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return self.spelling(norm(self.conv(x)), shift)
+
+
+ALL, SOME, NONE = slice(None), slice(1, 3), slice(0)
+
+
+@pytest.mark.diagonal(4)
+@pytest.mark.parametrize("channels", [ALL, SOME], ids=["all", "some"])
+@pytest.mark.parametrize("spelling", RIGHT, ids=lambda s: s.__name__)
+def test_a_border_of_a_shift_of_zero_is_one_convolution(spelling: Spelling, channels: slice) -> None:
+    net = Net(lambda s, x: s.last(s.first(x)), first=Bordered(4, 7, spelling), last=nn.Conv2d(7, 5, 3))
+    _unshifted(randomised(net).first.norm, channels)
+    assert _census(net, (2, 4, 9, 7), (3, 4, 1, 2), dynamic="auto") == {"conv2d": 1}
+
+
+@pytest.mark.parametrize("second", [ALL, SOME, NONE], ids=["all", "some", "none"])
+@pytest.mark.parametrize("first", [ALL, NONE], ids=["all", "none"])
+@pytest.mark.parametrize("pooled", [False, True], ids=["convolved", "pooled"])
+def test_branches_with_and_without_a_shift_are_one_convolution(
+    first: slice, second: slice, pooled: bool
+) -> None:
+    net = Net(
+        lambda s, x: s.wide(s.one(x)) + s.last(s.two(x)) + s.three(x),
+        one=Bordered(3, 4),
+        wide=nn.Conv2d(4, 5, 3),
+        two=Bordered(3, 5),
+        last=nn.Sequential(nn.AvgPool2d(3, 1), nn.BatchNorm2d(5)) if pooled else nn.Conv2d(5, 5, 3),
+        three=nn.Conv2d(3, 5, 3, padding=1),
+    )
+    randomised(net)
+    _unshifted(net.one.norm, first)
+    _unshifted(net.two.norm, second)
+    assert _census(net, (2, 3, 8, 9), (1, 3, 3, 4), dynamic="auto") == {"conv2d": 1}
+
+
+@pytest.mark.parametrize("inner", [ALL, NONE], ids=["all", "none"])
+@pytest.mark.parametrize("outer", [ALL, NONE], ids=["all", "none"])
+def test_a_border_around_a_border(inner: slice, outer: slice) -> None:
+    """The outer one goes on as the inner one did, if its norm makes nothing else of the inner one's shift."""
+    net = Net(lambda s, x: s.last(s.second(s.first(x))), first=Bordered(3, 4), last=nn.Conv2d(4, 5, 5))
+    net.second = Bordered(4, 4)
+    randomised(net)
+    _unshifted(net.first.norm, inner)
+    _unshifted(net.second.norm, outer)
+    convolutions = 1 if inner is ALL else 2
+    assert _census(net, (2, 3, 8, 9), (1, 3, 3, 4), dynamic="auto")["conv2d"] == convolutions
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_a_diverse_branch_block_before_training_is_one_convolution(stride: int, groups: int) -> None:
+    block = DiverseBranchBlock(8, 8, 3, stride=stride, groups=groups).double().eval()
+    assert _census(block, (2, 8, 9, 7), (1, 8, 4, 6), dynamic="auto") == {"conv2d": 1}
+
+
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+def test_zeros_of_a_tensor_around_a_shift_stay_zeros(dynamic: Any) -> None:
+    """The border is the last layer's own padding; what it surrounds is not."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        return s.last(side_by_side(s.first(x), s.zeros))
+
+    net = Net(forward, first=nn.Conv2d(4, 4, 1), last=nn.Conv2d(4, 4, 3), zeros=torch.zeros(4))
+    assert _left(net, (2, 4, 9, 7), (1, 4, 5, 6), dynamic=dynamic) == {"conv2d": 2}
+
+
+def test_zeros_of_a_tensor_around_a_sum() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = torch.tanh(x)
+        return side_by_side(s.one(x) + s.two(y), s.zeros) + s.three(x) + s.four(y)
+
+    parts = {name: nn.Conv2d(3, 3, 1, bias=False) for name in ("one", "two")}
+    wide = {name: nn.Conv2d(3, 3, 3, padding=2) for name in ("three", "four")}
+    net = Net(forward, **parts, **wide, zeros=torch.zeros(3))
+    left = _left(net, (2, 3, 8, 9), (1, 3, 5, 4), dynamic="auto")
+    assert left == {"tanh": 1, "conv2d": 2, "add": 1}
 
 
 @pytest.mark.parametrize("value", [0.25, -3.0])

@@ -168,3 +168,27 @@ def test_an_unbatched_convolution_is_left_alone() -> None:
 
     kept = left(forward, IMAGE, conv=nn.Conv2d(4, 8, 1))
     assert kept.count("mul") == 1
+
+
+def _in_rows(m: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Six channels of 4 · 6 positions as rows of sixteen: which channel lies where, no row says."""
+    q, k = m.q(x), m.k(x)
+    return q.reshape(len(x), 9, 16), k.reshape(len(x), 9, 16).transpose(1, 2), q
+
+
+@pytest.mark.parametrize(
+    ("forward", "stays"),
+    [
+        (lambda a, b, q: ((a @ b) * 0.5).softmax(-1), False),
+        (lambda a, b, q: ((a.transpose(1, 2) @ b.transpose(1, 2)) * 0.5).softmax(-1), False),
+        (lambda a, b, q: ((a @ b) * 0.5).softmax(-1).sum() + q.exp().sum(), True),
+        (lambda a, b, q: ((a @ b) * 0.5).softmax(-1).sum() + a.exp().sum(), True),
+        (lambda a, b, q: ((a @ b) * 0.5 + 1.0).cos() + (a @ b).cos(), True),
+        (lambda a, b, q: ((a[:, :5] @ b) * 0.5).softmax(-1), True),
+        (lambda a, b, q: (a * torch.linspace(1, 2, 9)[:, None].double()) @ b, True),
+    ],
+)
+def test_one_factor_passes_any_reshape(forward: Callable[..., Any], stays: bool) -> None:
+    image = noise(2, 4, 4, 6)
+    kept = left(lambda m, x: forward(*_in_rows(m, x)), image, q=nn.Conv2d(4, 6, 1), k=nn.Conv2d(4, 6, 1))
+    assert ("mul" in kept) == stays

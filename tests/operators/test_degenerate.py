@@ -61,6 +61,8 @@ _ANY: dict[str, Function] = {
     "squeezes": lambda s, x: x.squeeze((0, -1)) if x.ndim > 1 else x.squeeze((0,)),
     "expand": lambda s, x: x.expand(2, *x.shape),
     "mean last": lambda s, x: x.mean(-1),
+    "sum last": lambda s, x: x.sum(-1),
+    "sum kept": lambda s, x: x.sum((0,), keepdim=True),
     "mean kept": lambda s, x: x.mean((0,), keepdim=True),
     "permute": lambda s, x: x.permute(*reversed(range(x.ndim))) if x.ndim else x.permute(()),
     "transpose": lambda s, x: x.transpose(0, -1),

@@ -16,7 +16,7 @@ from reparamkit.engine.compositions import borders, concatenations, kept, sums, 
 from reparamkit.engine.compositions.terms import Below, Terms
 from reparamkit.engine.form import Form, FormTable
 from reparamkit.engine.graph import Node
-from reparamkit.operators import Affine, Bordered, Concat, Move, Opaque, Zero
+from reparamkit.operators import Affine, Bordered, Concat, Contraction, Move, Opaque, Zero
 
 FORMS: dict[type, Callable[[FormTable, Node, Any], Iterator[Form]]] = {
     Affine: sums.forms,
@@ -24,6 +24,7 @@ FORMS: dict[type, Callable[[FormTable, Node, Any], Iterator[Form]]] = {
     Bordered: borders.forms,
     Zero: zeros.forms,
     Move: kept.forms,
+    Contraction: kept.forms,
     Opaque: kept.forms,
 }
 NUMBERS: dict[type, Callable[[Sequence[Node], Form, Any, Below], Terms]] = {

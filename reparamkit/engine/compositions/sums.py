@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from reparamkit.algebra import IDENTITY, Inexact, Map, Numbers, Scalar, ScalarMap, affine, geometry
+from reparamkit.algebra import IDENTITY, Inexact, Map, Scalar, affine, geometry
 from reparamkit.engine import cost, crops
 from reparamkit.engine.compositions.concatenations import DIFFERENT
 from reparamkit.engine.compositions.terms import Below, Terms
@@ -66,7 +66,7 @@ def numbers(nodes: Sequence[Node], form: Form, meaning: Affine, below: Below) ->
         inner: Terms = {term.value.id: IDENTITY} if choice is None else below(choice)
         bias_spent = False
         for source, existing in inner.items():
-            composed = affine.compose(_without_bias(own) if bias_spent else own, existing)
+            composed = affine.compose(affine.linear_part(own) if bias_spent else own, existing)
             bias_spent = True
             summed[source] = affine.add(summed[source], composed) if source in summed else composed
     return summed if summed.keys() == form.sources else crops.joined_numbers(nodes, summed)
@@ -113,9 +113,3 @@ def _as_it_stands(node: Node, meaning: Affine, terms: Sequence[SourceTerm], laye
     arithmetic = meaning.work is Work.ARITHMETIC and not is_identity(terms)
     recomputed = cost.recomputation(node.recomputed_elements - meaning.kept)
     return (layers if arithmetic else cost.copy(node.value)) + recomputed
-
-
-def _without_bias(numbers: Numbers) -> Numbers:
-    if isinstance(numbers, ScalarMap):
-        return ScalarMap(numbers.alpha)
-    return affine.without_bias(numbers)

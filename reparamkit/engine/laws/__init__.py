@@ -15,6 +15,7 @@ from collections.abc import Callable
 from reparamkit.engine.graph import Alternative, Definition, ValueGraph
 from reparamkit.engine.laws.affine_part_of_norm import affine_part_of_norm
 from reparamkit.engine.laws.constant_out_of_sum import constant_out_of_sum
+from reparamkit.engine.laws.contractions_of_channels import contractions_of_channels
 from reparamkit.engine.laws.cut_as_selection import cut_as_selection
 from reparamkit.engine.laws.map_down_through_move import map_down_through_move
 from reparamkit.engine.laws.map_up_through_move import map_up_through_move
@@ -29,6 +30,7 @@ LAWS: tuple[Law, ...] = (
     constant_out_of_sum,
     cut_as_selection,
     maps_between_moves,
+    contractions_of_channels,
 )
 
 __all__ = ["LAWS", "Law"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reparamkit.algebra import AffineMap, Geometry, Numbers, Scalar, ScalarMap, affine, geometry
+from reparamkit.algebra import AffineMap, Geometry, Numbers, Scalar, affine, geometry
 from reparamkit.algebra.layout import Digit, Layout
 from reparamkit.engine.graph import Alternative, Definition, ValueGraph
 from reparamkit.engine.laws.chains import composed_numbers, composed_structure, per_channel
@@ -90,12 +90,8 @@ def _without_shift(step: Step) -> Step:
     """The linear part, for what is added to a sum that has the shift already."""
     if isinstance(step, Move) or not step.structure.has_bias:
         return step
-
-    def load() -> Numbers:
-        numbers = step.load()
-        return ScalarMap(numbers.alpha) if isinstance(numbers, ScalarMap) else affine.without_bias(numbers)
-
-    return replace(step, structure=replace(step.structure, has_bias=False), load=load)
+    structure = replace(step.structure, has_bias=False)
+    return replace(step, structure=structure, load=lambda: affine.linear_part(step.load()))
 
 
 def _in_place(value: Value, steps: tuple[Step, ...], result: Value) -> Term | None:

@@ -23,6 +23,7 @@ from reparamkit.engine.proof import CheckFailed, Proof, Unproven, prove, prove_r
 from reparamkit.engine.rising import rises
 from reparamkit.engine.rounding import numbers_of, require_rounded
 from reparamkit.hosts.fx.read import FxHost
+from reparamkit.hosts.fx.size_readings import read_sizes_off_what_stays
 from reparamkit.operators import Affine, Opaque, Work, properties
 from reparamkit.support.progress import phase
 
@@ -49,6 +50,8 @@ class _TakenBack(Exception):
 def planned(program: Program) -> tuple[FxHost, _Planned]:
     """The program as values, with the maps that rise where they rise to, and the proven plan for it."""
     plain, barred = FxHost(program), dict[fx.Node, str]()
+    if not program.writes and read_sizes_off_what_stays(plain):
+        plain = FxHost(program)
     while True:
         host = _with_rises(plain, barred)
         try:

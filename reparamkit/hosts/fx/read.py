@@ -157,6 +157,15 @@ class FxHost:
         read = [str(n.target) for n in call.all_input_nodes if n.op == "get_attr"]
         return all(name in program.state and program.state[name].requires_grad for name in read)
 
+    def remains(self, call: fx.Node) -> bool:
+        """Whether the value of a call is there whatever is folded, for more than its size."""
+        index = self.id_of(call)
+        if index is None or index in self._passed:
+            return False
+        node = self.nodes[index]
+        shown = any(user.op == "output" for user in call.users)
+        return shown or node.meaning is None or self._is_operand(node)
+
     def ends_at_fixed_place(self, index: int) -> bool:
         """Whether the operator is a crop that ends at a place counted from the front."""
         call = self.user_node(index)
@@ -323,11 +332,13 @@ class FxHost:
         for source in shown_nodes(self.program.graph):
             if source in self._ids:
                 self.nodes[self._ids[source]].shown = True
-        passed = self._passed_over()
+        self._passed = self._passed_over()
         for node in self.nodes:
-            node.forced = node.escapes or any(
-                self.nodes[user].meaning is None and user not in passed for user in node.users
-            )
+            node.forced = node.escapes or self._is_operand(node)
+
+    def _is_operand(self, node: Node) -> bool:
+        """Whether an operator reads it that stays as it is."""
+        return any(self.nodes[user].meaning is None and user not in self._passed for user in node.users)
 
     def _passed_over(self) -> set[int]:
         """The values that only values read which do without them."""

@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 
 from reparamkit.algebra.layout import Monomial
 from reparamkit.capture.program import Program
+from reparamkit.capture.settled_sizes import SettledSizes
 from reparamkit.hosts.fx.calls import bundle_of, place_of
 from reparamkit.hosts.fx.constants import Constants, hint
 from reparamkit.operators import Call, Constant, NotAffine, Size, Value, zeros
@@ -26,6 +27,7 @@ class CallReader:
         self, program: Program, constants: Constants, known: Callable[[fx.Node], Value | None]
     ) -> None:
         self._program, self._constants, self._known = program, constants, known
+        self._settled = SettledSizes(program.guards, program.shapes)
         self._symbols: dict[object, Monomial] = {}
         self._latest: tuple[Tensor | None, tuple[int, ...], tuple[Size, ...]] = None, (), ()
 
@@ -40,12 +42,16 @@ class CallReader:
     def _size(self, size: int | torch.SymInt) -> Size:
         if isinstance(size, int):
             return size
-        expression = self._program.general.of(size.node.expr)
+        expression = self._formula(size.node.expr)
         if expression.is_number:
             return int(expression)
         if expression not in self._symbols:  # printing one costs more than all else here
             self._symbols[expression] = _monomial(expression)
         return self._symbols[expression]
+
+    def _formula(self, expression: Any) -> Any:
+        """A formula of sizes as the guards allow it to be read."""
+        return self._settled.of(self._program.general.of(expression))
 
     def call(self, node: fx.Node, result: Value) -> Call:
         """A call with its arguments by the names of the schema; raises `NotAffine` for no operator."""
@@ -77,7 +83,7 @@ class CallReader:
             return bound
         size = operand.shape[axis]
         length = size.node.expr if isinstance(size, torch.SymInt) else size
-        behind = self._program.general.of(length - place.node.expr)
+        behind = self._formula(length - place.node.expr)
         if not behind.is_Integer or behind < 0:
             return bound
         return -int(behind) if behind else sys.maxsize

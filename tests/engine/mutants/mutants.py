@@ -83,7 +83,52 @@ _TABLE, _ZEROS, _PRODUCTS, _PLAN = (
     "engine/plan.py",
 )
 
+_CONTRACTIONS, _SPLIT_CHANNELS = "operators/contractions.py", "engine/laws/contractions_of_channels.py"
+
 MUTANTS = [
+    # engine/laws/contractions_of_channels, operators/contractions
+    Mutant(
+        "contraction: along positions",
+        _SPLIT_CHANNELS,
+        "    if any(digit.stride >= _POSITION for digit in acted):\n        return None\n",
+        "",
+    ),
+    Mutant(
+        "contraction: factor forgotten",
+        _SPLIT_CHANNELS,
+        "numbers = numbers * factor.alpha",
+        "pass",
+    ),
+    Mutant(
+        "contraction: channels in the order of the last step",
+        _SPLIT_CHANNELS,
+        "numbers[:, _channels(layouts[-1]).flatten()].t()",
+        "numbers.t()",
+    ),
+    Mutant(
+        "contraction: first channel forgotten",
+        _SPLIT_CHANNELS,
+        "    return Layout(axes, layout.first).channels()\n",
+        "    return Layout(axes).channels()\n",
+    ),
+    Mutant(
+        "contraction: a shift is none",
+        _SPLIT_CHANNELS,
+        "isinstance(term.structure, Scalar) and not term.structure.has_bias else None",
+        "isinstance(term.structure, Scalar) else None",
+    ),
+    Mutant(
+        "contraction: sum of the first two",
+        _CONTRACTIONS,
+        "lambda x: x.sum(behind, keepdim=keep)",
+        "lambda x: x.narrow(behind[-1], 0, 2).sum(behind, keepdim=keep)",
+    ),
+    Mutant(
+        "contraction: constant's groups turned",
+        _CONTRACTIONS,
+        "x, constant.load())",
+        "x, constant.load().flip(0))",
+    ),
     # algebra/affine: numbers
     Mutant(
         "scalar before: factor forgotten",
@@ -438,8 +483,26 @@ MUTANTS = [
     Mutant(
         "border: the shift dropped",
         _BORDERS,
-        "affine.with_bias(affine.reaching(meaning.structure, inner), fill)",
-        "affine.with_bias(affine.reaching(meaning.structure, inner), torch.zeros_like(fill))",
+        "affine.with_bias(affine.reaching(meaning.structure, surrounded), fill)",
+        "affine.with_bias(affine.reaching(meaning.structure, surrounded), torch.zeros_like(fill))",
+    ),
+    Mutant(
+        "border: zeros around any shift",
+        _AFFINE,
+        "    return m.bias is not None and bool(m.bias.any())\n",
+        "    return False\n",
+    ),
+    Mutant(
+        "border: of zeros, only the first of a sum",
+        _BORDERS,
+        "m) for source, m in inner.items()}",
+        "m if source == min(inner) else affine.compose(affine.ScalarMap(0.0), m)) for source, m in inner.items()}",
+    ),
+    Mutant(
+        "border: any constant is zeros",
+        _PICTURES,
+        "not bool(fill.any())",
+        "True",
     ),
     # engine/layers
     Mutant(
@@ -566,8 +629,8 @@ MUTANTS = [
     Mutant(
         "users: a reader that is not affine forces nothing",
         _HOST,
-        "node.forced = node.escapes or any(",
-        "node.forced = node.escapes and any(",
+        "node.forced = node.escapes or self._is_operand(node)",
+        "node.forced = node.escapes and self._is_operand(node)",
     ),
     Mutant(
         "place of an item: the first",

@@ -724,6 +724,65 @@ _net(
 )
 
 
+def contractions(s: Any, x: Tensor) -> list[Tensor]:
+    """Matrices over split channels, over positions, over repeated channels, of shifted ones, and sums."""
+    b, n, c = x.shape
+    split = x.view(b, n, 4, 3)
+    turned = (torch.einsum("bnrk,rkc->bnrc", split, s.blocks) * 0.5).transpose(2, 3).flatten(-2)
+    second = x.view(b, n, 2, 2, 3)[:, :, :, 1]
+    half = torch.einsum("bnrk,rkc->bnrc", second, s.blocks[:2]).flatten(-2)
+    summed = s.narrow(split.sum(-2))
+    shifted = torch.einsum("bnrk,rkc->bnrc", split + 1.0, s.blocks).flatten(-2)
+    spread = x[..., None, :].expand(b, n, 3, c).sum(-2)
+    along = torch.einsum("bnk,nkc->bnc", x, s.places)
+    wide = s.wide(x) + s.wide(turned) + s.six(half) + summed
+    return [wide, s.wide(shifted) + s.wide(x), s.wide(spread) + s.wide(x), s.wide(along) + s.wide(x)]
+
+
+_net(
+    contractions,
+    (2, 5, 12),
+    parts=lambda: {
+        "blocks": _weight(4, 3, 3),
+        "places": _weight(5, 12, 12),
+        "wide": nn.Linear(12, 7),
+        "six": nn.Linear(6, 7),
+        "narrow": nn.Linear(3, 7, bias=False),
+    },
+)
+
+
+def zero_borders(s: Any, x: Tensor) -> list[Tensor]:
+    """Zeros that come out of a tensor, around a map with a shift, one without, and a sum."""
+
+    def canvas(inside: Tensor) -> Tensor:
+        z = (
+            s.zeros.view(1, -1, 1, 1)
+            .expand(*inside.shape[:2], inside.shape[2] + 1, inside.shape[3] + 2)
+            .clone()
+        )
+        z[:, :, 1:, 1:-1] = inside
+        return z
+
+    y = x.tanh()
+    total = canvas(s.plain(x) + s.other(y)) + s.padded(x)[:, :, 1:] + s.padded(y)[:, :, 1:]
+    return [s.last(canvas(s.shifting(x))), s.last(canvas(s.plain(x))), total]
+
+
+_net(
+    zero_borders,
+    (2, 3, 4, 5),
+    parts=lambda: {
+        "shifting": nn.Conv2d(3, 3, 1),
+        "plain": nn.Conv2d(3, 3, 1, bias=False),
+        "other": nn.Conv2d(3, 3, 1, bias=False),
+        "padded": nn.Conv2d(3, 3, 1, padding=1, bias=False),
+        "last": nn.Conv2d(3, 2, (2, 3)),
+        "zeros": torch.zeros(3),
+    },
+)
+
+
 def refused_borders(s: Any, x: Tensor) -> Tensor:
     y = s.second(s.first(x)) + s.third(x + 0.5) + s.cropped(F.pad(x, (-1, -1, -1, -1)))
     return y.relu() + s.far(F.pad(s.near(x), (0, 1, 0, 1))).relu()
