@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from reparamkit.benchmark.backends import BACKENDS, USUAL, Backend, Call, torch_threads
 from reparamkit.benchmark.floor import node_times, share_of_layers
 from reparamkit.benchmark.forms import FOLDED, FORMS, HAND, ONNXSIM, ORIGINAL, Forms, NoSuchForm
-from reparamkit.benchmark.memory import peak_added
 from reparamkit.benchmark.timing import Ratio, Timing, interleaved, ratio
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.opened import Source
 from reparamkit.support.inputs import map_tensors
 from reparamkit.support.isolation import random_state_kept
+from reparamkit.support.memory import peak_added
 from reparamkit.support.surroundings import undisturbed
 from reparamkit.support.text import first_line
 from reparamkit.support.version import __version__

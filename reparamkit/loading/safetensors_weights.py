@@ -1,8 +1,8 @@
-"""Weights out of files of safetensors, which hold tensors and their names and nothing that could run."""
+"""Weights out of and into files of safetensors: tensors and their names, and nothing that could run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -42,3 +42,14 @@ def read_shards(files: Iterable[Path]) -> dict[str, Tensor]:
             text = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             raise UnusableInput(f"the weights in {file} cannot be read: {text}") from error
     return state
+
+
+def as_safetensors(state: Mapping[str, Tensor]) -> bytes:
+    """The content of a file: all tensors, each with storage of its own.
+
+    Two names of one tensor are both written: reading them gives two equal tensors, which fit the network
+    that shares them.
+    """
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

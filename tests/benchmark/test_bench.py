@@ -22,8 +22,8 @@ from reparamkit.benchmark.backends import BACKENDS, torch_threads
 from reparamkit.benchmark.bench import Bench, bench, multiply_accumulates
 from reparamkit.benchmark.floor import node_times, share_of_layers
 from reparamkit.benchmark.forms import FOLDED, HAND, ONNXSIM, ORIGINAL, Forms, NoSuchForm
-from reparamkit.benchmark.memory import peak_added
 from reparamkit.report.bench_document import bench_csv, bench_document
+from reparamkit.support.memory import peak_added
 from tests.nets import Net, noise, randomised
 
 

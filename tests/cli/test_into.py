@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.running import Run, refused
+from tests.cli.running import Run, assert_refused
 from tests.into import pairs
 from tests.nets import noise, randomised
 
@@ -66,7 +66,7 @@ def test_bad_input(
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     try:
-        refused(run(*FOLD, *arguments), words)
+        assert_refused(run(*FOLD, *arguments), words)
     finally:
         sys.modules.pop("nets", None)
     assert not list(folder.glob("x.*"))

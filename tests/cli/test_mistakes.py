@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.errors import install_line
-from tests.cli.running import Run, refused
+from tests.cli.running import Run, assert_refused
 
 SECONDS = 1.5
 """Of process time, for a machine that is busy; about 0.25 is what it takes, and torch alone takes 1.6."""
@@ -277,7 +277,7 @@ LATER: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("mistake", LATER)
 def test_what_shows_when_it_is_called(run: Run, mistake: str) -> None:
     name, *options = mistake.split(" ")
-    message = refused(run("fold", f"{HERE}:{name}", *options, "-o", "net.pt2"))
+    message = assert_refused(run("fold", f"{HERE}:{name}", *options, "-o", "net.pt2"))
     for words in LATER[mistake]:
         assert words in message
 
@@ -312,6 +312,6 @@ FILES: dict[str, tuple[str, ...]] = {
 def test_what_shows_in_a_file(run: Run, tmp_path: Path, mistake: str) -> None:
     saved(tmp_path)
     arguments = mistake.format(here=HERE).split(" ")
-    message = refused(run("fold", *arguments, "--input", "1x3x9x8", "-o", "net.pt2"))
+    message = assert_refused(run("fold", *arguments, "--input", "1x3x9x8", "-o", "net.pt2"))
     for words in FILES[mistake]:
         assert words in message

@@ -72,7 +72,7 @@ def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def _refusal(train: str, target: nn.Module) -> str:
+def _assert_refused(train: str, target: nn.Module) -> str:
     folded = rk.fold(randomised(pairs.trained(train), seed=1), image())
     with pytest.raises(rk.UnusableInput) as error:
         rk.load_into(folded, target)
@@ -82,21 +82,21 @@ def _refusal(train: str, target: nn.Module) -> str:
 
 
 def test_a_target_of_another_structure() -> None:
-    message = _refusal("repvgg", pairs.deployed("mobileone"))
+    message = _assert_refused("repvgg", pairs.deployed("mobileone"))
     assert message.startswith("the target is not built as the folded network is: the folded network has ")
     assert "convolution [6, 6, 3, 3] in blocks.0" in message
     assert "convolution [6, 1, 3, 3] in blocks.0.dw, without a partner in the folded network" in message
 
 
 def test_a_target_with_one_block_more() -> None:
-    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full()), 3))
+    message = _assert_refused("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full()), 3))
     assert "blocks.2" in message
     assert "without a partner" in message
 
 
 def test_a_target_with_another_activation() -> None:
     block = lambda: pairs.Deployed(pairs.full(), act=pairs.act_silu)  # noqa: E731
-    assert "relu" in _refusal("repvgg", pairs.Net(block))
+    assert "relu" in _assert_refused("repvgg", pairs.Net(block))
 
 
 class _Two(nn.Module):
@@ -110,19 +110,19 @@ class _Two(nn.Module):
 
 
 def test_a_target_with_other_outputs() -> None:
-    assert _refusal("repvgg", _Two()) == (
+    assert _assert_refused("repvgg", _Two()) == (
         "the folded network returns 1 values and the target 2: give a target that returns the same"
     )
 
 
 def test_a_target_without_a_bias() -> None:
-    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full(bias=False))))
+    message = _assert_refused("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full(bias=False))))
     assert "has no bias, and blocks.0.reparam_conv.bias" in message or "has no bias, and blocks.1" in message
 
 
 def test_a_target_whose_weights_are_shared() -> None:
     block = pairs.Deployed(pairs.full())
-    message = _refusal("repvgg", pairs.Net(lambda: block))
+    message = _assert_refused("repvgg", pairs.Net(lambda: block))
     assert "are one tensor of the target, and two of the network" in message
 
 
@@ -132,7 +132,7 @@ def test_a_target_that_takes_other_inputs() -> None:
             super().__init__(lambda: pairs.Deployed(pairs.full()))
             self.stem = nn.Conv2d(1, pairs.WIDTH, 3, padding=1)
 
-    assert _refusal("repvgg", Gray()).startswith("the target: ")
+    assert _assert_refused("repvgg", Gray()).startswith("the target: ")
 
 
 def test_what_is_no_module() -> None:

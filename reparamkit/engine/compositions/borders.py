@@ -12,8 +12,7 @@ import torch
 
 from reparamkit.algebra import AffineMap, Geometry, Inexact, affine, geometry
 from reparamkit.engine import cost
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable
+from reparamkit.engine.form import Below, Form, FormTable, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Bordered
 
