@@ -11,6 +11,7 @@ from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.loading.door.files import steady
 from reparamkit.loading.door.memory import check_room
 from reparamkit.loading.door.safetensors_file import check_safetensors
+from reparamkit.support.text import one_line
 
 
 def read_shards(files: Iterable[Path]) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def read_shards(files: Iterable[Path]) -> dict[str, Tensor]:
                 # copies: what lies in the file may change while it is used
                 state |= {name: tensor.clone() for name, tensor in load_file(file).items()}
         except (OSError, SafetensorError, AttributeError) as error:
-            text = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            text = getattr(error, "strerror", None) or one_line(error, 200)
             raise UnusableInput(f"the weights in {file} cannot be read: {text}") from error
     return state
 
