@@ -20,7 +20,6 @@ from reparamkit.report.check_document import schema_text
 from tests.cli.running import Result, Run, content, shell
 from tests.compare import files
 from tests.compare.files import IMAGE, write_onnx, write_openvino, write_pt2, write_scripted
-from tests.slow_share import few
 
 HERE = "tests.cli.test_check"
 SHAPE = ("--input", "1x3x12x10")
@@ -255,9 +254,8 @@ def test_outputs_are_kept_where_the_two_differ(run: Run, tmp_path: Path) -> None
 # As a program
 
 
-@pytest.mark.parametrize(
-    ("candidate", "status"), few([("build", 0), ("wrong", 1), ("none", 2)], ("wrong", 1))
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("candidate", "status"), [("build", 0), ("wrong", 1), ("none", 2)])
 def test_in_a_process_of_its_own(tmp_path: Path, candidate: str, status: int) -> None:
     (tmp_path / "my_net.py").write_text("from tests.cli.test_check import net as build, wrong\n")
     done = shell(tmp_path, f"$R check my_net:build my_net:{candidate} --input 1x3x12x10 --junit r.xml")

@@ -68,6 +68,7 @@ def test_weights_alone(run: Run, tmp_path: Path) -> None:
         assert error64(branchy(), expanded, torch.randn(2, 4, 9, 8)) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_reference_model_has_a_default_output(run: Run, tmp_path: Path) -> None:
     done = run("expand", "repvgg_a0", "--as", "acb", "--where", "stage0*")
     assert done.status == 0, done.err

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import HERE, ROOT, SHAPE, Run
+from tests.slow_share import few
 
 NET = f"{HERE}:branchy"
 FOLD = ("fold", NET, "--input", SHAPE, "-o", "net.pt2")
@@ -65,7 +66,9 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     assert colours == [], "NO_COLOR is heeded"
 
 
-@pytest.mark.parametrize(("flag", "terminal"), [("--quiet", "xterm"), ("-q", "xterm"), ("--strict", "dumb")])
+@pytest.mark.parametrize(
+    ("flag", "terminal"), few([("--quiet", "xterm"), ("-q", "xterm"), ("--strict", "dumb")], ("-q", "xterm"))
+)
 def test_quiet_on_a_terminal(tmp_path: Path, flag: str, terminal: str) -> None:
     status, out, sent = on_terminal(tmp_path, *FOLD, flag, TERM=terminal)
     assert status == 0
@@ -114,7 +117,8 @@ def test_times_in_the_json_report(run: Run, tmp_path: Path) -> None:
     assert parts <= sum(outer) + 0.01
 
 
-def test_a_check_and_a_network_in_parts(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_check(tmp_path: Path) -> None:
     sides = ("tests.cli.test_check:net", "tests.cli.test_check:wrong")
     status, out, sent = on_terminal(tmp_path, "check", *sides, "--input", "1x3x12x10")
     assert status == 1
@@ -124,6 +128,10 @@ def test_a_check_and_a_network_in_parts(tmp_path: Path) -> None:
     assert any(
         line.startswith(f"5/5 looking for the place where {sides[1]} first differs  ") for line in left
     )
+
+
+@pytest.mark.slow
+def test_a_network_in_parts(tmp_path: Path) -> None:
     status, _, sent = on_terminal(tmp_path, "fold", f"{HERE}:choosy_norms", "--input", SHAPE)
     assert status == 0
     assert any(re.fullmatch(r"\d/\d folding part by part  \d+\.\d s", line) for line in lines_left(sent))

@@ -114,6 +114,7 @@ def test_the_key_and_the_model_are_those_of_the_side_that_needs_them(run: Run, k
     )
 
 
+@pytest.mark.slow
 def test_training_takes_arguments_and_its_checkpoint_keeps_them(run: Run, kept: Path) -> None:
     size = ("--input-size", "32", "--batch-size", "256")
     settings = ("--data", "digits", "--epochs", "1", *size, "--no-fold", "--workers", "0")
