@@ -22,6 +22,7 @@ def image(batch: int = 2, size: int = 8, seed: int = 0) -> torch.Tensor:
     return noise(batch, 3, size, size, seed=seed, dtype=torch.float32)
 
 
+@pytest.mark.diagonal(6)
 @pytest.mark.parametrize("name", pairs.PAIRS)
 def test_it_computes_the_same(name: str, tmp_path: Path) -> None:
     original = randomised(pairs.trained(name), seed=1)
