@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from tests.nets import noise, randomised
 
 def image() -> torch.Tensor:
     return noise(2, 3, 8, 8, dtype=torch.float32)
+
+
+@cache
+def _folded(name: str) -> rk.Folded:
+    return rk.fold(randomised(pairs.trained(name), seed=1), image())
 
 
 def assert_computes_the_same(original: nn.Module, other: nn.Module) -> None:
@@ -40,7 +46,7 @@ def test_every_pair(name: str) -> None:
 
 
 def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded_ones() -> None:
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     loaded = rk.load_into(folded, pairs.deployed("repvgg_into_conv_bn"))
     pair = loaded.module.get_submodule("blocks.0.reparam")
     assert isinstance(pair, nn.Sequential)
@@ -58,9 +64,8 @@ def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
-    original = randomised(pairs.trained("mobileone"), seed=1)
     path = tmp_path / f"deploy{suffix}"
-    rk.load_into(rk.fold(original, image()), pairs.deployed("mobileone")).save(path)
+    rk.load_into(_folded("mobileone"), pairs.deployed("mobileone")).save(path)
     if suffix == ".pth":
         state = torch.load(path, weights_only=True)
     else:
@@ -69,12 +74,12 @@ def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
         state = load_file(path)
     fresh = pairs.deployed("mobileone")
     fresh.load_state_dict(state, strict=True)
-    assert_computes_the_same(original, fresh)
+    assert_computes_the_same(randomised(pairs.trained("mobileone"), seed=1), fresh)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def _assert_refused(train: str, target: nn.Module) -> str:
-    folded = rk.fold(randomised(pairs.trained(train), seed=1), image())
+    folded = _folded(train)
     with pytest.raises(rk.UnusableInput) as error:
         rk.load_into(folded, target)
     message = str(error.value)
@@ -137,7 +142,7 @@ def test_a_target_that_takes_other_inputs() -> None:
 
 
 def test_what_is_no_module() -> None:
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     with pytest.raises(rk.UnusableInput, match="the target is a dict: give"):
         rk.load_into(folded, {})
 
@@ -147,6 +152,6 @@ def test_a_target_that_computes_something_else_behind_a_branch_is_not_returned()
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) if x.abs().max() < 3.5 else super().forward(-x)
 
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     with pytest.raises((rk.NotEquivalent, rk.UnusableInput)):
         rk.load_into(folded, Odd(lambda: pairs.Deployed(pairs.full())))
