@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import reparamkit
-from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.coreml import CoreMlRunner
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.mil.programs import IOS, ct, normal
 from tests.slow_share import few

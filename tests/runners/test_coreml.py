@@ -15,7 +15,6 @@ import torch
 
 from reparamkit.compare.compare import compare
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.base import (
     BoundsSizes,
     DeclaresInputs,
@@ -26,6 +25,7 @@ from reparamkit.runners.base import (
 )
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.runners.open import NATIVE, open_foreign, open_runner
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.compare.files import IMAGE, small, write_pt2
 from tests.mil.programs import array, ct, mb, normal, save
