@@ -61,7 +61,7 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+\.\d s in all: [a-z].* \d+\.\d s", left[-1]), left
     assert len(left) == 6
     assert "1/5 opening" in sent
-    assert "importing torch … 0 s" in sent
+    assert re.search(r"importing torch … \d s", sent)
     colours = [code for code in re.findall(r"\x1b\[([0-9;]*)m", sent) if re.search(r"(^|;)[34]\d", code)]
     assert colours == [], "NO_COLOR is heeded"
 
