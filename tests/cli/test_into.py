@@ -40,6 +40,7 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_both_files(folder: Path) -> None:
     done = in_a_process(folder, "--into", "nets:deploy", "-o", "deploy.pth", "-o", "deploy.safetensors")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import HERE, ROOT, SHAPE, Run
-from tests.slow_share import few
 
 NET = f"{HERE}:branchy"
 FOLD = ("fold", NET, "--input", SHAPE, "-o", "net.pt2")
@@ -66,9 +65,8 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     assert colours == [], "NO_COLOR is heeded"
 
 
-@pytest.mark.parametrize(
-    ("flag", "terminal"), few([("--quiet", "xterm"), ("-q", "xterm"), ("--strict", "dumb")], ("-q", "xterm"))
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("flag", "terminal"), [("--quiet", "xterm"), ("-q", "xterm"), ("--strict", "dumb")])
 def test_quiet_on_a_terminal(tmp_path: Path, flag: str, terminal: str) -> None:
     status, out, sent = on_terminal(tmp_path, *FOLD, flag, TERM=terminal)
     assert status == 0

@@ -119,14 +119,8 @@ def test_inputs_and_outputs_of_every_kind(tmp_path: Path) -> None:
     assert values["n"].dtype is torch.float16
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float16,
-        pytest.param(torch.bfloat16, marks=pytest.mark.slow),
-        pytest.param(torch.float64, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
     network = small().to(dtype)
     (saved,) = _folded(network, IMAGE.to(dtype), dynamic=False).save(tmp_path / "net.pte")

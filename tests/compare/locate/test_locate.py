@@ -66,7 +66,7 @@ def assert_found(found: Location, block: str, others: list[str]) -> None:
 
 
 @pytest.mark.parametrize("form", few(FORMS, "onnx"))
-@pytest.mark.parametrize("name", few(SITES, "replknet"))
+@pytest.mark.parametrize("name", few(SITES, "mobileone"))
 def test_a_mistake_is_found_in_its_own_block(name: str, form: str, tmp_path: Path) -> None:
     sites = SITES[name]
     for place, (block, layer) in enumerate(sites.items()):
