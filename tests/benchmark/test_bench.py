@@ -153,6 +153,7 @@ def test_a_network_without_a_fold_of_its_librarys_has_no_such_form(tmp_path: Pat
         forms.module(HAND)
 
 
+@pytest.mark.slow
 def test_a_network_of_which_nothing_can_be_told_is_timed_and_that_is_said() -> None:
     """timm's networks with random weights end in norms of zeros."""
     norm = nn.BatchNorm2d(4)

@@ -24,6 +24,7 @@ def test_outputs_and_names(run: Run, tmp_path: Path) -> None:
     assert [node.name for node in model.graph.node] == ["/right/Conv", "/Sigmoid"]
 
 
+@pytest.mark.slow
 def test_check(run: Run) -> None:
     assert run(*HEADS, "--outputs", "output_1", "-o", "net.onnx").status == 0
     sides = ("check", HEADS[1], "net.onnx", "--input", "1x4x9x8")

@@ -74,6 +74,7 @@ def _commands() -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run_and_say_what_it_shows(run: Run, kept: Path) -> None:
     commands = _commands()
     assert len(commands) >= 5

@@ -31,7 +31,7 @@ def assert_computes_the_same(original: nn.Module, other: nn.Module) -> None:
     assert float((expected - result).abs().max() / expected.abs().max()) < 2e-6
 
 
-@pytest.mark.diagonal(5)
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("name", pairs.PAIRS)
 def test_every_pair(name: str) -> None:
     original = randomised(pairs.trained(name), seed=1)

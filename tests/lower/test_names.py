@@ -88,6 +88,7 @@ def test_nodes_are_called_after_their_modules_and_the_file_says_what_it_is(
     assert str(tmp_path) not in str(said)
 
 
+@pytest.mark.slow
 def test_another_weight_is_another_source(tmp_path: Path) -> None:
     sources = []
     for seed in (0, 1):
