@@ -176,6 +176,7 @@ def test_integers_are_narrowed_and_booleans_become_numbers(tmp_path: Path) -> No
     assert CoreMlRunner(mask).run((torch.tensor([True, False, True]),), {})[0][1].tolist() == [2, 0, 2]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(("layout", "channels"), [("RGB", 3), ("BGR", 3), ("GRAYSCALE", 1)])
 def test_image_inputs_are_pixels(tmp_path: Path, layout: str, channels: int) -> None:
     weight = array(2, channels, 1, 1)

@@ -25,7 +25,7 @@ def assert_learns(trained: Trained) -> None:
     assert last["top1"] > 0.4
 
 
-@pytest.mark.diagonal(2)
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     "settings",
     [
