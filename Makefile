@@ -8,6 +8,9 @@ SHARES := 24
 TURN = $(shell if [ "$$(git rev-parse --is-shallow-repository 2>/dev/null)" = false ]; \
 	then git rev-list --count HEAD; else echo $$(($$(date +%s) / 86400)); fi)
 
+# Tests start hundreds of processes, which find the sources compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo train-demo test share slow lint clean
 
 # Each installation leaves a stamp, so that a second call starts at once.

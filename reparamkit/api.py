@@ -375,26 +375,26 @@ def _parts_of(
         return fold_parts(original, *inputs, error, dynamic=dynamic, **options)
 
 
-def _findings_in(found: Parts, notes: list[str]) -> Inspection:
+def _findings_in(parts: Parts, notes: list[str]) -> Inspection:
     return Inspection(
-        folds=tuple(found.folds),
-        refusals=tuple(found.refusals),
-        before=dict(found.before.most_common()),
-        after=dict(found.after.most_common()),
-        sizes=found.sizes,
-        notes=(*notes, *found.notes),
-        undone=tuple(found.undone),
-        parts=tuple(found.parts),
-        outlines=found.outlines,
+        folds=tuple(parts.folds),
+        refusals=tuple(parts.refusals),
+        before=dict(parts.before.most_common()),
+        after=dict(parts.after.most_common()),
+        sizes=parts.sizes,
+        notes=(*notes, *parts.notes),
+        undone=tuple(parts.undone),
+        parts=tuple(parts.parts),
+        outlines=parts.outlines,
     )
 
 
-def require_none_undone(found: Folded | Inspection) -> None:
+def require_none_undone(result: Folded | Inspection) -> None:
     """Raise `NotEquivalent`, naming it, if a fold failed its own check, although it was taken back."""
-    if found.undone:
-        count = len(found.undone)
+    if result.undone:
+        count = len(result.undone)
         named = "; ".join(
-            f"{u.where or '(the network)'}: {short(u.operator)} {u.node!r}: {u.reason}" for u in found.undone
+            f"{u.where or '(the network)'}: {short(u.operator)} {u.node!r}: {u.reason}" for u in result.undone
         )
         own = "fold failed its own check and was" if count == 1 else "folds failed their own check and were"
         raise NotEquivalent(f"{count} {own} taken back: {named}")

@@ -91,7 +91,7 @@ def _assert_equivalent(
         given = {"described": parse(inputs)}
     elif isinstance(inputs, Path):
         given = {"data": inputs}
-    found = compare(
+    comparison = compare(
         reference,
         candidate,
         profile=Profile(criteria=Criteria(**budget)),
@@ -103,26 +103,27 @@ def _assert_equivalent(
         trust_pickle=trust_pickle,
         **given,
     ).comparison
-    if not found.passed:
-        raise AssertionError(message(found))
-    return found
+    if not comparison.passed:
+        raise AssertionError(message(comparison))
+    return comparison
 
 
-def message(found: Comparison) -> str:
+def message(comparison: Comparison) -> str:
     """The verdict for people: what, how much, where."""
-    lines = [f"{found.status.upper()}: {found.candidate.name} against {found.reference.name}", found.reason]
-    if found.location is not None:
-        lines.append(found.location.text())
-    worst = found.equivalence.worst() if found.equivalence is not None else None
+    sides = f"{comparison.candidate.name} against {comparison.reference.name}"
+    lines = [f"{comparison.status.upper()}: {sides}", comparison.reason]
+    if comparison.location is not None:
+        lines.append(comparison.location.text())
+    worst = comparison.equivalence.worst() if comparison.equivalence is not None else None
     if worst is not None:
         lines.append(_element(worst))
-    if found.rule:
-        lines.append(f"judged by: {found.rule}")
-    failing = [probe.name for probe in found.probes if not probe.passed]
+    if comparison.rule:
+        lines.append(f"judged by: {comparison.rule}")
+    failing = [probe.name for probe in comparison.probes if not probe.passed]
     if failing:
-        lines.append(f"{len(failing)} of {len(found.probes)} probes fail: {', '.join(failing)}")
-    lines += [f"note: {note}" for note in found.notes]
-    return "\n".join([*lines, f"seed {found.seed}"])
+        lines.append(f"{len(failing)} of {len(comparison.probes)} probes fail: {', '.join(failing)}")
+    lines += [f"note: {note}" for note in comparison.notes]
+    return "\n".join([*lines, f"seed {comparison.seed}"])
 
 
 def _element(worst: OutputError) -> str:

@@ -167,7 +167,7 @@ class Folded:
 
 
 def report_of(
-    found: Inspection | Folded,
+    result: Inspection | Folded,
     name: str,
     *,
     source_bytes: int | None = None,
@@ -182,20 +182,20 @@ def report_of(
         command: what was typed.
         versions: of what it was made with.
     """
-    folded = found if isinstance(found, Folded) else None
+    folded = result if isinstance(result, Folded) else None
     return Report(
         name,
-        found.sizes,
-        found.before,
-        found.after,
-        found.folds,
-        found.refusals,
-        found.notes,
+        result.sizes,
+        result.before,
+        result.after,
+        result.folds,
+        result.refusals,
+        result.notes,
         None if folded is None else folded.equivalence,
         () if folded is None else folded.saved,
-        found.undone,
-        found.parts,
-        found.outlines,
+        result.undone,
+        result.parts,
+        result.outlines,
         source_bytes,
         command,
         versions or {},
@@ -203,20 +203,20 @@ def report_of(
     )
 
 
-def _told(found: Inspection | Folded, equivalence: Equivalence | None) -> str:
+def _told(result: Inspection | Folded, equivalence: Equivalence | None) -> str:
     """What was found in a few lines; the findings themselves may be hundreds."""
     changed = [
         f"{operator} {before} -> {after}"
-        for operator in dict.fromkeys([*found.before, *found.after])
-        if (before := found.before.get(operator, 0)) != (after := found.after.get(operator, 0))
+        for operator in dict.fromkeys([*result.before, *result.after])
+        if (before := result.before.get(operator, 0)) != (after := result.after.get(operator, 0))
     ]
     counts = {
-        "folds": len(found.folds),
-        "operators that stay, with a reason": len(found.refusals),
-        "folds taken back": len(found.undone),
+        "folds": len(result.folds),
+        "operators that stay, with a reason": len(result.refusals),
+        "folds taken back": len(result.undone),
     }
     lines = [", ".join(f"{what}: {n}" for what, n in counts.items() if n or what == "folds")]
     lines += [", ".join(changed)] if changed else []
-    if found.parts:
-        lines.append(f"{len(found.parts)} parts of a network that cannot be captured as a whole")
-    return "\n".join([*lines, found.sizes, *([equivalence.summary()] if equivalence is not None else [])])
+    if result.parts:
+        lines.append(f"{len(result.parts)} parts of a network that cannot be captured as a whole")
+    return "\n".join([*lines, result.sizes, *([equivalence.summary()] if equivalence is not None else [])])

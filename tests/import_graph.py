@@ -20,13 +20,19 @@ Graph = Mapping[str, frozenset[str]]
 
 
 @cache
+def files() -> dict[str, Path]:
+    """Every module by its full name, and where it lies."""
+    names = {
+        file: ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for file in sorted(PACKAGE.rglob("*.py"))
+    }
+    return {name.removesuffix(".__init__"): file for file, name in names.items()}
+
+
+@cache
 def sources() -> dict[str, ast.Module]:
     """Every module by its full name, parsed."""
-    modules = {}
-    for file in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
-        modules[name.removesuffix(".__init__")] = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    return modules
+    return {name: ast.parse(file.read_text(encoding="utf-8"), str(file)) for name, file in files().items()}
 
 
 @cache

@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from reparamkit.benchmark.backends import BACKENDS, USUAL, Backend, Call, torch_threads
 from reparamkit.benchmark.floor import node_times, share_of_layers
 from reparamkit.benchmark.forms import FOLDED, FORMS, HAND, ONNXSIM, ORIGINAL, Forms, NoSuchForm
-from reparamkit.benchmark.memory import peak_added
 from reparamkit.benchmark.timing import Ratio, Timing, interleaved, ratio
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.loading.opened import Source
-from reparamkit.support.inputs import map_tensors
+from reparamkit.support.inputs import Args, Kwargs, map_tensors
 from reparamkit.support.isolation import random_state_kept
+from reparamkit.support.memory import peak_added
 from reparamkit.support.surroundings import undisturbed
 from reparamkit.support.text import first_line
 from reparamkit.support.version import __version__
@@ -120,12 +120,13 @@ def bench(
     chosen = chosen_backends(backends)
     _require_positive(threads=threads, rounds=rounds, batch=batch, size=min(size) if size else None)
     rows: list[Row] = []
-    inputs: dict[str, str] = {}
+    examples: dict[str, tuple[Args, Kwargs]] = {}
     for source in sources:
-        if source.name in inputs:
+        if source.name in examples:
             raise UnusableInput(f"{source.name} is named twice")
-        args, kwargs = _example(source, batch, size)
-        inputs[source.name] = ", ".join(_shapes(args, kwargs))
+        examples[source.name] = _example(source, batch, size)
+    for source in sources:
+        args, kwargs = examples[source.name]
         with tempfile.TemporaryDirectory(prefix="reparamkit-bench-") as folder, torch_threads(threads):
             forms = Forms(source.name, _module(source), args, kwargs, Path(folder))
             say(f"folding {source.name}")
@@ -136,6 +137,7 @@ def bench(
                 rows += _rows(forms, backend, threads, rounds, warmup)
     used = {backend.package: backend.version for backend in chosen}
     versions = {"reparamkit": __version__, "torch": torch.__version__, **used, **_simplifier(chosen)}
+    inputs = {name: ", ".join(_shapes(args, kwargs)) for name, (args, kwargs) in examples.items()}
     return Bench(tuple(rows), _machine(), versions, threads, rounds, inputs)
 
 

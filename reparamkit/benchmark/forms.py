@@ -84,10 +84,10 @@ class Forms:
                 self._files[form] = self._written(form)
             except NoSuchForm as reason:
                 self._files[form] = reason
-        made = self._files[form]
-        if isinstance(made, NoSuchForm):
-            raise made
-        return made
+        file = self._files[form]
+        if isinstance(file, NoSuchForm):
+            raise file
+        return file
 
     @cached_property
     def original(self) -> nn.Module:

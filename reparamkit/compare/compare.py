@@ -203,8 +203,8 @@ def _compare(reference: object, candidate: object, asked: Question, sides: list[
             comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
     if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
         with phase(f"looking for the place where {theirs.label} first differs"):
-            found = _location(recorded, ours, adapted, comparison.equivalence)
-        comparison = replace(comparison, location=found)
+            location = _location(recorded, ours, adapted, comparison.equivalence)
+        comparison = replace(comparison, location=location)
     return Compared(comparison, recorded, fed, ours, adapted)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reparamkit.algebra import Map, Numbers, Scalar
@@ -51,6 +51,12 @@ class Form:
     def is_identity(self) -> bool:
         """Whether the node is one of its sources under another name."""
         return is_identity(self.terms)
+
+
+Terms = dict[int, Numbers]
+"""The numbers of a form: the affine map of each of its sources."""
+Below = Callable[[Form], Terms]
+"""Gives the numbers of the forms that a form is composed of."""
 
 
 def is_identity(terms: Sequence[SourceTerm]) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from reparamkit.algebra import AffineMap, Geometry, ScalarMap, Transposed
 from reparamkit.algebra.affine import placed
 from reparamkit.algebra.transposed import exchanged, realisable
-from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Terms
 from reparamkit.engine.unrolled import convolve
 from reparamkit.operators import InPassing
 from reparamkit.operators.normalisation import GroupNorm, InstanceNorm

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reparamkit.engine.compositions import NUMBERS, sums
-from reparamkit.engine.compositions.terms import Terms
-from reparamkit.engine.form import Form
+from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.graph import Node
 
 

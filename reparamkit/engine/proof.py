@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap
-from reparamkit.engine.compositions.terms import Terms
-from reparamkit.engine.form import Form
+from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.layers import Realisation, largest

@@ -15,8 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from reparamkit.algebra import AffineMap, Geometry, Scalar, Transposed
-from reparamkit.engine.compositions.terms import Terms
-from reparamkit.engine.form import Form
+from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.host import Host
 from reparamkit.engine.resizing import Resizing

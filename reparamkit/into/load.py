@@ -17,7 +17,8 @@ from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.into.align import Pair, align
-from reparamkit.into.flow import Flow, Value, flow_of
+from reparamkit.into.captured_flow import flow_of
+from reparamkit.into.flow import Flow, Value
 from reparamkit.into.outputs import check_target_suffix, is_folder
 from reparamkit.into.pretrained import read_pretrained, require_pretrained, write_pretrained
 from reparamkit.into.solve import Goal, reading, settle

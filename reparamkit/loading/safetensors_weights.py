@@ -1,8 +1,8 @@
-"""Weights out of files of safetensors, which hold tensors and their names and nothing that could run."""
+"""Weights out of and into files of safetensors: tensors and their names, and nothing that could run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.loading.door.files import steady
 from reparamkit.loading.door.memory import check_room
 from reparamkit.loading.door.safetensors_file import check_safetensors
+from reparamkit.support.text import one_line
 
 
 def read_shards(files: Iterable[Path]) -> dict[str, Tensor]:
@@ -39,6 +40,17 @@ def read_shards(files: Iterable[Path]) -> dict[str, Tensor]:
                 # copies: what lies in the file may change while it is used
                 state |= {name: tensor.clone() for name, tensor in load_file(file).items()}
         except (OSError, SafetensorError, AttributeError) as error:
-            text = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            text = getattr(error, "strerror", None) or one_line(error, 200)
             raise UnusableInput(f"the weights in {file} cannot be read: {text}") from error
     return state
+
+
+def as_safetensors(state: Mapping[str, Tensor]) -> bytes:
+    """The content of a file: all tensors, each with storage of its own.
+
+    Two names of one tensor are both written: reading them gives two equal tensors, which fit the network
+    that shares them.
+    """
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

@@ -19,6 +19,7 @@ from reparamkit.loading.construct import current_folder_importable
 from reparamkit.loading.door.files import opened, read_bytes
 from reparamkit.loading.pickles import NotAPickle, beyond, references
 from reparamkit.loading.weights import find_state_dict, inside, load_weights_only
+from reparamkit.support.text import one_line
 
 _HARMLESS = ("torch._utils", "torch.serialization", "torch.storage", "collections.OrderedDict", "torch.Size")
 _NAMED = 3
@@ -136,7 +137,7 @@ def _unpickled(path: Path, *, raw: bool = False) -> object:
             f"where that code lies, or save the weights alone and pass --model"
         ) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UnusableInput(
             f"{path} cannot be unpickled: {type(error).__name__}: {reason}. It may be damaged; save it again"
         ) from error

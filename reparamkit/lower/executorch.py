@@ -74,17 +74,17 @@ class ExecuTorchWriter(FileWriter):
         data = _lowered(work.program, backend, json.dumps(told))
         with target.open("wb") as file:
             file.write(data)
-        made = outline(target)
-        count = made.operators.total()
+        outlined = outline(target)
+        count = outlined.operators.total()
         return [
             f"for ExecuTorch's {'XNNPACK' if backend == 'xnnpack' else 'portable'} kernels"
-            + (f", which run {made.delegated} of {count} operators" if backend == "xnnpack" else "")
+            + (f", which run {outlined.delegated} of {count} operators" if backend == "xnnpack" else "")
             + (
                 ", and GELU is not one of them"
                 if backend == "xnnpack" and _has_tanh_gelu(work.program)
                 else ""
             )
-            + f"; {_in_words(told)}; {amount(made.reserved)} are reserved for values"
+            + f"; {_in_words(told)}; {amount(outlined.reserved)} are reserved for values"
         ]
 
     def reopen(self, target: Path, work: Work) -> Runner:

@@ -35,7 +35,7 @@ def branches(region: Sequence[Calling]) -> tuple[list[Branch], int]:
     kinds: dict[tuple[object, ...], tuple[Calling, ...]] = {}
     counts: Counter[tuple[object, ...]] = Counter()
     for way in ways:
-        key = tuple(_kind(call) for call in way)
+        key = tuple(kind_of(call) for call in way)
         kinds.setdefault(key, way)
         counts[key] += 1
     listed = [Branch(steps, counts[key]) for key, steps in kinds.items()]
@@ -71,7 +71,8 @@ def _joins(call: Calling) -> bool:
     return call.operator in _SUMS and len(call.reads) > 1
 
 
-def _kind(call: Calling) -> tuple[object, ...]:
+def kind_of(call: Calling) -> tuple[object, ...]:
+    """Equal for calls of one operator with the same window, channels and groups."""
     return (
         call.operator,
         tuple(call.window),

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, TypedDict
 
 Number = float | str
+FIGURES = ("max abs", "of scale", "allowed", "rms", "PSNR dB", "cosine", "top-1")
 
 
 class Side(TypedDict):
@@ -156,6 +157,20 @@ def decimal(value: Number | None, digits: int) -> str:
     if value is None or isinstance(value, str):
         return number(value)
     return f"{value:.{digits}f}"
+
+
+def figures(entry: Entry) -> list[str]:
+    """The error of an output under a probe for people, a number under each of `FIGURES`."""
+    metrics = entry["metrics"]
+    return [
+        number(metrics["max_abs"]),
+        number(entry["error"]),
+        number(entry["allowed"]),
+        number(metrics["rms"]),
+        decimal(metrics["psnr"], 1),
+        decimal(metrics["cosine"], 6),
+        decimal(metrics["top1"], 3),
+    ]
 
 
 def place(worst: Worst) -> str:

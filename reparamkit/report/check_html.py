@@ -8,14 +8,15 @@ from typing import Any
 
 from reparamkit.report.charts import Point, error_chart
 from reparamkit.report.check_document import (
+    FIGURES,
     Document,
     Entry,
     Location,
     Number,
     Output,
-    decimal,
     detail,
     entry_of,
+    figures,
     headline,
     number,
     place,
@@ -23,7 +24,6 @@ from reparamkit.report.check_document import (
 from reparamkit.report.pages import page
 
 _COLOURS = {"same": "good", "different": "bad", "cannot tell": "unsure"}
-_FIGURES = ("max abs", "of scale", "allowed", "rms", "PSNR dB", "cosine", "top-1")
 
 
 def html(document: Document) -> str:
@@ -137,22 +137,9 @@ def _outputs(outputs: Sequence[Output]) -> dict[str, Any]:
 
 def _output(output: Output) -> dict[str, Any]:
     rows = [
-        (entry["passed"], [entry["probe"], *_figures(entry), _verdict(entry)]) for entry in output["probes"]
+        (entry["passed"], [entry["probe"], *figures(entry), _verdict(entry)]) for entry in output["probes"]
     ]
-    return _table(["probe"], _FIGURES, rows, ["verdict"])
-
-
-def _figures(entry: Entry) -> list[str]:
-    metrics = entry["metrics"]
-    return [
-        number(metrics["max_abs"]),
-        number(entry["error"]),
-        number(entry["allowed"]),
-        number(metrics["rms"]),
-        decimal(metrics["psnr"], 1),
-        decimal(metrics["cosine"], 6),
-        decimal(metrics["top1"], 3),
-    ]
+    return _table(["probe"], FIGURES, rows, ["verdict"])
 
 
 def _verdict(entry: Entry) -> str:

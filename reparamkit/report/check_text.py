@@ -7,13 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from reparamkit.report.check_document import (
+    FIGURES,
     Document,
     Entry,
     Location,
     Output,
-    decimal,
     detail,
     entry_of,
+    figures,
     headline,
     number,
     place,
@@ -112,25 +113,15 @@ def _table(*first: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in first:
         table.add_column(name, overflow="fold")
-    for name in ("max abs", "of scale", "allowed", "rms", "PSNR dB", "cosine", "top-1"):
+    for name in FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     return table
 
 
 def _figures(entry: Entry) -> list[str]:
-    metrics = entry["metrics"]
     verdict = "ok" if entry["passed"] else "FAILS"
-    return [
-        number(metrics["max_abs"]),
-        number(entry["error"]),
-        number(entry["allowed"]),
-        number(metrics["rms"]),
-        decimal(metrics["psnr"], 1),
-        decimal(metrics["cosine"], 6),
-        decimal(metrics["top1"], 3),
-        verdict if entry["judged"] else "not judged",
-    ]
+    return [*figures(entry), verdict if entry["judged"] else "not judged"]
 
 
 def _footer(document: Document) -> list[str]:

@@ -33,7 +33,7 @@ def svg(plan: Plan, side: str, title: str) -> str:
     told |= {f"cluster_{side}{number}": frame.title for number, frame in enumerate(plan.frames)}
     told[side] = title
     drawing = re.sub(
-        r"<title>([^<]*)</title>\n?", lambda found: _title(told.get(unescape(found[1]), "")), drawing
+        r"<title>([^<]*)</title>\n?", lambda match: _title(told.get(unescape(match[1]), "")), drawing
     )
     drawing = re.sub(
         r'<svg width="([\d.]+)pt" height="([\d.]+)pt"',

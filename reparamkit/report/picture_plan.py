@@ -90,10 +90,10 @@ def plan(
     coarser: list[Callable[[Calling], object | None]] = [drawing.alone, drawing.by_region]
     coarser += [drawing.by_module(depth) for depth in range(depths - 1, 0, -1)]
     for key in coarser:
-        made = drawing.plan(key)
-        if len(made.boxes) <= most:
+        plan = drawing.plan(key)
+        if len(plan.boxes) <= most:
             break
-    return made
+    return plan
 
 
 class _Drawing:
@@ -102,14 +102,14 @@ class _Drawing:
     ) -> None:
         self._regions, self._kept, self._folded = regions, kept, folded
         self.modules: tuple[str, ...] = ()
-        found = repeats(calls, regions)
-        self._stands_for, self._blocks = found.stands_for, found.blocks
-        self._calls = [call for call in calls if found.stands_for[call.name] == call.name]
+        repeated = repeats(calls, regions)
+        self._blocks = repeated.blocks
+        self._calls = [call for call in calls if repeated.stands_for[call.name] == call.name]
         self._place = {call.name: place for place, call in enumerate(self._calls)}
         self._all_regions: dict[str, set[int]] = {}
         for call in calls:
             if call.name in regions:
-                self._all_regions.setdefault(found.stands_for[call.name], set()).add(regions[call.name])
+                self._all_regions.setdefault(repeated.stands_for[call.name], set()).add(regions[call.name])
         self._blocks_of: dict[str, list[Repeat]] = {}
         for block in self._blocks:
             for name in block.calls:
@@ -123,7 +123,9 @@ class _Drawing:
             if call.name in regions:
                 self._inside.setdefault(regions[call.name], []).append(call)
         for call in self._calls:
-            read = dict.fromkeys(found.stands_for[name] for name in call.reads if name in found.stands_for)
+            read = dict.fromkeys(
+                repeated.stands_for[name] for name in call.reads if name in repeated.stands_for
+            )
             self._read[call.name] = [n for n in read if self._place[n] < self._place[call.name]]
             self._readers.update(self._read[call.name])
 

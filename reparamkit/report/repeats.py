@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reparamkit.report.branches import kind_of
 from reparamkit.report.findings import Calling
 
 _LONGEST = 8
@@ -95,12 +96,7 @@ def _look(calls: Sequence[Calling], regions: Mapping[str, int]) -> tuple[object,
     numbers: dict[int, int] = {}
     return tuple(
         (
-            call.operator,
-            tuple(call.window),
-            tuple(call.stride),
-            tuple(call.dilation),
-            call.channels,
-            call.groups,
+            *kind_of(call),
             tuple(call.shape),
             tuple(places.get(name, -1) for name in call.reads),
             numbers.setdefault(regions[call.name], len(numbers)) if call.name in regions else -1,

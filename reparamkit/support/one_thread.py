@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from reparamkit.support.garbage import make_old
+
 
 @contextmanager
 def on_one_thread() -> Iterator[None]:
@@ -24,7 +26,5 @@ def on_one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         if collects:
-            if not gc.get_freeze_count():  # all that is new is old now: nothing is looked through at once
-                gc.freeze()
-                gc.unfreeze()
+            make_old()  # or all that is new would be looked through at once
             gc.enable()

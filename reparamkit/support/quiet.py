@@ -29,10 +29,12 @@ _LOGGERS = (
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Drop warnings, log records below a critical one, and text printed from Python, while it lasts."""
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    # Setting a level makes every logger of the process forget what it knew.
+    levels = {logger: logger.level for logger in loggers if logger.level != logging.CRITICAL}
     try:
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
@@ -41,5 +43,5 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)

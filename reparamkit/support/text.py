@@ -17,6 +17,6 @@ def first_line_alone(error: BaseException) -> str:
     return lines[0].rstrip(" .:")[:_LONGEST] if lines else type(error).__name__
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, longest: int = _LONGEST) -> str:
     """An error's whole text in one line, shortened; its type where it has no text."""
-    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    return " ".join(str(error).split())[:longest] or type(error).__name__

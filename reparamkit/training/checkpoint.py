@@ -27,12 +27,11 @@ from torch import Tensor
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.addresses import looks_like_code
 from reparamkit.loading.door.run_folders import BEST_EMA, MANIFEST, chosen, fresh, older, recovered
-from reparamkit.loading.safetensors_weights import read_shards
+from reparamkit.loading.safetensors_weights import as_safetensors, read_shards
 from reparamkit.support.text import one_line
 from reparamkit.support.version import __version__
-from reparamkit.training.columns import finite
+from reparamkit.training.curves import finite
 from reparamkit.training.disk import in_words, sync_folder, write_bytes
-from reparamkit.training.safetensors_files import as_safetensors
 
 STATE = "training.pt"
 FORMAT = 1

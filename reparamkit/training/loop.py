@@ -31,8 +31,8 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.run_folders import LAST
 from reparamkit.support.text import one_line
 from reparamkit.training.checkpoint import About, Checkpoint, write_checkpoint
-from reparamkit.training.columns import Row
 from reparamkit.training.config import DataSettings
+from reparamkit.training.curves import Row
 from reparamkit.training.data import Batch, Data, training_batches
 from reparamkit.training.data.loader import Place, updates_per_epoch
 from reparamkit.training.progress import Progress

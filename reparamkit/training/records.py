@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from reparamkit.training.columns import Row, finite
-from reparamkit.training.curves import draw_curves
+from reparamkit.training.curves import Row, draw_curves, finite
 from reparamkit.training.disk import replace_bytes, replace_text
 
 

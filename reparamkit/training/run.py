@@ -12,16 +12,17 @@ from typing import Any, Generic
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from reparamkit.errors import UnusableInput
 from reparamkit.training.checkpoint import About, Checkpoint
-from reparamkit.training.columns import Row
+from reparamkit.training.curves import Row
 from reparamkit.training.data import Data, open_data
 from reparamkit.training.data.loader import check_divisible, updates_per_epoch
-from reparamkit.training.devices import accelerator_for
 from reparamkit.training.disk import make_folder, replace_text
 from reparamkit.training.loop import Loop, Position, Say
 from reparamkit.training.run_folder import CONFIG, SettingsT, previous_checkpoint, settings_of
@@ -86,7 +87,7 @@ def begin(
     named = {"model": model, "data": data if isinstance(data, str) else None}
     settings = settings_of(kind, folder, config, resume, named | flags)
     previous = previous_checkpoint(folder, resume, say)
-    accelerator = accelerator_for(settings.amp)
+    accelerator = _accelerator_for(settings.amp)
     check_divisible(settings, accelerator.num_processes)
     images = data if isinstance(data, Data) else open_data(settings)
     updates_per_epoch(images, settings)
@@ -159,3 +160,17 @@ def finish(
     return Trained(
         run.folder, network, outcome.history, outcome.best, outcome.stopped, position.epoch, position.update
     )
+
+
+def _accelerator_for(amp: str) -> Accelerator:
+    """The GPUs that are there, else the processor; as many processes as torchrun or accelerate started.
+
+    Raises UnusableInput for float16 on a processor.
+    """
+    on_processor = not torch.cuda.is_available()
+    if on_processor and amp == "fp16":
+        raise UnusableInput("amp fp16 needs a GPU; a processor can do --amp bf16")
+    # accelerate keeps one state for a process and refuses a second run that wants another precision.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    return Accelerator(cpu=on_processor, mixed_precision=amp)

@@ -22,8 +22,8 @@ from reparamkit.benchmark.backends import BACKENDS, torch_threads
 from reparamkit.benchmark.bench import Bench, bench, multiply_accumulates
 from reparamkit.benchmark.floor import node_times, share_of_layers
 from reparamkit.benchmark.forms import FOLDED, HAND, ONNXSIM, ORIGINAL, Forms, NoSuchForm
-from reparamkit.benchmark.memory import peak_added
 from reparamkit.report.bench_document import bench_csv, bench_document
+from reparamkit.support.memory import peak_added
 from tests.nets import Net, noise, randomised
 
 
@@ -153,6 +153,7 @@ def test_a_network_without_a_fold_of_its_librarys_has_no_such_form(tmp_path: Pat
         forms.module(HAND)
 
 
+@pytest.mark.slow
 def test_a_network_of_which_nothing_can_be_told_is_timed_and_that_is_said() -> None:
     """timm's networks with random weights end in norms of zeros."""
     norm = nn.BatchNorm2d(4)

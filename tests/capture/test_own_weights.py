@@ -33,7 +33,7 @@ def _weights(model: nn.Module) -> list[Tensor]:
     return [t.detach().clone() for t in (*model.parameters(), *model.buffers())]
 
 
-def _fold(model: nn.Module, example: Any = X, **options: Any) -> rk.Folded:
+def _assert_folds(model: nn.Module, example: Any = X, **options: Any) -> rk.Folded:
     """Folded, and the model as it was."""
     before, there = _weights(model), [id(p) for p in model.parameters()]
     folded = rk.fold(model, example, **options)
@@ -94,7 +94,7 @@ def test_decisions_by_weights_are_taken(name: str, gate: float) -> None:
         count=torch.tensor(2),
         order=torch.tensor([0.3, 0.1, 0.9, 0.5]),
     )
-    folded = _fold(model)
+    folded = _assert_folds(model)
     assert folded.folds
     assert folded.sizes == "free batch and spatial sizes"
     (note,) = (n for n in folded.notes if "branches on the values of its own weights" in n)
@@ -135,7 +135,7 @@ def _by_a_counter_read_later(self: Any, x: Tensor) -> Tensor:
 def test_other_decisions_are_refused_with_their_line(forward: Callable[..., Any]) -> None:
     model = _net(forward, gate=nn.Parameter(torch.ones(1)), count=torch.tensor(2))
     with pytest.raises(rk.CannotCapture, match="control flow depends on the data") as caught:
-        _fold(model)
+        _assert_folds(model)
     line = "of test_own_weights.py: `" in str(caught.value)
     assert line or "'count', which it changes when it runs" in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_a_size_in_a_decision_is_not_taken_for_known(batch: int, subtests: pytes
     """It is refused, or the size is held: never answered for another one."""
     model = _net(_by_a_size, gate=nn.Parameter(torch.ones(1)))
     try:
-        folded = _fold(model, X[:1].repeat(batch, 1, 1, 1))
+        folded = _assert_folds(model, X[:1].repeat(batch, 1, 1, 1))
     except rk.CannotCapture:
         return
     for other in (1, 2, 3, 4, 5):
@@ -196,7 +196,7 @@ SETTLING = [_puts_a_kernel_together, _sets_a_transposed_one, _clamps, _normalise
 @pytest.mark.parametrize("forward", SETTLING, ids=lambda f: f.__name__.strip("_"))
 def test_weights_that_settle(forward: Callable[..., Any], verify: bool) -> None:
     model = _net(forward, whole=randomised(nn.Conv2d(3, 4, 3, padding=1), seed=7))
-    folded = _fold(model, verify=verify)
+    folded = _assert_folds(model, verify=verify)
     oracle = copy.deepcopy(model)
     for x in (X, noise(3, 3, 5, 4, dtype=torch.float32), X):
         with torch.no_grad():
@@ -224,7 +224,7 @@ def _drifts(self: Any, x: Tensor) -> Tensor:
 def test_weights_that_change_with_every_run_are_named(forward: Callable[..., Any]) -> None:
     model = _net(forward, whole=randomised(nn.Conv2d(3, 4, 3, padding=1), seed=7))
     with pytest.raises(rk.CannotCapture, match=r"changes its own weights.*answers otherwise each time"):
-        _fold(model)
+        _assert_folds(model)
 
 
 # Arguments that are called like builtins
@@ -251,7 +251,7 @@ class Bordered(nn.Module):
 
 def test_an_argument_called_input_and_a_write_in_place() -> None:
     model = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Bordered()))
-    folded = _fold(model)
+    folded = _assert_folds(model)
     assert len(folded.folds) == 1
     assert folded.parts == ()
     with torch.no_grad():
@@ -262,7 +262,7 @@ def test_an_argument_called_input_and_a_write_in_place() -> None:
 def test_arguments_called_like_builtins(tmp_path: Any) -> None:
     model = randomised(Named())
     given = {"input": X, "filter": torch.ones(1), "max": torch.full((1,), 2.0)}
-    folded = _fold(model, given)
+    folded = _assert_folds(model, given)
     with torch.no_grad():
         assert_same(model(**given), folded.module(**given), 1e-5)
     folded.save(tmp_path / "net.pt2", tmp_path / "net.pt")
@@ -288,7 +288,7 @@ def _shared(kind: str) -> nn.Module:
 @pytest.mark.parametrize("kind", ["a slice", "a view", "itself"])
 def test_buffers_that_share_memory(kind: str) -> None:
     model = _shared(kind)
-    folded, oracle = _fold(model), copy.deepcopy(model)
+    folded, oracle = _assert_folds(model), copy.deepcopy(model)
     for _ in range(3):
         with torch.no_grad():
             assert_same(oracle(X), folded.module(X), 1e-5)
@@ -297,7 +297,7 @@ def test_buffers_that_share_memory(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["a slice, write", "a view, write", "itself, write"])
 def test_a_write_into_a_buffer_that_another_is_a_view_of(kind: str) -> None:
     with pytest.raises(rk.CannotCapture, match=r"'part' and 'whole' share memory|'whole' and 'part' share"):
-        _fold(_shared(kind))
+        _assert_folds(_shared(kind))
 
 
 @pytest.mark.parametrize("writes", ["a view of it", "it", "the weight"])

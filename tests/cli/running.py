@@ -139,7 +139,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def refused(result: Result, *words: str) -> str:
+def assert_refused(result: Result, *words: str) -> str:
     """A complaint with these words, one line unless it gives advice, and nothing on stdout."""
     assert result.status == 2, result
     assert result.out == ""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import reparamkit as rk
-from tests.cli.running import Run, refused
+from tests.cli.running import Run, assert_refused
 from tests.torchvision_import import import_torchvision
 
 MISSING = [name for name in ("peft", "transformers") if importlib.util.find_spec(name) is None]
@@ -190,7 +190,7 @@ def test_an_adapter_of_another_network(
     vit_base, vit_adapter = saved("vit", "LoRA")
     _, llama_adapter = saved("llama", "LoRA")
     result = run("fold", vit_base, "--adapter", llama_adapter, "-o", "merged")
-    message = refused(
+    message = assert_refused(
         result, f"--adapter {llama_adapter} does not belong to this ViTForImageClassification: "
     )
     assert "it was trained on" in message
@@ -201,15 +201,17 @@ def test_an_adapter_of_another_network(
         (vit_adapter / "adapter_model.safetensors").read_bytes()
     )
     (other / "adapter_config.json").write_text(json.dumps(narrow | {"r": 2}))
-    refused(
+    assert_refused(
         run("fold", vit_base, "--adapter", other, "-o", "merged"), "does not belong to this", "size mismatch"
     )
     fewer = narrow | {"target_modules": ["q_proj"]}
     (other / "adapter_config.json").write_text(json.dumps(fewer))
-    refused(run("fold", vit_base, "--adapter", other, "-o", "merged"), "the network has no place for its ")
+    assert_refused(
+        run("fold", vit_base, "--adapter", other, "-o", "merged"), "the network has no place for its "
+    )
     more = narrow | {"target_modules": ["q_proj", "v_proj", "fc1", "fc2"]}
     (other / "adapter_config.json").write_text(json.dumps(more))
-    refused(run("fold", vit_base, "--adapter", other, "-o", "merged"), "it lacks weights for ")
+    assert_refused(run("fold", vit_base, "--adapter", other, "-o", "merged"), "it lacks weights for ")
     assert not (tmp_path / "merged").exists()
 
 
@@ -223,7 +225,9 @@ def test_prompt_tuning_is_refused_before_anything_is_opened(
     settings = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     peft.get_peft_model(hf.LlamaForCausalLM.from_pretrained(base), settings).save_pretrained(tmp_path / "p")
     result = run("fold", base, "--adapter", "p", "-o", "merged", "--input", IDS)
-    message = refused(result, "--adapter p is PROMPT_TUNING, which puts vectors of its own in front of")
+    message = assert_refused(
+        result, "--adapter p is PROMPT_TUNING, which puts vectors of its own in front of"
+    )
     assert "use it with PEFT as it is" in message
 
 
@@ -232,13 +236,13 @@ def test_what_cannot_be_written(
 ) -> None:
     base, adapter = saved("vit", "LoRA")
     (tmp_path / "merged").mkdir()
-    refused(run("fold", base, "--adapter", adapter, "-o", "merged"), "a folder of that name exists")
+    assert_refused(run("fold", base, "--adapter", adapter, "-o", "merged"), "a folder of that name exists")
     words = (
         "net.onnx holds a folded network, and new weights for the network as it was; ask for them in two runs"
     )
-    refused(run("fold", base, "--adapter", adapter, "-o", "net.onnx", "-o", "new"), words)
-    refused(run("fold", base, "-o", "new"), "it has no suffix, which names no format")
-    refused(run("fold", base, "--adapter", adapter, "-o", "net.onxx"), "also into a folder")
+    assert_refused(run("fold", base, "--adapter", adapter, "-o", "net.onnx", "-o", "new"), words)
+    assert_refused(run("fold", base, "-o", "new"), "it has no suffix, which names no format")
+    assert_refused(run("fold", base, "--adapter", adapter, "-o", "net.onxx"), "also into a folder")
 
 
 class Plain(nn.Module):
@@ -273,7 +277,7 @@ def test_a_network_of_ones_own(run: Run, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(merged(x), adapted(x), atol=1e-6)
         assert not torch.allclose(merged(x), plain()(x), atol=1e-2)
-    refused(
+    assert_refused(
         run("fold", *given, "-o", "merged"), "a Plain is no network of transformers", "merged.safetensors"
     )
 

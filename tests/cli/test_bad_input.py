@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.running import HERE, SHAPE, Run, branchy, content, refused, save_exported, shell
+from tests.cli.running import HERE, SHAPE, Run, assert_refused, branchy, content, save_exported, shell
 from tests.loading.files import Bomb
 
 Case = tuple[Callable[[Path], tuple[Any, ...]], tuple[str, ...]]
@@ -161,14 +161,14 @@ def test_bad_input(run: Run, tmp_path: Path, case: str, command: str) -> None:
     (tmp_path / "out.json").write_text("older")
     before = content(tmp_path)
     output = ("-o", "out.pt2") if command == "fold" else ()
-    refused(run(command, *arguments, *output, "--json", "out.json"), *words)
+    assert_refused(run(command, *arguments, *output, "--json", "out.json"), *words)
     assert content(tmp_path) == before
 
 
 def test_nothing_of_a_pickle_runs_until_it_is_trusted(run: Run, tmp_path: Path) -> None:
     torch.save({"state_dict": branchy().state_dict(), "more": Bomb(tmp_path / "ran")}, tmp_path / "w.pt")
     arguments = ("fold", "w.pt", *WEIGHTS, "--input", SHAPE, "-o", "out.pt2")
-    refused(run(*arguments), "exec", "--trust-pickle")
+    assert_refused(run(*arguments), "exec", "--trust-pickle")
     assert not (tmp_path / "ran").exists()
     assert run(*arguments, "--trust-pickle").status == 0
     assert (tmp_path / "ran").exists()
@@ -200,7 +200,7 @@ def test_outputs_that_cannot_be_written(run: Run, tmp_path: Path, output: str, w
     (tmp_path / "locked.pt2").chmod(0o444)
     before = content(tmp_path)
     result = run("fold", NET, "--input", SHAPE, "-o", output)
-    refused(result, words)
+    assert_refused(result, words)
     if "too long" not in words:
         assert "folding" not in result.err, "it is known before the work starts"
     assert content(tmp_path) == before
@@ -212,7 +212,7 @@ def test_outputs_that_cannot_be_written(run: Run, tmp_path: Path, output: str, w
 def test_a_json_file_that_cannot_be_written(run: Run, tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "folder").mkdir()
     result = run(command, NET, "--input", SHAPE, "--json", name)
-    refused(result, f"cannot write {name}")
+    assert_refused(result, f"cannot write {name}")
     assert "opening" not in result.err
     assert content(tmp_path) == {}
 
@@ -230,7 +230,7 @@ def test_a_json_file_that_cannot_be_written(run: Run, tmp_path: Path, command: s
 def test_two_outputs_of_one_name(run: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / "sub").mkdir()
     result = run("fold", NET, "--input", SHAPE, *options)
-    refused(result, "is named for two outputs")
+    assert_refused(result, "is named for two outputs")
     assert "folding" not in result.err
     assert content(tmp_path) == {}
 
@@ -241,7 +241,9 @@ def test_json_over_the_source(run: Run, tmp_path: Path, command: str) -> None:
     (tmp_path / "link.json").symlink_to("net.pt2")
     before = content(tmp_path)
     for name in ("net.pt2", "./net.pt2", "link.json"):
-        refused(run(command, "net.pt2", "--json", name), f"--json {Path(name)} would replace the source")
+        assert_refused(
+            run(command, "net.pt2", "--json", name), f"--json {Path(name)} would replace the source"
+        )
     assert content(tmp_path) == before
 
 
@@ -260,7 +262,7 @@ def test_a_full_disk(
     monkeypatch.setattr(where, full)
     result = run("fold", NET, "--input", SHAPE, "-o", "out.pt2", "--json", "out.json")
     kept = "; the file that was there is unchanged" if old else ""
-    assert refused(result) == (f"cannot write out.pt2: the disk is full{kept}")
+    assert assert_refused(result) == (f"cannot write out.pt2: the disk is full{kept}")
     assert content(tmp_path) == before
 
 
@@ -282,7 +284,7 @@ def test_a_disk_that_is_really_full(run: Run, small_disk: Path, name: str) -> No
     (small_disk / name).write_bytes(b"o" * 4096)
     (small_disk / "more").write_bytes(b"m" * 4096)
     before = content(small_disk)
-    message = refused(run("fold", NET, "--input", SHAPE, "-o", small_disk / name))
+    message = assert_refused(run("fold", NET, "--input", SHAPE, "-o", small_disk / name))
     assert message.endswith("the disk is full; the file that was there is unchanged")
     assert content(small_disk) == before
     assert sorted(f.name for f in small_disk.iterdir()) == sorted(before)
@@ -311,4 +313,4 @@ def test_a_source_that_cannot_be_read(run: Run, tmp_path: Path, monkeypatch: pyt
         return opened(name, *args, **kwargs)
 
     monkeypatch.setattr("reparamkit.loading.door.files.os.open", denied)
-    refused(run("fold", "net.pt2"), "net.pt2 cannot be read: Permission denied")
+    assert_refused(run("fold", "net.pt2"), "net.pt2 cannot be read: Permission denied")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tests.cli.running import HERE, SHAPE, Run, refused
+from tests.cli.running import HERE, SHAPE, Run, assert_refused
 
 NET = """
 from torch import nn
@@ -59,10 +59,10 @@ def test_a_table_json_and_csv(run: Run) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"format": "reparamkit-bench-0"}', "not JSON"])
 def test_figures_that_are_none(run: Run, text: str) -> None:
     Path("b.json").write_text(text)
-    refused(
+    assert_refused(
         run("inspect", "mobileone_s0", "--bench", "b.json"), "--bench b.json is not what 'reparamkit bench"
     )
-    refused(
+    assert_refused(
         run("inspect", "mobileone_s0", "--bench", "c.json"), "--bench c.json cannot be read: No such file"
     )
 

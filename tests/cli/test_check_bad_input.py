@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.running import Run, content, refused
-from tests.cli.test_check import HERE, NET, REPORTS, SHAPE, verdict, written
+from tests.cli.running import Run, assert_refused, content
+from tests.cli.test_check import HERE, NET, REPORTS, SHAPE, assert_reports, assert_verdict
 from tests.compare.files import IMAGE, write_onnx
 from tests.loading.files import Bomb
 
@@ -56,9 +56,9 @@ def test_cannot_be_told_and_is_reported(
     np.savez(tmp_path / "shape.npz", image=np.ones((1, 3), np.float32))
     np.savez(tmp_path / "dtype.npz", image=np.ones((1, 3, 12, 10), np.int64))
     keep = ("--save-inputs", "i.npz", "--save-outputs", "o.npz")
-    lines = verdict(run("check", *arguments, *REPORTS, *keep), "CANNOT TELL")
+    lines = assert_verdict(run("check", *arguments, *REPORTS, *keep), "CANNOT TELL")
     assert words in lines[1]
-    found = written(tmp_path)
+    found = assert_reports(tmp_path)
     assert found["reason"] == lines[1]
     assert not {"i.npz", "o.npz", "marker"} & set(content(tmp_path))
 
@@ -94,23 +94,23 @@ def test_bad_arguments_write_nothing(
         (tmp_path / name).write_text("old")
     (tmp_path / "folder").mkdir()
     before = content(tmp_path)
-    refused(run("check", *arguments), words)
+    assert_refused(run("check", *arguments), words)
     assert content(tmp_path) == before
 
 
 def test_what_was_kept_before_survives_a_failure(run: Run, tmp_path: Path) -> None:
     keep = ("--save-inputs", "i.npz", "--save-outputs", "o.npz")
-    verdict(run("check", NET, NET, *SHAPE, *keep), "SAME")
+    assert_verdict(run("check", NET, NET, *SHAPE, *keep), "SAME")
     before = content(tmp_path)
-    verdict(run("check", NET, "nowhere", *SHAPE, *keep), "CANNOT TELL")
-    verdict(run("check", NET, NET, "--input", "1x4x12x10", *keep), "CANNOT TELL")
+    assert_verdict(run("check", NET, "nowhere", *SHAPE, *keep), "CANNOT TELL")
+    assert_verdict(run("check", NET, NET, "--input", "1x4x12x10", *keep), "CANNOT TELL")
     assert content(tmp_path) == before
 
 
 def test_an_old_report_does_not_outlive_what_it_says(run: Run, tmp_path: Path) -> None:
-    verdict(run("check", NET, NET, *SHAPE, *REPORTS), "SAME")
-    verdict(run("check", NET, "nowhere", *SHAPE, *REPORTS), "CANNOT TELL")
-    assert written(tmp_path)["status"] == "cannot tell"
+    assert_verdict(run("check", NET, NET, *SHAPE, *REPORTS), "SAME")
+    assert_verdict(run("check", NET, "nowhere", *SHAPE, *REPORTS), "CANNOT TELL")
+    assert assert_reports(tmp_path)["status"] == "cannot tell"
 
 
 def test_a_disk_that_is_full(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +121,14 @@ def test_a_disk_that_is_full(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(np, "savez", full)
     result = run("check", NET, NET, *SHAPE, "--save-outputs", "o.npz")
-    refused(result, "cannot write o.npz: the disk is full; the file that was there is unchanged")
+    assert_refused(result, "cannot write o.npz: the disk is full; the file that was there is unchanged")
     assert content(tmp_path) == {"o.npz": b"old"}
 
 
 def test_names_that_are_no_text(run: Run, tmp_path: Path) -> None:
     name = "net\udcff.onnx"
     write_onnx(tmp_path / name)
-    lines = verdict(run("check", NET, name, *SHAPE, *REPORTS), "CANNOT TELL")
+    lines = assert_verdict(run("check", NET, name, *SHAPE, *REPORTS), "CANNOT TELL")
     assert lines[0] == f"CANNOT TELL: net?.onnx against {NET}"
     assert "ONNX Runtime cannot open net?.onnx" in lines[1]
-    written(tmp_path)
+    assert_reports(tmp_path)

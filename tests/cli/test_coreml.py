@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.cli.running import Run, content, refused, shell
+from tests.cli.running import Run, assert_refused, content, shell
 from tests.lower.coreml.nets import branches, operations, spec_of
 
 HERE = "tests.cli.test_coreml"
@@ -84,7 +84,7 @@ def test_every_option(run: Run, tmp_path: Path) -> None:
 )
 def test_options_that_make_no_sense(run: Run, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     result = run(*FOLD, *options)
-    refused(result, words)
+    assert_refused(result, words)
     assert "folding" not in result.err, "it is known before the work starts"
     assert content(tmp_path) == {}
 
@@ -104,13 +104,15 @@ def test_options_that_make_no_sense(run: Run, tmp_path: Path, options: tuple[str
 @pytest.mark.parametrize("output", [(), ("-o", "net.onnx")])
 def test_options_without_a_package(run: Run, options: tuple[str, ...], output: tuple[str, ...]) -> None:
     result = run("fold", NET, "--input", SHAPE, *output, *options)
-    refused(result, f"{options[0]} is for an .mlpackage, and no output is one: give -o FILE.mlpackage")
+    assert_refused(result, f"{options[0]} is for an .mlpackage, and no output is one: give -o FILE.mlpackage")
     assert "folding" not in result.err
 
 
 def test_labels_that_do_not_fit(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    refused(run(*FOLD, "--coreml-labels", "labels.txt"), "there are 2 labels, and the network has 5 classes")
+    assert_refused(
+        run(*FOLD, "--coreml-labels", "labels.txt"), "there are 2 labels, and the network has 5 classes"
+    )
     assert set(content(tmp_path)) == {"labels.txt"}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import reparamkit as rk
-from tests.cli.running import HERE, SHAPE, Run, branchy, content, refused, save_exported
+from tests.cli.running import HERE, SHAPE, Run, assert_refused, branchy, content, save_exported
 from tests.training.expand.nets import error64
 
 THERE = "tests.cli.test_expand"
@@ -68,6 +68,7 @@ def test_weights_alone(run: Run, tmp_path: Path) -> None:
         assert error64(branchy(), expanded, torch.randn(2, 4, 9, 8)) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_reference_model_has_a_default_output(run: Run, tmp_path: Path) -> None:
     done = run("expand", "repvgg_a0", "--as", "acb", "--where", "stage0*")
     assert done.status == 0, done.err
@@ -107,23 +108,23 @@ def test_bad_input(run: Run, tmp_path: Path, case: str) -> None:
         arguments = (*arguments, "--input", "2x4x9x8")
     (tmp_path / "kept.pt").write_bytes(b"older")
     done = run("expand", *arguments)
-    refused(done, *words)
+    assert_refused(done, *words)
     assert content(tmp_path) == {"kept.pt": b"older"}
 
 
 def test_no_inputs(run: Run, tmp_path: Path) -> None:
-    refused(run("expand", f"{HERE}:branchy", "--as", "dbb"), "does not say what its inputs look like")
+    assert_refused(run("expand", f"{HERE}:branchy", "--as", "dbb"), "does not say what its inputs look like")
 
 
 def test_the_source_is_spared(run: Run, tmp_path: Path) -> None:
     torch.save(branchy(), tmp_path / "net.pt")
     before = content(tmp_path)
     options = "--as", "dbb", "--trust-pickle", "--input", "2x4x9x8", "-o", "net.pt"
-    refused(run("expand", "net.pt", *options), "net.pt would replace the source")
+    assert_refused(run("expand", "net.pt", *options), "net.pt would replace the source")
     assert content(tmp_path) == before
 
 
 def test_one_file_that_cannot_be_written_keeps_the_others_back(run: Run, tmp_path: Path) -> None:
     options = "--as", "dbb", "--input", "2x4x9x8", "-o", "a.pth", "-o", "b.pt"
-    refused(run("expand", f"{THERE}:Local", *options), "cannot be pickled")
+    assert_refused(run("expand", f"{THERE}:Local", *options), "cannot be pickled")
     assert content(tmp_path) == {}

@@ -12,7 +12,7 @@ import pytest
 
 import reparamkit as rk
 from reparamkit.errors import install_line
-from tests.cli.running import HERE, SHAPE, Run, assert_same_as_branchy, content, refused
+from tests.cli.running import HERE, SHAPE, Run, assert_refused, assert_same_as_branchy, content
 from tests.spoiling import spoil
 
 
@@ -84,7 +84,7 @@ def test_an_interruption(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     start = time.perf_counter()
-    message = refused(run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt2", "-o", "b.onnx"))
+    message = assert_refused(run("fold", f"{HERE}:branchy", "--input", SHAPE, "-o", "a.pt2", "-o", "b.onnx"))
     assert message == (
         f"writing ONNX needs the package '{package}', which is not installed: {install_line('onnx')}"
     )

@@ -17,10 +17,10 @@ from tests.cli.running import (
     SHAPE,
     Branchy,
     Run,
+    assert_refused,
     assert_same_as_branchy,
     branchy,
     content,
-    refused,
     save_exported,
 )
 from tests.loading.files import write_scripted
@@ -64,7 +64,7 @@ def test_inputs_that_are_no_images(run: Run, tmp_path: Path, named: bool) -> Non
     types = [entry.type.tensor_type.elem_type for entry in model.graph.input]
     assert types == [onnx.TensorProto.INT64, onnx.TensorProto.BOOL]
     assert "1 operator that might be expected to fold and stays" in result.out
-    refused(run("fold", f"{HERE}:words", "--input", "2x9:int64"), "integers need a range")
+    assert_refused(run("fold", f"{HERE}:words", "--input", "2x9:int64"), "integers need a range")
 
 
 def test_a_callable_of_a_module_in_the_current_folder(
@@ -109,7 +109,7 @@ def test_inputs_are_given_in_order_keywords_too(run: Run, tmp_path: Path) -> Non
 
 def test_a_torchscript_file(run: Run, tmp_path: Path) -> None:
     write_scripted(tmp_path / "net.pt", randomised(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))))
-    assert "give --input, for instance" in refused(run("fold", "net.pt"))
+    assert "give --input, for instance" in assert_refused(run("fold", "net.pt"))
     result = run("fold", "net.pt", "--input", SHAPE, "-o", "out.pt2")
     assert result.status == 0, result.err
     assert "1 fold, each proven" in result.out
@@ -145,7 +145,7 @@ def test_weights_with_a_model(
 def test_a_pickled_module(run: Run, tmp_path: Path) -> None:
     torch.save(branchy(), tmp_path / "net.pt")
     before = content(tmp_path)
-    refused(run("fold", "net.pt", "--input", SHAPE), "a pickle can run code", "--trust-pickle")
+    assert_refused(run("fold", "net.pt", "--input", SHAPE), "a pickle can run code", "--trust-pickle")
     assert content(tmp_path) == before
     result = run("fold", "net.pt", "--input", SHAPE, "--trust-pickle")
     assert result.status == 0, result.err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import Run
-from tests.cli.test_check import NET, SHAPE, WRONG, verdict
+from tests.cli.test_check import NET, SHAPE, WRONG, assert_verdict
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def commands(text: str) -> list[str]:
 
 def test_a_difference_is_annotated_and_put_on_the_page(run: Run, page: Path) -> None:
     result = run("check", NET, WRONG, *SHAPE)
-    lines = verdict(result, "DIFFERENT")
+    lines = assert_verdict(result, "DIFFERENT")
     assert commands(result.out) == []
     (said,) = commands(result.err)
     assert said.startswith(
@@ -39,9 +39,9 @@ def test_a_difference_is_annotated_and_put_on_the_page(run: Run, page: Path) -> 
 
 
 def test_the_pages_of_several_steps_follow_each_other(run: Run, page: Path) -> None:
-    verdict(run("check", NET, NET, *SHAPE), "SAME")
+    assert_verdict(run("check", NET, NET, *SHAPE), "SAME")
     result = run("check", NET, "no_such_model", *SHAPE)
-    verdict(result, "CANNOT TELL")
+    assert_verdict(result, "CANNOT TELL")
     (said,) = commands(result.err)
     assert said.startswith(
         "::error title=reparamkit check%3A cannot tell::CANNOT TELL: no_such_model against "
@@ -73,13 +73,13 @@ def test_a_page_that_cannot_be_written_changes_no_verdict(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page.parent / "gone" / "page.md"))
     result = run("check", NET, NET, *SHAPE)
-    verdict(result, "SAME")
+    assert_verdict(result, "SAME")
     assert "cannot be written: No such file or directory" in commands(result.err)[-1]
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
     page.write_bytes(b"x" * ((1 << 20) - 10))
     result = run("check", NET, NET, *SHAPE)
-    verdict(result, "SAME")
+    assert_verdict(result, "SAME")
     assert "the summary page is full" in commands(result.err)[-1]
     assert page.stat().st_size == (1 << 20) - 10
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
-    verdict(run("check", NET, NET, *SHAPE), "SAME")
+    assert_verdict(run("check", NET, NET, *SHAPE), "SAME")

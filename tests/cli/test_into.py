@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.running import Run, refused
+from tests.cli.running import Run, assert_refused
 from tests.into import pairs
 from tests.nets import noise, randomised
 
@@ -40,6 +40,7 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_both_files(folder: Path) -> None:
     done = in_a_process(folder, "--into", "nets:deploy", "-o", "deploy.pth", "-o", "deploy.safetensors")
     assert done.returncode == 0, done.stderr
@@ -66,7 +67,7 @@ def test_bad_input(
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     try:
-        refused(run(*FOLD, *arguments), words)
+        assert_refused(run(*FOLD, *arguments), words)
     finally:
         sys.modules.pop("nets", None)
     assert not list(folder.glob("x.*"))

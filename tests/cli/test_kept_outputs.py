@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.cli.running import Run, refused
+from tests.cli.running import Run, assert_refused
 
 HEADS = ("fold", "tests.cli.running:heads", "--input", "1x4x9x8")
 
@@ -24,6 +24,7 @@ def test_outputs_and_names(run: Run, tmp_path: Path) -> None:
     assert [node.name for node in model.graph.node] == ["/right/Conv", "/Sigmoid"]
 
 
+@pytest.mark.slow
 def test_check(run: Run) -> None:
     assert run(*HEADS, "--outputs", "output_1", "-o", "net.onnx").status == 0
     sides = ("check", HEADS[1], "net.onnx", "--input", "1x4x9x8")
@@ -34,7 +35,7 @@ def test_check(run: Run) -> None:
     result = run(*sides, "--outputs", "1")
     assert result.status == 2, result
     assert "output '0' has the shape (1, 2, 9, 8) in" in result.out
-    refused(run(*sides, "--outputs", "0"), "--outputs 0 keeps nothing")
+    assert_refused(run(*sides, "--outputs", "0"), "--outputs 0 keeps nothing")
 
 
 def test_inspect(run: Run) -> None:
@@ -67,5 +68,5 @@ def test_what_does_not_fit_is_said_before_the_fold(
     from reparamkit import api
 
     monkeypatch.setattr(api, "capture", lambda *given, **how: pytest.fail("it was captured"))
-    refused(run(*HEADS, *options, "-o", "net.onnx"), words)
+    assert_refused(run(*HEADS, *options, "-o", "net.onnx"), words)
     assert not list(tmp_path.iterdir())

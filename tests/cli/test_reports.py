@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tests.cli.running import HERE, SHAPE, Run, content, refused
+from tests.cli.running import HERE, SHAPE, Run, assert_refused, content
 
 NET = (f"{HERE}:branchy", "--input", SHAPE)
 GRAPHVIZ = "pygraphviz, of the extra html, lays the pictures out"
@@ -47,19 +47,19 @@ def test_without_graphviz_nothing_is_begun(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    refused(run(command, *NET, option, "a.out"), "needs the package 'pygraphviz'", "html")
+    assert_refused(run(command, *NET, option, "a.out"), "needs the package 'pygraphviz'", "html")
     assert not content(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--html", "--svg", "--json"])
 def test_reports_do_not_replace_the_source(run: Run, tmp_path: Path, option: str) -> None:
     (tmp_path / "net.pt2").write_bytes(b"dear")
-    refused(run("inspect", "net.pt2", option, "net.pt2"), f"{option} net.pt2 would replace the source")
+    assert_refused(run("inspect", "net.pt2", option, "net.pt2"), f"{option} net.pt2 would replace the source")
     assert content(tmp_path) == {"net.pt2": b"dear"}
 
 
 def test_two_reports_have_two_files(run: Run) -> None:
-    refused(run("inspect", *NET, "--json", "a", "--html", "a"), "a is named for two outputs")
+    assert_refused(run("inspect", *NET, "--json", "a", "--html", "a"), "a is named for two outputs")
 
 
 @pytest.mark.parametrize("option", ["--quiet", "-q"])
@@ -83,4 +83,6 @@ def test_one_operator(run: Run) -> None:
     assert lines[0].startswith("batch_norm 'batch_norm' in wide.1")
     assert "folds, with" in lines[1]
     assert "1 fold, each proven" not in result.out
-    refused(run("inspect", *NET, "--node", "wide.7"), "--node wide.7: no operator and no module", "wide.1")
+    assert_refused(
+        run("inspect", *NET, "--node", "wide.7"), "--node wide.7: no operator and no module", "wide.1"
+    )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.cli.running import ROOT, Run, refused
+from tests.cli.running import ROOT, Run, assert_refused
 from tests.timm_import import import_timm
 
 NETS = """\
@@ -74,6 +74,7 @@ def _commands() -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run_and_say_what_it_shows(run: Run, kept: Path) -> None:
     commands = _commands()
     assert len(commands) >= 5
@@ -96,9 +97,9 @@ def test_arguments_on_every_command(run: Run, kept: Path) -> None:
     assert run("check", "nets:build", "net.pt2").status != 0
     assert run("expand", "nets:build", *arguments, *shape, "--as", "dbb", "-o", "net.pt").status == 0
     save_file(torch.load("net.pt", weights_only=False).state_dict(), "expanded.safetensors")
-    said = refused(run("inspect", "nets:build", "--model-args", "depth=3", *shape))
+    said = assert_refused(run("inspect", "nets:build", "--model-args", "depth=3", *shape))
     assert "it takes (width=4, act='relu'): give them as --model-args NAME=VALUE,…" in said
-    said = refused(run("inspect", "net.pt2", "--model-args", "width=3"))
+    said = assert_refused(run("inspect", "net.pt2", "--model-args", "width=3"))
     assert "has its network with it; leave out --model-args (width=3)" in said
 
 
@@ -108,12 +109,13 @@ def test_the_key_and_the_model_are_those_of_the_side_that_needs_them(run: Run, k
     assert run("fold", "checkpoint.pth", *weights, "--key", "model", *shape, "-o", "last.pt2").status == 0
     assert run("check", "checkpoint.pth", "last.pt2", *weights, "--key", "model").status == 0
     assert run("check", "checkpoint.pth", "last.pt2", *weights).status == 1, "the average is another network"
-    said = refused(run("inspect", "checkpoint.pth", *weights, "--key", "teacher", *shape))
+    said = assert_refused(run("inspect", "checkpoint.pth", *weights, "--key", "teacher", *shape))
     assert (
         "has nothing under the key 'teacher'; it holds a dict with the keys 'epoch', 'model', 'ema'" in said
     )
 
 
+@pytest.mark.slow
 def test_training_takes_arguments_and_its_checkpoint_keeps_them(run: Run, kept: Path) -> None:
     size = ("--input-size", "32", "--batch-size", "256")
     settings = ("--data", "digits", "--epochs", "1", *size, "--no-fold", "--workers", "0")
@@ -122,15 +124,15 @@ def test_training_takes_arguments_and_its_checkpoint_keeps_them(run: Run, kept: 
     assert trained.status == 0, trained
     told = json.loads((kept / "run" / "last" / "checkpoint.json").read_text())
     assert (told["model"], told["model_args"]) == ("nets.py:classifier", "width=6")
-    said = refused(run("inspect", "run"))
+    said = assert_refused(run("inspect", "run"))
     assert "is code; name it yourself, --model nets.py:classifier" in said
     assert run("inspect", "run", "--model", "nets.py:classifier").status == 0
     raw = run("inspect", "run/last", "--model", "nets.py:classifier", "--key", "raw")
     assert raw.status == 0
     assert "the weights of the last update" in raw.out
-    said = refused(run("inspect", "run", "--model", "nets.py:classifier", "--model-args", "width=5"))
+    said = assert_refused(run("inspect", "run", "--model", "nets.py:classifier", "--model-args", "width=5"))
     assert "was trained with the arguments width=6; leave out --model-args" in said
-    said = refused(
+    said = assert_refused(
         run("train", "nets:classifier", "--model-args", "num_classes=3", "--out", "other", *settings)
     )
     assert "the number of classes is that of the data" in said

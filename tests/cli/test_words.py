@@ -6,7 +6,7 @@ import pytest
 
 import reparamkit as rk
 from reparamkit.cli import app as cli
-from tests.cli.running import Result, Run, refused
+from tests.cli.running import Result, Run, assert_refused
 
 
 def test_models(run: Run) -> None:
@@ -25,7 +25,7 @@ def test_models(run: Run) -> None:
         "reparamkit fold mobileone_s0",
     ):
         assert words in one.out
-    refused(run("models", "mobileone_s9"), "no reference model named 'mobileone_s9'", "did you mean")
+    assert_refused(run("models", "mobileone_s9"), "no reference model named 'mobileone_s9'", "did you mean")
 
 
 def test_version(run: Run) -> None:

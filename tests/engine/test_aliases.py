@@ -29,7 +29,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _twice(done: Folded, x: Tensor) -> None:
+def _assert_same_twice(done: Folded, x: Tensor) -> None:
     done.compare(x)
     done.compare(x)
     for name, buffer in done.module.named_buffers():
@@ -46,7 +46,7 @@ def test_a_copy_of_a_buffer_keeps_the_value_from_before_the_buffer_changed(copie
         return before, x.relu()
 
     net = Net(forward, state=noise(2, 3))
-    _twice(fold(net, noise(2, 3, seed=1)), noise(2, 3, seed=1))
+    _assert_same_twice(fold(net, noise(2, 3, seed=1)), noise(2, 3, seed=1))
 
 
 @pytest.mark.diagonal
@@ -58,7 +58,7 @@ def test_a_copy_of_an_input_keeps_the_value_from_before_the_input_changed(copied
         x.add_(1)
         return before
 
-    _twice(fold(Net(forward), noise(4, 3)), noise(4, 3))
+    _assert_same_twice(fold(Net(forward), noise(4, 3)), noise(4, 3))
 
 
 @pytest.mark.diagonal
@@ -81,7 +81,7 @@ def test_two_buffers_that_change_places() -> None:
         self.b.copy_(kept)
         return x + self.a - 2 * self.b
 
-    _twice(fold(Net(forward, a=noise(3), b=noise(3, seed=1)), noise(2, 3)), noise(2, 3))
+    _assert_same_twice(fold(Net(forward, a=noise(3), b=noise(3, seed=1)), noise(2, 3)), noise(2, 3))
 
 
 def test_a_shift_register_of_past_inputs() -> None:
@@ -91,4 +91,4 @@ def test_a_shift_register_of_past_inputs() -> None:
         return self.conv(torch.cat([past, x], 1)) + past.clone().flatten(1).sum()
 
     net = Net(forward, past=noise(1, 2, 4, 4), conv=nn.Conv2d(4, 3, 3))
-    _twice(fold(net, noise(1, 2, 4, 4, seed=1)), noise(1, 2, 4, 4, seed=2))
+    _assert_same_twice(fold(net, noise(1, 2, 4, 4, seed=1)), noise(1, 2, 4, 4, seed=2))

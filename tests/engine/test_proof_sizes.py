@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
 from reparamkit.hosts.fx import planned as planning
 from tests.nets import Net, fold, noise, randomised

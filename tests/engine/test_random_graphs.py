@@ -98,7 +98,7 @@ def test_the_fold_of_a_random_network_is_the_same_function(count: int) -> None:
     holds()
 
 
-@pytest.mark.parametrize("count", few([15, 60], 15))
+@pytest.mark.parametrize("count", few([8, 15, 60], 8))
 def test_the_fold_of_a_random_network_holds_at_every_size(count: int) -> None:
     @given(drawn=nets())
     @settings(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.engine import layers, unrolled
-from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
 from reparamkit.engine.relative_error import relative_error
 from reparamkit.hosts.fx import planned as planning

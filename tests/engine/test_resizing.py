@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fixtures import catalogue
 from reparamkit.capture.export import capture
 from reparamkit.engine import proof
-from reparamkit.engine.compositions.terms import Terms
+from reparamkit.engine.form import Terms
 from reparamkit.engine.layers import Layer, Realisation, realise
 from reparamkit.hosts.fx import planned as planning
 from reparamkit.hosts.fx.fold import fold_program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ def image() -> torch.Tensor:
     return noise(2, 3, 8, 8, dtype=torch.float32)
 
 
+@cache
+def _folded(name: str) -> rk.Folded:
+    return rk.fold(randomised(pairs.trained(name), seed=1), image())
+
+
 def assert_computes_the_same(original: nn.Module, other: nn.Module) -> None:
     """In float64, with what the float32 rounding of the weights leaves."""
     x = noise(3, 3, 8, 8, seed=5)
@@ -25,6 +31,7 @@ def assert_computes_the_same(original: nn.Module, other: nn.Module) -> None:
     assert float((expected - result).abs().max() / expected.abs().max()) < 2e-6
 
 
+@pytest.mark.diagonal(3)
 @pytest.mark.parametrize("name", pairs.PAIRS)
 def test_every_pair(name: str) -> None:
     original = randomised(pairs.trained(name), seed=1)
@@ -39,7 +46,7 @@ def test_every_pair(name: str) -> None:
 
 
 def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded_ones() -> None:
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     loaded = rk.load_into(folded, pairs.deployed("repvgg_into_conv_bn"))
     pair = loaded.module.get_submodule("blocks.0.reparam")
     assert isinstance(pair, nn.Sequential)
@@ -57,9 +64,8 @@ def test_norms_of_the_target_become_the_identity_and_its_convolutions_the_folded
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
-    original = randomised(pairs.trained("mobileone"), seed=1)
     path = tmp_path / f"deploy{suffix}"
-    rk.load_into(rk.fold(original, image()), pairs.deployed("mobileone")).save(path)
+    rk.load_into(_folded("mobileone"), pairs.deployed("mobileone")).save(path)
     if suffix == ".pth":
         state = torch.load(path, weights_only=True)
     else:
@@ -68,12 +74,12 @@ def test_the_file_holds_a_state_dict(suffix: str, tmp_path: Path) -> None:
         state = load_file(path)
     fresh = pairs.deployed("mobileone")
     fresh.load_state_dict(state, strict=True)
-    assert_computes_the_same(original, fresh)
+    assert_computes_the_same(randomised(pairs.trained("mobileone"), seed=1), fresh)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def _refusal(train: str, target: nn.Module) -> str:
-    folded = rk.fold(randomised(pairs.trained(train), seed=1), image())
+def _assert_refused(train: str, target: nn.Module) -> str:
+    folded = _folded(train)
     with pytest.raises(rk.UnusableInput) as error:
         rk.load_into(folded, target)
     message = str(error.value)
@@ -82,21 +88,21 @@ def _refusal(train: str, target: nn.Module) -> str:
 
 
 def test_a_target_of_another_structure() -> None:
-    message = _refusal("repvgg", pairs.deployed("mobileone"))
+    message = _assert_refused("repvgg", pairs.deployed("mobileone"))
     assert message.startswith("the target is not built as the folded network is: the folded network has ")
     assert "convolution [6, 6, 3, 3] in blocks.0" in message
     assert "convolution [6, 1, 3, 3] in blocks.0.dw, without a partner in the folded network" in message
 
 
 def test_a_target_with_one_block_more() -> None:
-    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full()), 3))
+    message = _assert_refused("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full()), 3))
     assert "blocks.2" in message
     assert "without a partner" in message
 
 
 def test_a_target_with_another_activation() -> None:
     block = lambda: pairs.Deployed(pairs.full(), act=pairs.act_silu)  # noqa: E731
-    assert "relu" in _refusal("repvgg", pairs.Net(block))
+    assert "relu" in _assert_refused("repvgg", pairs.Net(block))
 
 
 class _Two(nn.Module):
@@ -110,19 +116,19 @@ class _Two(nn.Module):
 
 
 def test_a_target_with_other_outputs() -> None:
-    assert _refusal("repvgg", _Two()) == (
+    assert _assert_refused("repvgg", _Two()) == (
         "the folded network returns 1 values and the target 2: give a target that returns the same"
     )
 
 
 def test_a_target_without_a_bias() -> None:
-    message = _refusal("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full(bias=False))))
+    message = _assert_refused("repvgg", pairs.Net(lambda: pairs.Deployed(pairs.full(bias=False))))
     assert "has no bias, and blocks.0.reparam_conv.bias" in message or "has no bias, and blocks.1" in message
 
 
 def test_a_target_whose_weights_are_shared() -> None:
     block = pairs.Deployed(pairs.full())
-    message = _refusal("repvgg", pairs.Net(lambda: block))
+    message = _assert_refused("repvgg", pairs.Net(lambda: block))
     assert "are one tensor of the target, and two of the network" in message
 
 
@@ -132,11 +138,11 @@ def test_a_target_that_takes_other_inputs() -> None:
             super().__init__(lambda: pairs.Deployed(pairs.full()))
             self.stem = nn.Conv2d(1, pairs.WIDTH, 3, padding=1)
 
-    assert _refusal("repvgg", Gray()).startswith("the target: ")
+    assert _assert_refused("repvgg", Gray()).startswith("the target: ")
 
 
 def test_what_is_no_module() -> None:
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     with pytest.raises(rk.UnusableInput, match="the target is a dict: give"):
         rk.load_into(folded, {})
 
@@ -146,6 +152,6 @@ def test_a_target_that_computes_something_else_behind_a_branch_is_not_returned()
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) if x.abs().max() < 3.5 else super().forward(-x)
 
-    folded = rk.fold(randomised(pairs.trained("repvgg"), seed=1), image())
+    folded = _folded("repvgg")
     with pytest.raises((rk.NotEquivalent, rk.UnusableInput)):
         rk.load_into(folded, Odd(lambda: pairs.Deployed(pairs.full())))

@@ -15,7 +15,6 @@ from torch.export import Dim, ExportedProgram
 import reparamkit as rk
 from tests.into import pairs
 from tests.nets import noise, randomised
-from tests.slow_share import few
 
 NETS = {"repvgg": "repvgg", "mobileone": "mobileone", "resnet": "resnet"}
 
@@ -113,8 +112,9 @@ def _quantised(program: ExportedProgram) -> tuple[torch.fx.GraphModule, Counter[
     return converted, operators(converted.graph)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", few(NETS, "repvgg"))
+@pytest.mark.parametrize("name", NETS)
 def test_pt2e_quantization(name: str) -> None:
     """Torch's own path merges a norm into the convolution before it; branches it quantizes one by one."""
     pytest.importorskip("torchao", reason="torchao is not installed")

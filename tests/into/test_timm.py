@@ -39,9 +39,8 @@ def _pair(name: str, size: int) -> tuple[torch.nn.Module, torch.nn.Module, torch
     return original, timm.utils.reparameterize_model(timm.create_model(name).eval()), image
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "repvgg_a0" else pytest.param(name, marks=pytest.mark.slow) for name in INTO]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTO)
 def test_into_timm_s_own_folded_form(name: str) -> None:
     original, target, image = _pair(name, INTO[name])
     folded = rk.fold(original, image, dynamic=False, verify=False)

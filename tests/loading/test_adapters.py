@@ -48,7 +48,7 @@ def test_an_activated_lora(tmp_path: Path) -> None:
         describe_adapter(adapter(tmp_path / "a", alora_invocation_tokens=[1, 2]))
 
 
-def refused(path: Path, words: str) -> None:
+def assert_refused(path: Path, words: str) -> None:
     with pytest.raises(UnusableInput) as error:
         describe_adapter(path)
     assert words in str(error.value)
@@ -57,22 +57,26 @@ def refused(path: Path, words: str) -> None:
 
 def test_what_is_no_adapter(tmp_path: Path) -> None:
     good = adapter(tmp_path / "run-adapter")
-    refused(tmp_path / "run-adaptr", f"there is no such folder; did you mean {good}?")
-    refused(Path("org/adapter"), "hf download org/adapter --local-dir adapter")
-    refused(good / "adapter_model.safetensors", f"is a file; give {good}")
+    assert_refused(tmp_path / "run-adaptr", f"there is no such folder; did you mean {good}?")
+    assert_refused(Path("org/adapter"), "hf download org/adapter --local-dir adapter")
+    assert_refused(good / "adapter_model.safetensors", f"is a file; give {good}")
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "config.json").write_text("{}")
-    refused(tmp_path / "whole", "a whole network, not an adapter; give it as SOURCE")
+    assert_refused(tmp_path / "whole", "a whole network, not an adapter; give it as SOURCE")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "it has no adapter_config.json; give the folder that PEFT's save_pretrained")
+    assert_refused(
+        tmp_path / "empty", "it has no adapter_config.json; give the folder that PEFT's save_pretrained"
+    )
     adapter(tmp_path / "empty" / "checkpoint-9")
-    refused(tmp_path / "empty", f"give {tmp_path / 'empty' / 'checkpoint-9'}")
+    assert_refused(tmp_path / "empty", f"give {tmp_path / 'empty' / 'checkpoint-9'}")
     (good / "adapter_model.safetensors").unlink()
-    refused(good, "no weights (adapter_model.safetensors or adapter_model.bin); download or copy them too")
+    assert_refused(
+        good, "no weights (adapter_model.safetensors or adapter_model.bin); download or copy them too"
+    )
     (good / "adapter_config.json").write_text("{}")
-    refused(good, "does not say which peft_type it is")
+    assert_refused(good, "does not say which peft_type it is")
     (good / "adapter_config.json").write_text("{")
-    refused(good, "adapter_config.json")
+    assert_refused(good, "adapter_config.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"PK\x03\x04", b"page"])

@@ -75,6 +75,7 @@ def test_the_gelu_that_tanh_approximates_is_kept_from_xnnpack(tmp_path: Path) ->
     assert "which run 2 of 3 operators, and GELU is not one of them; " in saved.notes[-1]
 
 
+@pytest.mark.slow
 def test_the_portable_kernels_run_it_alone(tmp_path: Path) -> None:
     folded = _folded(small(), IMAGE, dynamic=False)
     (saved,) = folded.save(tmp_path / "net.pte", executorch_backend="portable")
@@ -103,6 +104,7 @@ class Options(nn.Module):
         return {"a": (y, None, count), "m": y.argmax(1), "t": y > 0, "n": (y.sum() > 0).half()}
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_of_every_kind(tmp_path: Path) -> None:
     network = randomised(Options())
     inputs = {"x": noise(2, 3, 8, 8, dtype=torch.float32), "both": True, "scale": None, "count": 3}
@@ -117,14 +119,8 @@ def test_inputs_and_outputs_of_every_kind(tmp_path: Path) -> None:
     assert values["n"].dtype is torch.float16
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float16,
-        pytest.param(torch.bfloat16, marks=pytest.mark.slow),
-        pytest.param(torch.float64, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
     network = small().to(dtype)
     (saved,) = _folded(network, IMAGE.to(dtype), dynamic=False).save(tmp_path / "net.pte")
@@ -154,25 +150,28 @@ class Shifting(Counting):
 @pytest.mark.parametrize(
     ("module", "inputs", "words"),
     [
-        (
+        pytest.param(
             Net(lambda s, x: torch.fft.rfft(x).abs()),
             noise(2, 8, dtype=torch.float32),
             "mismatched dtypes: Operator: ",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             Net(lambda s, x: s.c(x), c=nn.Conv3d(2, 3, 3)),
             noise(1, 2, 5, 5, 5, dtype=torch.float32),
             "cannot run what it makes of this network: Expect input tensor to be 3-D or 4-D, but got, 5 (",
+            marks=pytest.mark.slow,
         ),
         (
             Net(lambda s, x: torch.sort(x)[0]),
             noise(2, 3, dtype=torch.float32),
             "cannot run what it makes of this network: kernel 'aten::sort.values' not found",
         ),
-        (
+        pytest.param(
             Net(lambda s, x: torch.nn.functional.pad(x, (-1, 1))),
             noise(2, 3, dtype=torch.float32),
             "Padding values must be non-negative, but got pad[0] = -1 (aten::constant_pad_nd.out)",
+            marks=pytest.mark.slow,
         ),
         (Counting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
         (Shifting(), noise(1, 2, dtype=torch.float32), "would keep what the network writes into 'runs'"),
@@ -192,6 +191,7 @@ def test_what_executorch_cannot_do_is_said_in_its_words(
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.pte"]
 
 
+@pytest.mark.slow
 def test_sizes_that_xnnpack_cannot_keep_free_are_fixed_and_told(tmp_path: Path) -> None:
     network = randomised(nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)))
     (saved,) = _folded(network, noise(1, 2, 9, dtype=torch.float32)).save(tmp_path / "net.pte")

@@ -22,6 +22,7 @@ from reparamkit.runners.open import open_runner
 from reparamkit.support.version import __version__
 from tests.lower.coreml.nets import spec_of
 from tests.nets import randomised
+from tests.slow_share import few
 
 IMAGE = torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 
@@ -87,6 +88,7 @@ def test_nodes_are_called_after_their_modules_and_the_file_says_what_it_is(
     assert str(tmp_path) not in str(said)
 
 
+@pytest.mark.slow
 def test_another_weight_is_another_source(tmp_path: Path) -> None:
     sources = []
     for seed in (0, 1):
@@ -98,7 +100,7 @@ def test_another_weight_is_another_source(tmp_path: Path) -> None:
     assert sources[0] != sources[1]
 
 
-@pytest.mark.parametrize("opset", [14, 17, 18, 25])
+@pytest.mark.parametrize("opset", few([14, 17, 18, 25], 14, 25))
 def test_opsets(tmp_path: Path, opset: int) -> None:
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     network = randomised(nn.Sequential(*layers, nn.Linear(4, 5)))
@@ -136,6 +138,7 @@ def test_core_ml_has_them_too(tmp_path: Path, folded: rk.Folded) -> None:
     assert spec.description.metadata.author == ""
 
 
+@pytest.mark.slow
 def test_executorch_has_them_too(tmp_path: Path, folded: rk.Folded) -> None:
     pytest.importorskip("executorch", reason="ExecuTorch, of the extra [executorch], is not installed")
     folded.save(tmp_path / "net.pte", **NAMES)

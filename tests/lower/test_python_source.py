@@ -22,6 +22,7 @@ def image(batch: int = 2, size: int = 8, seed: int = 0) -> torch.Tensor:
     return noise(batch, 3, size, size, seed=seed, dtype=torch.float32)
 
 
+@pytest.mark.diagonal(6)
 @pytest.mark.parametrize("name", pairs.PAIRS)
 def test_it_computes_the_same(name: str, tmp_path: Path) -> None:
     original = randomised(pairs.trained(name), seed=1)
@@ -108,9 +109,8 @@ def test_what_python_cannot_import(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["repvit_m0_9", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fastvit_t8", "levit_128s"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["repvit_m0_9", "fastvit_t8", "levit_128s"])
 def test_networks_of_timm(name: str, tmp_path: Path) -> None:
     size = 224 if name.startswith("levit") else 64
     x = image(1, size=size)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.mil.evaluate import evaluate
 from reparamkit.mil.graph import MilProgram
 from reparamkit.mil.program import open_program
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 
 with quiet():

@@ -13,7 +13,7 @@ import torch
 
 from reparamkit.compare.compare import compare
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME
-from reparamkit.lower.coreml.toolbox import only_new_garbage
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.mil.programs import ct, normal
 

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import reparamkit
-from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.coreml import CoreMlRunner
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.mil.programs import IOS, ct, normal
-from tests.slow_share import few
 
 X = 64
 FAMILIES = [
@@ -43,7 +42,8 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.double() - wanted).abs().max()) / float(wanted.abs().max())
 
 
-@pytest.mark.parametrize(("name", "ios"), few([("fastvit_t8", 16), ("mobileone_s0", 18)], ("fastvit_t8", 16)))
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ios"), [("fastvit_t8", 16), ("mobileone_s0", 18)])
 def test_a_reference_model(tmp_path: Path, name: str, ios: int) -> None:
     program, plain, exact = _program(name)
     own = _relative(plain, exact)

@@ -182,6 +182,7 @@ def test_the_mean_of_nothing_is_read(shape: tuple[int, ...]) -> None:
     FxHost(capture(net, (noise(*shape),), dynamic=False))
 
 
+@pytest.mark.slow
 def test_every_reader_is_among_them() -> None:
     met: set[str] = set()
     for functions, shapes in _GROUPS:

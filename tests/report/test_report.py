@@ -305,6 +305,7 @@ def test_equal_folds_are_one_line_with_a_count() -> None:
     assert lines[start + 1].endswith("Conv2d 0 -> 4, 3x3")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("width", [40, 80, 160])
 @pytest.mark.parametrize(("count", "kinds"), [(3, 3), (60, 4), (200, 50), (1000, 1000)])
 def test_sixty_lines_at_most_and_the_rest_with_all(count: int, kinds: int, width: int) -> None:

@@ -15,7 +15,6 @@ import torch
 
 from reparamkit.compare.compare import compare
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.coreml.toolbox import only_new_garbage
 from reparamkit.runners.base import (
     BoundsSizes,
     DeclaresInputs,
@@ -26,6 +25,7 @@ from reparamkit.runners.base import (
 )
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.runners.open import NATIVE, open_foreign, open_runner
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 from tests.compare.files import IMAGE, small, write_pt2
 from tests.mil.programs import array, ct, mb, normal, save
@@ -176,6 +176,7 @@ def test_integers_are_narrowed_and_booleans_become_numbers(tmp_path: Path) -> No
     assert CoreMlRunner(mask).run((torch.tensor([True, False, True]),), {})[0][1].tolist() == [2, 0, 2]
 
 
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(("layout", "channels"), [("RGB", 3), ("BGR", 3), ("GRAYSCALE", 1)])
 def test_image_inputs_are_pixels(tmp_path: Path, layout: str, channels: int) -> None:
     weight = array(2, channels, 1, 1)

@@ -55,6 +55,7 @@ def _file(folder: Path, name: str = "plain") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_of_others(tmp_path: Path) -> None:
     runner = open_foreign(_file(tmp_path))
     assert isinstance(runner, ExecuTorchRunner)
@@ -140,6 +141,7 @@ def test_a_root_that_leads_nowhere(tmp_path: Path) -> None:
         open_foreign(path)
 
 
+@pytest.mark.slow
 def test_the_end_of_the_runtime_is_an_error_and_the_next_run_starts_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,9 @@ def image(*shape: int, sign: int = 1, seed: int = 1) -> Tensor:
     return x * (1 if float(x.mean()) > 0 else -1) * sign
 
 
-def fold(model: nn.Module, inputs: Any = None, *, also: tuple[Any, ...] = (), **options: Any) -> rk.Folded:
+def assert_folds(
+    model: nn.Module, inputs: Any = None, *, also: tuple[Any, ...] = (), **options: Any
+) -> rk.Folded:
     """Fold in float64, and compare on the example and `also`, each with either sign; nothing is touched."""
     model = randomised(model).double()
     twin = copy.deepcopy(model)

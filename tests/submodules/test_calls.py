@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from tests.nets import assert_same, randomised
-from tests.submodules.gates import Block, Gate, fold, image, keeps, left, taken
+from tests.submodules.gates import Block, Gate, assert_folds, image, keeps, left, taken
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -34,7 +34,7 @@ class TwiceSmaller(Twice):
 
 @pytest.mark.parametrize("model", [Twice, TwiceSmaller])
 def test_a_part_that_is_called_twice(model: type[nn.Module]) -> None:
-    folded = fold(model())
+    folded = assert_folds(model())
     assert taken(folded) == ["trunk"]
     assert folded.before["conv2d"] == 2
 
@@ -87,7 +87,7 @@ class Caller(Gate):
 
 
 def test_nested_inputs_and_outputs_and_keywords() -> None:
-    folded = fold(Caller())
+    folded = assert_folds(Caller())
     assert taken(folded) == ["trunk"]
     assert not keeps(folded, "trunk")
 
@@ -96,7 +96,7 @@ def test_nested_inputs_and_outputs_and_keywords() -> None:
 @pytest.mark.parametrize("other", [{"scale": 3.0}, {"skip": torch.ones(1, dtype=torch.float64)}])
 def test_a_call_that_the_graph_does_not_answer(other: dict[str, Any]) -> None:
     """The example never passes `scale` or `skip`; a graph that was captured without must not answer."""
-    folded = fold(Caller(other))
+    folded = assert_folds(Caller(other))
     assert taken(folded) == ["trunk"]
     assert keeps(folded, "trunk")
     assert folded.parts[0].reason.startswith("its own layers stay too, for other calls: it was captured with")
@@ -109,7 +109,7 @@ def test_a_call_that_the_graph_does_not_answer(other: dict[str, Any]) -> None:
 
 
 def test_a_call_with_another_constant_in_the_same_run() -> None:
-    folded = fold(Caller({"scale": 3.0}, both=True))
+    folded = assert_folds(Caller({"scale": 3.0}, both=True))
     assert taken(folded) == ["trunk.block"]
     assert "called with different arguments that are not tensors" in left(folded)["trunk"]
 
@@ -119,7 +119,7 @@ def test_a_constant_that_the_code_passes_keeps_the_part_whole() -> None:
         def forward(self, x: Tensor) -> Any:
             return self.trunk((x, x), more={"z": x}, scale=3.0 if x.mean() > 0 else 5.0)
 
-    folded = fold(Passing())
+    folded = assert_folds(Passing())
     assert taken(folded) == ["trunk"]
     assert keeps(folded, "trunk")
     assert folded.parts[0].reason == "its own layers stay too: it takes arguments that are not tensors"
@@ -130,6 +130,6 @@ def test_the_same_call_in_other_words() -> None:
         def forward(self, x: Tensor) -> Any:
             return self.trunk(x) * 2 if x.mean() > 0 else self.trunk(x=x)
 
-    folded = fold(Words())
+    folded = assert_folds(Words())
     assert taken(folded) == ["trunk"]
     assert not keeps(folded, "trunk")

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 import reparamkit as rk
 from tests.nets import assert_same, noise, randomised
 from tests.spoiling import spoil
-from tests.submodules.gates import Block, Gate, fold, image, taken
+from tests.submodules.gates import Block, Gate, assert_folds, image, taken
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 def test_the_findings() -> None:
-    folded = fold(Gate(), also=(image(3, 4, 6, 5),))
+    folded = assert_folds(Gate(), also=(image(3, 4, 6, 5),))
     assert folded.parts == (rk.Part("trunk", True, "", "free batch and spatial sizes"),)
     (done,) = folded.folds
     assert done.where == "trunk"
@@ -60,7 +60,7 @@ def test_refusals_are_named_by_their_place_in_the_network() -> None:
             y = super().forward(x)
             return y * y
 
-    folded = fold(Gate(Squared()))
+    folded = assert_folds(Gate(Squared()))
     assert [r.where for r in folded.refusals] == ["trunk"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import reparamkit as rk
 from tests.nets import assert_same, randomised
-from tests.submodules.gates import Block, Gate, Stages, fold, image, left, taken
+from tests.submodules.gates import Block, Gate, Stages, assert_folds, image, left, taken
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -21,7 +21,7 @@ def test_hooks_go_on_being_called() -> None:
     seen: list[str] = []
     model = Gate(nn.Sequential(Block(), Block()))
     model.get_submodule("trunk.0.wide").register_forward_hook(lambda *_: seen.append("wide"))
-    folded = fold(model)
+    folded = assert_folds(model)
     assert taken(folded) == ["trunk.0.narrow", "trunk.1"]
     assert left(folded)["trunk"] == "'0.wide' in it has hooks"
     assert left(folded)["trunk.0"] == "'wide' in it has hooks"
@@ -34,7 +34,7 @@ def test_hooks_go_on_being_called() -> None:
 def test_a_hook_that_changes_the_values() -> None:
     model = Gate()
     model.trunk.register_forward_pre_hook(lambda _, args: (args[0] * 3,))
-    folded = fold(model)
+    folded = assert_folds(model)
     assert taken(folded) == ["trunk.wide", "trunk.narrow"]
 
 
@@ -98,7 +98,7 @@ def test_an_attribute_that_the_code_around_sets(positive: bool) -> None:
                 self.trunk.factor = 2.0  # type: ignore[assignment]
             return self.trunk(x) if x.mean() > 0 else self.trunk(x) * 2
 
-    folded = fold(Setting(Scaled()))
+    folded = assert_folds(Setting(Scaled()))
     assert taken(folded) == ["trunk.wide", "trunk.narrow"]
     reason = left(folded)["trunk"]
     assert "(factor)" in reason if positive else "may set 'factor', which it has" in reason
@@ -115,19 +115,19 @@ def test_an_input_that_a_part_changes_in_place() -> None:
             y = self.trunk(x)
             return y + x if x.mean() > 0 else y - x
 
-    assert taken(fold(Reusing(InPlace()))) == ["trunk"]
+    assert taken(assert_folds(Reusing(InPlace()))) == ["trunk"]
 
 
 def test_torchscript_inside() -> None:
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         scripted = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double().eval())
-    folded = fold(Stages(nn.ModuleList([Block(), scripted])))
+    folded = assert_folds(Stages(nn.ModuleList([Block(), scripted])))
     assert taken(folded) == ["trunk.0"]
     assert left(folded) == {"trunk.1": "it is TorchScript"}
 
 
 def test_nothing_folds_in_a_part() -> None:
-    folded = fold(Gate(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())))
+    folded = assert_folds(Gate(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())))
     assert folded.folds == ()
     assert left(folded) == {"trunk": "nothing in it folds"}
 
@@ -210,7 +210,7 @@ def test_folding_again_changes_nothing() -> None:
 
 @pytest.mark.slow
 def test_torch_compile() -> None:
-    folded = fold(Gate())
+    folded = assert_folds(Gate())
     compiled = torch.compile(folded.module, backend="eager")
     for x in (image(), image(sign=-1)):
         assert_same(folded.module(x), compiled(x))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reparamkit.submodules.replacement import Absent
-from tests.submodules.gates import Block, Gate, fold, image, keeps, left, taken
+from tests.submodules.gates import Block, Gate, assert_folds, image, keeps, left, taken
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -21,7 +21,7 @@ def test_plain_attributes_are_still_there() -> None:
             y = self.trunk(x) * self.trunk.out_channels + self.trunk.stride
             return y if x.mean() > 0 and not self.trunk.training else y - 1
 
-    folded = fold(Reading())
+    folded = assert_folds(Reading())
     assert taken(folded) == ["trunk"]
     assert not keeps(folded, "trunk")
 
@@ -59,11 +59,11 @@ def test_what_is_read_off_a_part_is_what_was_there(how: str, reached: bool) -> N
                 return y + self.read(self, x)
             return y
 
-    folded = fold(Reading())
+    folded = assert_folds(Reading())
     assert taken(folded) == ["trunk"]
     assert keeps(folded, "trunk")
     assert folded.parts[0].reason.startswith("its own layers stay too: the code around it uses '")
-    assert not keeps(fold(Gate()), "trunk")
+    assert not keeps(assert_folds(Gate()), "trunk")
 
 
 def test_a_name_that_belongs_to_another_part() -> None:
@@ -77,7 +77,7 @@ def test_a_name_that_belongs_to_another_part() -> None:
 
     model = Both(other=Block())
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
-    folded = fold(model)
+    folded = assert_folds(model)
     assert taken(folded) == ["trunk"]
     assert not keeps(folded, "trunk")
 
@@ -107,14 +107,14 @@ class Indexed(Gate):
     ],
 )
 def test_a_container_whose_layers_are_used_one_by_one(read: Callable[..., Any], positive: bool) -> None:
-    folded = fold(Indexed(read, positive))
+    folded = assert_folds(Indexed(read, positive))
     assert taken(folded) == ["trunk.0"]
     assert left(folded)["trunk"].startswith("its layers are used one by one from outside ('")
     assert isinstance(folded.module.get_submodule("trunk.2"), nn.BatchNorm2d)
 
 
 def test_a_container_that_is_only_called_folds_whole() -> None:
-    folded = fold(Gate(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())))
+    folded = assert_folds(Gate(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())))
     assert taken(folded) == ["trunk"]
     assert [type(m) for m in folded.module.get_submodule("trunk").children()][:3] == [Absent] * 3
 
@@ -141,7 +141,7 @@ def test_what_was_folded_away_says_so(how: str) -> None:
             y = self.trunk(x)
             return y if x.mean() > 0 else [read(self, x) for read in self.reads]
 
-    folded = fold(Hiding())
+    folded = assert_folds(Hiding())
     assert not keeps(folded, "trunk")
     read, error = HIDDEN[how]
     cast(Hiding, folded.module).reads.append(read)
@@ -155,7 +155,7 @@ def test_a_network_that_goes_through_its_own_modules() -> None:
         def forward(self, x: Tensor) -> Any:
             return super().forward(x.to(next(self.parameters()).dtype))
 
-    folded = fold(Walking())
+    folded = assert_folds(Walking())
     assert taken(folded) == ["trunk"]
     assert any("goes through its modules or weights (parameters)" in note for note in folded.notes)
-    assert not any("goes through" in note for note in fold(Gate()).notes)
+    assert not any("goes through" in note for note in assert_folds(Gate()).notes)

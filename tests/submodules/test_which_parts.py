@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from reparamkit.submodules.replacement import Absent
-from tests.submodules.gates import Block, Gate, Stages, fold, left, taken
+from tests.submodules.gates import Block, Gate, Stages, assert_folds, left, taken
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 @pytest.mark.parametrize("kind", [nn.ModuleList, nn.Sequential])
 def test_containers_that_are_iterated(kind: Callable[..., nn.Module]) -> None:
     stages = [Block(), nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), nn.ReLU()]
-    folded = fold(Stages(kind(stages) if kind is nn.ModuleList else kind(*stages)))
+    folded = assert_folds(Stages(kind(stages) if kind is nn.ModuleList else kind(*stages)))
     assert taken(folded) == ["trunk.0", "trunk.1"]
     expected = {} if kind is nn.ModuleList else {"trunk": "it is not called itself"}
     assert {where: reason[:23] for where, reason in left(folded).items()} == expected
 
 
 def test_a_dict_of_modules() -> None:
-    folded = fold(Stages(nn.ModuleDict({"a": Block(), "b": Block()})))
+    folded = assert_folds(Stages(nn.ModuleDict({"a": Block(), "b": Block()})))
     assert taken(folded) == ["trunk.a", "trunk.b"]
     assert left(folded) == {}
 
 
 def test_the_parts_of_a_part_that_branches() -> None:
-    folded = fold(nn.Sequential(Gate(Gate()), Block()))
+    folded = assert_folds(nn.Sequential(Gate(Gate()), Block()))
     assert taken(folded) == ["0.trunk.trunk", "1"]
     reasons = left(folded)
     assert list(reasons) == ["0", "0.trunk"]
@@ -47,7 +47,7 @@ def test_a_condition_that_is_asked_late() -> None:
             found = (self.trunk(y) for _ in range(1) if ask())
             return next(found, y)
 
-    assert taken(fold(Late())) == ["trunk"]
+    assert taken(assert_folds(Late())) == ["trunk"]
 
 
 class Choice(Gate):
@@ -58,7 +58,7 @@ class Choice(Gate):
 
 
 def test_a_part_that_the_example_does_not_reach() -> None:
-    folded = fold(Choice(other=Block()))
+    folded = assert_folds(Choice(other=Block()))
     assert taken(folded) == ["trunk"]
     assert left(folded) == {"other": "the example does not reach it"}
     assert isinstance(folded.module.get_submodule("other.wide.1"), nn.BatchNorm2d)
@@ -66,7 +66,7 @@ def test_a_part_that_the_example_does_not_reach() -> None:
 
 def test_a_module_under_two_names() -> None:
     block = Block()
-    folded = fold(Choice(block, other=block))
+    folded = assert_folds(Choice(block, other=block))
     assert taken(folded) == ["trunk"]
     assert left(folded) == {}
     assert folded.module.get_submodule("other") is folded.module.get_submodule("trunk")
@@ -76,7 +76,7 @@ def test_a_module_under_two_names() -> None:
 def test_a_module_inside_two_others() -> None:
     """One holder folds with it, the other branches: it keeps it, and it is folded there on its own."""
     block = Block()
-    folded = fold(Stages(nn.ModuleList([nn.Sequential(block, nn.ReLU()), Gate(block)])))
+    folded = assert_folds(Stages(nn.ModuleList([nn.Sequential(block, nn.ReLU()), Gate(block)])))
     assert taken(folded) == ["trunk.0", "trunk.1.trunk"]
     assert isinstance(folded.module.get_submodule("trunk.0.0"), Absent)
     assert not isinstance(folded.module.get_submodule("trunk.1.trunk"), Absent)

@@ -25,7 +25,7 @@ def assert_learns(trained: Trained) -> None:
     assert last["top1"] > 0.4
 
 
-@pytest.mark.diagonal(2)
+@pytest.mark.diagonal(1)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -111,6 +111,7 @@ def test_the_resolution_can_change(tmp_path: Path) -> None:
     assert (larger.module.state_dict()["linear.weight"] - first).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_masked_pre_training_and_finetuning_of_its_encoder(tmp_path: Path) -> None:
     settings = {"batch_size": 20, "epochs": 2, "lr": 2e-3, "data": FAST["data"]}
     masked = pretrain("convnextv2_atto", out=tmp_path / "pre", input_size=64, decoder_width=32, **settings)

@@ -118,6 +118,7 @@ def test_kill_9_in_an_epoch(tmp_path: Path, whole: Path) -> None:
     assert_equal_checkpoints(whole / "last", tmp_path / "last")
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command("train", NET, *flags(**(FAST | {"epochs": 5000})), "--out", str(tmp_path)),

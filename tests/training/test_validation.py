@@ -75,6 +75,7 @@ def test_a_network_its_fold_and_its_files_agree(run: Path) -> None:
         assert row.images_per_second > 0
 
 
+@pytest.mark.slow
 def test_a_file_with_an_end_to_its_batch_gets_pieces(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("executorch", reason="ExecuTorch, of the extra [executorch], is not installed")
     source = rk.load(run, model=NET)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from reparamkit.engine.compositions import borders, concatenations, kept, sums, zeros
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable
+from reparamkit.engine.form import Below, Form, FormTable, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Affine, Bordered, Concat, Contraction, Move, Opaque, Zero
 

@@ -13,8 +13,7 @@ import torch
 
 from reparamkit.algebra import IDENTITY, AffineMap, Geometry, Inexact, Map, affine, geometry
 from reparamkit.engine import cost
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable, Maps
+from reparamkit.engine.form import Below, Form, FormTable, Maps, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Bordered
 

@@ -19,8 +19,7 @@ from reparamkit.algebra import (
     geometry,
 )
 from reparamkit.engine import cost
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable, SourceTerm
+from reparamkit.engine.form import Below, Form, FormTable, SourceTerm, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Concat, Value
 

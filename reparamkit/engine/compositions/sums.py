@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from reparamkit.algebra import IDENTITY, Inexact, Map, Scalar, affine, geometry
 from reparamkit.engine import cost, crops
 from reparamkit.engine.compositions.concatenations import DIFFERENT
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable, Maps, SourceTerm, is_identity
+from reparamkit.engine.form import Below, Form, FormTable, Maps, SourceTerm, Terms, is_identity
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Affine, Concat, Term, Work
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from reparamkit.engine import cost
-from reparamkit.engine.compositions.terms import Below, Terms
-from reparamkit.engine.form import Form, FormTable, SourceTerm
+from reparamkit.engine.form import Below, Form, FormTable, SourceTerm, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.operators import Zero
 

@@ -13,9 +13,8 @@ from torch import fx
 
 from reparamkit.algebra import Inexact
 from reparamkit.capture.program import Program
-from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.findings import short
-from reparamkit.engine.form import Form
+from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.layers import Realisation, realise
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.plan import Plan, interior, plan

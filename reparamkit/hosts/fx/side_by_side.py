@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from reparamkit.algebra import Inexact
-from reparamkit.engine.compositions.terms import Terms
 from reparamkit.engine.findings import Fold
-from reparamkit.engine.form import Form
+from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.laws.layers_side_by_side import Siblings, siblings
 from reparamkit.engine.layers import Realisation
 from reparamkit.engine.plan import Plan

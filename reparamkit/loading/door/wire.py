@@ -92,11 +92,11 @@ def numbers(data: Pages, field: Field) -> list[int]:
     """The signed numbers of a repeated field, packed or one by one."""
     if field.kind == VARINT:
         return [_signed(field.value)]
-    found, place = [], field.start
+    values, place = [], field.start
     while place < field.end:
         value, place = number(data, place, field.end)
-        found.append(_signed(value))
-    return found
+        values.append(_signed(value))
+    return values
 
 
 def number(data: Pages, place: int, end: int) -> tuple[int, int]:

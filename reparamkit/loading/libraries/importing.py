@@ -18,6 +18,7 @@ from typing import Any
 
 from reparamkit.errors import MissingExtra, UnusableInput
 from reparamkit.loading.registry import Stored
+from reparamkit.support.text import one_line
 
 RANDOM = "its weights are random, the same each time"
 _REGISTERED = re.compile(r"^@register_model\b(?:\(name=\"(\w+)\"\))?.*\n(?:(?!def ).*\n)*?def (\w+)\(", re.M)
@@ -50,7 +51,7 @@ def imported(package: str, wanted: str) -> ModuleType:
             f"{wanted} needs {top}, which is installed and needs {error.name!r}: pip install {error.name}"
         ) from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UnusableInput(
             f"{wanted} needs {top}, which is installed and cannot be imported: {type(error).__name__}: "
             f"{text}{_advice(text)}"

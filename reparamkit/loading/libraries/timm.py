@@ -17,6 +17,7 @@ from reparamkit.loading.libraries.importing import (
     registered,
 )
 from reparamkit.loading.registry import Named, Stored, nearest
+from reparamkit.support.text import one_line
 
 _HUB = ("hf-hub:", "hf_hub:", "local-dir:")
 
@@ -82,7 +83,7 @@ def _tagged(timm: Any, base: str) -> str:
 
 
 def _refused(timm: Any, own: str, base: str, asked: Mapping[str, Any], error: Exception) -> UnusableInput:
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error, 200)
     if "pretrained tag" in text:
         tags = nearest(own, _tags(timm, base)) or _tags(timm, base)[:3]
         has = f"; it has {', '.join(f'timm:{one}' for one in tags)}" if tags else "; it has none"

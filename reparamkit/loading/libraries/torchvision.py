@@ -10,6 +10,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.inputs_said import image
 from reparamkit.loading.libraries.importing import RANDOM, drawn_from_seed, fitted, imported, registered
 from reparamkit.loading.registry import Named, Stored
+from reparamkit.support.text import one_line
 
 
 def names() -> Iterable[str]:
@@ -34,10 +35,10 @@ def build(name: str, arguments: Mapping[str, Any], stored: Stored | None, *, tru
         with drawn_from_seed():
             model = builder(**asked).eval()
     except (TypeError, KeyError, ValueError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UnusableInput(f"--model-args: torchvision's {own} does not take them: {text}") from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UnusableInput(
             f"torchvision cannot give {own} ({type(error).__name__}: {text}); without a connection, give the "
             f"file of its weights and --model {name}"

@@ -14,6 +14,7 @@ from reparamkit.loading.folders import TRANSFORMERS, WeightFolder, describe_fold
 from reparamkit.loading.inputs_said import image, said, takes_images
 from reparamkit.loading.libraries.importing import drawn_from_seed, fitted, hub_reached_or_offline, imported
 from reparamkit.loading.registry import Named, Stored
+from reparamkit.support.text import one_line
 
 _HALVES = ("F16", "BF16")
 
@@ -53,7 +54,7 @@ def build(name: str, arguments: Mapping[str, Any], stored: Stored | None, *, tru
     except (UnusableInput, KeyboardInterrupt):
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)
         raise UnusableInput(f"transformers cannot build {path}: {type(error).__name__}: {text}") from error
 
 
@@ -153,7 +154,7 @@ def _fetched(name: str, wanted: str) -> Path:
         with hub_reached_or_offline():
             return Path(hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:
-        text = " ".join(str(error).split())[:160]
+        text = one_line(error, 160)
         raise UnusableInput(
             f"{wanted}: there is no folder {name!r}, and the Hugging Face Hub cannot give it "
             f"({type(error).__name__}: {text}). With a connection, hf download {name} --local-dir DIR; then "

@@ -14,6 +14,7 @@ from reparamkit.errors import UntrustedPickle, UnusableInput
 from reparamkit.loading.inputs_said import image
 from reparamkit.loading.libraries.importing import RANDOM, drawn_from_seed, fitted, imported
 from reparamkit.loading.registry import Named, Stored
+from reparamkit.support.text import one_line
 
 
 @cache
@@ -62,7 +63,7 @@ def build(name: str, arguments: Mapping[str, Any], stored: Stored | None, *, tru
     except TypeError as error:
         raise UnusableInput(f"--model-args: ultralytics' {own} does not take them: {error}") from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UnusableInput(f"ultralytics cannot build {own}: {type(error).__name__}: {text}") from error
     notes: tuple[str, ...] = ()
     if stored is not None:

@@ -13,7 +13,8 @@ from reparamkit.errors import UnusableInput
 from reparamkit.lower.coreml.labels import classifier
 from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.shapes import Sizes, input_shape
-from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, only_new_garbage, reason_of
+from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, reason_of
+from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 
 Keep = Callable[[str], bool]

@@ -6,9 +6,6 @@ none of which whoever lowers a network can mend. `version_note` says in one line
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from reparamkit.errors import MissingExtra, UnusableInput
@@ -46,22 +43,6 @@ def coremltools() -> Any:
             raise
         raise MissingExtra("coremltools", "coreml", "writing Core ML") from None
     return coremltools
-
-
-@contextmanager
-def only_new_garbage() -> Iterator[None]:
-    """Inside, the garbage collection that coremltools asks for looks at nothing that was there before.
-
-    Where much is in memory, as with torch, it takes longer than the rest of a small conversion.
-    """
-    if gc.get_freeze_count():  # somebody else's, and `unfreeze` knows no part
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def require_coremltools() -> None:

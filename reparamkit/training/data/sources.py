@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reparamkit.errors import UnusableInput
-from reparamkit.training.code import called
+from reparamkit.support.text import one_line
 from reparamkit.training.config import DataSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -160,7 +163,7 @@ def _from_hub(source: str, settings: DataSettings) -> Data:
 
 
 def _from_callable(source: str, settings: DataSettings) -> Data:
-    value = called(source)
+    value = _called(source)
     if isinstance(value, Data):
         return value
     if isinstance(value, Mapping):
@@ -198,3 +201,23 @@ def _with_splits(splits: Mapping[str, Any], name: str, settings: DataSettings) -
             f"{name} has too few images to hold some of each class back for validation: {error}"
         ) from error
     return Data(name, classes, Subset(train, kept.tolist()), Subset(train, held.tolist()), columns=columns)
+
+
+def _called(address: str) -> Any:
+    """What ``module:callable`` returns when it is called without arguments.
+
+    The current folder stays importable: processes that read images import the module too.
+    Raises UnusableInput, with what went wrong, where it cannot be imported, found or called.
+    """
+    module_name, _, attribute = address.partition(":")
+    folder = os.getcwd()
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        value: Any = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            value = getattr(value, name)
+        return value()
+    except Exception as error:
+        text = one_line(error)
+        raise UnusableInput(f"{address!r}: {type(error).__name__}: {text}") from error

@@ -263,7 +263,7 @@ class _Expansion:
         scratch = copied_model(copied)
         try:
             scratch.train()
-            found, by_modules = _run_watched(
+            convolving, by_modules = _run_watched(
                 scratch, self.inputs, {where: b.observed for where, b in blocks.items()}
             )
         except Exception as error:  # whatever the network raises in a mode that it was not called in
@@ -273,19 +273,19 @@ class _Expansion:
             )
             for block in blocks.values():
                 block.observed = Observed(block.observed.block)
-            found = {}
+            convolving = {}
         missed = {where: b.observed for where, b in blocks.items() if not b.observed.shapes}
-        if missed or not found:
+        if missed or not convolving:
             scratch = evaluating(copied_model(copied))
             try:
                 more, also = _run_watched(scratch, self.inputs, missed)
-                found, by_modules = more | found, by_modules or also
+                convolving, by_modules = more | convolving, by_modules or also
             except Exception as error:
                 shapes = ", ".join(str(list(x.shape)) for _, x in tensor_leaves(*self.inputs))
                 raise UnusableInput(
                     f"the model rejects the example inputs ({shapes}): {first_line(error)}"
                 ) from error
-        return found, by_modules
+        return convolving, by_modules
 
     def _settled(self, block: _Block) -> bool:
         reason = block.observed.obstacle()

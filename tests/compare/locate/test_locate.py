@@ -19,7 +19,6 @@ from reparamkit.compare.locate.location import Location
 from reparamkit.compare.network import Network, open_network
 from tests.compare.injecting import FORMS, IMAGE, KINDS, SITES, injected, subject
 from tests.compare.nets import Net, folded, net, randomised
-from tests.slow_share import few
 
 SMALL = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
@@ -65,8 +64,9 @@ def assert_found(found: Location, block: str, others: list[str]) -> None:
     assert not agreeing[-1]
 
 
-@pytest.mark.parametrize("form", few(FORMS, "onnx"))
-@pytest.mark.parametrize("name", few(SITES, "replknet"))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SITES)
 def test_a_mistake_is_found_in_its_own_block(name: str, form: str, tmp_path: Path) -> None:
     sites = SITES[name]
     for place, (block, layer) in enumerate(sites.items()):

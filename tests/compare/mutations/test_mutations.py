@@ -73,14 +73,16 @@ def _assert_holds(found: Campaign, count: int) -> None:
     assert beyond, said
 
 
-@pytest.mark.parametrize("name", few(["repvgg", "conv_ffn"], "repvgg"))
-def test_the_budget_is_where_the_checker_says(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "count"), few([("repvgg", 18), ("repvgg", 60), ("conv_ffn", 60)], ("repvgg", 18))
+)
+def test_the_budget_is_where_the_checker_says(name: str, count: int, tmp_path: Path) -> None:
     """Of mistakes of all sizes those beyond the budget are caught, and no rounding error is."""
-    results = list(Trials(build(name, 0, tmp_path), 0).near_the_budget(60))
+    results = list(Trials(build(name, 0, tmp_path), 0).near_the_budget(count))
     assert not [result for result in results if result.missed and not result.at_the_edge]
     assert not [result for result in results if result.below == FALSE_ALARM]
-    assert sum(result.exceeds for result in results) > 10
-    assert sum(result.below == PASSED for result in results) > 10
+    assert sum(result.exceeds for result in results) > count // 6
+    assert sum(result.below == PASSED for result in results) > count // 6
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.loading.door.fuzz import campaign
-from tests.slow_share import few
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify and limits of memory are Linux's")
 
@@ -21,7 +20,8 @@ def _assert_none_wrong(seeds: range, folder: Path) -> None:
     assert ends["0"] > 0
 
 
-@pytest.mark.parametrize("seeds", few([range(20, 40), range(60)], range(20, 40)), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [range(20, 40), range(60)], ids=str)
 def test_sixty_damaged_files(seeds: range, tmp_path: Path) -> None:
     _assert_none_wrong(seeds, tmp_path)
 

@@ -107,6 +107,7 @@ def test_a_package_says_what_it_is_and_nothing_of_this_machine(tmp_path: Path, n
             assert secret.encode() not in content
 
 
+@pytest.mark.slow
 def test_the_same_network_becomes_the_same_bytes(tmp_path: Path, network: rk.Folded) -> None:
     network.save(tmp_path / "a.mlpackage")
     folded(branches()).save(tmp_path / "b.mlpackage")

@@ -13,7 +13,6 @@ from tests.timm_import import import_timm
 from tests.training.expand.nets import UNet, batch, error64, random_net
 
 TIMM = ("resnet18", "mobilenetv2_035", "regnetx_002", "convnext_atto", "efficientnet_b0")
-QUICK = {("regnetx_002", "repvgg")}
 EXPANDED = {  # kernels larger than one tap, on all axes; with mobileone also 1x1 on more than one pixel
     "resnet18": (17, 20),
     "mobilenetv2_035": (18, 52),
@@ -21,11 +20,6 @@ EXPANDED = {  # kernels larger than one tap, on all axes; with mobileone also 1x
     "convnext_atto": (16, 40),
     "efficientnet_b0": (17, 49),
 }
-CASES = [
-    pytest.param(net, kind, marks=() if (net, kind) in QUICK else pytest.mark.slow)
-    for net in TIMM
-    for kind in KINDS
-]
 
 
 def timm_net(name: str) -> nn.Module:
@@ -48,7 +42,9 @@ def assert_round_trip(model: nn.Module, x: torch.Tensor, kind: str) -> int:
     return len(report.expanded)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TIMM)
 def test_timm(name: str, kind: str) -> None:
     model, x = timm_net(name), batch(4, 3, 64, 64)
     assert assert_round_trip(model, x, kind) == EXPANDED[name][kind == "mobileone"]

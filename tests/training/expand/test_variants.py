@@ -90,6 +90,7 @@ def test_each_module_keeps_its_mode(training: bool) -> None:
     assert expanded.get_submodule("wide.rbr_dense.bn").training is not training
 
 
+@pytest.mark.slow
 def test_a_module_under_two_names_stays_one() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
