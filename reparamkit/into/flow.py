@@ -7,15 +7,12 @@ one sum, and what changes nothing is left out. Whatever depends on no input is o
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
@@ -23,6 +20,7 @@ from reparamkit.capture.program import Program
 from reparamkit.errors import CannotCapture
 from reparamkit.hosts.fx.constants import is_pure
 from reparamkit.hosts.fx.write import owner_path
+from reparamkit.into.calls import above, arguments_of, evaluation, name_of, only_checks, shape_of
 from reparamkit.support.quiet import quiet
 
 aten = torch.ops.aten
@@ -44,6 +42,8 @@ _LINEAR = {
 }
 """Operator -> which of its arguments are the input, the matrix and the bias of a linear layer."""
 _SPELT = (("input", "@"), ("weight", "@"))
+_POOLS = {"avg_pool1d": 1, "avg_pool2d": 2, "avg_pool3d": 3}
+"""Operator -> how many axes, the last ones, its window has."""
 _VIEWS = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "alias"}
 _COPIES = {"clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "expand", "contiguous"}
 _COMMUTATIVE = {"add", "mul", "maximum", "minimum", "logical_and", "logical_or", "eq", "ne"}
@@ -152,14 +152,16 @@ class _Reader:
         _flatten_sums(self.flow)
 
     def _read(self, node: fx.Node) -> None:
-        if _checks(node):
+        if only_checks(node):
             return
         if is_pure(node) and all(n in self._constants for n in node.all_input_nodes):
             self._constants.add(node)
             return
-        name = _name(node.target)
-        given = _arguments(node)
+        name = name_of(node.target)
+        given = arguments_of(node)
         if name in _LINEAR and self._read_linear(node, name, given):
+            return
+        if (name == "mean" or name in _POOLS) and self._read_mean(node, name, given):
             return
         first = next(iter(given.values()), None)
         source = self._values.get(first) if isinstance(first, fx.Node) else None
@@ -205,7 +207,7 @@ class _Reader:
             return False
         if not (isinstance(matrix, fx.Node) and matrix in self._constants):
             return False
-        if bias is not None and not (bias in self._constants and len(_shape(bias)) == 1):
+        if bias is not None and not (bias in self._constants and len(shape_of(bias)) == 1):
             return False
         if name == "addmm" and (given["alpha"], given["beta"]) != (1, 1):
             return False
@@ -219,6 +221,34 @@ class _Reader:
         shape = (*source.shape[:-1], int(made.shape[-1]))
         value = self._added(node, "linear", _SPELT, operands, [None, None, 0.0], node.name, shape)
         if shape != tuple(map(int, made.shape)):
+            value = self._added(node, "view", tuple(map(int, made.shape)), [value], [None], node.name)
+        self._values[node] = value
+        return True
+
+    def _read_mean(self, node: fx.Node, name: str, given: Mapping[str, Any]) -> bool:
+        """A mean over axes, or a pooling whose window is all of the last ones, as one that keeps the axes.
+
+        Whether it is one.
+        """
+        entry, made = given.get("self"), node.meta.get("val")
+        if not isinstance(entry, fx.Node) or entry not in self._values or not isinstance(made, Tensor):
+            return False
+        source = self._values[entry]
+        axes = len(source.shape)
+        if name in _POOLS:
+            window = source.shape[-_POOLS[name] :]
+            plain = (given["kernel_size"], given["padding"], given.get("divisor_override"))
+            every = tuple(plain[0]) * (len(window) if len(plain[0]) == 1 else 1)
+            if every != window or any(plain[1]) or plain[2] is not None:
+                return False
+            over = [*range(axes - len(window), axes)]
+        else:
+            dims = given.get("dim")
+            over = sorted(dim % axes for dim in dims) if dims and axes else [*range(axes)]
+        kept = tuple(1 if axis in over else size for axis, size in enumerate(source.shape))
+        arguments = (("self", "@"), ("dim", tuple(over)))
+        value = self._added(node, "mean", arguments, [source], [None], node.name, kept)
+        if kept != tuple(map(int, made.shape)):
             value = self._added(node, "view", tuple(map(int, made.shape)), [value], [None], node.name)
         self._values[node] = value
         return True
@@ -260,11 +290,11 @@ class _Reader:
 
     def _value(self, node: fx.Node) -> Value:
         if node in self._constants and node not in self._values:
-            reads = tuple(self._states[n] for n in _above(node) if n in self._states)
+            reads = tuple(self._states[n] for n in above(node) if n in self._states)
             name = reads[0] if len(reads) == 1 else node.name
             value = self._added(node, "constant", (node.name,), [], [], name)
             value.reads, value.plain = reads, node in self._states
-            value.constant = _evaluation(node, self._states)
+            value.constant = evaluation(node, self._states)
             self._values[node] = value
         return self._values[node]
 
@@ -334,68 +364,3 @@ def _is_sum(value: Value) -> bool:
 def is_commutative(value: Value) -> bool:
     """Whether the order of its operands does not matter."""
     return value.operator in _COMMUTATIVE and len(value.operands) >= 2
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    made = node.meta.get("val")
-    return tuple(map(int, made.shape)) if isinstance(made, Tensor) else ()
-
-
-def _checks(node: fx.Node) -> bool:
-    """Whether a call computes nothing: it looks at sizes or raises."""
-    name = _name(node.target)
-    return not node.users and (name.startswith(("_assert", "sym_constrain")) or name == "_guards_fn")
-
-
-def _name(target: Any) -> str:
-    if isinstance(target, OpOverload):
-        name = str(target._schema.name)
-        return name.removeprefix("aten::")
-    return str(getattr(target, "__name__", target)) if target is not operator.getitem else "getitem"
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, with those that were left out."""
-    if not isinstance(node.target, OpOverload):
-        return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
-    names, defaults = _signature(node.target)
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    return {name: given.get(name, defaults.get(name)) for name in names}
-
-
-@cache
-def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
-    arguments = target._schema.arguments
-    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
-
-
-def _above(node: fx.Node) -> Iterable[fx.Node]:
-    """The node and all that it is computed from, each behind what that is computed from."""
-    order: dict[fx.Node, None] = {}
-    stack = [(node, False)]
-    while stack:
-        current, ready = stack.pop()
-        if ready:
-            order.setdefault(current)
-        elif current not in order:
-            stack.append((current, True))
-            stack.extend((n, False) for n in current.all_input_nodes)
-    return order
-
-
-def _evaluation(node: fx.Node, states: Mapping[fx.Node, str]) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    order = list(_above(node))
-
-    def evaluate(state: Mapping[str, Tensor]) -> Tensor:
-        known: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            for current in order:
-                if current in states:
-                    known[current] = state[states[current]].detach()
-                    continue
-                args, kwargs = fx.map_arg((current.args, current.kwargs), known.__getitem__)
-                known[current] = current.target(*args, **kwargs)  # type: ignore[operator]
-        value: Tensor = known[node]
-        return value
-
-    return evaluate

@@ -17,10 +17,11 @@ from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.into.align import Pair, align
+from reparamkit.into.equations import Goal
 from reparamkit.into.flow import Flow, Value, flow_of
 from reparamkit.into.outputs import check_target_suffix, is_folder
 from reparamkit.into.pretrained import read_pretrained, require_pretrained, write_pretrained
-from reparamkit.into.solve import Goal, reading, settle
+from reparamkit.into.solve import reading, settle
 from reparamkit.into.target import Target
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.files import write_verified

@@ -120,6 +120,18 @@ def test_a_target_without_a_bias() -> None:
     assert "has no bias, and blocks.0.reparam_conv.bias" in message or "has no bias, and blocks.1" in message
 
 
+def test_two_layers_in_a_row_with_too_few_channels_between_them() -> None:
+    def block() -> nn.Module:
+        layers = pairs.wide(3, first=True, width=5), pairs.wide(1, first=False, width=5)
+        return pairs.Deployed(nn.Sequential(*layers))
+
+    message = _refusal("repvgg", pairs.Net(block))
+    assert message.endswith(
+        "reparam.0.weight, blocks.1.reparam.1.weight in the target, and no numbers in one of these give what "
+        "it has to hold"
+    )
+
+
 def test_a_target_whose_weights_are_shared() -> None:
     block = pairs.Deployed(pairs.full())
     message = _refusal("repvgg", pairs.Net(lambda: block))
