@@ -17,7 +17,7 @@ Where these equations have solutions, the smallest is taken; each of them makes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,14 @@ _PLAIN = 1.375  # no map is the identity or nothing with it
 _MOST_EQUATIONS = 20_000_000  # numbers in the matrix of a system: 160 MB
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A table of the folded network of which a layer holds some numbers, at these flat places, in order."""
+
+    table: Tensor
+    places: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Goal:
     """A tensor of the folded target with the numbers that it has to hold, and where these come from."""
@@ -42,6 +50,38 @@ class Goal:
     own: str | None
     """The tensor of the target that it is, as it is."""
     numbers: Tensor
+    chosen: Chosen | None = None
+    """What the numbers were chosen out of, where the network holds more of them."""
+
+
+def chosen_from(table: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The flat places of a table whose numbers a layer holds, in order; None where it is made otherwise."""
+    ranks = torch.arange(table.numel(), dtype=torch.float64).reshape(table.shape)
+    try:
+        first, second = (trial(evaluate(numbers)).flatten() for numbers in (ranks, 2.0 * ranks + 1.0))
+    except (RuntimeError, TypeError, Unsettable):
+        return None
+    places = first.round().long()
+    same = torch.equal(first, places.double()) and torch.equal(second, 2.0 * first + 1.0)
+    return places if same else None
+
+
+def whole_table(target: Target, goal: Goal, name: str) -> bool:
+    """Whether this tensor and the table of the network are chosen from alike; all of it is then on trial.
+
+    What the example does not reach is then the network's as well.
+    """
+    if goal.chosen is None or target.tensors[name].shape != goal.chosen.table.shape:
+        return False
+
+    def at(numbers: Tensor) -> Tensor:
+        target.trial[name] = numbers
+        return goal.evaluate()
+
+    places = chosen_from(target.tensors[name], at)
+    if places is None or not torch.equal(places, goal.chosen.places):
+        return False
+    return close(at(trial(goal.chosen.table)), goal.numbers)
 
 
 def placed(

@@ -13,7 +13,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from reparamkit.into.equations import Goal, close, combined, inverted, placed, trial
+from reparamkit.into.equations import Goal, close, combined, inverted, placed, trial, whole_table
 from reparamkit.into.target import Target, Unsettable
 
 _ULPS = 4.0
@@ -41,18 +41,32 @@ class _Settled:
         """Those that a tensor has as long as nothing else is decided, in float64."""
         return self._target.trial.get(name, trial(self._own.get(name, self._target.tensors[name])))
 
+    def in_part(self) -> dict[str, int]:
+        """The tensors of which some numbers are decided, and are others now, and how many those are."""
+        return {
+            name: int(mask.sum())
+            for name, mask in self._masks.items()
+            if name in self._own
+            and bool(mask.any())
+            and not bool(mask.all())
+            and not _rounds_to(self._target.trial.get(name, self._own[name]), self._own[name])
+        }
+
     def whole(self, name: str) -> bool:
         """Whether all numbers of a tensor are."""
         mask = self._masks.get(name)
         return mask is not None and bool(mask.all())
 
 
-def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> None:
+def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> dict[str, int]:
     """Put into `target.trial` what its weights have to be.
 
     Args:
         own: the target's own numbers, which need not be those that it was captured with. Goals that they
             reach keep them, so that what no example shows of a tensor (rows of a table) stays as well.
+
+    Returns:
+        Tensors of which only some numbers follow from the goals -> how many those are.
 
     Raises:
         Unsettable: no numbers reach a goal, or two goals ask for different ones, by name.
@@ -64,38 +78,50 @@ def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> 
     for kept in (reached, apart):
         if kept:
             try:
-                _settle(target, ordered, kept, own)
-                return
+                return _settle(target, ordered, kept, own)
             except Unsettable:
                 target.trial.clear()
-    _settle(target, ordered, [], own)
+    return _settle(target, ordered, [], own)
 
 
 def _reached_by(target: Target, goals: Sequence[Goal], own: Mapping[str, Tensor]) -> list[Goal]:
     """The goals that hold their numbers with those of `own`, each to within rounding of its own."""
     target.trial.update({name: trial(own[name]) for name in own.keys() & target.tensors.keys()})
-    reached = [goal for goal in goals if _rounds_to(goal)]
+    reached = [goal for goal in goals if _holds(goal) and _holds_table(target, goal, own)]
     target.trial.clear()
     return reached
 
 
-def _rounds_to(goal: Goal) -> bool:
+def _holds(goal: Goal) -> bool:
     try:
-        now = trial(goal.evaluate()).flatten()
+        return _rounds_to(goal.evaluate(), goal.numbers)
     except Unsettable:
         return False
-    wanted = trial(goal.numbers).flatten()
+
+
+def _holds_table(target: Target, goal: Goal, own: Mapping[str, Tensor]) -> bool:
+    """Whether that goes for what was not chosen out of a table, too."""
+    if goal.chosen is None:
+        return True
+    tables = [name for name in reading(target, [goal]) & own.keys() if own[name].is_floating_point()]
+    return len(tables) != 1 or (
+        own[tables[0]].shape != goal.chosen.table.shape or _rounds_to(own[tables[0]], goal.chosen.table)
+    )
+
+
+def _rounds_to(values: Tensor, numbers: Tensor) -> bool:
+    now, wanted = trial(values).flatten(), trial(numbers).flatten()
     if now.dtype != wanted.dtype or now.shape != wanted.shape:
         return False
     if not now.is_floating_point():
         return torch.equal(now, wanted)
-    eps = torch.finfo(goal.numbers.dtype).eps
+    eps = torch.finfo(numbers.dtype).eps
     return bool(((now - wanted).abs() <= _ULPS * eps * torch.maximum(now.abs(), wanted.abs())).all())
 
 
 def _settle(
     target: Target, ordered: Sequence[Goal], reached: Sequence[Goal], own: Mapping[str, Tensor]
-) -> None:
+) -> dict[str, int]:
     settled = _Settled(target, own)
     of_reached = {
         goal: sorted(reading(target, [goal]) & own.keys() & target.tensors.keys()) for goal in reached
@@ -117,6 +143,7 @@ def _settle(
     for goal in ordered:
         if not _is_reached(goal):
             raise Unsettable(f"{goal.what} shares its weights with other layers that ask for other numbers")
+    return settled.in_part()
 
 
 def _is_reached(goal: Goal) -> bool:
@@ -184,6 +211,13 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
     made_of = sorted(_weights_of(target, goal))
     free = _free(target, goal, settled)
     free.sort(key=lambda n: (n in norms, abs(target.tensors[n].numel() - goal.numbers.numel())))
+    if len(made_of) == len(free) == 1 and settled.mask(free[0]) is None:
+        before = dict(target.trial)
+        if whole_table(target, goal, free[0]):
+            settled.add(free[0], goal)
+            return
+        target.trial.clear()
+        target.trial.update(before)
     for name in free:
         before = dict(target.trial)
         others = [
