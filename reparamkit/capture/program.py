@@ -28,6 +28,7 @@ from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
 from reparamkit.errors import CannotCapture
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.trees import parts
 
 if TYPE_CHECKING:
     from reparamkit.capture.witness import Witness
@@ -334,8 +335,9 @@ def _calling_convention(exported: ExportedProgram) -> _PyTreeInfo:
     signature = exported.module_call_graph[0].signature
     names = list(signature.forward_arg_names or []) if signature is not None else []
     if not names:
-        names = [f"arg_{i}" for i in range(in_spec.child(0).num_children)]
-        names += list(in_spec.child(1).context)
+        positional, named = parts(in_spec)
+        names = [f"arg_{i}" for i in range(positional.num_children)]
+        names += list(named.context)
     return _PyTreeInfo(names, in_spec, out_spec)
 
 
