@@ -127,13 +127,13 @@ def _std(mode: SumInTurn, self: torch.Tensor, dim: Any = None, **options: Any) -
     return None if variance is None else variance.sqrt()
 
 
-def _softmax(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+def _probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
     powers = (self - self.amax(dim, keepdim=True)).exp()
     total = mode.total(powers, [dim])
     return None if total is None else powers / total
 
 
-def _log_softmax(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+def _log_probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
     shifted = self - self.amax(dim, keepdim=True)
     total = mode.total(shifted.exp(), [dim])
     return None if total is None else shifted - total.log()
@@ -254,8 +254,8 @@ _IN_TURN: dict[Any, Callable[..., Any]] = {
     aten.var.correction: _var,
     aten.std.correction: _std,
     aten.var_mean.correction: _var_mean,
-    aten._softmax.default: _softmax,
-    aten._log_softmax.default: _log_softmax,
+    aten._softmax.default: _probabilities,
+    aten._log_softmax.default: _log_probabilities,
     aten.native_layer_norm.default: _layer_norm,
     aten.native_group_norm.default: _group_norm,
     aten.native_batch_norm.default: _batch_norm,
