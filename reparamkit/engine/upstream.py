@@ -65,12 +65,29 @@ class Upstream:
         while pending:
             s = pending.pop()
             if self._table.of(s) and not self._table.nodes[s].forced:
-                if self.ends_in(node.id, s):
+                if self.ends_in(node.id, s) or not self._read_elsewhere(node.id, s):
                     needed.add(s)
                 elif self._table.of(s)[0].own == 0.0:  # a view: what matters is what it shows
                     pending.extend(self._table.of(s)[0].sources)
                 else:
                     shared.add(s)
+
+    def _read_elsewhere(self, node: int, source: int) -> bool:
+        """Whether a reader other than `node` needs `source` as it is, as far as is known by then.
+
+        A norm that goes into the convolution above it does not read that convolution any more.
+        """
+        if self._table.nodes[source].stands_for is not None:
+            return True  # for its owner, whose readers are not its own
+        for reader in self._table.nodes[source].users:
+            if reader == node:
+                continue
+            forms = self._table.of(reader) if reader < node else []
+            if not forms:
+                return True
+            if source in forms[0].sources and (forms[0].own > 0.0 or self._read_elsewhere(node, reader)):
+                return True
+        return False
 
     def ends_in(self, node: int, source: int) -> bool:
         """Whether all that is made of `source` is made of it by way of `node` (or of their owners)."""

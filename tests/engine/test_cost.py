@@ -198,3 +198,32 @@ def test_a_norm_goes_by_way_of_a_view_into_all_that_read_it(
     layers = {name: nn.Linear(8, 8) for name in ("q", "k", "v")}
     done = fold_and_compare(randomised(Net(forward, norm=nn.BatchNorm2d(8), **layers)), noise(2, 8, 6, 5))
     assert not any("batch_norm" in str(node.target) for node in nodes_of(done.module))
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["a view", "rows and back"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_norm_goes_into_the_layer_above_it_and_not_into_one_reader(cut: bool, bias: bool) -> None:
+    """LeViT: the layer above exists for the norm alone, so that nobody else has it free."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.first(x)
+        y = s.norm(y.flatten(0, 1)).reshape_as(y) if cut else s.norm(y.transpose(1, 2)).transpose(1, 2)
+        return y + s.back(F.hardswish(s.reader(y)))
+
+    layers = {name: nn.Linear(16, 16, bias=bias) for name in ("first", "reader", "back")}
+    network = randomised(Net(forward, norm=nn.BatchNorm1d(16), **layers))
+    done = fold_and_compare(network, noise(2, 9, 16))
+    targets = [str(node.target) for node in nodes_of(done.module)]
+    assert not any("batch_norm" in target or "aten.mul" in target for target in targets)
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3])
+def test_a_norm_behind_a_convolution_goes_into_it_whoever_reads_it(readers: int) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        y = s.norm(s.conv(x)).flatten(2).transpose(1, 2)
+        return y + sum(layer(y).sigmoid() for layer in (s.q, s.k, s.v)[:readers])
+
+    layers = {name: nn.Linear(8, 8) for name in ("q", "k", "v")}
+    network = randomised(Net(forward, conv=_conv(8, 8, bias=False), norm=nn.BatchNorm2d(8), **layers))
+    done = fold_and_compare(network, noise(2, 8, 6, 5))
+    assert not any("batch_norm" in str(node.target) for node in nodes_of(done.module))

@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
+from torch.fx.graph import CodeGen, PythonCode, _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
+
+from reparamkit.hosts.fx.written_code import written
 
 # Made anew from the graph, or torch.fx's notes on how the module was traced.
 _DERIVED = frozenset(
@@ -39,6 +42,15 @@ class FoldedGraph(fx.GraphModule):
         if before is not None and after is not None and before != after:
             _made_in(self, before, after)
         return self
+
+    def recompile(self) -> PythonCode:
+        """Write the code of the graph, as `reparamkit.hosts.fx.written_code` has it."""
+        codegen = self._graph._codegen
+        codegen._body_transformer = partial(written, self._graph)
+        try:
+            return super().recompile()
+        finally:
+            codegen._body_transformer = None
 
     def __copy__(self) -> FoldedGraph:
         held = _held(self)
@@ -112,7 +124,7 @@ def _copied(graph: fx.Graph) -> fx.Graph:
     results = duplicate.graph_copy(graph, nodes)
     output = duplicate.output(results)
     output.meta = copy.copy(graph.output_node().meta)
-    duplicate.set_codegen(graph._codegen)  # not changed by anyone: shared
+    duplicate.set_codegen(copy.copy(graph._codegen))
     return duplicate
 
 
