@@ -38,6 +38,9 @@ Axes = dict[int, dict[int, str]]
 
 aten = torch.ops.aten
 
+WRITES_A_PARAMETER = getattr(OutputKind, "PARAMETER_MUTATION", None)
+"""What torch calls an output that is written into a parameter; torch 2.8 knows none."""
+
 
 @dataclass
 class Program:
@@ -304,7 +307,7 @@ def _write_back(program: Program, exported: ExportedProgram) -> None:
             program.mutated.add(str(spec.target))
             attr = next(n for n in graph.nodes if n.op == "get_attr" and n.target == spec.target)
             writes.append((attr, value))
-        elif spec.kind == OutputKind.PARAMETER_MUTATION:
+        elif spec.kind == WRITES_A_PARAMETER:
             program.rewritten.add(str(spec.target))  # left out: `capture` shows that it may be
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
             writes.append((by_name[str(spec.target)], value))

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from reparamkit.capture.program import Program
+from reparamkit.capture.program import WRITES_A_PARAMETER, Program
 from reparamkit.errors import CannotCapture
 from reparamkit.hosts.fx.constants import is_pure
 from reparamkit.hosts.fx.write import owner_path
@@ -120,7 +120,7 @@ class _Reader:
         signature = exported.graph_signature
         nodes = list(exported.graph.nodes)
         for spec in signature.output_specs:
-            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.PARAMETER_MUTATION):
+            if spec.kind not in (OutputKind.USER_OUTPUT, WRITES_A_PARAMETER):
                 raise CannotCapture("it writes into its buffers or inputs when it runs")
         placeholders = [node for node in nodes if node.op == "placeholder"]
         number = 0
