@@ -180,13 +180,10 @@ class Recorded:
         if self._in_turn or self.second is None:
             return False
         self._in_turn = True
-        self.records, terms = self.second.in_turn(self.records)
-        if terms:
-            self.notes.append(
-                f"the reference adds up {terms:,} terms at a time: its rounding error is the larger of that "
-                f"in its own order and that of one term after the other"
-            )
-        return terms > 0
+        self.records, said = self.second.in_turn(self.records)
+        if said:
+            self.notes.append(said)
+        return bool(said)
 
     def _on_too_many(self, verdict: Equivalence, aside: dict[str, str]) -> Equivalence:
         why = (

@@ -43,7 +43,7 @@ from reparamkit.compare.float64.run import Run
 from reparamkit.compare.judge import in_order
 from reparamkit.compare.measure import as_real, deviation
 from reparamkit.compare.noise import Noise, PerAxis, noise_between
-from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
+from reparamkit.runners.base import Jitterable, NamedTensors, Runner, SumsExactly, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.runners.torch import TorchRunner
 
@@ -146,15 +146,17 @@ class SecondLook:
             return {}
         return {place: noise.along for place, noise in largest.items()}
 
-    def in_turn(self, records: Sequence[Run]) -> tuple[list[Run], int]:
+    def in_turn(self, records: Sequence[Run]) -> tuple[list[Run], str]:
         """The records with the rounding error of long sums, where these are added up term by term.
 
+        What is no module has one order of its own, and is held against its sums taken in float64.
+
         Returns:
-            The records, with noise that is as large as it was or larger, and how many terms the longest sum
-            has; 0 where there is none, or the reference cannot be run so.
+            The records, with noise that is as large as it was or larger, and what is to be said of it; ""
+            where there are no such sums, or the reference cannot be run so.
         """
         if self.module is None:
-            return list(records), 0
+            return self._with_exact_sums(records)
         widened, terms = [], 0
         try:
             twin = Twin(self.module, None, share=True)
@@ -165,8 +167,23 @@ class SecondLook:
                 widened.append(_joined(record, outputs) if mode.terms else record)
                 terms = max(terms, mode.terms)
         except Exception:
-            return list(records), 0
-        return (widened, terms) if terms else (list(records), 0)
+            return list(records), ""
+        if not terms:
+            return list(records), ""
+        return widened, (
+            f"the reference adds up {terms:,} terms at a time: its rounding error is the larger of that in "
+            f"its own order and that of one term after the other"
+        )
+
+    def _with_exact_sums(self, records: Sequence[Run]) -> tuple[list[Run], str]:
+        try:
+            exact = self.runner.with_exact_sums() if isinstance(self.runner, SumsExactly) else None
+            if exact is None:
+                return list(records), ""
+            widened = [_joined(record, exact.run(*record.probe.inputs())) for record in records]
+        except Exception:
+            return list(records), ""
+        return widened, "the reference's rounding error has that of its own sums in it, against float64"
 
     def excuse(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ import reparamkit as rk
 from reparamkit.compare.float64.in_turn import LONG, SumInTurn
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.models.random_weights import randomize
+from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from tests.nets import noise
 
 SUMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -157,3 +160,45 @@ def test_an_onnx_file_with_a_long_mean(large: tuple[nn.Module, Tensor], tmp_path
     (saved,) = folded.save(path)
     assert saved.equivalence.passed
     assert rk.check(net, path, x).passed
+    assert rk.check(path, net, x).passed
+    with torch.no_grad():
+        wrong = copy.deepcopy(net)
+        wrong.get_parameter("head.weight").mul_(1.001)
+    assert rk.check(path, wrong, x).differs
+
+
+def _as_others_write_it(path: Path, target: Path, opset: int) -> None:
+    """With GlobalAveragePool, and its axes nowhere."""
+    model = onnx.load(path)
+    (mean,) = [node for node in model.graph.node if node.op_type == "ReduceMean"]
+    pool = onnx.helper.make_node("GlobalAveragePool", [mean.input[0]], ["pooled"])
+    flat = onnx.helper.make_node("Flatten", ["pooled"], [mean.output[0]])
+    nodes = [*model.graph.node]
+    at = nodes.index(mean)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:at], pool, flat, *nodes[at + 1 :]])
+    model.opset_import[0].version = opset
+    model.ir_version = 8
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_the_sums_of_an_onnx_reference(large: tuple[nn.Module, Tensor], tmp_path: Path, opset: int) -> None:
+    net, x = large
+    rk.fold(net, x, dynamic=False).save(tmp_path / "own.onnx")
+    path = tmp_path / "net.onnx"
+    _as_others_write_it(tmp_path / "own.onnx", path, opset)
+    runner = OnnxRuntimeRunner(path)
+    exact = runner.with_exact_sums()
+    assert exact is not None
+    (_, rounded), (_, wide) = runner.run((x,), {})[0], exact.run((x,), {})[0]
+    truth = copy.deepcopy(net).double()(x.double()).detach()
+    assert float((wide - truth).abs().max()) <= float((rounded - truth).abs().max())
+    assert rk.check(path, net, x).passed
+
+
+def test_a_file_without_sums(tmp_path: Path) -> None:
+    x = noise(1, 3, 8, 8, dtype=torch.float32)
+    path = tmp_path / "net.onnx"
+    rk.fold(nn.Conv2d(3, 4, 3).eval(), x, dynamic=False).save(path)
+    assert OnnxRuntimeRunner(path).with_exact_sums() is None
