@@ -1,6 +1,7 @@
 """Writes `docs/benchmarks.md`: the forms of many networks on all back ends, by `reparamkit bench`'s own code.
 
     python -m tests.benchmarks.page [--rounds 20] [--backends eager,onnxruntime,openvino] [--only NAME …]
+                                   [--tool-rounds 1]
 
 The smallest network of each of timm's thirteen files with hand-written folds (both of byobnet's), four
 reference networks, and six plain ones. On an idle machine.
@@ -16,12 +17,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import reparamkit as rk
 from reparamkit.benchmark.bench import TOLD_ABOVE, Bench, Row, bench
-from reparamkit.report.bench_document import bench_document, notes_of
+from reparamkit.report.bench_document import bench_document, notes_of, times
 from tests.benchmarks.fold_vs_timm import MODELS
+from tests.benchmarks.tool_speed import lines_of, measured
 from tests.timm_import import import_timm
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +40,11 @@ HEAD = """# Benchmarks
 Milliseconds a call, median and quartiles, of each network as it came (original), after onnxsim, after its own
 library's fold (hand), and folded. The forms take turns; a ratio is the median over the rounds, with its 95 %
 interval. The floor is what the folded network's convolutions and linear layers take alone."""
+TOOL = """## The tool itself
+
+Processor seconds of `rk.fold` with everything on (free sizes, proofs, comparing the whole network), beside
+those of torch's export at one size, by `python -m tests.benchmarks.tool_speed`. Most of capturing is torch's
+export with free sizes."""
 COLUMNS = (
     *("network", "input", "form", "ms", "quartiles", "× as fast as it came", "× as fast as by hand"),
     *("× the floor", "MACs", "file"),
@@ -104,14 +112,7 @@ def page(result: Bench) -> str:
         *(f"- {line}" for line in goals(result)),
     ]
     for backend in dict.fromkeys(row.backend for row in result.rows):
-        lines += [
-            "",
-            f"## {backend}",
-            "",
-            "| network | input | form | ms | quartiles | × as fast as it came |",
-        ]
-        lines[-1] += " × as fast as by hand | × the floor | MACs | memory | file |"
-        lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+        lines += ["", f"## {backend}", "", f"| {' | '.join(COLUMNS)} |", f"|---|---|---|{'---:|' * 7}"]
         lines += [_line(row, result) for row in result.rows if row.backend == backend]
     notes = [
         f"- {row.network}, {row.backend}, {row.form}: {note}" for row in result.rows for note in notes_of(row)
@@ -125,11 +126,7 @@ def _line(row: Row, result: Bench) -> str:
         return f"| {' | '.join([*cells, *['-'] * 7])} |"
     low, high = row.timing.quartiles
     cells += [f"{1e3 * row.timing.median:.2f}", f"{1e3 * low:.2f} to {1e3 * high:.2f}"]
-    for other in ("original", "hand"):
-        ratio = row.ratios.get(other)
-        cells.append(
-            "" if ratio is None else f"{1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
-        )
+    cells += [times(row.ratios[other]) if other in row.ratios else "" for other in ("original", "hand")]
     cells.append("" if row.over_floor is None else f"{row.over_floor:.2f}")
     cells.append("" if row.macs is None else f"{row.macs / 1e6:,.0f} M")
     cells.append("" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f} MB")
@@ -148,6 +145,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--backends", default="eager,onnxruntime,openvino")
     parser.add_argument("--only", nargs="+", default=NETWORKS, metavar="NAME")
+    parser.add_argument("--tool-rounds", type=int, default=1, help="0: not how long the tool takes")
     options = parser.parse_args()
     import_timm()
     results: list[Bench] = []
@@ -164,6 +162,14 @@ def main() -> None:
         PAGE.write_text(page(merged))
     for line in goals(_merged(results)):
         print(line)
+    if options.tool_rounds:
+        torch.set_num_threads(1)
+        speeds = []
+        for name in MODELS:
+            _say(f"how long the fold of {name} takes")
+            speeds.append(measured(name, options.tool_rounds))
+        print(lines_of(speeds)[-1])
+        PAGE.write_text("\n".join([page(_merged(results)), *TOOL.splitlines(), "", *lines_of(speeds)]) + "\n")
 
 
 def _say(text: str) -> None:

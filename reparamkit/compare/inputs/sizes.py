@@ -1,9 +1,10 @@
 """Other sizes to try a network at, where its axes are free.
 
 Axes that carry the same symbol change together. Which multiples a network insists on (of 32, of 7…) is
-not written anywhere, so the proposals go from telling to safe: near the example's size in steps of 32, then
-odd sizes (they show a wrong rounding of strides), at last twice the example's size, which every multiple
-that the example obeys also divides.
+not written anywhere, so the proposals go from telling to safe: steps of 32 from the example's size, then odd
+sizes (they show a wrong rounding of strides), at last twice the example's size, which every multiple that the
+example obeys also divides. Of a large example the first are about half as long: a border tells as much there
+and costs a quarter.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class FreeSizes:
 _LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
 """Times the example's size, and more."""
 _SMALL_SIDES = (3, 8, 16, 32)
+_LARGE = 128
 _SMALL = 16
 """Below this, a size is a batch, a clip length or a toy: it changes by ones, not by 32."""
 
@@ -93,11 +95,12 @@ def other_sizes(sizes: Sizes, ranges: Ranges | None = None) -> Iterator[tuple[st
     large = [symbol for symbol, size in sizes.items() if size >= _SMALL]
     small = [symbol for symbol in sizes if symbol not in large]
     proposals: list[tuple[str, Sizes]] = []
-    for strategy in range(4):
+    first = 0 if max(sizes.values(), default=0) >= _LARGE else 2
+    for strategy in range(first, 6):
         proposal = {}
         for symbol, size in sizes.items():
             if size < _SMALL:
-                options = _small_options(size, strategy + small.index(symbol))
+                options = _small_options(size, strategy - first + small.index(symbol))
             else:
                 options = _large_options(size, strategy, large.index(symbol))
             proposal[symbol] = _first_allowed(options, symbol, ranges, size)
@@ -227,9 +230,12 @@ def _small_options(size: int, first: int) -> list[int]:
 
 
 def _large_options(size: int, strategy: int, position: int) -> list[int]:
+    half = size - 32 * round(size / 64) if size >= _LARGE else size
     near = [size + 32, size - 32] if position % 2 == 0 else [size - 32, size + 64]
     odd = [size + 1 + position, size - 1 - position]
     return [
+        ([half + 32] if position % 2 == 0 else [half]) + near if half < size else near,
+        [half + 1 + position, *odd] if half < size else odd,
         [*near, size + 64, size + 32, *odd],
         odd,
         [size + 32, 2 * size],

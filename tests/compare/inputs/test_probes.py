@@ -89,6 +89,17 @@ def test_small_sizes_that_are_equal_get_different_ones() -> None:
     assert len(proposals) > 2
 
 
+def test_other_sizes_of_a_large_example_cost_less_than_it_does() -> None:
+    sizes = {"height": 256, "width": 224}
+    proposals = [p for name, p in other_sizes(sizes) if name == "another size"]
+    assert all(p["height"] * p["width"] < 0.4 * 256 * 224 for p in proposals[:2])
+    assert proposals[0]["height"] % 32 == proposals[0]["width"] % 32 == 0
+    assert proposals[1]["height"] % 2 == 1
+    # For networks that take no small ones.
+    assert any(min(p.values()) >= 192 and p["height"] % 32 == p["width"] % 32 == 0 for p in proposals[2:])
+    assert any(p == {symbol: 2 * size for symbol, size in sizes.items()} for p in proposals)
+
+
 def test_other_sizes_stay_in_range_and_differ_from_the_example() -> None:
     sizes = {"batch": 2, "height": 224, "width": 224}
     ranges = {"batch": (1, 4), "height": (32, 300), "width": (32, None)}
