@@ -45,8 +45,8 @@ class FoldedGraph(fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Write the code of the graph, as `reparamkit.hosts.fx.written_code` has it."""
-        codegen = self._graph._codegen
-        codegen._body_transformer = partial(written, self._graph)
+        codegen = self.graph._codegen
+        codegen._body_transformer = partial(written, self.graph)
         try:
             return super().recompile()
         finally:
