@@ -34,6 +34,8 @@ OPTIONAL: dict[str, dict[str, float]] = {
 }
 """Operator -> the weights that it may do without -> the number that leaving one out stands for."""
 
+_FOR_GRADIENTS = {"embedding": {"padding_idx", "scale_grad_by_freq", "sparse"}}
+"""Operator -> the arguments that change no value."""
 _KEPT = (aten.linear.default, aten.scaled_dot_product_attention.default, aten.matmul.default)
 _LINEAR = {
     "linear": ("input", "weight", "bias"),
@@ -186,6 +188,8 @@ class _Reader:
         optional = OPTIONAL.get(name, {})
         spelt = []
         for key, argument in given.items():
+            if key in _FOR_GRADIENTS.get(name, ()):
+                continue
             if key in optional:
                 operands.append(None if argument is None else self._value(argument))
                 defaults.append(optional[key])

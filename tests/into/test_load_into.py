@@ -168,7 +168,7 @@ class Words(nn.Module):
 
     def __init__(self, adapted: bool, places: int = 32, buffer: bool = False) -> None:
         super().__init__()
-        self.words, self.places = nn.Embedding(50, 8), nn.Embedding(places, 8)
+        self.words, self.places = nn.Embedding(50, 8, padding_idx=0), nn.Embedding(places, 8)
         self.out = nn.Linear(8, 4)
         if adapted:
             self.down = nn.ParameterList(nn.Parameter(torch.randn(n, 2)) for n in (50, places))
