@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.utils import _pytree
 from torch.utils._pytree import TreeSpec
 
 
@@ -12,3 +13,10 @@ def parts(spec: TreeSpec) -> list[TreeSpec]:
     known: Any = spec
     children: list[TreeSpec] = known.children() if hasattr(spec, "children") else known.children_specs
     return children
+
+
+def leaf() -> TreeSpec:
+    """The structure of a value that is no container."""
+    known: Any = _pytree
+    spec: TreeSpec = known.treespec_leaf() if hasattr(_pytree, "treespec_leaf") else known.LeafSpec()
+    return spec
