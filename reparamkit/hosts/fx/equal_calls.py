@@ -3,12 +3,10 @@
     c(pad(x)) + d(pad(x))   ──▶   p = pad(x),  c(p) + d(p)
 
 Branches that begin alike then have one source. Only operators of torch's own that are pure and not random,
-and none that may keep statistics; a value that the network hands out stays: its caller may write into it.
+and no norm that keeps statistics; a value that the network hands out stays: its caller may write into it.
 """
 
 from __future__ import annotations
-
-from functools import cache
 
 from torch import fx
 from torch._ops import OpOverload
@@ -22,7 +20,7 @@ def share_equal_calls(graph: fx.Graph) -> None:
     shown = shown_nodes(graph)
     first_of: dict[tuple[object, str, str], fx.Node] = {}
     for node in list(graph.nodes):
-        if not is_pure(node) or (isinstance(node.target, OpOverload) and not _is_torchs_own(node.target)):
+        if not is_pure(node) or (isinstance(node.target, OpOverload) and not _is_a_value(node, node.target)):
             continue
         key = (node.target, repr(node.args), repr(node.kwargs))  # a node's repr is its name, 1 is not 1.0
         first = first_of.setdefault(key, node)
@@ -31,7 +29,12 @@ def share_equal_calls(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-@cache
-def _is_torchs_own(operator: OpOverload) -> bool:
+def _is_a_value(node: fx.Node, operator: OpOverload) -> bool:
     """Other libraries' may be random without saying so; norms that train write into their statistics."""
-    return operator.namespace == "aten" and "running_mean" not in {a.name for a in operator._schema.arguments}
+    if operator.namespace != "aten":
+        return False
+    names = [argument.name for argument in operator._schema.arguments]
+    if "running_mean" not in names:
+        return True
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return any(given.get(word) is False for word in ("training", "use_input_stats"))

@@ -48,6 +48,34 @@ def _calls(function: Callable[..., Any]) -> list[str]:
     return [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
 
 
+def test_a_module_that_is_called_twice_on_one_value_is_folded_once() -> None:
+    """A detector's lateral layer, which two levels of its pyramid ask for."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = x.relu()
+        return s.b(F.silu(s.norm(s.a(x)))) + F.silu(s.norm(s.a(x)))
+
+    kept = left(forward, IMAGE, **_convs(norm=nn.BatchNorm2d(4)))
+    assert kept["conv2d"] == 2
+    assert kept["silu"] == 1
+    assert "batch_norm" not in kept
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_norms_are_one_value_unless_they_keep_statistics(training: bool) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        mean, variance = s.norm.running_mean, s.norm.running_var
+        return F.batch_norm(x, mean, variance, training=training) - F.batch_norm(
+            x, mean, variance, training=training
+        )
+
+    program = capture(Net(forward, norm=nn.BatchNorm2d(4)).eval(), (IMAGE.float(),), dynamic=False)
+    before = sum("batch_norm" in str(n.target) for n in program.graph.nodes)
+    share_equal_calls(program.graph)
+    after = sum("batch_norm" in str(n.target) for n in program.graph.nodes)
+    assert after == (before if training else 1)
+
+
 DIFFERENT: dict[str, Callable[[Any, Tensor], Any]] = {
     "random": lambda s, x: torch.rand_like(x) - torch.rand_like(x),
     "dropout": lambda s, x: F.dropout(x, 0.5, True) - F.dropout(x, 0.5, True),
