@@ -13,7 +13,16 @@ import pytest
 from tests.cli_page import PAGE, cli_page
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_EXAMPLES = {"api", "architecture", "benchmarks", "cli", "four_ways", "promises", "what_folds"}
+WITHOUT_EXAMPLES = {
+    "api",
+    "architecture",
+    "benchmarks",
+    "cli",
+    "four_ways",
+    "promises",
+    "versions",
+    "what_folds",
+}
 """Pages without Python; recipes are commands."""
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem not in WITHOUT_EXAMPLES)
 

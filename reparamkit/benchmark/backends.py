@@ -1,4 +1,4 @@
-"""What runs a form: PyTorch eagerly or compiled, ONNX Runtime, OpenVINO; each with a number of threads."""
+"""What runs a form: PyTorch eagerly or compiled, ONNX Runtime, OpenVINO, ExecuTorch; on some threads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 
 from reparamkit.benchmark.forms import Forms
 from reparamkit.errors import MissingExtra
+from reparamkit.runners.executorch import ExecuTorchRunner
 from reparamkit.runners.onnxruntime import require_onnxruntime
 from reparamkit.runners.openvino import require_openvino
-from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 Call = Callable[[], object]
 
@@ -26,15 +27,22 @@ class Backend:
 
     Attributes:
         package: what has to be installed.
-        takes_files: it runs ONNX files, and not modules.
+        files: suffixes of the files that it runs, the form that is timed first; none for modules.
         prepare: the form of that name as something to call, ready to run with so many threads. Raises
             `NoSuchForm`, or whatever the back end raises.
+        opened: a file, and the arguments of one call, as something to call with so many threads.
     """
 
     name: str
     package: str
-    takes_files: bool
+    files: tuple[str, ...]
     prepare: Callable[[Forms, str, int], Call]
+    opened: Callable[[Path, Args, Kwargs, int], Call] | None = None
+
+    @property
+    def takes_files(self) -> bool:
+        """It runs files, and not modules."""
+        return bool(self.files)
 
     @property
     def is_installed(self) -> bool:
@@ -63,10 +71,8 @@ def _compiled(forms: Forms, form: str, threads: int) -> Call:
     return lambda: compiled(*forms.args, **forms.kwargs)
 
 
-def _arrays(forms: Forms) -> list[Any]:
-    return [
-        tensor.detach().cpu().contiguous().numpy() for _, tensor in tensor_leaves(forms.args, forms.kwargs)
-    ]
+def _arrays(args: Args, kwargs: Kwargs) -> list[Any]:
+    return [tensor.detach().cpu().contiguous().numpy() for _, tensor in tensor_leaves(args, kwargs)]
 
 
 def session(path: Path, threads: int, **settings: Any) -> Any:
@@ -80,37 +86,51 @@ def session(path: Path, threads: int, **settings: Any) -> Any:
     return onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
 
 
-def fed(opened: Any, forms: Forms) -> dict[str, Any]:
+def fed(opened: Any, args: Args, kwargs: Kwargs) -> dict[str, Any]:
     """The example under the names of a session's inputs."""
     names = [entry.name for entry in opened.get_inputs()]
-    return dict(zip(names, _arrays(forms), strict=True))
+    return dict(zip(names, _arrays(args, kwargs), strict=True))
 
 
-def _onnxruntime(forms: Forms, form: str, threads: int) -> Call:
-    opened = session(forms.file(form), threads)
-    feed = fed(opened, forms)
+def _onnxruntime(path: Path, args: Args, kwargs: Kwargs, threads: int) -> Call:
+    opened = session(path, threads)
+    feed = fed(opened, args, kwargs)
     return lambda: opened.run(None, feed)
 
 
-def _openvino(forms: Forms, form: str, threads: int) -> Call:
+def _openvino(path: Path, args: Args, kwargs: Kwargs, threads: int) -> Call:
     core = require_openvino().Core()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }
-    compiled = core.compile_model(core.read_model(str(forms.file(form))), "CPU", settings)
-    request, feed = compiled.create_infer_request(), dict(enumerate(_arrays(forms)))
+    compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+    request, feed = compiled.create_infer_request(), dict(enumerate(_arrays(args, kwargs)))
     return lambda: request.infer(feed)
+
+
+def _executorch(path: Path, args: Args, kwargs: Kwargs, threads: int) -> Call:
+    return ExecuTorchRunner(path).here(args, kwargs, threads)
+
+
+def _of_files(
+    name: str, package: str, files: tuple[str, ...], opened: Callable[[Path, Args, Kwargs, int], Call]
+) -> Backend:
+    def prepare(forms: Forms, form: str, threads: int) -> Call:
+        return opened(forms.file(form, files[0]), forms.args, forms.kwargs, threads)
+
+    return Backend(name, package, files, prepare, opened)
 
 
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("eager", "torch", False, _eager),
-        Backend("compile", "torch", False, _compiled),
-        Backend("onnxruntime", "onnxruntime", True, _onnxruntime),
-        Backend("openvino", "openvino", True, _openvino),
+        Backend("eager", "torch", (), _eager),
+        Backend("compile", "torch", (), _compiled),
+        _of_files("onnxruntime", "onnxruntime", (".onnx",), _onnxruntime),
+        _of_files("openvino", "openvino", (".onnx", ".xml"), _openvino),
+        _of_files("executorch", "executorch", (".pte",), _executorch),
     )
 }
 """Back end by name; a further one is a function and a line."""

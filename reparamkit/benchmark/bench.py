@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from reparamkit.benchmark.backends import BACKENDS, USUAL, Backend, Call, torch_threads
+from reparamkit.benchmark.files import File
 from reparamkit.benchmark.floor import node_times, share_of_layers
 from reparamkit.benchmark.forms import FOLDED, FORMS, HAND, ONNXSIM, ORIGINAL, Forms, NoSuchForm
 from reparamkit.benchmark.timing import Ratio, Timing, interleaved, ratio
@@ -30,6 +31,8 @@ from reparamkit.support.surroundings import undisturbed
 from reparamkit.support.text import first_line
 from reparamkit.support.version import __version__
 
+FILE = "file"
+"""The form of what came as a file of another back end."""
 TOLD_ABOVE = 1.15
 """Where a folded network takes this many times its floor in ONNX Runtime, what takes the rest is told."""
 
@@ -87,7 +90,7 @@ class Bench:
 @undisturbed()
 @random_state_kept()
 def bench(
-    sources: Sequence[Source],
+    sources: Sequence[Source | File],
     *,
     backends: Sequence[str] | None = None,
     threads: int = 1,
@@ -102,9 +105,10 @@ def bench(
     The forms take turns (`reparamkit.benchmark.timing`); every form but the first is held against the first.
 
     Args:
-        sources: what `reparamkit.load` returned, each with an example of its inputs.
-        backends: of "eager", "compile", "onnxruntime", "openvino"; by default all but the second, as far as
-            they are installed.
+        sources: what `reparamkit.load` returned, each with an example of its inputs; or files of other back
+            ends (`reparamkit.benchmark.files.opened_file`), which are timed as they are where they run.
+        backends: of "eager", "compile", "onnxruntime", "openvino", "executorch"; by default the first, third
+            and fourth, as far as they are installed, and the last for its own files.
         threads: that a back end may use.
         batch: the first size of every input, in place of the example's.
         size: the last sizes of every input with as many axes behind the channels.
@@ -121,22 +125,30 @@ def bench(
     _require_positive(threads=threads, rounds=rounds, batch=batch, size=min(size) if size else None)
     rows: list[Row] = []
     examples: dict[str, tuple[Args, Kwargs]] = {}
+    running = {source.name: _running(source, chosen, backends) for source in sources}
     for source in sources:
         if source.name in examples:
             raise UnusableInput(f"{source.name} is named twice")
         examples[source.name] = _example(source, batch, size)
     for source in sources:
         args, kwargs = examples[source.name]
+        if isinstance(source, File):
+            file = replace(source, args=args, kwargs=kwargs)
+            for backend in running[source.name]:
+                say(f"timing {source.name} on {backend.name}")
+                rows.append(_row_of_file(file, backend, threads, rounds, warmup))
+            continue
         with tempfile.TemporaryDirectory(prefix="reparamkit-bench-") as folder, torch_threads(threads):
             forms = Forms(source.name, _module(source), args, kwargs, Path(folder))
             say(f"folding {source.name}")
             _ = forms.folded
-            for backend in chosen:
+            for backend in running[source.name]:
                 say(f"timing {source.name} on {backend.name}")
                 torch.compiler.reset()  # it compiles a class so many times only
                 rows += _rows(forms, backend, threads, rounds, warmup)
-    used = {backend.package: backend.version for backend in chosen}
-    versions = {"reparamkit": __version__, "torch": torch.__version__, **used, **_simplifier(chosen)}
+    every = [backend for each in running.values() for backend in each]
+    used = {backend.package: backend.version for backend in every}
+    versions = {"reparamkit": __version__, "torch": torch.__version__, **used, **_simplifier(every)}
     inputs = {name: ", ".join(_shapes(args, kwargs)) for name, (args, kwargs) in examples.items()}
     return Bench(tuple(rows), _machine(), versions, threads, rounds, inputs)
 
@@ -157,12 +169,32 @@ def chosen_backends(names: Sequence[str] | None) -> list[Backend]:
     return [BACKENDS[name] for name in dict.fromkeys(names)]
 
 
+def _running(
+    source: Source | File, chosen: Sequence[Backend], asked: Sequence[str] | None
+) -> Sequence[Backend]:
+    return source.backends(chosen, asked=asked is not None) if isinstance(source, File) else chosen
+
+
+def _row_of_file(file: File, backend: Backend, threads: int, rounds: int, warmup: int) -> Row:
+    row = Row(file.name, backend.name, FILE, file_bytes=_bytes_of(file.path))
+    assert backend.opened is not None
+    try:
+        call = backend.opened(file.path, file.args, file.kwargs, threads)
+        memory = peak_added(call)
+    except ReparamkitError:
+        raise
+    except Exception as error:  # whatever a back end raises on a file that it cannot run
+        return replace(row, note=f"it does not run: {first_line(error)}")
+    timing = interleaved({FILE: call}, warmup=warmup, rounds=rounds)[FILE]
+    return replace(row, timing=timing, peak_memory=memory)
+
+
 def _rows(forms: Forms, backend: Backend, threads: int, rounds: int, warmup: int) -> list[Row]:
     calls: dict[str, Call] = {}
     notes: dict[str, str] = {}
     memory: dict[str, int | None] = {}
     for form in FORMS:
-        if form == ONNXSIM and not backend.takes_files:
+        if form == ONNXSIM and ".onnx" not in backend.files:
             continue
         try:
             call = backend.prepare(forms, form, threads)
@@ -208,7 +240,7 @@ def _difference(forms: Forms, backend: Backend, form: str) -> str:
     if form == FOLDED:  # `fold` and `save` have verified it
         return f"it cannot be told whether it is the same: {forms.untold}" if forms.untold else ""
     if backend.takes_files:
-        differs = forms.file_differs(form)
+        differs = forms.file_differs(form, backend.files[0])
     else:
         differs = forms.module_differs(form)
     return f"another function than the network: {differs}" if differs else ""
@@ -237,7 +269,7 @@ def _counted(row: Row, forms: Forms, backend: Backend) -> Row:
             row,
             macs=multiply_accumulates(module, forms.args, forms.kwargs),
             parameters=sum(parameter.numel() for parameter in module.parameters()),
-            file_bytes=_bytes_of(forms.file(row.form)) if backend.takes_files else None,
+            file_bytes=_bytes_of(forms.file(row.form, backend.files[0])) if backend.takes_files else None,
         )
     return row
 
@@ -257,8 +289,11 @@ def multiply_accumulates(module: nn.Module, args: tuple[Any, ...], kwargs: Mappi
 
 
 def _bytes_of(path: Path) -> int:
-    """Of an ONNX file and of the weights beside it."""
-    beside = path.parent.glob(f"{path.name}.*data*")
+    """Of a file and of the weights beside it."""
+    beside = [*path.parent.glob(f"{path.name}.*data*")]
+    beside += (
+        [path.with_suffix(".bin")] if path.suffix == ".xml" and path.with_suffix(".bin").exists() else []
+    )
     return path.stat().st_size + sum(other.stat().st_size for other in beside)
 
 
@@ -268,10 +303,14 @@ def _module(source: Source) -> nn.Module:
 
 
 def _example(
-    source: Source, batch: int | None, size: tuple[int, ...] | None
+    source: Source | File, batch: int | None, size: tuple[int, ...] | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if source.example_inputs is None and not source.example_kwargs:
+    if isinstance(source, File):
+        args, kwargs = source.args, source.kwargs
+    elif source.example_inputs is None and not source.example_kwargs:
         raise UnusableInput(f"{source.name} does not say what its inputs look like: give --input")
+    else:
+        args, kwargs = source.example_inputs or (), source.example_kwargs
 
     def resized(_: object, tensor: Tensor) -> Tensor:
         shape = list(tensor.shape)
@@ -287,7 +326,7 @@ def _example(
             )
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(tensor)
 
-    args, kwargs = map_tensors(resized, source.example_inputs or (), source.example_kwargs)
+    args, kwargs = map_tensors(resized, args, kwargs)
     return args, kwargs
 
 
@@ -303,7 +342,7 @@ def _require_positive(**numbers: int | None) -> None:
 
 
 def _simplifier(chosen: Sequence[Backend]) -> dict[str, str]:
-    files = any(backend.takes_files for backend in chosen)
+    files = any(".onnx" in backend.files for backend in chosen)
     return {name: metadata.version(name) for name in ("onnx", "onnxsim") if files}
 
 

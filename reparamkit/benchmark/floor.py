@@ -89,7 +89,7 @@ def node_times(forms: Forms, form: str, threads: int) -> NodeTimes:
         profile_file_prefix=str(path.with_suffix("")),
         optimized_model_filepath=str(optimised),
     )
-    feed = fed(opened, forms)
+    feed = fed(opened, forms.args, forms.kwargs)
     for _ in range(_WARM_UP + _RUNS):
         opened.run(None, feed)
     profile = Path(opened.end_profiling())

@@ -7,6 +7,8 @@
 | hand | after its own library's fold | exported, and after onnxsim |
 | folded | after `reparamkit.fold` | as `reparamkit` writes it |
 
+A file is .onnx, or .pte, lowered for XNNPACK, which no simplifier has seen.
+
 All have the sizes of the example, so that a runtime may plan for them.
 """
 
@@ -26,9 +28,10 @@ from reparamkit.api import fold
 from reparamkit.benchmark.own_folds import own_fold
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.profile import EXCHANGEABLE, judge_candidate
+from reparamkit.errors import CannotWrite
 from reparamkit.loading.opened import Source
 from reparamkit.runners.base import Runner
-from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
+from reparamkit.runners.open import open_runner
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.quiet import quiet
@@ -54,8 +57,8 @@ class Forms:
     args: Args
     kwargs: Kwargs
     folder: Path
-    _files: dict[str, Path | NoSuchForm] = field(default_factory=dict)
-    _file_differs: dict[str, str] = field(default_factory=dict)
+    _files: dict[tuple[str, str], Path | NoSuchForm] = field(default_factory=dict)
+    _file_differs: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def module(self, form: str) -> nn.Module:
         """The form as a module.
@@ -73,18 +76,19 @@ class Forms:
             return self._hand
         raise NoSuchForm(f"{form} is a form of files")
 
-    def file(self, form: str) -> Path:
-        """The form as an ONNX file.
+    def file(self, form: str, suffix: str = ".onnx") -> Path:
+        """The form as a file.
 
         Raises:
-            NoSuchForm: there is none, or torch.onnx or onnxsim refuse it.
+            NoSuchForm: there is none, or torch.onnx, onnxsim or ExecuTorch refuse it.
         """
-        if form not in self._files:
+        key = form, suffix
+        if key not in self._files:
             try:
-                self._files[form] = self._written(form)
+                self._files[key] = self._lowered(form) if suffix == ".pte" else self._written(form)
             except NoSuchForm as reason:
-                self._files[form] = reason
-        file = self._files[form]
+                self._files[key] = reason
+        file = self._files[key]
         if isinstance(file, NoSuchForm):
             raise file
         return file
@@ -120,11 +124,12 @@ class Forms:
         equivalence = self.folded.equivalence
         return "" if equivalence is None else equivalence.untold
 
-    def file_differs(self, form: str) -> str:
+    def file_differs(self, form: str, suffix: str = ".onnx") -> str:
         """As `differs`, of a form as a file, which several back ends run."""
-        if form not in self._file_differs:
-            self._file_differs[form] = self.differs(OnnxRuntimeRunner(self.file(form)))
-        return self._file_differs[form]
+        key = form, suffix
+        if key not in self._file_differs:
+            self._file_differs[key] = self.differs(open_runner(self.file(form, suffix)))
+        return self._file_differs[key]
 
     def module_differs(self, form: str) -> str:
         """As `differs`, of a form as a module."""
@@ -139,6 +144,22 @@ class Forms:
         except Exception as error:
             return NoSuchForm(f"its library's own fold fails: {first_line(error)}")
         return NoSuchForm("its library has no fold for it") if folded is None else folded
+
+    def _lowered(self, form: str) -> Path:
+        path = self.folder / f"{form}.pte"
+        module = self.module(form)
+        try:
+            if form == FOLDED:
+                self.folded.save(path, allow_untold=True)
+            else:
+                from reparamkit.lower.executorch import lowered
+
+                with quiet(), torch.no_grad():
+                    program = torch.export.export(module, self.args, self.kwargs or None, strict=False)
+                path.write_bytes(lowered(program, "xnnpack", "{}"))
+        except CannotWrite as error:
+            raise NoSuchForm(str(error)) from error
+        return path
 
     def _written(self, form: str) -> Path:
         path = self.folder / f"{form}.onnx"

@@ -233,6 +233,8 @@ def fold(
         else:
             folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
     cli_reports.tell(opened.name, folded, wanted, shown.as_dict())
+    for note in loaded.notes if loaded is not None else ():
+        cli_console.complain(f"note: {note}")
     if loaded is not None and not quiet:
         with cli_console.report() as console:
             cli_into.show(loaded, paths, console)

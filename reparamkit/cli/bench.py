@@ -16,15 +16,19 @@ from reparamkit.cli import sources as cli_sources
 
 def bench(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE…", help=f"What to time. {cli_sources.SOURCE_HELP}")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help=f"What to time. {cli_sources.SOURCE_HELP} A .pte, .onnx or .xml file is timed as it is.",
+        ),
     ],
     backends: Annotated[
         str | None,
         typer.Option(
             "--backends",
             metavar="NAME,…",
-            help="Of eager, compile, onnxruntime and openvino. Default: all but compile, as far as they are "
-            "installed.",
+            help="Of eager, compile, onnxruntime, openvino and executorch. Default: eager, onnxruntime and "
+            "openvino, as far as they are installed; of a file those that run it.",
         ),
     ] = None,
     threads: Annotated[
@@ -71,11 +75,15 @@ def bench(
     _check_numbers(threads=threads, rounds=rounds, batch=batch)
     cli_console.check_distinct([path for path in (csv_file, json_file, html_file) if path])
     for source in sources:
-        cli_sources.check_ahead(source, model, model_args, shapes=shapes)
+        cli_sources.check_ahead(source, model, model_args, shapes=shapes, side=True)
     import dataclasses
 
     from reparamkit.benchmark.bench import bench as run
     from reparamkit.benchmark.bench import chosen_backends
+    from reparamkit.benchmark.files import SUFFIXES, File, opened_file
+    from reparamkit.compare.inputs.input_spec import parse
+    from reparamkit.errors import UnusableInput
+    from reparamkit.loading.opened import Source
     from reparamkit.lower.files import write_text
     from reparamkit.report.bench_document import bench_csv, bench_document, show_bench
     from reparamkit.report.bench_html import bench_html
@@ -84,8 +92,14 @@ def bench(
     names = None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     chosen_backends(names)
     with cli_progress.progress(quiet=quiet, verbose=verbose) as shown:
-        opened = []
+        opened: list[Source | File] = []
         for source in sources:
+            path = Path(source)
+            if path.suffix == ".mlpackage":
+                raise UnusableInput(f"{source}: a Core ML package is timed by Xcode, on a Mac or a phone")
+            if path.suffix in SUFFIXES:
+                opened.append(opened_file(path, parse(shapes) if shapes else ()))
+                continue
             network, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes)
             if inputs is not None:
                 args, kwargs = normalise_inputs(inputs)

@@ -51,6 +51,7 @@ def train(
             "--fold/--no-fold", help="At the end, fold the best network and print accuracy and latency."
         ),
     ] = True,
+    quiet: cli_progress.QuietOption = False,
     **settings: Any,
 ) -> None:
     """Train MODEL, and fold it.
@@ -65,13 +66,16 @@ def train(
     require_extra("training")
     from reparamkit.training.trainer import train as run
 
-    trained = run(model, out=out, config=config, resume=resume, say=say, **settings)
+    inform = silent if quiet else say
+    trained = run(
+        model, out=out, config=config, resume=resume, say=inform, warn=say, bar=not quiet, **settings
+    )
     _leave_if_stopped(trained)
     if not is_main_process():
         return
-    say(f"{out} holds the checkpoints {', '.join(['last', *trained.best])}, metrics.csv and curves.png")
+    inform(f"{out} holds the checkpoints {', '.join(['last', *trained.best])}, metrics.csv and curves.png")
     if fold:
-        _show_before_after(out)
+        _show_before_after(out, quiet=quiet)
 
 
 @with_settings(PretrainConfig, without=("model",))
@@ -82,6 +86,7 @@ def pretrain(
     ] = None,
     config: ConfigOption = None,
     resume: ResumeOption = False,
+    quiet: cli_progress.QuietOption = False,
     **settings: Any,
 ) -> None:
     """Pre-train the encoder of a ConvNeXt V2 on images, without their labels (FCMAE).
@@ -93,10 +98,13 @@ def pretrain(
     require_extra("training")
     from reparamkit.training.fcmae import pretrain as run
 
-    trained = run(model, out=out, config=config, resume=resume, say=say, **settings)
+    inform = silent if quiet else say
+    trained = run(
+        model, out=out, config=config, resume=resume, say=inform, warn=say, bar=not quiet, **settings
+    )
     _leave_if_stopped(trained)
     if is_main_process():
-        say(f"{out} holds the encoder: reparamkit train MODEL --finetune {out} --layer-decay 0.9 …")
+        inform(f"{out} holds the encoder: reparamkit train MODEL --finetune {out} --layer-decay 0.9 …")
 
 
 def say(text: str) -> None:
@@ -105,6 +113,10 @@ def say(text: str) -> None:
 
     with tqdm.external_write_mode():
         cli_console.say(text)
+
+
+def silent(text: str) -> None:
+    """Nothing is said."""
 
 
 def is_main_process() -> bool:
@@ -121,14 +133,14 @@ def _leave_if_stopped(trained: Trained) -> None:
     raise typer.Exit(130 if trained.stopped == signal.SIGINT else 0)
 
 
-def _show_before_after(out: Path) -> None:
+def _show_before_after(out: Path, *, quiet: bool) -> None:
     from reparamkit.errors import CannotCapture
     from reparamkit.report.training_text import show_before_after
     from reparamkit.support.progress import phase
     from reparamkit.training.before_after import before_and_after
 
     try:
-        with cli_progress.progress(), phase("folding the best network and comparing it"):
+        with cli_progress.progress(quiet=quiet), phase("folding the best network and comparing it"):
             result = before_and_after(out)
     except CannotCapture as error:
         say(f"the trained network is not folded: {error}")

@@ -81,7 +81,9 @@ def assert_equivalent(
         NotEquivalent: they differ; the message names the worst place, `equivalence` holds the numbers.
         UnusableInput: as `check`.
     """
-    verdict = check(reference, candidate, inputs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges)
+    verdict = check(
+        reference, candidate, inputs, seed=seed, dynamic_axes=dynamic_axes, ranges=ranges, outputs=outputs
+    )
     if not verdict.passed:
         raise NotEquivalent(verdict.summary(), verdict)
     return verdict

@@ -17,8 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from reparamkit.engine import cost
 from reparamkit.engine.compositions import FORMS, sums
-from reparamkit.engine.compositions.terms import Terms
-from reparamkit.engine.form import Form, FormTable, Maps
+from reparamkit.engine.form import Form, FormTable, Maps, Terms
 from reparamkit.engine.graph import Node
 from reparamkit.engine.numbers import numbers
 from reparamkit.engine.upstream import Upstream

@@ -7,21 +7,19 @@ constant one `linear`, and what changes nothing is left out. Whatever depends on
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from reparamkit.capture.program import Program
+from reparamkit.capture.program import WRITES_A_PARAMETER, Program
 from reparamkit.errors import CannotCapture
 from reparamkit.hosts.fx.constants import is_pure
 from reparamkit.hosts.fx.write import owner_path
+from reparamkit.into.calls import above, arguments_of, evaluation, name_of, only_checks, shape_of
 from reparamkit.into.flow import Flow, Value, flatten_sums
 from reparamkit.support.quiet import quiet
 
@@ -36,6 +34,8 @@ OPTIONAL: dict[str, dict[str, float]] = {
 }
 """Operator -> the weights that it may do without -> the number that leaving one out stands for."""
 
+_FOR_GRADIENTS = {"embedding": {"padding_idx", "scale_grad_by_freq", "sparse"}}
+"""Operator -> the arguments that change no value."""
 _KEPT = (aten.linear.default, aten.scaled_dot_product_attention.default, aten.matmul.default)
 _LINEAR = {
     "linear": ("input", "weight", "bias"),
@@ -44,6 +44,8 @@ _LINEAR = {
 }
 """Operator -> which of its arguments are the input, the matrix and the bias of a linear layer."""
 _SPELT = (("input", "@"), ("weight", "@"))
+_POOLS = {"avg_pool1d": 1, "avg_pool2d": 2, "avg_pool3d": 3}
+"""Operator -> how many axes, the last ones, its window has."""
 _VIEWS = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "alias"}
 _COPIES = {"clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "expand", "contiguous"}
 
@@ -72,7 +74,7 @@ class _Reader:
         signature = exported.graph_signature
         nodes = list(exported.graph.nodes)
         for spec in signature.output_specs:
-            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.PARAMETER_MUTATION):
+            if spec.kind not in (OutputKind.USER_OUTPUT, WRITES_A_PARAMETER):
                 raise CannotCapture("it writes into its buffers or inputs when it runs")
         placeholders = [node for node in nodes if node.op == "placeholder"]
         number = 0
@@ -104,14 +106,16 @@ class _Reader:
         flatten_sums(self.flow)
 
     def _read(self, node: fx.Node) -> None:
-        if _checks(node):
+        if only_checks(node):
             return
         if is_pure(node) and all(n in self._constants for n in node.all_input_nodes):
             self._constants.add(node)
             return
-        name = _name(node.target)
-        given = _arguments(node)
+        name = name_of(node.target)
+        given = arguments_of(node)
         if name in _LINEAR and self._read_linear(node, name, given):
+            return
+        if (name == "mean" or name in _POOLS) and self._read_mean(node, name, given):
             return
         first = next(iter(given.values()), None)
         source = self._values.get(first) if isinstance(first, fx.Node) else None
@@ -136,6 +140,8 @@ class _Reader:
         optional = OPTIONAL.get(name, {})
         spelt = []
         for key, argument in given.items():
+            if key in _FOR_GRADIENTS.get(name, ()):
+                continue
             if key in optional:
                 operands.append(None if argument is None else self._value(argument))
                 defaults.append(optional[key])
@@ -157,7 +163,7 @@ class _Reader:
             return False
         if not (isinstance(matrix, fx.Node) and matrix in self._constants):
             return False
-        if bias is not None and not (bias in self._constants and len(_shape(bias)) == 1):
+        if bias is not None and not (bias in self._constants and len(shape_of(bias)) == 1):
             return False
         if name == "addmm" and (given["alpha"], given["beta"]) != (1, 1):
             return False
@@ -172,6 +178,34 @@ class _Reader:
         value = self._added(node, "linear", _SPELT, operands, [None, None, 0.0], node.name, shape)
         if shape != tuple(map(int, result.shape)):
             value = self._added(node, "view", tuple(map(int, result.shape)), [value], [None], node.name)
+        self._values[node] = value
+        return True
+
+    def _read_mean(self, node: fx.Node, name: str, given: Mapping[str, Any]) -> bool:
+        """A mean over axes, or a pooling whose window is all of the last ones, as one that keeps the axes.
+
+        Whether it is one.
+        """
+        entry, made = given.get("self"), node.meta.get("val")
+        if not isinstance(entry, fx.Node) or entry not in self._values or not isinstance(made, Tensor):
+            return False
+        source = self._values[entry]
+        axes = len(source.shape)
+        if name in _POOLS:
+            window = source.shape[-_POOLS[name] :]
+            plain = (given["kernel_size"], given["padding"], given.get("divisor_override"))
+            every = tuple(plain[0]) * (len(window) if len(plain[0]) == 1 else 1)
+            if every != window or any(plain[1]) or plain[2] is not None:
+                return False
+            over = [*range(axes - len(window), axes)]
+        else:
+            dims = given.get("dim")
+            over = sorted(dim % axes for dim in dims) if dims and axes else [*range(axes)]
+        kept = tuple(1 if axis in over else size for axis, size in enumerate(source.shape))
+        arguments = (("self", "@"), ("dim", tuple(over)))
+        value = self._added(node, "mean", arguments, [source], [None], node.name, kept)
+        if kept != tuple(map(int, made.shape)):
+            value = self._added(node, "view", tuple(map(int, made.shape)), [value], [None], node.name)
         self._values[node] = value
         return True
 
@@ -212,11 +246,11 @@ class _Reader:
 
     def _value(self, node: fx.Node) -> Value:
         if node in self._constants and node not in self._values:
-            reads = tuple(self._states[n] for n in _above(node) if n in self._states)
+            reads = tuple(self._states[n] for n in above(node) if n in self._states)
             name = reads[0] if len(reads) == 1 else node.name
             value = self._added(node, "constant", (node.name,), [], [], name)
             value.reads, value.plain = reads, node in self._states
-            value.constant = _evaluation(node, self._states)
+            value.constant = evaluation(node, self._states)
             self._values[node] = value
         return self._values[node]
 
@@ -250,68 +284,3 @@ class _Reader:
         self._known[key] = value
         self.flow.values.append(value)
         return value
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    result = node.meta.get("val")
-    return tuple(map(int, result.shape)) if isinstance(result, Tensor) else ()
-
-
-def _checks(node: fx.Node) -> bool:
-    """Whether a call computes nothing: it looks at sizes or raises."""
-    name = _name(node.target)
-    return not node.users and (name.startswith(("_assert", "sym_constrain")) or name == "_guards_fn")
-
-
-def _name(target: Any) -> str:
-    if isinstance(target, OpOverload):
-        name = str(target._schema.name)
-        return name.removeprefix("aten::")
-    return str(getattr(target, "__name__", target)) if target is not operator.getitem else "getitem"
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, with those that were left out."""
-    if not isinstance(node.target, OpOverload):
-        return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
-    names, defaults = _signature(node.target)
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    return {name: given.get(name, defaults.get(name)) for name in names}
-
-
-@cache
-def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
-    arguments = target._schema.arguments
-    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
-
-
-def _above(node: fx.Node) -> Iterable[fx.Node]:
-    """The node and all that it is computed from, each behind what that is computed from."""
-    order: dict[fx.Node, None] = {}
-    stack = [(node, False)]
-    while stack:
-        current, ready = stack.pop()
-        if ready:
-            order.setdefault(current)
-        elif current not in order:
-            stack.append((current, True))
-            stack.extend((n, False) for n in current.all_input_nodes)
-    return order
-
-
-def _evaluation(node: fx.Node, states: Mapping[fx.Node, str]) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    order = list(_above(node))
-
-    def evaluate(state: Mapping[str, Tensor]) -> Tensor:
-        known: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            for current in order:
-                if current in states:
-                    known[current] = state[states[current]].detach()
-                    continue
-                args, kwargs = fx.map_arg((current.args, current.kwargs), known.__getitem__)
-                known[current] = current.target(*args, **kwargs)  # type: ignore[operator]
-        value: Tensor = known[node]
-        return value
-
-    return evaluate

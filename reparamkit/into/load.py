@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,11 @@ from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import CannotCapture, UnusableInput
 from reparamkit.into.align import Pair, align
 from reparamkit.into.captured_flow import flow_of
+from reparamkit.into.equations import Chosen, Goal, chosen_from
 from reparamkit.into.flow import Flow, Value
 from reparamkit.into.outputs import check_target_suffix, is_folder
 from reparamkit.into.pretrained import read_pretrained, require_pretrained, write_pretrained
-from reparamkit.into.solve import Goal, reading, settle
+from reparamkit.into.solve import reading, settle
 from reparamkit.into.target import Target
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.files import write_verified
@@ -168,10 +170,10 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
     with phase(f"loading into {type(target).__name__}"), kept:
         flow = flow_of(program := capture(folded.module, args, kwargs, dynamic=False))
         try:
-            weights, layers = _weights(flow, program.state, target, args, kwargs, varied=True)
+            weights, layers, said = _weights(flow, program.state, target, args, kwargs, varied=True)
         except UnusableInput as reason:
             try:
-                weights, layers = _weights(flow, program.state, target, args, kwargs, varied=False)
+                weights, layers, said = _weights(flow, program.state, target, args, kwargs, varied=False)
             except UnusableInput:
                 raise reason from None
         # In a copy that has never run: what a network computes once and keeps is of its old numbers.
@@ -179,13 +181,13 @@ def load_into(folded: Folded, target: Any, example_inputs: Any = None) -> Loaded
         loaded.load_state_dict(weights, strict=True)
         verdict = _verdict_on(folded, private_copy(loaded))
     verdict.require("with the numbers in it, the target is", allow_untold=True)
-    return Loaded(loaded, verdict, layers, tuple(notes), target, folded)
+    return Loaded(loaded, verdict, layers, (*notes, *said), target, folded)
 
 
 def _weights(
     flow: Flow, state: Any, target: nn.Module, args: Args, kwargs: Kwargs, *, varied: bool
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state dict for the target, and what went where.
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """The state dict for the target, what went where, and what is to be said of it.
 
     A fold leaves out what is nothing or the identity in numbers (a scale that starts as one), and the target
     may hold such numbers only because it was never trained: `varied` moves all away from those.
@@ -202,11 +204,15 @@ def _weights(
     except UnusableInput as error:
         raise UnusableInput(f"the target: {error}") from error
     goals, layers = _goals(own, align(flow, theirs), state)
-    settle(own, goals, weights)
+    said = [
+        f"{count:,} of {weights[name].numel():,} numbers of {name} follow from the network at the sizes that "
+        f"it was folded for; the others stay the target's own"
+        for name, count in settle(own, goals, weights).items()
+    ]
     settled = reading(own, goals) & weights.keys()
     for name in settled:
         weights[name] = own.trial.get(name, own.tensors[name]).to(weights[name]).reshape(weights[name].shape)
-    return _tied(copied, weights, settled), layers
+    return _tied(copied, weights, settled), layers, said
 
 
 def _vary(module: nn.Module) -> None:
@@ -251,7 +257,7 @@ def _goals(target: Target, pairs: Sequence[Pair], state: Any) -> tuple[list[Goal
             numbers = torch.full(its.shape, pair.default or 0.0, dtype=torch.float64)
         if mine is not None and its.name:
             layers[mine.name] = its.name
-        goals.append(_goal(target, its, numbers))
+        goals.append(_goal(target, its, numbers, None if mine is None else _chosen(mine, state)))
     return goals, layers
 
 
@@ -270,8 +276,23 @@ class _Now:
         return self._target.value(name)
 
 
-def _goal(target: Target, value: Value, numbers: Tensor) -> Goal:
+def _chosen(value: Value, state: Any) -> Chosen | None:
+    """The larger table that a constant of the folded network is chosen out of, as rows of one are."""
+    evaluate = value.constant
+    assert evaluate is not None
+    tables = [name for name in value.reads if state[name].is_floating_point()]
+    if value.plain or len(tables) != 1:
+        return None
+    table = state[tables[0]].detach().cpu()
+    if table.numel() <= math.prod(value.shape):
+        return None
+    others = {name: tensor for name, tensor in state.items() if name != tables[0]}
+    places = chosen_from(table, lambda numbers: evaluate({**others, tables[0]: numbers}))
+    return None if places is None else Chosen(table, places)
+
+
+def _goal(target: Target, value: Value, numbers: Tensor, chosen: Chosen | None) -> Goal:
     evaluate = value.constant
     assert evaluate is not None
     own = value.reads[0] if value.plain and target.is_own(value.reads[0]) else None
-    return Goal(f"{value.name or value} of the target", lambda: evaluate(_Now(target)), own, numbers)  # type: ignore[arg-type]
+    return Goal(f"{value.name or value} of the target", lambda: evaluate(_Now(target)), own, numbers, chosen)  # type: ignore[arg-type]

@@ -1,43 +1,22 @@
 """Numbers for the target's own weights under which its folded layers hold what those of the network hold.
 
-A folded layer is a function of several tensors of the target, affine in each one of them:
-
-    layer(w) = C + A · w        A places each number of w in the layer, times a factor; C is all else
-
 What the target's own numbers give already stays as it is. Elsewhere batch norms become the identity first.
-Then one tensor w takes the numbers, where the others are zero if the layer depends on w without them (a
-branch beside it), and one if not (a scale behind it). A and C are read off four numberings of w, and the last
-of them shows that there is nothing else: w then follows from the layer.
+Then one tensor takes the numbers (`reparamkit.into.equations`), where the others are zero if the layer
+depends on it without them (a branch beside it), and one if not (a scale behind it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from reparamkit.into.target import Evaluate, Target, Unsettable
+from reparamkit.into.equations import Goal, close, combined, inverted, placed, trial, whole_table
+from reparamkit.into.target import Target, Unsettable
 
-_NONE = 1e-9  # of the largest: a number that does not depend on w
-_EXACT = 1e-6
-_STEP = 1e-5
-_ITERATIONS = 60
-_PLAIN = 1.375  # no map is the identity or nothing with it
 _ULPS = 4.0
-
-
-@dataclass(frozen=True, eq=False)
-class Goal:
-    """A tensor of the folded target with the numbers that it has to hold, and where these come from."""
-
-    what: str
-    evaluate: Evaluate
-    own: str | None
-    """The tensor of the target that it is, as it is."""
-    numbers: Tensor
 
 
 class _Settled:
@@ -60,7 +39,18 @@ class _Settled:
 
     def numbers(self, name: str) -> Tensor:
         """Those that a tensor has as long as nothing else is decided, in float64."""
-        return self._target.trial.get(name, _trial(self._own.get(name, self._target.tensors[name])))
+        return self._target.trial.get(name, trial(self._own.get(name, self._target.tensors[name])))
+
+    def in_part(self) -> dict[str, int]:
+        """The tensors of which some numbers are decided, and are others now, and how many those are."""
+        return {
+            name: int(mask.sum())
+            for name, mask in self._masks.items()
+            if name in self._own
+            and bool(mask.any())
+            and not bool(mask.all())
+            and not _rounds_to(self._target.trial.get(name, self._own[name]), self._own[name])
+        }
 
     def whole(self, name: str) -> bool:
         """Whether all numbers of a tensor are."""
@@ -68,12 +58,15 @@ class _Settled:
         return mask is not None and bool(mask.all())
 
 
-def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> None:
+def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> dict[str, int]:
     """Put into `target.trial` what its weights have to be.
 
     Args:
         own: the target's own numbers, which need not be those that it was captured with. Goals that they
             reach keep them, so that what no example shows of a tensor (rows of a table) stays as well.
+
+    Returns:
+        Tensors of which only some numbers follow from the goals -> how many those are.
 
     Raises:
         Unsettable: no numbers reach a goal, or two goals ask for different ones, by name.
@@ -85,43 +78,55 @@ def settle(target: Target, goals: Iterable[Goal], own: Mapping[str, Tensor]) -> 
     for kept in (reached, apart):
         if kept:
             try:
-                _settle(target, ordered, kept, own)
-                return
+                return _settle(target, ordered, kept, own)
             except Unsettable:
                 target.trial.clear()
-    _settle(target, ordered, [], own)
+    return _settle(target, ordered, [], own)
 
 
 def _reached_by(target: Target, goals: Sequence[Goal], own: Mapping[str, Tensor]) -> list[Goal]:
     """The goals that hold their numbers with those of `own`, each to within rounding of its own."""
-    target.trial.update({name: _trial(own[name]) for name in own.keys() & target.tensors.keys()})
-    reached = [goal for goal in goals if _rounds_to(goal)]
+    target.trial.update({name: trial(own[name]) for name in own.keys() & target.tensors.keys()})
+    reached = [goal for goal in goals if _holds(goal) and _holds_table(target, goal, own)]
     target.trial.clear()
     return reached
 
 
-def _rounds_to(goal: Goal) -> bool:
+def _holds(goal: Goal) -> bool:
     try:
-        now = _trial(goal.evaluate()).flatten()
+        return _rounds_to(goal.evaluate(), goal.numbers)
     except Unsettable:
         return False
-    wanted = _trial(goal.numbers).flatten()
+
+
+def _holds_table(target: Target, goal: Goal, own: Mapping[str, Tensor]) -> bool:
+    """Whether that goes for what was not chosen out of a table, too."""
+    if goal.chosen is None:
+        return True
+    tables = [name for name in reading(target, [goal]) & own.keys() if own[name].is_floating_point()]
+    return len(tables) != 1 or (
+        own[tables[0]].shape != goal.chosen.table.shape or _rounds_to(own[tables[0]], goal.chosen.table)
+    )
+
+
+def _rounds_to(values: Tensor, numbers: Tensor) -> bool:
+    now, wanted = trial(values).flatten(), trial(numbers).flatten()
     if now.dtype != wanted.dtype or now.shape != wanted.shape:
         return False
     if not now.is_floating_point():
         return torch.equal(now, wanted)
-    eps = torch.finfo(goal.numbers.dtype).eps
+    eps = torch.finfo(numbers.dtype).eps
     return bool(((now - wanted).abs() <= _ULPS * eps * torch.maximum(now.abs(), wanted.abs())).all())
 
 
 def _settle(
     target: Target, ordered: Sequence[Goal], reached: Sequence[Goal], own: Mapping[str, Tensor]
-) -> None:
+) -> dict[str, int]:
     settled = _Settled(target, own)
     of_reached = {
         goal: sorted(reading(target, [goal]) & own.keys() & target.tensors.keys()) for goal in reached
     }
-    target.trial.update({name: _trial(own[name]) for names in of_reached.values() for name in names})
+    target.trial.update({name: trial(own[name]) for names in of_reached.values() for name in names})
     for goal, names in of_reached.items():
         for name in names if goal.own is not None else _counting(target, goal, names):
             settled.add(name, goal)
@@ -138,11 +143,12 @@ def _settle(
     for goal in ordered:
         if not _is_reached(goal):
             raise Unsettable(f"{goal.what} shares its weights with other layers that ask for other numbers")
+    return settled.in_part()
 
 
 def _is_reached(goal: Goal) -> bool:
     try:
-        return _close(goal.evaluate(), goal.numbers)
+        return close(goal.evaluate(), goal.numbers)
     except Unsettable:
         return False
 
@@ -155,14 +161,14 @@ def _copy(target: Target, goal: Goal, settled: _Settled) -> None:
         raise Unsettable(f"{goal.what} is {mine.dtype} and its partner {goal.numbers.dtype}")
     numbers = goal.numbers.reshape(mine.shape)
     if settled.whole(name):
-        if not torch.equal(target.trial[name], _trial(numbers)):
+        if not torch.equal(target.trial[name], trial(numbers)):
             raise Unsettable(
                 f"{goal.what} and {settled.by[name]} are one tensor of the target, and two of the network"
             )
         return
-    if name not in target.kept and not torch.equal(_trial(mine), _trial(numbers)):
+    if name not in target.kept and not torch.equal(trial(mine), trial(numbers)):
         raise Unsettable(f"{goal.what} holds other numbers, and it is no part of the target's state dict")
-    target.trial[name] = _trial(numbers)
+    target.trial[name] = trial(numbers)
     settled.add(name, goal)
 
 
@@ -173,7 +179,7 @@ def _make_norms_idle(target: Target, goals: Sequence[Goal], settled: _Settled) -
         undecided = all(settled.mask(name) is None for name in names)
         if undecided and names <= read and names <= target.kept:
             for name, number in norm.identity.items():
-                target.trial[name] = torch.full_like(_trial(target.tensors[name]), number)
+                target.trial[name] = torch.full_like(trial(target.tensors[name]), number)
 
 
 def reading(target: Target, goals: Iterable[Goal]) -> set[str]:
@@ -205,24 +211,39 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
     made_of = sorted(_weights_of(target, goal))
     free = _free(target, goal, settled)
     free.sort(key=lambda n: (n in norms, abs(target.tensors[n].numel() - goal.numbers.numel())))
+    if len(made_of) == len(free) == 1 and settled.mask(free[0]) is None:
+        before = dict(target.trial)
+        if whole_table(target, goal, free[0]):
+            settled.add(free[0], goal)
+            return
+        target.trial.clear()
+        target.trial.update(before)
     for name in free:
         before = dict(target.trial)
         others = [
             other for other in free if other != name and other not in norms and settled.mask(other) is None
         ]
-        places = _solved(target, goal, name, others, settled)
+        own, decided = settled.numbers(name), settled.mask(name)
+        places = placed(target, goal, name, others, own, decided)
         if places is None:
             target.trial.clear()
             target.trial.update(before)
         if places is None and len(made_of) == 1:
-            places = _inverted(target, goal, name, settled)
+            places = inverted(target, goal, name, own, decided)
         if places is not None:
-            settled.add(name, goal, places)
-            for other in _counting(target, goal, [other for other in free if other != name]):
-                settled.add(other, goal)
+            _decide(target, goal, name, free, settled, places)
             return
         target.trial.clear()
         target.trial.update(before)
+    for name in free:
+        if settled.mask(name) is None:
+            before = dict(target.trial)
+            others = [other for other in free if other != name and other not in norms]
+            if combined(target, goal, name, [other for other in others if settled.mask(other) is None]):
+                _decide(target, goal, name, free, settled)
+                return
+            target.trial.clear()
+            target.trial.update(before)
     if not _is_reached(goal):
         of = ", ".join(made_of) or "nothing that could be set"
         taken = ", ".join(sorted({settled.by[n] for n in made_of if settled.mask(n) is not None}))
@@ -231,6 +252,20 @@ def _reach(target: Target, goal: Goal, settled: _Settled) -> None:
             f"hold"
             f"{f' ({taken} has a part in them)' if taken else ''}"
         )
+
+
+def _decide(
+    target: Target,
+    goal: Goal,
+    name: str,
+    free: Sequence[str],
+    settled: _Settled,
+    places: Tensor | None = None,
+) -> None:
+    """This goal was reached through these places of this tensor, with the others as they are on trial."""
+    settled.add(name, goal, places)
+    for other in _counting(target, goal, [other for other in free if other != name]):
+        settled.add(other, goal)
 
 
 def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
@@ -242,7 +277,7 @@ def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
         return list(names)
     for name in names:
         kept = target.trial.get(name)
-        numbers = _trial(target.tensors[name]) if kept is None else kept
+        numbers = trial(target.tensors[name]) if kept is None else kept
         target.trial[name] = 2.0 * numbers + 1.0
         try:
             if not torch.equal(goal.evaluate(), now):
@@ -254,108 +289,3 @@ def _counting(target: Target, goal: Goal, names: Iterable[str]) -> list[str]:
         else:
             target.trial[name] = kept
     return counting
-
-
-def _solved(target: Target, goal: Goal, name: str, others: Sequence[str], settled: _Settled) -> Tensor | None:
-    """The places in this tensor whose numbers give the goal; all numbers are then on trial.
-
-    None where there are no such numbers, or where they are not those that are decided already.
-    """
-    decided = settled.mask(name)
-    shape, count = target.tensors[name].shape, target.tensors[name].numel()
-
-    def at(numbers: Tensor) -> Tensor:
-        target.trial[name] = numbers.reshape(shape)
-        return goal.evaluate().flatten()
-
-    one = torch.full((count,), _PLAIN, dtype=torch.float64)
-    own = settled.numbers(name).flatten().clone()
-    try:
-        for other in others:
-            kept = target.trial.get(other)
-            like = _trial(target.tensors[other])
-            before = at(2 * one) - at(one)
-            target.trial[other] = torch.zeros_like(like)
-            if bool(((at(2 * one) - at(one) != 0) != (before != 0)).any()) or not bool(before.any()):
-                target.trial[other] = torch.ones_like(like)
-                if not bool((at(2 * one) - at(one)).any()):
-                    target.trial.pop(other)
-                    if kept is not None:
-                        target.trial[other] = kept
-        factor = (at(2 * one) - at(one)) / _PLAIN
-        rest = 2 * at(one) - at(2 * one)
-        hit = factor.abs() > _NONE * factor.abs().max()
-        if not bool(hit.any()):
-            return None
-        safe = torch.where(hit, factor, torch.ones_like(factor))
-        ranks = torch.arange(count, dtype=torch.float64)
-        place = ((at(ranks + _PLAIN) - rest) / safe - _PLAIN).round().long()
-        if bool(((place < 0) | (place >= count))[hit].any()):
-            return None
-        drawn = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        expected = rest + torch.where(hit, factor * drawn[place.clamp(0, count - 1)], 0.0)
-        if not _close(at(drawn), expected):
-            return None
-        wanted = goal.numbers.detach().cpu().double().flatten()
-        numbers = own.clone()
-        numbers[place[hit]] = ((wanted - rest) / safe)[hit]
-        if decided is not None and not _close(numbers[decided], own[decided]):
-            return None
-        return place[hit] if _close(at(numbers), wanted) else None
-    except Unsettable:
-        return None
-
-
-def _inverted(target: Target, goal: Goal, name: str, settled: _Settled) -> Tensor | None:
-    """The same as `_solved` where each number follows from one of the tensor's by some function (a sigmoid).
-
-    By Newton's method, each number for itself.
-    """
-    shape, count = target.tensors[name].shape, target.tensors[name].numel()
-    own, decided = settled.numbers(name).flatten().clone(), settled.mask(name)
-    wanted = _trial(goal.numbers).flatten()
-
-    def at(numbers: Tensor) -> Tensor:
-        target.trial[name] = numbers.reshape(shape)
-        return goal.evaluate().flatten()
-
-    def slope(numbers: Tensor, along: Tensor) -> Tensor:
-        return (at(numbers + _STEP * along) - at(numbers - _STEP * along)) / (2 * _STEP)
-
-    try:
-        ranks = torch.arange(count, dtype=torch.float64) + 1.0
-        steepness = slope(own, torch.ones_like(own))
-        along = slope(own, ranks / count)
-        hit = steepness.abs() > _NONE * steepness.abs().max()
-        safe = torch.where(hit, steepness, torch.ones_like(steepness))
-        place = (along / safe * count - 1.0).round().long()
-        if not bool(hit.any()) or bool(((place < 0) | (place >= count))[hit].any()):
-            return None
-        place = place[hit]
-        numbers = own.clone()
-        for _ in range(_ITERATIONS):
-            steepness = slope(numbers, torch.ones_like(own))[hit]
-            step = (at(numbers)[hit] - wanted[hit]) / steepness
-            if not bool(step.isfinite().all()):
-                return None
-            numbers[place] -= step.clamp(-1.0, 1.0)
-        if decided is not None and not _close(numbers[decided], own[decided]):
-            return None
-        return place if _close(at(numbers), wanted) else None
-    except Unsettable:
-        return None
-
-
-def _trial(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu()
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _close(left: Tensor, right: Tensor) -> bool:
-    left, right = _trial(left).flatten(), _trial(right).flatten()
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    if not left.is_floating_point():
-        return torch.equal(left, right)
-    scale = max(float(right.abs().max()), float(left.abs().max())) if right.numel() else 0.0
-    return bool(((left - right).abs() <= _EXACT * scale).all())

@@ -71,7 +71,7 @@ class ExecuTorchWriter(FileWriter):
     def write(self, work: Work, target: Path) -> Sequence[str]:
         backend = work.request.executorch_backend or EXECUTORCH_BACKENDS[0]
         told = _told(work)
-        data = _lowered(work.program, backend, json.dumps(told))
+        data = lowered(work.program, backend, json.dumps(told))
         with target.open("wb") as file:
             file.write(data)
         outlined = outline(target)
@@ -108,8 +108,13 @@ class ExecuTorchWriter(FileWriter):
 WRITER = ExecuTorchWriter()
 
 
-def _lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
+def lowered(program: ExportedProgram, backend: str, told: str) -> bytes:
     """The bytes of the file.
+
+    Args:
+        program: what it computes.
+        backend: of `EXECUTORCH_BACKENDS`.
+        told: what the file says of itself, as `reparamkit.runners.executorch.TOLD` has it.
 
     Raises:
         CannotWrite: in ExecuTorch's words, that it cannot express the network.

@@ -116,6 +116,13 @@ class Jitterable(Protocol):
     def jittered(self, seed: int) -> Runner: ...
 
 
+@runtime_checkable
+class SumsExactly(Protocol):
+    """A runner that can be had with its long sums taken exactly, None where it has none."""
+
+    def with_exact_sums(self) -> Runner | None: ...
+
+
 def match_inputs(
     declared: list[InputSpec], leaves: list[tuple[str, torch.Tensor]], where: str
 ) -> dict[str, torch.Tensor]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from reparamkit.runners.apart import CHILD, Apart
 from reparamkit.runners.base import InputSpec, NamedTensors, match_inputs
 from reparamkit.runners.pte_outline import Outline, outline
 from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.quiet import quiet
 
 TOLD = "reparamkit"
 """The method of a program of ours that returns, as JSON: "inputs", a list with the name, the shape (numbers,
@@ -200,14 +202,8 @@ class ExecuTorchRunner:
             UnusableInput: the file takes another number of tensors, or tensors of another dtype.
             RuntimeError: what ExecuTorch says, or that it ended its process.
         """
-        matched = match_inputs(self.declared, tensor_leaves(args, kwargs), self.path.name)
-        tensors = iter(matched.values())
-        fed = [
-            next(tensors).detach().cpu().contiguous() if "shape" in slot else slot["value"]
-            for slot in self._slots
-        ]
         part = io.BytesIO()
-        torch.save(fed, part)
+        torch.save(self._fed(args, kwargs), part)
         if self._process is None:
             self._open()
         values = self._asked(part.getvalue())
@@ -221,6 +217,40 @@ class ExecuTorchRunner:
         if len(names) != len(present):
             names = [f"output_{place}" for place in range(len(present))]
         return list(zip(names, present, strict=True))
+
+    def _fed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """What the program takes for these inputs, in order."""
+        matched = match_inputs(self.declared, tensor_leaves(args, kwargs), self.path.name)
+        tensors = iter(matched.values())
+        return [
+            next(tensors).detach().cpu().contiguous() if "shape" in slot else slot["value"]
+            for slot in self._slots
+        ]
+
+    def here(self, args: tuple[Any, ...], kwargs: dict[str, Any], threads: int) -> Callable[[], object]:
+        """A call of the program in this process, with so many threads: nothing is copied to another one.
+
+        It has run on these inputs apart before, so that what would end a process does not end this one.
+
+        Raises:
+            RuntimeError: what ExecuTorch says.
+        """
+        self.run(args, kwargs)
+        with quiet():
+            runtime = import_module("executorch.extension.pybindings._C")
+            runtime._unsafe_reset_threadpool(threads)
+            program = runtime._load_program(str(self.path))
+            try:
+                method = program.load_method(self.method)
+            except RuntimeError:
+                import_module("executorch.kernels.quantized")  # registers operators of quantised programs
+                method = program.load_method(self.method)
+        fed = tuple(self._fed(args, kwargs))
+
+        def call(_program: object = program) -> object:  # a method does not keep its program
+            return method(fed)
+
+        return call
 
     def _open(self) -> bytes:
         """Start the process, and have it open the file.

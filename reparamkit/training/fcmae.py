@@ -77,6 +77,8 @@ def pretrain(
     config: str | Path | PretrainConfig | None = None,
     resume: bool = False,
     say: Say = lambda text: None,
+    warn: Say | None = None,
+    bar: bool = True,
     **settings: Any,
 ) -> Trained:
     """Pre-train the encoder of a ConvNeXt V2 on images without using their labels.
@@ -84,7 +86,7 @@ def pretrain(
     Arguments, results and errors as for `train`; `settings` are fields of `PretrainConfig`, and `model` is
     the name of a ConvNeXt V2 (or of its FCMAE).
     """
-    run = begin(PretrainConfig, model, data, out, config, resume, say, settings)
+    run = begin(PretrainConfig, model, data, out, config, resume, say, warn, bar, settings)
     chosen = run.settings
     name = _autoencoder_of(chosen.model)
     size = chosen.input_size or models.info(name).input_shape[-1]

@@ -99,6 +99,8 @@ class Loop:
     describe: Callable[[Position, Row], About]
     title: str
     say: Say
+    warn: Say
+    bar: bool
     position: Position = field(default_factory=Position)
     history: list[Row] = field(default_factory=list)
     best: dict[str, Row] = field(default_factory=dict)
@@ -161,7 +163,7 @@ class Loop:
         if len(states) == self.accelerator.num_processes:
             restore_random_state(states[self.accelerator.process_index])
         else:
-            self.say(
+            self.warn(
                 f"{checkpoint.folder} was written by {len(states)} processes, and there are "
                 f"{self.accelerator.num_processes}: random numbers are drawn anew"
             )
@@ -174,7 +176,7 @@ class Loop:
         batches = training_batches(
             self.data, self.settings, self.size, self.position.epoch, self.position.update, place
         )
-        with Progress(self._bar(), self._updates, self.position.update, enabled=self._is_main) as bar:
+        with Progress(self._bar(), self._updates, self.position.update, enabled=self.bar) as bar:
             for update in batches:
                 stopping = self._update(update, stop)
                 now = time.monotonic()
@@ -234,7 +236,7 @@ class Loop:
         for reason in batch.corrupt:
             if reason not in self._reported:
                 self._reported.add(reason)
-                self.say(f"skipped: {reason}")
+                self.warn(f"skipped: {reason}")
 
     def _summed(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:

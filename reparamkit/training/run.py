@@ -58,7 +58,8 @@ class Begun(Generic[SettingsT]):
 
     Attributes:
         previous: the checkpoint that it goes on from, if any.
-        say: in the first process, what the caller gave; silent in the others.
+        say, warn: in the first process, what the caller gave; silent in the others.
+        bar: there is a bar for each epoch, on a terminal.
     """
 
     folder: Path
@@ -67,6 +68,8 @@ class Begun(Generic[SettingsT]):
     accelerator: Accelerator
     data: Data
     say: Say
+    warn: Say
+    bar: bool
 
 
 def begin(
@@ -77,6 +80,8 @@ def begin(
     config: str | Path | SettingsT | None,
     resume: bool,
     say: Say,
+    warn: Say | None,
+    bar: bool,
     flags: dict[str, Any],
 ) -> Begun[SettingsT]:
     """Resolve the settings and open the images; nothing is written, and torch's random state is the seed's.
@@ -93,7 +98,12 @@ def begin(
     updates_per_epoch(images, settings)
     set_seed(settings.seed)
     first = accelerator.is_main_process
-    return Begun(folder, settings, previous, accelerator, images, say if first else lambda text: None)
+    told = (say, warn or say) if first else (_silent, _silent)
+    return Begun(folder, settings, previous, accelerator, images, *told, bar and first)
+
+
+def _silent(text: str) -> None:
+    """Nothing is said."""
 
 
 def finish(
@@ -146,6 +156,8 @@ def finish(
         describe,
         title,
         run.say,
+        run.warn,
+        run.bar,
     )
     set_seed(settings.seed + 1 + accelerator.process_index)
     if run.previous is not None:

@@ -30,6 +30,8 @@ def train(
     config: str | Path | Config | None = None,
     resume: bool = False,
     say: Say = lambda text: None,
+    warn: Say | None = None,
+    bar: bool = True,
     **settings: Any,
 ) -> Trained:
     """Train a classifier.
@@ -43,6 +45,8 @@ def train(
         resume: go on where the checkpoint in ``out/last`` was written, with the settings in
             ``out/config.yaml``; where there is none, start.
         say: is told what happens.
+        warn: is told what goes otherwise than one may expect, as an image that is skipped; by default `say`.
+        bar: show how far each epoch is, where stderr is a terminal.
         settings: fields of `Config`.
 
     Raises:
@@ -50,7 +54,7 @@ def train(
         MissingExtra: a package of the extra `train` is not installed.
     """
     name = model if isinstance(model, str) else None
-    run = begin(Config, name, data, out, config, resume, say, settings)
+    run = begin(Config, name, data, out, config, resume, say, warn, bar, settings)
     chosen, classes, previous = run.settings, run.data.classes, run.previous
     if previous is not None and not isinstance(model, nn.Module) and previous.about.model != chosen.model:
         raise UnusableInput(

@@ -189,6 +189,7 @@ def test_check_goes_by_what_the_file_has(tmp_path: Path) -> None:
     ):
         for reference in (network, torch.export.export(network, (IMAGE,))):
             assert rk.check(reference, candidate, IMAGE, outputs=["maps_2", "scores"]).passed, candidate
+            assert rk.assert_equivalent(reference, candidate, IMAGE, outputs=["maps_2", "scores"]).passed
     assert not rk.check(network, tmp_path / "net.onnx", IMAGE).passed
     with pytest.raises(UnusableInput, match="the network has no output 'a'"):
         rk.check(network, tmp_path / "net.onnx", IMAGE, outputs=["a"])

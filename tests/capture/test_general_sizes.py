@@ -19,7 +19,7 @@ EXAMPLE = {n: 10, m: 7}
         (Max(0, Max(0, n - 3) - Min(3, n)), n - 6, [n - 3, n - 6]),
         (Min(3, n), 3, [n - 3]),
         (2 * Max(0, n - 6) + 1, 2 * (n - 6) + 1, [n - 6]),
-        (Max(FloorDiv(n, 2), 1), FloorDiv(n, 2), [FloorDiv(n, 2) - 1]),
+        (Max(1, FloorDiv(n, 2)), FloorDiv(n, 2), [FloorDiv(n, 2) - 1]),
         (n + m, n + m, []),
         (FloorDiv(n, 2), FloorDiv(n, 2), []),
     ],

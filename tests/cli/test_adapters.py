@@ -158,6 +158,35 @@ def test_a_folder_that_from_pretrained_loads(
     assert float((without - right).abs().max()) > 1e-3 * scale
 
 
+@pytest.mark.parametrize("free", [True, False])
+def test_rows_of_a_table_that_the_example_does_not_reach(
+    run: Run, tmp_path: Path, saved: Callable[[str, str], tuple[Path, Path]], free: bool
+) -> None:
+    """BERT's table of positions has 32 rows, of which the example reaches six."""
+    import peft
+    import transformers as hf
+
+    base, _ = saved("bert", "LoRA")
+    settings = peft.LoraConfig(target_modules=["word_embeddings", "position_embeddings", "query"], r=4)
+    network = hf.BertForSequenceClassification.from_pretrained(base)
+    trained(network, settings).save_pretrained(tmp_path / "tables")
+    given = ("fold", f"transformers:{base}", "--adapter", "tables", "-o", "merged", *NETWORKS["bert"][3])
+    result = run(*given, *(() if free else ("--dynamic", "none")))
+    assert result.status == 0, result.err
+    told = "numbers of bert.embeddings.position_embeddings.weight follow from the network at the sizes"
+    assert (told in " ".join(result.err.split())) != free
+    if free:
+        kind = hf.BertForSequenceClassification
+        unmerged = peft.PeftModel.from_pretrained(kind.from_pretrained(base), tmp_path / "tables")
+        x = torch.randint(0, 64, (2, 31), generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            right, now = (
+                each.double().eval()(x).logits
+                for each in (unmerged, kind.from_pretrained(tmp_path / "merged"))
+            )
+        assert float((now - right).abs().max()) < 2e-6 * float(right.abs().max())
+
+
 def test_what_is_not_adapted_keeps_its_bits(
     run: Run, tmp_path: Path, saved: Callable[[str, str], tuple[Path, Path]]
 ) -> None:

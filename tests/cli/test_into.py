@@ -71,3 +71,17 @@ def test_bad_input(
     finally:
         sys.modules.pop("nets", None)
     assert not list(folder.glob("x.*"))
+
+
+def test_numbers_of_a_table_that_no_size_shows_are_told(folder: Path, run: Run) -> None:
+    (folder / "words.py").write_text(
+        "from tests.into.test_load_into import Words\n"
+        "def adapted(): return Words(True).eval()\n"
+        "def base(): return Words(False).eval()\n"
+    )
+    given = ("fold", "words.py:adapted", "--into", "words.py:base", "--input", "2x6:int64:0..49", "-q")
+    fixed = run(*given, "--dynamic", "none", "-o", "fixed.pth")
+    assert fixed.status == 0, fixed.err
+    assert "note: 48 of 256 numbers of places.weight follow from the network" in " ".join(fixed.err.split())
+    free = run(*given, "-o", "free.pth")
+    assert (free.status, free.err) == (0, "")

@@ -422,6 +422,67 @@ class GatedTrain(nn.Module):
         return x + alpha[1] * (F.relu(self.two(x)) - x)
 
 
+class Downsample(nn.Module):
+    """RepViT: a layer widens, and a perceptron beside the identity reads what it gives.
+
+    The first of the perceptron's layers is cheaper where it reads what the widening one reads, so they fold,
+    though the sum needs the widening layer as it is.
+    """
+
+    def __init__(self, norm: bool = True) -> None:
+        super().__init__()
+        half = WIDTH // 2
+        self.narrow = nn.Conv2d(WIDTH, half, 3, padding=1)
+        self.widen = conv_bn(half, WIDTH, 1) if norm else nn.Conv2d(half, WIDTH, 1)
+        self.one = conv_bn(WIDTH, 2 * WIDTH, 1) if norm else nn.Conv2d(WIDTH, 2 * WIDTH, 1)
+        self.two = conv_bn(2 * WIDTH, WIDTH, 1) if norm else nn.Conv2d(2 * WIDTH, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.widen(F.relu(self.narrow(x)))
+        return x + self.two(F.gelu(self.one(x)))
+
+
+class Pooled(nn.Module):
+    """Squeeze and excite whose mean is a pooling over the whole image, as in MobileOne's code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = full()
+        self.down, self.up = nn.Conv2d(WIDTH, 3, 1), nn.Conv2d(3, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dense(x)
+        mean = F.avg_pool2d(y, kernel_size=[y.shape[2], y.shape[3]])
+        return F.relu(y * torch.sigmoid(self.up(F.relu(self.down(mean)))))
+
+
+class Excited(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.excite = RepVGGTrain(), SqueezeExcite()
+        self.dense.act = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.excite(self.dense(x)))
+
+
+class NormedAttention(nn.Module):
+    """FastViT's: a norm in front of a linear layer without a bias, kept when deployed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix = nn.BatchNorm2d(WIDTH), AttentionTrain(norm=False)
+        self.mix.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(self.norm(x))
+
+
+def wide(kernel: int, *, first: bool, bias: bool = True, width: int = 2 * WIDTH) -> nn.Conv2d:
+    ends = (WIDTH, width) if first else (width, WIDTH)
+    return nn.Conv2d(*ends, kernel, padding=kernel // 2, bias=bias)
+
+
 def net(block: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Net(block)
 
@@ -454,6 +515,21 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "repvgg_into_conv_bn": (net(RepVGGTrain), net(lambda: Deployed(conv_bn(WIDTH, WIDTH, 3)))),
     "repvgg_into_itself": (net(RepVGGTrain), net(RepVGGTrain)),
     "conv_into_repvgg": (net(lambda: Deployed(conv_bn(WIDTH, WIDTH, 3))), net(RepVGGTrain)),
+    "repvit_downsampling": (net(Downsample), net(lambda: Downsample(norm=False))),
+    "norm_in_front_of_a_layer_without_bias": (net(NormedAttention), net(NormedAttention)),
+    "mean_into_pooling": (net(Excited), net(Pooled)),
+    "into_pointwise_and_dense": (
+        net(RepVGGTrain),
+        net(lambda: Deployed(nn.Sequential(wide(1, first=True, bias=False), wide(3, first=False)))),
+    ),
+    "into_dense_and_pointwise": (
+        net(RepVGGTrain),
+        net(lambda: Deployed(nn.Sequential(wide(3, first=True), wide(1, first=False)))),
+    ),
+    "into_dense_and_pointwise_with_norms": (
+        net(RepVGGTrain),
+        net(lambda: Deployed(nn.Sequential(conv_bn(WIDTH, 2 * WIDTH, 3), conv_bn(2 * WIDTH, WIDTH, 1)))),
+    ),
     "repvgg_into_another_activation_class": (
         net(RepVGGTrain),
         net(lambda: Deployed(full(), act=nn.ReLU(inplace=True))),

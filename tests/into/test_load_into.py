@@ -126,6 +126,18 @@ def test_a_target_without_a_bias() -> None:
     assert "has no bias, and blocks.0.reparam_conv.bias" in message or "has no bias, and blocks.1" in message
 
 
+def test_two_layers_in_a_row_with_too_few_channels_between_them() -> None:
+    def block() -> nn.Module:
+        layers = pairs.wide(3, first=True, width=5), pairs.wide(1, first=False, width=5)
+        return pairs.Deployed(nn.Sequential(*layers))
+
+    message = _assert_refused("repvgg", pairs.Net(block))
+    assert message.endswith(
+        "reparam.0.weight, blocks.1.reparam.1.weight in the target, and no numbers in one of these give what "
+        "it has to hold"
+    )
+
+
 def test_a_target_whose_weights_are_shared() -> None:
     block = pairs.Deployed(pairs.full())
     message = _assert_refused("repvgg", pairs.Net(lambda: block))
@@ -155,3 +167,76 @@ def test_a_target_that_computes_something_else_behind_a_branch_is_not_returned()
     folded = _folded("repvgg")
     with pytest.raises((rk.NotEquivalent, rk.UnusableInput)):
         rk.load_into(folded, Odd(lambda: pairs.Deployed(pairs.full())))
+
+
+class Words(nn.Module):
+    """Tables for words and places, with low-rank updates beside both as PEFT puts them, or without."""
+
+    def __init__(self, adapted: bool, places: int = 32, buffer: bool = False) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 8, padding_idx=0), nn.Embedding(places, 8)
+        self.out = nn.Linear(8, 4)
+        if adapted:
+            self.down = nn.ParameterList(nn.Parameter(torch.randn(n, 2)) for n in (50, places))
+            self.up = nn.ParameterList(nn.Parameter(torch.randn(2, 8)) for _ in range(2))
+        self.adapted, self.buffer = adapted, buffer
+        self.register_buffer("ids", torch.arange(places)[None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        where = self.ids[:, : x.shape[1]] if self.buffer else torch.arange(x.shape[1])  # type: ignore[index]
+        found = []
+        for number, (table, ids) in enumerate(((self.words, x), (self.places, where))):
+            rows = table(ids)
+            if self.adapted:
+                rows = rows + 0.5 * (nn.functional.embedding(ids, self.down[number]) @ self.up[number])
+            found.append(rows)
+        return self.out(torch.relu(found[0] + found[1]))
+
+
+def _words(*, buffer: bool = False) -> tuple[Words, Words, torch.Tensor]:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (2, 6))
+    return Words(True, buffer=buffer).eval(), Words(False, buffer=buffer).eval(), ids
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_rows_of_a_table_that_the_example_does_not_reach_are_the_network_s_too(buffer: bool) -> None:
+    adapted, base, ids = _words(buffer=buffer)
+    loaded = rk.load_into(rk.fold(adapted, ids), base)
+    assert loaded.notes == ()
+    merged = adapted.places.weight + 0.5 * adapted.down[1] @ adapted.up[1]
+    fresh = Words(False, buffer=buffer)
+    fresh.load_state_dict(loaded.state_dict(), strict=True)
+    torch.testing.assert_close(fresh.places.weight, merged, rtol=1e-5, atol=1e-6)
+    longer = torch.randint(0, 50, (3, 31))
+    torch.testing.assert_close(fresh(longer), adapted(longer), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_no_example_shows_change_where_only_they_do() -> None:
+    adapted, _, ids = _words()
+    with torch.no_grad():
+        adapted.down[1][:6] = 0
+    base = Words(False).eval()
+    base.places.load_state_dict(adapted.places.state_dict())
+    loaded = rk.load_into(rk.fold(adapted, ids), base)
+    merged = adapted.places.weight + 0.5 * adapted.down[1] @ adapted.up[1]
+    torch.testing.assert_close(loaded.state_dict()["places.weight"], merged, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_a_fold_for_one_size_leaves_out_are_told() -> None:
+    adapted, base, ids = _words()
+    loaded = rk.load_into(rk.fold(adapted, ids, dynamic=False), base)
+    (note,) = loaded.notes
+    assert note == (
+        "48 of 256 numbers of places.weight follow from the network at the sizes that it was folded for; the "
+        "others stay the target's own"
+    )
+
+
+def test_a_table_of_another_length_takes_what_the_example_shows() -> None:
+    adapted, _, ids = _words()
+    longer = Words(False, places=40).eval()
+    with pytest.raises(rk.NotEquivalent):
+        rk.load_into(rk.fold(adapted, ids), longer)
+    loaded = rk.load_into(rk.fold(adapted, ids, dynamic=False), longer)
+    assert "48 of 320 numbers of places.weight" in loaded.notes[0]

@@ -202,14 +202,14 @@ def test_sizes_that_xnnpack_cannot_keep_free_are_fixed_and_told(tmp_path: Path) 
 
 def test_a_wrong_file_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folded = _folded(small(), IMAGE, dynamic=False)
-    lowered = lower_executorch._lowered
+    lowered = lower_executorch.lowered
 
     def spoiling(program: Any, *others: Any) -> bytes:
         with torch.no_grad():
             program.state_dict["second.weight"][3, 1, 1, 1] *= 1.05
         return lowered(program, *others)
 
-    monkeypatch.setattr(lower_executorch, "_lowered", spoiling)
+    monkeypatch.setattr(lower_executorch, "lowered", spoiling)
     with pytest.raises(rk.NotEquivalent, match=r"net\.pte was not written: the file is not equivalent"):
         folded.save(tmp_path / "net.pte")
     assert not list(tmp_path.iterdir())

@@ -112,6 +112,9 @@ def test_a_corrupt_image_is_skipped_where_asked_for(tmp_path: Path, pictures: Pa
     assert len(skipped) == 1
     assert str(path) in skipped[0]
     assert len(trained.history) == 2
+    told = list[str]()
+    train("repnets_toy", str(pictures), out=tmp_path / "apart", warn=told.append, **settings)
+    assert told == skipped
     result = validate(tmp_path / "run", str(pictures), corrupt="skip", fold=False)
     assert result.rows[0].images == 3
     assert any(str(other) in note for note in result.notes)

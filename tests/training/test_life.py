@@ -13,7 +13,8 @@ import pytest
 import reparamkit as rk
 from reparamkit.compare.compare import compare
 from reparamkit.training import before_and_after, train, validate
-from tests.training.small import ROOT
+from tests.cli.test_progress import on_terminal
+from tests.training.small import FAST, PLAIN, ROOT, flags
 
 TOYS = ("repnets_toy", "mobileone_toy", "repvgg_toy", "fastvit_toy")
 
@@ -63,6 +64,21 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         assert (tmp_path / folder / "model.safetensors").exists()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_quiet_run_says_nothing_on_a_terminal(tmp_path: Path) -> None:
+    settings = flags(**(FAST | {"epochs": 1}))
+    status, out, sent = on_terminal(tmp_path, "train", PLAIN, *settings, "--out", "run", "--no-fold", "-q")
+    assert (status, out, sent) == (0, "", "")
+    assert (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_what_goes_otherwise_is_said_apart(tmp_path: Path) -> None:
+    said, warned = list[str](), list[str]()
+    settings = FAST | {"epochs": 1}
+    train(PLAIN, out=tmp_path / "run", say=said.append, warn=warned.append, bar=False, **settings)
+    assert any("epoch 1" in text for text in said)
+    assert warned == []
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ class Recorded:
     floor_ulps: float | None = None
     second: SecondLook | None = None
     random: str = ""
+    _in_turn: bool = field(default=False, init=False)
 
     @property
     def output_names(self) -> list[str]:
@@ -128,7 +129,9 @@ class Recorded:
     def _again(
         self, runner: Runner, verdict: Equivalence, second: SecondLook, settings: dict[str, Any]
     ) -> Equivalence:
-        """The verdict once probes on which only rounding differs are set aside."""
+        """The verdict once the order of sums is allowed for, and probes of rounding alone are set aside."""
+        if not verdict.broken_probes and self.count_orders():
+            verdict = judge(runner, self.records, self.budgets(), **settings)
         budgets = self.budgets()
         failing = [entry for entry in verdict.outputs if not entry.passed]
         if failing and not verdict.broken_probes and all(entry.channel is not None for entry in failing):
@@ -168,6 +171,19 @@ class Recorded:
             budgets = self.budgets()
             verdict = judge(runner, self.records, budgets, **settings)
         return verdict
+
+    def count_orders(self) -> bool:
+        """Count into the rounding error what long sums are off by in another order; whether there are such.
+
+        Once that was tried, this does nothing.
+        """
+        if self._in_turn or self.second is None:
+            return False
+        self._in_turn = True
+        self.records, said = self.second.in_turn(self.records)
+        if said:
+            self.notes.append(said)
+        return bool(said)
 
     def _on_too_many(self, verdict: Equivalence, aside: dict[str, str]) -> Equivalence:
         why = (

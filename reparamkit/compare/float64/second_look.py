@@ -13,6 +13,10 @@ precision of the two, and all of it on one probe:
 - A candidate that has no float64 run is held against the reference in p, and what the reference moves by
   there: 4 m.
 
+Before all that the reference runs once more with its long sums, where it has any, added up in another order
+(`reparamkit.compare.float64.in_turn`): what it is off by then is its own rounding error as well, and the
+budgets go by the larger of the two.
+
 Such a probe is no evidence either way, and is set aside. A verdict needs most of the normal draws, of which
 more are made where it takes them; where too many are set aside, the candidate is different if it blows
 rounding up where the reference does not, and else it cannot be told. Never set aside is what fails by NaN,
@@ -23,7 +27,7 @@ reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -33,12 +37,13 @@ from torch.utils._pytree import tree_leaves
 
 from reparamkit.compare.budgets import Budgets, relative
 from reparamkit.compare.channels import worst_channel
+from reparamkit.compare.float64.in_turn import SumInTurn
 from reparamkit.compare.float64.oracle import Twin
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.judge import in_order
 from reparamkit.compare.measure import as_real, deviation
 from reparamkit.compare.noise import Noise, PerAxis, noise_between
-from reparamkit.runners.base import Jitterable, NamedTensors, Runner, named_outputs
+from reparamkit.runners.base import Jitterable, NamedTensors, Runner, SumsExactly, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs
 from reparamkit.runners.torch import TorchRunner
 
@@ -140,6 +145,45 @@ class SecondLook:
         except Exception:
             return {}
         return {place: noise.along for place, noise in largest.items()}
+
+    def in_turn(self, records: Sequence[Run]) -> tuple[list[Run], str]:
+        """The records with the rounding error of long sums, where these are added up term by term.
+
+        What is no module has one order of its own, and is held against its sums taken in float64.
+
+        Returns:
+            The records, with noise that is as large as it was or larger, and what is to be said of it; ""
+            where there are no such sums, or the reference cannot be run so.
+        """
+        if self.module is None:
+            return self._with_exact_sums(records)
+        widened, terms = [], 0
+        try:
+            twin = Twin(self.module, None, share=True)
+            for record in records:
+                args, kwargs = record.probe.inputs()
+                with SumInTurn() as mode:
+                    outputs = named_outputs(twin.run(args, kwargs))
+                widened.append(_joined(record, outputs) if mode.terms else record)
+                terms = max(terms, mode.terms)
+        except Exception:
+            return list(records), ""
+        if not terms:
+            return list(records), ""
+        return widened, (
+            f"the reference adds up {terms:,} terms at a time: its rounding error is the larger of that in "
+            f"its own order and that of one term after the other"
+        )
+
+    def _with_exact_sums(self, records: Sequence[Run]) -> tuple[list[Run], str]:
+        try:
+            exact = self.runner.with_exact_sums() if isinstance(self.runner, SumsExactly) else None
+            if exact is None:
+                return list(records), ""
+            widened = [_joined(record, exact.run(*record.probe.inputs())) for record in records]
+        except Exception:
+            return list(records), ""
+        return widened, "the reference's rounding error has that of its own sums in it, against float64"
 
     def excuse(
         self,
@@ -262,6 +306,17 @@ class SecondLook:
                 yield self.runner.jittered(seed).run
             else:
                 yield self.runner.run
+
+
+def _joined(record: Run, outputs: NamedTensors) -> Run:
+    """The record with what these outputs of the reference are off by in its noise."""
+    if [name for name, _ in outputs] != [truth.name for truth in record.truths]:
+        return record
+    truths = [
+        truth.with_noise(truth.rounding.joined(noise_between(as_real(values), truth.values)))
+        for (_, values), truth in zip(outputs, record.truths, strict=True)
+    ]
+    return replace(record, truths=tuple(truths))
 
 
 def _pairs(

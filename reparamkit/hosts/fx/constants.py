@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
+from reparamkit.hosts.fx.effects import has_effects
 from reparamkit.operators import properties
 
 
@@ -106,7 +106,7 @@ def is_pure(node: fx.Node) -> bool:
 def _gives_the_same(operator: OpOverload) -> bool:
     if properties.is_uninitialised(str(operator)):
         return False
-    return torch.Tag.nondeterministic_seeded not in operator.tags and not is_impure(operator)
+    return torch.Tag.nondeterministic_seeded not in operator.tags and not has_effects(operator)
 
 
 def _cpu64(value: Any) -> Any:

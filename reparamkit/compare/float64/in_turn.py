@@ -1,0 +1,267 @@
+"""A network whose long sums are added up in another order: one term after the other.
+
+No standard says in what order a mean adds up its terms. torch adds blocks of blocks, so that the sum of n
+terms is hardly off at all; another back end may go through them in turn, which is as right. With u = eps / 2,
+a sum of n terms of one sign is then off by about
+
+    sqrt(n) / 3 · u        of itself, as each of n partial sums, of a share k / n, is rounded once.
+
+The largest of many such errors is three times that, and comes to the floor of the budget, 8 eps = 16 u, at
+n = 256: sums of that many terms and more are added up so here, in the network's own precision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LONG = 256
+"""The number of terms from which the order of a sum shows."""
+
+_PRECISIONS = (torch.float32, torch.float64)
+aten = torch.ops.aten
+
+
+class SumInTurn(TorchDispatchMode):
+    """Within it, sums of many terms (of means, variances, averages, softmaxes) take one after the other.
+
+    Attributes:
+        terms: how many terms the longest such sum had; 0 as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.terms = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        first = args[0] if args else None
+        in_turn = _IN_TURN.get(func)
+        if in_turn is not None and isinstance(first, torch.Tensor) and first.dtype in _PRECISIONS:
+            names = [argument.name for argument in func._schema.arguments]
+            result = in_turn(self, **dict(zip(names, args, strict=False)), **kwargs)
+            if result is not None:
+                return result
+        return func(*args, **kwargs)
+
+    def total(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor | None:
+        """The sum over these axes, which stay with length 1; None where it is not a long one."""
+        axes = [axis % values.ndim for axis in axes]
+        count = math.prod(values.shape[axis] for axis in axes)
+        if count < LONG or not values.numel() or values.device.type != "cpu":
+            return None
+        self.terms = max(self.terms, count)
+        kept = [1 if axis in axes else size for axis, size in enumerate(values.shape)]
+        others = [axis for axis in range(values.ndim) if axis not in axes]
+        rows = values.detach().permute(*axes, *others).reshape(count, -1).numpy()
+        total = rows[0].copy()
+        for row in rows[1:]:
+            np.add(total, row, out=total)
+        return torch.from_numpy(total).reshape(kept)
+
+    def moments(
+        self, values: torch.Tensor, axes: Sequence[int], correction: float = 0
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and variance over these axes, which stay with length 1; None where they are of few terms."""
+        total = self.total(values, axes)
+        if total is None:
+            return None
+        count = values.numel() // max(total.numel(), 1)
+        mean = total / count
+        squares = self.total((values - mean).square(), axes)
+        return None if squares is None else (mean, squares / max(count - correction, 0))
+
+
+def _axes(values: torch.Tensor, dim: Any) -> list[int]:
+    if dim is None or (isinstance(dim, Sequence) and not dim):
+        return [*range(values.ndim)]
+    return [dim] if isinstance(dim, int) else [*dim]
+
+
+def _without(values: torch.Tensor, axes: Sequence[int], keepdim: bool) -> torch.Tensor:
+    return values if keepdim else values.squeeze([axis % values.ndim for axis in axes])
+
+
+def _sum(
+    mode: SumInTurn, self: torch.Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    if dtype not in (None, self.dtype):
+        return None
+    axes = _axes(self, dim)
+    total = mode.total(self, axes)
+    return None if total is None else _without(total, axes, keepdim)
+
+
+def _mean(
+    mode: SumInTurn, self: torch.Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    total = _sum(mode, self, dim, keepdim, dtype=dtype)
+    return None if total is None else total / (self.numel() // total.numel())
+
+
+def _var_mean(
+    mode: SumInTurn, self: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> Any:
+    axes = _axes(self, dim)
+    moments = mode.moments(self, axes, 1 if correction is None else correction)
+    if moments is None:
+        return None
+    mean, variance = (_without(each, axes, keepdim) for each in moments)
+    return variance, mean
+
+
+def _var(mode: SumInTurn, self: torch.Tensor, dim: Any = None, **options: Any) -> Any:
+    pair = _var_mean(mode, self, dim, **options)
+    return None if pair is None else pair[0]
+
+
+def _std(mode: SumInTurn, self: torch.Tensor, dim: Any = None, **options: Any) -> Any:
+    variance = _var(mode, self, dim, **options)
+    return None if variance is None else variance.sqrt()
+
+
+def _probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+    powers = (self - self.amax(dim, keepdim=True)).exp()
+    total = mode.total(powers, [dim])
+    return None if total is None else powers / total
+
+
+def _log_probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+    shifted = self - self.amax(dim, keepdim=True)
+    total = mode.total(shifted.exp(), [dim])
+    return None if total is None else shifted - total.log()
+
+
+def _layer_norm(
+    mode: SumInTurn, input: torch.Tensor, normalized_shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> Any:
+    moments = mode.moments(input, range(input.ndim - len(normalized_shape), input.ndim))
+    if moments is None:
+        return None
+    mean, variance = moments
+    rstd = (variance + eps).rsqrt()
+    return _scaled((input - mean) * rstd, weight, bias), mean, rstd
+
+
+def _group_norm(
+    mode: SumInTurn,
+    input: torch.Tensor,
+    weight: Any,
+    bias: Any,
+    N: int,
+    C: int,
+    HxW: int,
+    group: int,
+    eps: float,
+) -> Any:
+    rows = input.reshape(N, group, -1)
+    moments = mode.moments(rows, [2])
+    if moments is None:
+        return None
+    mean, variance = moments
+    rstd = (variance + eps).rsqrt()
+    shape = (1, C, *[1] * (input.ndim - 2))
+    scale, shift = (None if each is None else each.reshape(shape) for each in (weight, bias))
+    normal = ((rows - mean) * rstd).reshape(input.shape)
+    return _scaled(normal, scale, shift), mean.reshape(N, group), rstd.reshape(N, group)
+
+
+def _batch_norm(
+    mode: SumInTurn,
+    input: torch.Tensor,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """With statistics of its input, as instance norm has them."""
+    if not training or running_mean is not None or running_var is not None:
+        return None
+    moments = mode.moments(input, [0, *range(2, input.ndim)])
+    if moments is None:
+        return None
+    mean, variance = moments
+    rstd = (variance + eps).rsqrt()
+    scale, shift = (None if each is None else each.reshape(mean.shape) for each in (weight, bias))
+    return _scaled((input - mean) * rstd, scale, shift), mean.flatten(), rstd.flatten()
+
+
+def _scaled(values: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
+    values = values if weight is None else values * weight
+    return values if bias is None else values + bias
+
+
+def _avg_pool(
+    mode: SumInTurn,
+    self: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    if any(padding) or ceil_mode:
+        return None
+    axes, window = len(kernel_size), kernel_size
+    steps = [*(stride or window)] * (axes if len(stride) == 1 else 1)
+    if math.prod(window) < LONG or axes == 1:
+        return None
+    seen = self
+    for place, (size, step) in enumerate(zip(window, steps, strict=True)):
+        seen = seen.unfold(self.ndim - axes + place, size, step)
+    total = mode.total(seen, range(self.ndim, self.ndim + axes))
+    if total is None:
+        return None
+    return total.reshape(total.shape[: self.ndim]) / (divisor_override or math.prod(window))
+
+
+def _adaptive_avg_pool(mode: SumInTurn, self: torch.Tensor, output_size: Sequence[int]) -> Any:
+    sizes = self.shape[-len(output_size) :]
+    if any(size % wanted for size, wanted in zip(sizes, output_size, strict=True)):
+        return None
+    return _avg_pool(mode, self, [size // wanted for size, wanted in zip(sizes, output_size, strict=True)])
+
+
+def _norm(
+    mode: SumInTurn,
+    self: torch.Tensor,
+    ord: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Any:
+    squares = _sum(mode, self.square(), dim, keepdim, dtype=dtype) if ord == 2 else None
+    return None if squares is None else squares.sqrt()
+
+
+_IN_TURN: dict[Any, Callable[..., Any]] = {
+    aten.sum.default: _sum,
+    aten.sum.dim_IntList: _sum,
+    aten.mean.default: _mean,
+    aten.mean.dim: _mean,
+    aten.var.correction: _var,
+    aten.std.correction: _std,
+    aten.var_mean.correction: _var_mean,
+    aten._softmax.default: _probabilities,
+    aten._log_softmax.default: _log_probabilities,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_group_norm.default: _group_norm,
+    aten.native_batch_norm.default: _batch_norm,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.avg_pool3d.default: _avg_pool,
+    aten._adaptive_avg_pool2d.default: _adaptive_avg_pool,
+    aten._adaptive_avg_pool3d.default: _adaptive_avg_pool,
+    aten.linalg_vector_norm.default: _norm,
+}

@@ -1,0 +1,204 @@
+"""Long sums in another order: the same functions, and the rounding error that a back end may show in them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import reparamkit as rk
+from reparamkit.compare.float64.in_turn import LONG, SumInTurn
+from reparamkit.compare.float64.reference import Reference
+from reparamkit.models.random_weights import randomize
+from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
+from tests.nets import noise
+
+SUMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x.mean((2, 3)),
+    "mean of all": lambda x: x.mean(),
+    "mean, axes kept": lambda x: x.mean((-1, -2), keepdim=True),
+    "sum": lambda x: x.sum((2, 3)),
+    "sum of one axis": lambda x: x.flatten(2).sum(-1),
+    "sum of all": lambda x: x.sum(),
+    "variance": lambda x: x.var((2, 3)),
+    "variance, uncorrected": lambda x: x.var((2, 3), correction=0, keepdim=True),
+    "deviation": lambda x: x.std((0, 2, 3)),
+    "variance and mean": lambda x: torch.cat(torch.var_mean(x, (2, 3)), 1),
+    "softmax": lambda x: x.flatten(2).softmax(-1),
+    "log softmax": lambda x: x.flatten(2).log_softmax(-1),
+    "layer norm": lambda x: F.layer_norm(x, x.shape[2:]),
+    "layer norm, affine": lambda x: F.layer_norm(x, x.shape[1:], x[0].abs(), x[0]),
+    "group norm": lambda x: F.group_norm(x, 2, x[0, :, 0, 0], x[0, :, 0, 1]),
+    "instance norm": lambda x: F.instance_norm(x),
+    "instance norm, affine": lambda x: F.instance_norm(x, weight=x[0, :, 0, 0], bias=x[0, :, 0, 1]),
+    "pooling of all": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "pooling to two": lambda x: F.adaptive_avg_pool2d(x, 2),
+    "pooling": lambda x: F.avg_pool2d(x, 20, 10),
+    "pooling in three axes": lambda x: F.avg_pool3d(x[:, None], (2, 40, 40)),
+    "norm": lambda x: torch.linalg.vector_norm(x, dim=(2, 3)),
+    "normalised": lambda x: F.normalize(x.flatten(2), dim=-1),
+}
+SHORT: dict[str, Callable[[Tensor], Tensor]] = {
+    "over channels": lambda x: x.mean(1),
+    "small windows": lambda x: F.avg_pool2d(x, 3),
+    "padded": lambda x: F.avg_pool2d(x, 21, padding=10),
+    "uneven": lambda x: F.adaptive_avg_pool2d(x, 7),
+    "over nothing": lambda x: x[:0].mean((2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_is_the_same_function(name: str, dtype: torch.dtype) -> None:
+    x = noise(2, 4, 40, 40, dtype=dtype)
+    plain = SUMS[name](x)
+    with SumInTurn() as mode:
+        result = SUMS[name](x)
+    assert mode.terms >= LONG
+    assert result.dtype is plain.dtype
+    assert result.shape == plain.shape
+    exact = SUMS[name](x.double())
+    u = torch.finfo(dtype).eps / 2
+    terms = x.abs().sum().item() if name.startswith("sum") else float(exact.abs().max())
+    assert float((result.double() - exact).abs().max()) < 40 * mode.terms**0.5 * u * max(terms, 1e-30)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_short_sums_and_others_stay(name: str) -> None:
+    x = noise(2, 4, 40, 40, dtype=torch.float32)
+    with SumInTurn() as mode:
+        result = SHORT[name](x)
+    assert mode.terms == 0
+    assert torch.equal(result, SHORT[name](x))
+
+
+def test_the_terms_are_added_one_after_the_other() -> None:
+    x = noise(1, 2, 20, 20, dtype=torch.float32)
+    totals = []
+    for channel in x[0].flatten(1).numpy():
+        total = np.float32(0)
+        for term in channel:
+            total = np.float32(total + term)
+        totals.append(total)
+    with SumInTurn():
+        result = x.sum((2, 3))
+    assert result[0].tolist() == totals
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[nn.Module, Tensor]:
+    x = noise(1, 3, 160, 160, dtype=torch.float32)
+    return randomize(Pooled(), seed=0, sample=x).eval(), x
+
+
+class InOrder(nn.Module):
+    """The same network, whose mean goes through its terms from first to last."""
+
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.net.get_submodule("body")(x).flatten(2)
+        totals = np.add.accumulate(y.numpy(), -1)
+        mean = torch.from_numpy(totals[..., -1]) / y.shape[-1]
+        return self.net.get_submodule("head")(mean) * self.scale
+
+
+def test_another_order_of_a_long_mean_is_no_difference(large: tuple[nn.Module, Tensor]) -> None:
+    net, x = large
+    reference = Reference(net, (x,))
+    narrow = reference.budgets()
+    verdict = reference.judge(InOrder(net))
+    assert verdict.passed, verdict.summary()
+    assert any("adds up 25,600 terms at a time" in note for note in reference.notes)
+    wide = reference.budgets()
+    assert wide.budget(0, "normal") >= narrow.budget(0, "normal")
+    # of the scale; the sum of 25,600 terms of one sign in turn is off by 3e-6 or so
+    assert wide.budget(0, "normal") < 5e-5
+
+
+def test_a_difference_beyond_it_is_one(large: tuple[nn.Module, Tensor]) -> None:
+    net, x = large
+    reference = Reference(net, (x,))
+    assert reference.judge(InOrder(net, 1 + 2e-4)).differs
+    assert reference.judge(InOrder(net, 1 + 2e-4)).differs
+    assert reference.judge(InOrder(net)).passed
+
+
+def test_a_network_without_long_sums_keeps_its_budgets() -> None:
+    x = noise(1, 3, 8, 8, dtype=torch.float32)
+    net = randomize(Pooled(), seed=0, sample=x).eval()
+    reference = Reference(net, (x,))
+    before = reference.budgets().budget(0, "normal")
+    assert reference.judge(InOrder(net, 1.001)).differs
+    assert reference.budgets().budget(0, "normal") == before
+    assert not any("terms at a time" in note for note in reference.notes)
+
+
+def test_an_onnx_file_with_a_long_mean(large: tuple[nn.Module, Tensor], tmp_path: Path) -> None:
+    net, x = large
+    path = tmp_path / "net.onnx"
+    folded = rk.fold(net, x, dynamic=False)
+    (saved,) = folded.save(path)
+    assert saved.equivalence.passed
+    assert rk.check(net, path, x).passed
+    assert rk.check(path, net, x).passed
+    with torch.no_grad():
+        wrong = copy.deepcopy(net)
+        wrong.get_parameter("head.weight").mul_(1.001)
+    assert rk.check(path, wrong, x).differs
+
+
+def _as_others_write_it(path: Path, target: Path, opset: int) -> None:
+    """With GlobalAveragePool, and its axes nowhere."""
+    model = onnx.load(path)
+    (mean,) = [node for node in model.graph.node if node.op_type == "ReduceMean"]
+    pool = onnx.helper.make_node("GlobalAveragePool", [mean.input[0]], ["pooled"])
+    flat = onnx.helper.make_node("Flatten", ["pooled"], [mean.output[0]])
+    nodes = [*model.graph.node]
+    at = nodes.index(mean)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:at], pool, flat, *nodes[at + 1 :]])
+    model.opset_import[0].version = opset
+    model.ir_version = 8
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_the_sums_of_an_onnx_reference(large: tuple[nn.Module, Tensor], tmp_path: Path, opset: int) -> None:
+    net, x = large
+    rk.fold(net, x, dynamic=False).save(tmp_path / "own.onnx")
+    path = tmp_path / "net.onnx"
+    _as_others_write_it(tmp_path / "own.onnx", path, opset)
+    runner = OnnxRuntimeRunner(path)
+    exact = runner.with_exact_sums()
+    assert exact is not None
+    (_, rounded), (_, wide) = runner.run((x,), {})[0], exact.run((x,), {})[0]
+    truth = copy.deepcopy(net).double()(x.double()).detach()
+    assert float((wide - truth).abs().max()) <= float((rounded - truth).abs().max())
+    assert rk.check(path, net, x).passed
+
+
+def test_a_file_without_sums(tmp_path: Path) -> None:
+    x = noise(1, 3, 8, 8, dtype=torch.float32)
+    path = tmp_path / "net.onnx"
+    rk.fold(nn.Conv2d(3, 4, 3).eval(), x, dynamic=False).save(path)
+    assert OnnxRuntimeRunner(path).with_exact_sums() is None
