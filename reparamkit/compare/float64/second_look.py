@@ -159,7 +159,11 @@ class SecondLook:
             return self._with_exact_sums(records)
         widened, terms = [], 0
         try:
-            twin = Twin(self.module, None, share=True)
+            own = [self.runner.run(*record.probe.inputs()) for record in records[:1]]
+            twin = Twin(self.module, None)  # weights of its own: what a copy does to them stays with it
+            for record, outputs in zip(records, own, strict=False):
+                # What a copy is off by for another reason is no matter of order.
+                _require_same(outputs, named_outputs(twin.run(*record.probe.inputs())))
             for record in records:
                 args, kwargs = record.probe.inputs()
                 with SumInTurn() as mode:
