@@ -7,6 +7,9 @@ slow test once.
 A test marked `diagonal` runs over every combination of its parameters in the slow part, and in the fast part
 over the diagonal: every value of every parameter once, the shorter lists from their start again. Marked
 `diagonal(most)`, so many of these are fast, spread evenly from the first to the last.
+
+`slow.txt` lists single cases that took more than a second and a quarter where a shorter case of the same kind
+stays fast, one id of pytest's a line.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
 T = TypeVar("T")
+LISTED = frozenset(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines())
+"""Ids of single cases that are slow."""
 FAST = "not slow"
 """What pytest is told to select where nobody says otherwise (`addopts` in pyproject.toml)."""
 
@@ -121,6 +127,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _mark_combinations(items)
+    for item in items:
+        if item.nodeid in LISTED:
+            item.add_marker(pytest.mark.slow)
     share = config.getoption("slow_share")
     if share is None:
         return

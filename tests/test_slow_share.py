@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.slow_share import Share, few, on_diagonal
+from tests.slow_share import LISTED, Share, few, on_diagonal
 
 pytest_plugins = ("pytester",)
 
@@ -167,3 +168,11 @@ def test_a_few_of_a_table_are_fast() -> None:
         few("abc", "a", "d")
     with pytest.raises(ValueError, match="nothing of it is fast"):
         few("abc")
+
+
+def test_what_is_listed_is_there() -> None:
+    root = Path(__file__).parents[1]
+    for test in LISTED:
+        file, _, name = test.partition("::")
+        function = name.partition("[")[0].rpartition("::")[2]
+        assert f"def {function}(" in (root / file).read_text(encoding="utf-8"), test

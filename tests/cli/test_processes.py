@@ -19,11 +19,7 @@ def test_a_whole_fold_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text(f"from {HERE} import branchy as build\n")
     done = shell(tmp_path, f"$R fold my_net:build --input {SHAPE} -o net.onnx --json net.json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [
-        "opening my_net:build …",
-        "folding build …",
-        "writing and verifying net.onnx …",
-    ]
+    assert done.stderr == ""  # progress is for terminals
     lines = done.stdout.splitlines()
     assert lines[0] == "build  (free batch and spatial sizes)"
     assert any(line.split() == ["batch_norm", "3", "0"] for line in lines)
