@@ -28,7 +28,6 @@ from reparamkit.capture.sizes import SizeGuards, held_sizes, size_guards
 from reparamkit.capture.squeezes import varying_squeezes
 from reparamkit.errors import CannotCapture
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
-from reparamkit.support.trees import parts
 
 if TYPE_CHECKING:
     from reparamkit.capture.witness import Witness
@@ -37,9 +36,6 @@ Axes = dict[int, dict[int, str]]
 """Flat input index -> axis -> symbol of the size that may vary there."""
 
 aten = torch.ops.aten
-
-WRITES_A_PARAMETER = getattr(OutputKind, "PARAMETER_MUTATION", None)
-"""What torch calls an output that is written into a parameter; torch 2.8 knows none."""
 
 
 @dataclass
@@ -307,7 +303,7 @@ def _write_back(program: Program, exported: ExportedProgram) -> None:
             program.mutated.add(str(spec.target))
             attr = next(n for n in graph.nodes if n.op == "get_attr" and n.target == spec.target)
             writes.append((attr, value))
-        elif spec.kind == WRITES_A_PARAMETER:
+        elif spec.kind == OutputKind.PARAMETER_MUTATION:
             program.rewritten.add(str(spec.target))  # left out: `capture` shows that it may be
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
             writes.append((by_name[str(spec.target)], value))
@@ -338,9 +334,8 @@ def _calling_convention(exported: ExportedProgram) -> _PyTreeInfo:
     signature = exported.module_call_graph[0].signature
     names = list(signature.forward_arg_names or []) if signature is not None else []
     if not names:
-        positional, named = parts(in_spec)
-        names = [f"arg_{i}" for i in range(positional.num_children)]
-        names += list(named.context)
+        names = [f"arg_{i}" for i in range(in_spec.child(0).num_children)]
+        names += list(in_spec.child(1).context)
     return _PyTreeInfo(names, in_spec, out_spec)
 
 

@@ -30,7 +30,6 @@ from reparamkit.runners.base import BoundsSizes, DeclaresInputs, InputSpec, Runn
 from reparamkit.runners.open import EVALUATE, open_foreign
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs
-from reparamkit.support.trees import parts
 
 Ranges = dict[str, tuple[int, int | None]]
 
@@ -196,9 +195,8 @@ def _from_program(label: str, program: ExportedProgram) -> Network:
     count = len(names)
     keyword: tuple[str, ...] = ()
     if signature is not None and signature.num_children == 2:
-        positional, named = parts(signature)
-        count = positional.num_leaves
-        keyword = tuple(str(name) for name in named.context or ())
+        count = signature.child(0).num_leaves
+        keyword = tuple(str(name) for name in signature.child(1).context or ())
     example = None
     if program.example_inputs is not None:
         args, kwargs = program.example_inputs

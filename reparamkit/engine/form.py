@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -64,7 +65,7 @@ def is_identity(terms: Sequence[SourceTerm]) -> bool:
     return len(terms) == 1 and isinstance(terms[0][1], Scalar) and terms[0][1].identity
 
 
-class FormTable:
+class FormTable(ABC):
     """The forms of the values so far, and why some compositions were not exact.
 
     `barred` nodes take their original form only, and the pairs of a node and an operand in `apart` are not
@@ -85,9 +86,9 @@ class FormTable:
         """The forms of a node, the cheapest first; none if its operator is not affine."""
         return self._of[node]
 
-    def numbers(self, form: Form) -> dict[int, Numbers]:
+    @abstractmethod
+    def numbers(self, form: Form) -> Terms:
         """The numbers of a form of these nodes. Raises `Inexact` where they forbid it."""
-        raise NotImplementedError
 
     def composed(self, node: Node, terms: Maps, choices: tuple[Form | None, ...]) -> Form:
         """A form that replaces the operator of a node."""

@@ -132,10 +132,10 @@ class _Demand:
 
     def follow(self) -> None:
         """Carry the layout down to all readers."""
-        layout = whole = Layout.of(self._root.value.sizes, self._axis)
-        if layout is None or whole is None:
+        whole = Layout.of(self._root.value.sizes, self._axis)
+        if whole is None:
             return
-        pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, layout, (), False)]
+        pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, whole, (), False)]
         scattered: set[int] = set()
         """Values of which it is not known where the channels lie: only one factor for all may pass them."""
         while pending:

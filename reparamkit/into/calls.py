@@ -1,15 +1,17 @@
-"""Calls of an exported graph: their names, their arguments by name, what they are computed from."""
+"""Calls of an exported graph: their names, their arguments by name, their values."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
+
+from reparamkit.hosts.fx.constants import dependencies_first
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -45,22 +47,8 @@ def _signature(target: OpOverload) -> tuple[list[str], dict[str, Any]]:
     return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
 
 
-def above(node: fx.Node) -> Iterable[fx.Node]:
-    """The node and all that it is computed from, each behind what that is computed from."""
-    order: dict[fx.Node, None] = {}
-    stack = [(node, False)]
-    while stack:
-        current, ready = stack.pop()
-        if ready:
-            order.setdefault(current)
-        elif current not in order:
-            stack.append((current, True))
-            stack.extend((n, False) for n in current.all_input_nodes)
-    return order
-
-
 def evaluation(node: fx.Node, states: Mapping[fx.Node, str]) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    order = list(above(node))
+    order = dependencies_first(node)
 
     def evaluate(state: Mapping[str, Tensor]) -> Tensor:
         known: dict[fx.Node, Any] = {}

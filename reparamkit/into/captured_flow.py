@@ -15,11 +15,11 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from reparamkit.capture.program import WRITES_A_PARAMETER, Program
+from reparamkit.capture.program import Program
 from reparamkit.errors import CannotCapture
-from reparamkit.hosts.fx.constants import is_pure
+from reparamkit.hosts.fx.constants import dependencies_first, is_pure
 from reparamkit.hosts.fx.write import owner_path
-from reparamkit.into.calls import above, arguments_of, evaluation, name_of, only_checks, shape_of
+from reparamkit.into.calls import arguments_of, evaluation, name_of, only_checks, shape_of
 from reparamkit.into.flow import Flow, Value, flatten_sums
 from reparamkit.support.quiet import quiet
 
@@ -74,7 +74,7 @@ class _Reader:
         signature = exported.graph_signature
         nodes = list(exported.graph.nodes)
         for spec in signature.output_specs:
-            if spec.kind not in (OutputKind.USER_OUTPUT, WRITES_A_PARAMETER):
+            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.PARAMETER_MUTATION):
                 raise CannotCapture("it writes into its buffers or inputs when it runs")
         placeholders = [node for node in nodes if node.op == "placeholder"]
         number = 0
@@ -246,7 +246,7 @@ class _Reader:
 
     def _value(self, node: fx.Node) -> Value:
         if node in self._constants and node not in self._values:
-            reads = tuple(self._states[n] for n in above(node) if n in self._states)
+            reads = tuple(self._states[n] for n in dependencies_first(node) if n in self._states)
             name = reads[0] if len(reads) == 1 else node.name
             value = self._added(node, "constant", (node.name,), [], [], name)
             value.reads, value.plain = reads, node in self._states

@@ -65,9 +65,7 @@ def _origins_numbered(program: ExportedProgram) -> Iterator[None]:
     try:
         for node in nodes:
             node.meta.pop("stack_trace", None)
-            if not hasattr(NodeSource, "_from_dict"):  # torch 2.8 does not write them down
-                node.meta.pop("from_node", None)
-            elif node.meta.get("from_node"):
+            if node.meta.get("from_node"):
                 origins = [_numbered(source.to_dict(), numbers) for source in node.meta["from_node"]]
                 node.meta["from_node"] = [NodeSource._from_dict(each) for each in origins]
         yield

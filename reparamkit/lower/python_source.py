@@ -29,7 +29,6 @@ from reparamkit.lower.module import layer_counts
 from reparamkit.lower.python_expressions import Unwritable, call_text, layer_of_call, layer_text, literal
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.torch import TorchRunner
-from reparamkit.support.trees import parts
 
 _WIDTH = 96
 _HEAD = '''"""{title}
@@ -142,8 +141,8 @@ class _Writer:
         if not isinstance(codegen, _PyTreeCodeGen):
             raise Unwritable("the network has no calling convention")
         spec = codegen.pytree_info.in_spec
-        positional, named = parts(spec)
-        if any(not child.is_leaf() for child in [*parts(positional), *parts(named)]):
+        positional, named = spec.child(0), spec.child(1)
+        if any(not child.is_leaf() for child in [*positional.children(), *named.children()]):
             raise Unwritable("it takes containers of tensors; its inputs have to be plain arguments")
         for node, name in zip(inputs, codegen.pytree_info.orig_args, strict=True):
             self._values[node] = name
@@ -336,7 +335,7 @@ def _uses(node: fx.Node) -> Iterator[fx.Node]:
 def _container(spec: pytree.TreeSpec, texts: Iterator[str]) -> str:
     if spec.is_leaf():
         return next(texts)
-    items = [_container(child, texts) for child in parts(spec)]
+    items = [_container(child, texts) for child in spec.children()]
     if spec.type is tuple:
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
     if spec.type is list:

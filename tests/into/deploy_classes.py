@@ -52,7 +52,20 @@ class Reparameterized(nn.Module):
         return self.activation(self.se(self.get_submodule(self.name)(x)))
 
 
-class RepVGG(nn.Module):
+class _FiveStages(nn.Module):
+    """`stage0` to `stage4`, pooling over the image, a linear layer: how both official repositories end."""
+
+    gap: nn.Module
+    linear: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place in range(5):
+            x = self.get_submodule(f"stage{place}")(x)
+        x = self.gap(x)
+        return self.linear(x.view(x.size(0), -1))
+
+
+class RepVGG(_FiveStages):
     def __init__(self, config: repvgg.RepVGGConfig, classes: int = 1000) -> None:
         super().__init__()
         widths = [int(base * factor) for base, factor in zip(repvgg.BASE_WIDTHS, config.widths, strict=True)]
@@ -76,14 +89,8 @@ class RepVGG(nn.Module):
         self.gap = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(inputs, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for place in range(5):
-            x = self.get_submodule(f"stage{place}")(x)
-        x = self.gap(x)
-        return self.linear(x.view(x.size(0), -1))
 
-
-class MobileOne(nn.Module):
+class MobileOne(_FiveStages):
     def __init__(self, config: mobileone.MobileOneConfig, classes: int = 1000) -> None:
         super().__init__()
         widths = [
@@ -105,12 +112,6 @@ class MobileOne(nn.Module):
             self.add_module(f"stage{place}", stage)
         self.gap = nn.AdaptiveAvgPool2d(output_size=1)
         self.linear = nn.Linear(inputs, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for place in range(5):
-            x = self.get_submodule(f"stage{place}")(x)
-        x = self.gap(x)
-        return self.linear(x.view(x.size(0), -1))
 
 
 def conv_bn(

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.program import Program
-from reparamkit.hosts.fx.effects import has_effects
 from reparamkit.operators import properties
 
 
@@ -74,7 +74,7 @@ class Constants:
     def _value(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return self._program.state[str(node.target)].detach()
-        order = _order(node)
+        order = dependencies_first(node)
         try:
             return _run(order, {n: _cpu64(self._value(n)) for n in order if n.op == "get_attr"})
         except RuntimeError:  # hard-coded number types that do not mix with float64
@@ -106,7 +106,7 @@ def is_pure(node: fx.Node) -> bool:
 def _gives_the_same(operator: OpOverload) -> bool:
     if properties.is_uninitialised(str(operator)):
         return False
-    return torch.Tag.nondeterministic_seeded not in operator.tags and not has_effects(operator)
+    return torch.Tag.nondeterministic_seeded not in operator.tags and not is_impure(operator)
 
 
 def _cpu64(value: Any) -> Any:
@@ -116,7 +116,7 @@ def _cpu64(value: Any) -> Any:
     return value
 
 
-def _order(node: fx.Node) -> list[fx.Node]:
+def dependencies_first(node: fx.Node) -> list[fx.Node]:
     """The node and all that it depends on, dependencies first."""
     order: list[fx.Node] = []
     seen: set[fx.Node] = set()

@@ -21,7 +21,6 @@ from torch.fx.graph import CodeGen, PythonCode, _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from reparamkit.hosts.fx.written_code import written
-from reparamkit.support.trees import leaf, parts
 
 # Made anew from the graph, or torch.fx's notes on how the module was traced.
 _DERIVED = frozenset(
@@ -234,12 +233,12 @@ def _spec_written(spec: pytree.TreeSpec | None) -> Any:
     """A structure of arguments in plain tuples: torch's own class is not made to be pickled."""
     if spec is None or spec.type is None:
         return "leaf" if spec is not None else None
-    return spec.type, spec.context, [_spec_written(child) for child in parts(spec)]
+    return spec.type, spec.context, [_spec_written(child) for child in spec.children()]
 
 
 def _spec_read(written: Any) -> Any:
     if written is None or written == "leaf":
-        return leaf() if written else None
+        return pytree.treespec_leaf() if written else None
     kind, context, children = written
     if kind not in pytree.SUPPORTED_NODES and isinstance(kind, type) and dataclasses.is_dataclass(kind):
         # As the capture did in the process that wrote the file.

@@ -11,9 +11,11 @@ import operator
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 
 import torch
 from torch import Tensor, fx, nn
+from torch._library.utils import is_impure
 from torch._ops import OpOverload
 
 from reparamkit.capture.constant_arguments import constant_nodes
@@ -25,7 +27,6 @@ from reparamkit.engine.layers import ChannelScale, Piece, Realisation
 from reparamkit.engine.plan import interior
 from reparamkit.hosts.fx.calls import bundle_of
 from reparamkit.hosts.fx.computed_once import Computed, computed_constants, settled_checks
-from reparamkit.hosts.fx.effects import has_effects
 from reparamkit.hosts.fx.graph_module import FoldedGraph, as_folded_graph
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.tidy import undo_round_trips
@@ -295,10 +296,15 @@ _GUARDS, _CONSTANTS, _LAYOUT = "size_guards", "constant_arguments", "memory_layo
 
 def _impure(node: fx.Node) -> bool:
     if isinstance(node.target, OpOverload):
-        return has_effects(node.target)
+        return _has_effects(node.target)
     if node.op == "call_function":
         return node.is_impure(impure_random=False)
     return node.op in ("placeholder", "output")
+
+
+@cache
+def _has_effects(operator: OpOverload) -> bool:
+    return is_impure(operator, impure_random=False)
 
 
 def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None) -> str:
