@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -193,9 +193,7 @@ def _as_stored_otherwise(program: MilProgram, seed: int) -> MilProgram:
             drawn = torch.rand(value.shape, generator=generator) * 2 - 1
             value = value.float() * (1 + _HALF_ULP * drawn)
         constants[name] = value
-    return MilProgram(
-        program.inputs, program.operations, constants, program.outputs, program.opset, program.labels
-    )
+    return replace(program, constants=constants)
 
 
 def _out_of_range(value: Constant | None) -> bool:

@@ -7,6 +7,7 @@ nothing is converted, optimised or compiled on the way.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,11 @@ def _program(spec: Any, function: Any, weights: Path, path: Path) -> MilProgram:
             # Its first output is a text, the second holds the probabilities under their labels.
             texts.add(operation.outputs[0].name)
             labels = _labels(operation, constants)
-            operation = _classifier(operation)
+            operation = replace(
+                operation,
+                inputs={"probabilities": operation.inputs["probabilities"]},
+                outputs=(Port(operation.outputs[-1].name, None, None),),
+            )
         operations.append(operation)
     known = {each.name for each in inputs} | set(constants)
     for operation in operations:
@@ -211,13 +216,3 @@ def _labels(operation: Operation, constants: dict[str, Constant]) -> tuple[str, 
     (name,) = operation.inputs["classes"]
     labels = constants.pop(name)
     return (labels,) if isinstance(labels, str) else labels if isinstance(labels, tuple) else ()
-
-
-def _classifier(operation: Operation) -> Operation:
-    label = operation.outputs[-1]
-    return Operation(
-        operation.kind,
-        operation.name,
-        {"probabilities": operation.inputs["probabilities"]},
-        (Port(label.name, None, None),),
-    )

@@ -1,21 +1,29 @@
-"""Constants and declared types out of a program's protobuf messages (MIL.proto)."""
+"""Constants and declared types out of a program's protobuf messages (MIL.proto) and its file of weights.
+
+That is 64 bytes of header; then for each weight, at an offset that the program names, 64 bytes that say where
+its data lie: a mark, the type, the size in bytes, the offset of the data, the unused bits of the last byte.
+Source: MILBlob/Blob/StorageFormat.hpp in coremltools.
+"""
 
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from reparamkit.loading.door.files import opened
 from reparamkit.loading.door.memory import check_room
-from reparamkit.mil.blobs import read_blob
 from reparamkit.mil.graph import Constant, Port, Shape
 from reparamkit.mil.types import BY_NUMBER, STRING, MilType, unpack
 
 _UNPACKED = 16
 """The bytes that an element of less than eight bits takes while it is unpacked."""
+_MARK = 0xDEADBEEF
+_ENTRY = struct.Struct("<IIQQQ")
 
 
 def port(entry: Any) -> Port:
@@ -58,8 +66,7 @@ def constant(value: Any, weights: Path) -> Constant:
         check_room(_UNPACKED * count, "a weight takes")
     if value.WhichOneof("value") == "blobFileValue":
         blob = value.blobFileValue
-        place = weights / Path(blob.fileName).name
-        data = read_blob(place, blob.offset, kind, count)
+        data = _read_blob(weights / Path(blob.fileName).name, blob.offset, kind, count)
         array = unpack(data, kind, count)
     else:
         array = _immediate(value.immediateValue.tensor, kind, count)
@@ -97,3 +104,33 @@ def _shape(tensor: Any) -> Shape | None:
         else:
             sizes.append(None)
     return tuple(sizes)
+
+
+def _read_blob(path: Path, offset: int, kind: MilType, count: int) -> bytes:
+    """The bytes of `count` values of a type, whose entry lies at `offset`.
+
+    Raises:
+        ValueError: there is no such entry, or it is of another type or size, or the file ends before it.
+        OSError: the file cannot be read.
+    """
+    with opened(path) as file:
+        end = file.seek(0, 2)
+        if offset > end:
+            raise ValueError(f"{path.name} ends before offset {offset}")
+        file.seek(offset)
+        entry = file.read(_ENTRY.size)
+        if len(entry) < _ENTRY.size:
+            raise ValueError(f"{path.name} ends before offset {offset}")
+        mark, blob, size, start, _ = _ENTRY.unpack(entry)
+        if mark != _MARK:
+            raise ValueError(f"{path.name} has no weight at offset {offset}")
+        if blob != kind.blob or size != (count * kind.bits + 7) // 8:
+            raise ValueError(f"the weight at offset {offset} of {path.name} is not {count} x {kind.name}")
+        if start + size > end:
+            raise ValueError(f"{path.name} is truncated")
+        check_room(size, f"{path.name} declares a weight of")
+        file.seek(start)
+        data = file.read(size)
+    if len(data) < size:
+        raise ValueError(f"{path.name} is truncated")
+    return data

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LONG = 256
@@ -36,20 +37,32 @@ class SumInTurn(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.terms = 0
+        self.terms = self._sums = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args else None
-        in_turn = _IN_TURN.get(func)
-        if in_turn is not None and isinstance(first, torch.Tensor) and first.dtype in _PRECISIONS:
-            names = [argument.name for argument in func._schema.arguments]
-            result = in_turn(self, **dict(zip(names, args, strict=False)), **kwargs)
+        if isinstance(first, torch.Tensor) and first.dtype in _PRECISIONS:
+            result = self._in_turn(func, args, kwargs)
             if result is not None:
                 return result
         return func(*args, **kwargs)
+
+    def _in_turn(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What an operator gives where its sums are taken in turn; None where it has no long ones."""
+        if func in _IN_TURN:
+            names = [argument.name for argument in func._schema.arguments]
+            return _IN_TURN[func](self, **dict(zip(names, args, strict=False)), **kwargs)
+        taken_apart = _TAKEN_APART.get(func)
+        # Of batch norms only those with statistics of their input have sums, as instance norm has them.
+        if taken_apart is None or (func is aten.native_batch_norm.default and args[3] is not None):
+            return None
+        before = self._sums
+        with self:
+            result = taken_apart(*args, **kwargs)
+        return result if self._sums > before else None
 
     def total(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor | None:
         """The sum over these axes, which stay with length 1; None where it is not a long one."""
@@ -58,6 +71,7 @@ class SumInTurn(TorchDispatchMode):
         if count < LONG or not values.numel() or values.device.type != "cpu":
             return None
         self.terms = max(self.terms, count)
+        self._sums += 1
         kept = [1 if axis in axes else size for axis, size in enumerate(values.shape)]
         others = [axis for axis in range(values.ndim) if axis not in axes]
         rows = values.detach().permute(*axes, *others).reshape(count, -1).numpy()
@@ -65,18 +79,6 @@ class SumInTurn(TorchDispatchMode):
         for row in rows[1:]:
             np.add(total, row, out=total)
         return torch.from_numpy(total).reshape(kept)
-
-    def moments(
-        self, values: torch.Tensor, axes: Sequence[int], correction: float = 0
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Mean and variance over these axes, which stay with length 1; None where they are of few terms."""
-        total = self.total(values, axes)
-        if total is None:
-            return None
-        count = values.numel() // max(total.numel(), 1)
-        mean = total / count
-        squares = self.total((values - mean).square(), axes)
-        return None if squares is None else (mean, squares / max(count - correction, 0))
 
 
 def _axes(values: torch.Tensor, dim: Any) -> list[int]:
@@ -110,95 +112,26 @@ def _var_mean(
     mode: SumInTurn, self: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
 ) -> Any:
     axes = _axes(self, dim)
-    moments = mode.moments(self, axes, 1 if correction is None else correction)
-    if moments is None:
+    total = mode.total(self, axes)
+    if total is None:
         return None
-    mean, variance = (_without(each, axes, keepdim) for each in moments)
-    return variance, mean
+    count = self.numel() // total.numel()
+    mean = total / count
+    squares = mode.total((self - mean).square(), axes)
+    assert squares is not None
+    variance = squares / max(count - (1 if correction is None else correction), 0)
+    return _without(variance, axes, keepdim), _without(mean, axes, keepdim)
+
+
+def _var_mean_along(
+    mode: SumInTurn, self: torch.Tensor, dim: Any, unbiased: bool = True, keepdim: bool = False
+) -> Any:
+    return _var_mean(mode, self, dim, correction=int(unbiased), keepdim=keepdim)
 
 
 def _var(mode: SumInTurn, self: torch.Tensor, dim: Any = None, **options: Any) -> Any:
     pair = _var_mean(mode, self, dim, **options)
     return None if pair is None else pair[0]
-
-
-def _std(mode: SumInTurn, self: torch.Tensor, dim: Any = None, **options: Any) -> Any:
-    variance = _var(mode, self, dim, **options)
-    return None if variance is None else variance.sqrt()
-
-
-def _probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
-    powers = (self - self.amax(dim, keepdim=True)).exp()
-    total = mode.total(powers, [dim])
-    return None if total is None else powers / total
-
-
-def _log_probabilities(mode: SumInTurn, self: torch.Tensor, dim: int, half_to_float: bool) -> Any:
-    shifted = self - self.amax(dim, keepdim=True)
-    total = mode.total(shifted.exp(), [dim])
-    return None if total is None else shifted - total.log()
-
-
-def _layer_norm(
-    mode: SumInTurn, input: torch.Tensor, normalized_shape: Sequence[int], weight: Any, bias: Any, eps: float
-) -> Any:
-    moments = mode.moments(input, range(input.ndim - len(normalized_shape), input.ndim))
-    if moments is None:
-        return None
-    mean, variance = moments
-    rstd = (variance + eps).rsqrt()
-    return _scaled((input - mean) * rstd, weight, bias), mean, rstd
-
-
-def _group_norm(
-    mode: SumInTurn,
-    input: torch.Tensor,
-    weight: Any,
-    bias: Any,
-    N: int,
-    C: int,
-    HxW: int,
-    group: int,
-    eps: float,
-) -> Any:
-    rows = input.reshape(N, group, -1)
-    moments = mode.moments(rows, [2])
-    if moments is None:
-        return None
-    mean, variance = moments
-    rstd = (variance + eps).rsqrt()
-    shape = (1, C, *[1] * (input.ndim - 2))
-    scale, shift = (None if each is None else each.reshape(shape) for each in (weight, bias))
-    normal = ((rows - mean) * rstd).reshape(input.shape)
-    return _scaled(normal, scale, shift), mean.reshape(N, group), rstd.reshape(N, group)
-
-
-def _batch_norm(
-    mode: SumInTurn,
-    input: torch.Tensor,
-    weight: Any,
-    bias: Any,
-    running_mean: Any,
-    running_var: Any,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Any:
-    """With statistics of its input, as instance norm has them."""
-    if not training or running_mean is not None or running_var is not None:
-        return None
-    moments = mode.moments(input, [0, *range(2, input.ndim)])
-    if moments is None:
-        return None
-    mean, variance = moments
-    rstd = (variance + eps).rsqrt()
-    scale, shift = (None if each is None else each.reshape(mean.shape) for each in (weight, bias))
-    return _scaled((input - mean) * rstd, scale, shift), mean.flatten(), rstd.flatten()
-
-
-def _scaled(values: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
-    values = values if weight is None else values * weight
-    return values if bias is None else values + bias
 
 
 def _avg_pool(
@@ -252,16 +185,24 @@ _IN_TURN: dict[Any, Callable[..., Any]] = {
     aten.mean.default: _mean,
     aten.mean.dim: _mean,
     aten.var.correction: _var,
-    aten.std.correction: _std,
     aten.var_mean.correction: _var_mean,
-    aten._softmax.default: _probabilities,
-    aten._log_softmax.default: _log_probabilities,
-    aten.native_layer_norm.default: _layer_norm,
-    aten.native_group_norm.default: _group_norm,
-    aten.native_batch_norm.default: _batch_norm,
+    aten.var_mean.dim: _var_mean_along,
     aten.avg_pool2d.default: _avg_pool,
     aten.avg_pool3d.default: _avg_pool,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool,
     aten._adaptive_avg_pool3d.default: _adaptive_avg_pool,
     aten.linalg_vector_norm.default: _norm,
 }
+_TAKEN_APART = {
+    func: decomposition_table[func]
+    for func in (
+        aten.std.correction,
+        aten._softmax.default,
+        aten._log_softmax.default,
+        aten.native_layer_norm.default,
+        aten.native_group_norm.default,
+        aten.native_batch_norm.default,
+        aten._native_batch_norm_legit.no_stats,
+    )
+}
+"""Operators that torch itself says in terms of those above."""

@@ -1,11 +1,11 @@
 """What each operator of MIL computes: one small file per family.
 
 To add an operator, write its function with the `operator` decorator of `base` into the file of its family,
-and state its definition there. Not here, and so refused: control flow and lists, recurrent layers, random
-numbers, non-maximum suppression, crop_resize and custom layers.
+or put it into a table of `of_tensors` there, and state its definition. Not here, and so refused: control flow
+and lists, recurrent layers, random numbers, non-maximum suppression, crop_resize and custom layers.
 """
 
-from reparamkit.mil.operators import (
+from reparamkit.mil.operators import (  # noqa: F401 importing a family registers its operators
     activation,
     arrangement,
     binary,
@@ -24,30 +24,6 @@ from reparamkit.mil.operators import (
     sorting,
     unary,
 )
-from reparamkit.mil.operators.base import OPERATORS, Call, CannotEvaluate, operator
+from reparamkit.mil.operators.base import OPERATORS, Call, CannotEvaluate
 
-__all__ = [
-    "OPERATORS",
-    "Call",
-    "CannotEvaluate",
-    "activation",
-    "arrangement",
-    "binary",
-    "convolution",
-    "gathering",
-    "joining",
-    "layout",
-    "linear",
-    "normalisation",
-    "operator",
-    "padding",
-    "pooling",
-    "quantised",
-    "reduction",
-    "resizing",
-    "sampling",
-    "shapes",
-    "slicing",
-    "sorting",
-    "unary",
-]
+__all__ = ["OPERATORS", "Call", "CannotEvaluate"]

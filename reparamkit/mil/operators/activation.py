@@ -21,48 +21,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from reparamkit.mil.operators.base import Call, CannotEvaluate, operator
-
-
-@operator("relu", "x")
-def relu(call: Call) -> torch.Tensor:
-    return F.relu(call.tensor("x"))
-
-
-@operator("relu6", "x")
-def relu6(call: Call) -> torch.Tensor:
-    return call.tensor("x").clamp(0.0, 6.0)
-
-
-@operator("leaky_relu", "x alpha")
-def leaky_relu(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    return torch.where(x >= 0, x, call.tensor("alpha") * x)
-
-
-@operator("prelu", "x alpha")
-def prelu(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    return torch.where(x > 0, x, _per_channel(call.tensor("alpha"), x) * x)
-
-
-@operator("clamped_relu", "x alpha beta")
-def clamped_relu(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    return torch.minimum(torch.where(x >= 0, x, call.tensor("alpha") * x), call.tensor("beta"))
-
-
-@operator("thresholded_relu", "x alpha")
-def thresholded_relu(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    return torch.where(x >= call.tensor("alpha"), x, torch.zeros_like(x))
-
-
-@operator("elu", "x alpha")
-def elu(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    # The branch that is not taken must not overflow: its gradient would be NaN.
-    return torch.where(x > 0, x, call.tensor("alpha") * torch.expm1(x.clamp(max=0.0)))
+from reparamkit.mil.operators.base import Call, CannotEvaluate, of_tensors, operator
 
 
 @operator("gelu", "x mode")
@@ -77,49 +36,6 @@ def gelu(call: Call) -> torch.Tensor:
     raise CannotEvaluate(f"has the unknown mode {mode!r}")
 
 
-@operator("sigmoid", "x")
-def sigmoid(call: Call) -> torch.Tensor:
-    return torch.sigmoid(call.tensor("x"))
-
-
-@operator("silu", "x")
-def silu(call: Call) -> torch.Tensor:
-    return F.silu(call.tensor("x"))
-
-
-@operator("sigmoid_hard", "x alpha beta")
-def sigmoid_hard(call: Call) -> torch.Tensor:
-    return (call.tensor("alpha") * call.tensor("x") + call.tensor("beta")).clamp(0.0, 1.0)
-
-
-@operator("softplus", "x")
-def softplus(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    return torch.logaddexp(x, torch.zeros_like(x))
-
-
-@operator("softplus_parametric", "x alpha beta")
-def softplus_parametric(call: Call) -> torch.Tensor:
-    x = call.tensor("x")
-    scaled = _per_channel(call.tensor("beta"), x) * x
-    return _per_channel(call.tensor("alpha"), x) * torch.logaddexp(scaled, torch.zeros_like(scaled))
-
-
-@operator("softsign", "x")
-def softsign(call: Call) -> torch.Tensor:
-    return F.softsign(call.tensor("x"))
-
-
-@operator("scaled_tanh", "x alpha beta")
-def scaled_tanh(call: Call) -> torch.Tensor:
-    return call.tensor("alpha") * torch.tanh(call.tensor("beta") * call.tensor("x"))
-
-
-@operator("linear_activation", "x alpha beta")
-def linear_activation(call: Call) -> torch.Tensor:
-    return call.tensor("alpha") * call.tensor("x") + call.tensor("beta")
-
-
 @operator("softmax", "x axis")
 def softmax(call: Call) -> torch.Tensor:
     return torch.softmax(call.tensor("x"), call.integer("axis", -1))
@@ -129,3 +45,42 @@ def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if x.dim() < 3 or values.dim() != 1 or values.shape[0] != x.shape[1]:
         raise CannotEvaluate(f"has {values.numel()} values for the channels of a {tuple(x.shape)}")
     return values.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+of_tensors(
+    "x",
+    {
+        "relu": F.relu,
+        "relu6": lambda x: x.clamp(0.0, 6.0),
+        "sigmoid": torch.sigmoid,
+        "silu": F.silu,
+        "softplus": _softplus,
+        "softsign": F.softsign,
+    },
+)
+of_tensors(
+    "x alpha",
+    {
+        "leaky_relu": lambda x, alpha: torch.where(x >= 0, x, alpha * x),
+        "prelu": lambda x, alpha: torch.where(x > 0, x, _per_channel(alpha, x) * x),
+        "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, torch.zeros_like(x)),
+        # The branch that is not taken must not overflow: its gradient would be NaN.
+        "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0.0))),
+    },
+)
+of_tensors(
+    "x alpha beta",
+    {
+        "clamped_relu": lambda x, alpha, beta: torch.minimum(torch.where(x >= 0, x, alpha * x), beta),
+        "sigmoid_hard": lambda x, alpha, beta: (alpha * x + beta).clamp(0.0, 1.0),
+        "softplus_parametric": lambda x, alpha, beta: (
+            _per_channel(alpha, x) * _softplus(_per_channel(beta, x) * x)
+        ),
+        "scaled_tanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+        "linear_activation": lambda x, alpha, beta: alpha * x + beta,
+    },
+)

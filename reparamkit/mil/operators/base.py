@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -131,6 +132,17 @@ def operator(kind: str, parameters: str) -> Callable[[F], F]:
     return register
 
 
+def of_tensors(operands: str, functions: Mapping[str, Callable[..., torch.Tensor]]) -> None:
+    """Register operators that are functions of their operands' tensors, in this order.
+
+    Args:
+        operands: the parameters, with spaces between them; each has to be given.
+        functions: name of an operator -> what it computes of them.
+    """
+    for kind, function in functions.items():
+        operator(kind, operands)(partial(_applied, function, operands.split()))
+
+
 def axis_of(axis: int, rank: int) -> int:
     """The axis counted from the front.
 
@@ -140,6 +152,10 @@ def axis_of(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise CannotEvaluate(f"has the axis {axis} where there are {rank}")
     return axis % rank if rank else 0
+
+
+def _applied(function: Callable[..., torch.Tensor], operands: Sequence[str], call: Call) -> torch.Tensor:
+    return function(*map(call.tensor, operands))
 
 
 def _tensor(value: Constant, name: str) -> torch.Tensor:

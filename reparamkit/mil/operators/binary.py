@@ -11,11 +11,9 @@ Source: coremltools/converters/mil/mil/ops/defs/iOS15/elementwise_binary.py and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from reparamkit.mil.operators.base import Call, operator
+from reparamkit.mil.operators.base import of_tensors
 
 
 def _divided(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -23,38 +21,27 @@ def _divided(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.div(x, y, rounding_mode="trunc" if whole else None)
 
 
-_PLAIN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "add": torch.add,
-    "equal": torch.eq,
-    "floor_div": torch.floor_divide,
-    "greater": torch.gt,
-    "greater_equal": torch.ge,
-    "less": torch.lt,
-    "less_equal": torch.le,
-    "logical_and": torch.logical_and,
-    "logical_or": torch.logical_or,
-    "logical_xor": torch.logical_xor,
-    "maximum": torch.maximum,
-    "minimum": torch.minimum,
-    "mod": torch.remainder,
-    "mul": torch.mul,
-    "not_equal": torch.ne,
-    "pow": torch.pow,
-    "real_div": _divided,
-    "sub": torch.sub,
-}
-
-
-def _register(kind: str, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    @operator(kind, "x y")
-    def plain(call: Call) -> torch.Tensor:
-        return function(call.tensor("x"), call.tensor("y"))
-
-
-for _kind, _function in _PLAIN.items():
-    _register(_kind, _function)
-
-
-@operator("select", "cond a b")
-def select(call: Call) -> torch.Tensor:
-    return torch.where(call.tensor("cond").bool(), call.tensor("a"), call.tensor("b"))
+of_tensors(
+    "x y",
+    {
+        "add": torch.add,
+        "equal": torch.eq,
+        "floor_div": torch.floor_divide,
+        "greater": torch.gt,
+        "greater_equal": torch.ge,
+        "less": torch.lt,
+        "less_equal": torch.le,
+        "logical_and": torch.logical_and,
+        "logical_or": torch.logical_or,
+        "logical_xor": torch.logical_xor,
+        "maximum": torch.maximum,
+        "minimum": torch.minimum,
+        "mod": torch.remainder,
+        "mul": torch.mul,
+        "not_equal": torch.ne,
+        "pow": torch.pow,
+        "real_div": _divided,
+        "sub": torch.sub,
+    },
+)
+of_tensors("cond a b", {"select": lambda cond, a, b: torch.where(cond.bool(), a, b)})

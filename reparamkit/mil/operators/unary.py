@@ -13,45 +13,16 @@ beta may have types of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from reparamkit.mil.operators.base import Call, operator
+from reparamkit.mil.operators.base import Call, of_tensors, operator
 
-_PLAIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "abs": torch.abs,
-    "acos": torch.acos,
-    "asin": torch.asin,
-    "atan": torch.atan,
-    "atanh": torch.atanh,
-    "ceil": torch.ceil,
-    "cos": torch.cos,
-    "cosh": torch.cosh,
-    "erf": torch.erf,
-    "exp": torch.exp,
-    "exp2": torch.exp2,
-    "floor": torch.floor,
-    "logical_not": torch.logical_not,
-    "round": torch.round,
-    "sign": torch.sign,
-    "sin": torch.sin,
-    "sinh": torch.sinh,
-    "sqrt": torch.sqrt,
-    "square": torch.square,
-    "tan": torch.tan,
-    "tanh": torch.tanh,
-}
+_AS_IN_TORCH = """
+abs acos asin atan atanh ceil cos cosh erf exp exp2 floor logical_not round sign sin sinh sqrt square tan tanh
+"""
 
-
-def _register(kind: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    @operator(kind, "x")
-    def plain(call: Call) -> torch.Tensor:
-        return function(call.tensor("x"))
-
-
-for _kind, _function in _PLAIN.items():
-    _register(_kind, _function)
+of_tensors("x", {name: getattr(torch, name) for name in _AS_IN_TORCH.split()})
+of_tensors("x alpha", {"threshold": torch.maximum})
 
 
 @operator("inverse", "x epsilon")
@@ -72,8 +43,3 @@ def rsqrt(call: Call) -> torch.Tensor:
 @operator("clip", "x alpha beta")
 def clip(call: Call) -> torch.Tensor:
     return call.tensor("x").clamp(call.number("alpha"), call.number("beta"))
-
-
-@operator("threshold", "x alpha")
-def threshold(call: Call) -> torch.Tensor:
-    return torch.maximum(call.tensor("x"), call.tensor("alpha"))
