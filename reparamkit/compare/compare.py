@@ -20,8 +20,7 @@ from reparamkit.compare.adapt import Adapted
 from reparamkit.compare.allowance import Allowance
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
 from reparamkit.compare.float64.recorded import Recorded
-from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
-from reparamkit.compare.inputs.enumerated_sizes import listed_probes
+from reparamkit.compare.float64.reference import Reference, inputs_accepted_by, runs_on
 from reparamkit.compare.inputs.example_inputs import Supply, supply
 from reparamkit.compare.inputs.free_axes import free_axes
 from reparamkit.compare.inputs.input_spec import Described
@@ -41,6 +40,7 @@ from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.runners.base import BoundsSizes, ComputesInFloat64, InputSpec
 from reparamkit.runners.open import EVALUATE
 from reparamkit.runners.torch import TorchRunner
+from reparamkit.support.inputs import Args, Kwargs
 from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.output_names import chosen
 from reparamkit.support.progress import phase
@@ -268,25 +268,20 @@ def _record(
     if isinstance(ours.runner, BoundsSizes):
         guards.append(ours.runner.accepts)
     guards.append(adapted.accepts)
-    silent = theirs.declared is None
-    refused: list[str] = []
+    if theirs.declared is None:
+        guards.append(runs_on(adapted.run))
 
-    def accepts(probe: Probe) -> bool:
-        if not all(guard(*probe.inputs()) for guard in guards):
-            return False
-        if silent:
-            try:
-                adapted.run(*probe.inputs())
-            except Exception:
-                refused.append(probe.name)
-                return False
-        return True
+    def accepts(args: Args, kwargs: Kwargs) -> bool:
+        return all(guard(args, kwargs) for guard in guards)
 
     proposals = size_probes(
-        fed.args, fed.kwargs, seed=fed.seed, dynamic_axes=axes, ranges=ranges, kinds=fed.kinds
-    )
-    proposals |= listed_probes(
-        fed.args, fed.kwargs, adapted.listed, seed=fed.seed, dynamic_axes=axes, kinds=fed.kinds
+        fed.args,
+        fed.kwargs,
+        seed=fed.seed,
+        dynamic_axes=axes,
+        ranges=ranges,
+        kinds=fed.kinds,
+        listed=adapted.listed,
     )
     missed = reference.try_sizes(proposals, accepts)
     if not proposals:

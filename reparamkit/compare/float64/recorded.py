@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -240,34 +240,21 @@ class Recorded:
 
     def with_records(self, records: Sequence[Run], precision: torch.dtype, ulps: float) -> Recorded:
         """The same reference with other records, and the floor in this precision."""
-        return Recorded(
-            list(records),
-            self.oracle,
-            precision,
-            self.structured,
-            self.seed,
-            list(self.notes),
-            ulps,
-            random=self.random,
-        )
+        return self._changed(records=list(records), precision=precision, floor_ulps=ulps, second=None)
 
     def narrowed(self, keep: Callable[[Run], bool]) -> Recorded:
         """The same reference with some of the records only, the example's among them."""
         kept = [record for record in self.records if keep(record)]
         if len(kept) == len(self.records):
             return self
-        notes = [note for note in self.notes if not note.startswith("free axes")]
-        return Recorded(
-            kept,
-            self.oracle,
-            self.precision,
-            self.structured,
-            self.seed,
-            notes,
-            self.floor_ulps,
-            self.second,
-            self.random,
+        return self._changed(
+            records=kept, notes=[note for note in self.notes if not note.startswith("free axes")]
         )
+
+    def _changed(self, **changes: Any) -> Recorded:
+        """The same with these attributes, as data alone: it runs nothing more."""
+        own = {each.name: getattr(self, each.name) for each in fields(Recorded) if each.init}
+        return Recorded(**{**own, "notes": list(self.notes), **changes})
 
 
 def _is_plain(record: Run) -> bool:

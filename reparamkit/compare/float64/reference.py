@@ -28,8 +28,8 @@ differ (`reparamkit.compare.evidence`), or the reference gives other outputs for
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -43,12 +43,18 @@ from reparamkit.compare.inputs.probes import (
     NORMAL,
     Probe,
     another_draw,
-    larger_size_probes,
+    at_sizes,
     probes,
-    special_size_probes,
     thorough_probes,
 )
-from reparamkit.compare.inputs.sizes import Accepts, DynamicAxes, FreeSizes, InnerSizes, Ranges, example_sizes
+from reparamkit.compare.inputs.sizes import (
+    Accepts,
+    FreeSizes,
+    InnerSizes,
+    example_sizes,
+    larger_sizes,
+    special_sizes,
+)
 from reparamkit.compare.randomness import said_of
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.open import open_runner
@@ -58,6 +64,7 @@ from reparamkit.support.isolation import call_untouched
 
 _MOST_DRAWS = 8
 _SIZES_WANTED = 2
+_LARGER = "a larger size"
 
 
 class Reference(Recorded):
@@ -123,63 +130,39 @@ class Reference(Recorded):
             self._widen(free, self._settled_recorder())
 
     def _widen(self, free: FreeSizes, recorder: Recorder) -> None:
-        dynamic_axes, ranges, accepts = free.axes, free.ranges, free.accepts
-        if not dynamic_axes:
+        if not free.axes:
             return
-        recorder_notes: list[str] = []
-        taken = 0
-        for probe in probes(
-            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
-        ):
+        planned = probes(self._args, self._kwargs, seed=self.seed, dynamic_axes=free.axes, ranges=free.ranges)
+        tried, taken = "", 0
+        for probe in planned:
             if not probe.sizes or taken == _SIZES_WANTED:
                 continue
-            if accepts is not None and not accepts(*probe.inputs()):
+            if free.accepts is not None and not free.accepts(*probe.inputs()):
                 continue
             try:
                 self.records.append(recorder.record(probe))
                 taken += 1
             except Rejected as reason:
-                recorder_notes.append(f"{probe.name}: {reason}")
-        self._try_special(recorder, dynamic_axes, ranges, free.lets_in or accepts)
+                tried = tried or f" (tried {probe.name}: {reason})"
+        sizes = example_sizes([tensor for _, tensor in tensor_leaves(self._args, self._kwargs)], free.axes)
+        probe = Probe("", "", self.seed, self._args, self._kwargs, free.axes)
+        special = at_sizes(probe, special_sizes(sizes, free.ranges))
+        self.try_sizes(special, free.lets_in or free.accepts, recorder, empty=True)
         if free.inner is not None:
-            self._try_larger(recorder, dynamic_axes, ranges, accepts, free.inner)
+            larger = at_sizes(probe, {_LARGER: larger_sizes(sizes, free.ranges)})[_LARGER]
+            self._try_larger(recorder, larger, free.inner, free.inner(sizes), free.accepts)
         if not any(record.probe.sizes for record in self.records):
-            tried = f" (tried {recorder_notes[0]})" if recorder_notes else ""
             self.notes.append(f"free axes were compared at the example's size only{tried}")
-
-    def _try_special(
-        self, recorder: Recorder, dynamic_axes: DynamicAxes, ranges: Ranges | None, accepts: Accepts | None
-    ) -> None:
-        """Add probes with sizes of one, and with equal sizes, as far as the reference takes them."""
-        kinds = special_size_probes(
-            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
-        )
-        for proposed in kinds.values():
-            for probe in proposed:
-                if accepts is not None and not accepts(*probe.inputs()):
-                    continue
-                try:
-                    run = recorder.record(probe)
-                except Rejected:
-                    continue
-                if all(truth.finite or not truth.values.numel() for truth in run.truths):
-                    self.records.append(run)
-                    break
 
     def _try_larger(
         self,
         recorder: Recorder,
-        dynamic_axes: DynamicAxes,
-        ranges: Ranges | None,
-        accepts: Accepts | None,
+        proposed: Sequence[Probe],
         inner: InnerSizes,
+        of_example: Sequence[int],
+        accepts: Accepts | None,
     ) -> None:
         """Add probes until each size inside the network is another than in the example at one of them."""
-        proposed = larger_size_probes(
-            self._args, self._kwargs, seed=self.seed, dynamic_axes=dynamic_axes, ranges=ranges
-        )
-        tensors = [tensor for _, tensor in tensor_leaves(self._args, self._kwargs)]
-        of_example = inner(example_sizes(tensors, dynamic_axes))
         seen = [inner(record.probe.sizes) for record in self.records if record.probe.sizes]
         alike = {i for i, size in enumerate(of_example) if all(sizes[i] == size for sizes in seen)}
         for probe in proposed:
@@ -187,36 +170,41 @@ class Reference(Recorded):
             telling = {i for i in alike if now[i] != of_example[i]}
             if not telling or (accepts is not None and not accepts(*probe.inputs())):
                 continue
-            try:
-                self.records.append(recorder.record(probe))
-            except Rejected:
-                continue
-            alike -= telling
+            run = _run_on(recorder, probe)
+            if run is not None:
+                self.records.append(run)
+                alike -= telling
 
     def try_sizes(
-        self, proposals: Mapping[str, Sequence[Probe]], accepts: Callable[[Probe], bool] | None = None
+        self,
+        proposals: Mapping[str, Sequence[Probe]],
+        accepts: Accepts | None = None,
+        recorder: Recorder | None = None,
+        *,
+        empty: bool = False,
     ) -> list[str]:
         """Add one probe of each kind of size: the first that the reference runs on, with numbers to show.
 
         Args:
             proposals: kind ("another size", "minimal size") -> probes, best first.
-            accepts: as in `widen`, asked with the probe.
+            accepts: whether inputs are of sizes that are meant to work.
+            recorder: what has run on the example already.
+            empty: an output without elements will do.
 
         Returns:
             The kinds of which no proposal was taken.
         """
-        recorder: Recorder | None = None
         missed = []
         for kind, proposed in proposals.items():
             for probe in proposed:
-                if accepts is not None and not accepts(probe):
+                if accepts is not None and not accepts(*probe.inputs()):
                     continue
                 try:
                     recorder = recorder or self._settled_recorder()
                     run = recorder.record(probe)
                 except Rejected:
                     continue
-                if all(truth.finite for truth in run.truths):
+                if all(truth.finite or (empty and not truth.values.numel()) for truth in run.truths):
                     self.records.append(run)
                     break
             else:
@@ -273,11 +261,8 @@ class Reference(Recorded):
             recorder = self._settled_recorder()
         except Rejected:
             return False
-        for probe in planned:
-            try:
-                self.records.append(recorder.record(probe))
-            except Rejected:
-                continue
+        runs = (_run_on(recorder, probe) for probe in planned)
+        self.records += [run for run in runs if run is not None]
         return len(self.records) > before
 
     def _draw_enough(self, recorder: Recorder) -> None:
@@ -285,11 +270,19 @@ class Reference(Recorded):
         for number in range(len(normal) + 1, _MOST_DRAWS + 1):
             if not normal or _fewest(normal) >= ENOUGH_ELEMENTS:
                 return
-            try:
-                normal.append(recorder.record(another_draw(normal[0].probe, number)))
-            except Rejected:
+            run = _run_on(recorder, another_draw(normal[0].probe, number))
+            if run is None:
                 return
-            self.records.append(normal[-1])
+            normal.append(run)
+            self.records.append(run)
+
+
+def _run_on(recorder: Recorder, probe: Probe) -> Run | None:
+    """The reference on a probe; None where it rejects that."""
+    try:
+        return recorder.record(probe)
+    except Rejected:
+        return None
 
 
 def _fewest(records: list[Run]) -> int:
@@ -304,11 +297,15 @@ def _fewest(records: list[Run]) -> int:
 
 def inputs_accepted_by(program: torch.export.ExportedProgram) -> Accepts:
     """Whether an exported program's own guards let inputs through."""
-    module: Any = program.module()
+    return runs_on(functools.partial(call_untouched, program.module()))
+
+
+def runs_on(call: Callable[[Args, Kwargs], object]) -> Accepts:
+    """Whether a call raises nothing on inputs."""
 
     def accepts(args: Args, kwargs: Kwargs) -> bool:
         try:
-            call_untouched(module, args, kwargs)
+            call(args, kwargs)
         except Exception:
             return False
         return True

@@ -219,70 +219,38 @@ class SecondLook:
             if any(_conflicts(values, record, place) for place, values in enumerate(own)):
                 return ""
             if double is not None and self.module is not None and self.precision is not torch.float64:
-                return self._in_float64(ordered(double.run(*record.probe.inputs())), record, budgets)
-            return self._in_own(own, record, budgets)
+                own = ordered(double.run(*record.probe.inputs()))
+                return self._rounding(own, record, budgets, torch.float64)
+            return self._rounding(own, record, budgets, None)
         except Exception:
             return ""
 
-    def _in_float64(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
-        assert self.module is not None
-        twin = Twin(self.module, torch.float64)
-        exact = [tensor for _, tensor in named_outputs(twin.run(*record.probe.inputs()))]
-        copied = Twin(self.module, None, share=True)
-        _require_same(
-            self.runner.run(*record.probe.inputs()), named_outputs(copied.run(*record.probe.inputs()))
-        )
-        group = record.probe.group
-        wrong = [
-            place
-            for place, (mine, truth) in enumerate(zip(values, exact, strict=True))
-            if not _within(mine, truth, place, group, budgets)
-        ]
-        off = [
-            _distance(mine, truth, place, group, budgets) for place, (mine, truth) in _pairs(values, exact)
-        ]
-        if not wrong:
-            return f"the two agree in float64, to {max(off, default=0.0):.1e} of the output's scale"
-        runs = (
-            [tensor for _, tensor in run(*record.probe.inputs())]
-            for run in self._jittered(torch.finfo(self.precision).eps, torch.float64)
-        )
-        return self._moves(wrong, values, exact, runs, record, budgets, _MOVED)
+    def _rounding(
+        self, values: list[torch.Tensor], record: Run, budgets: Budgets, dtype: torch.dtype | None
+    ) -> str:
+        """Whether a candidate's values agree with the reference's, or are off by what that moves by itself.
 
-    def _in_own(self, values: list[torch.Tensor], record: Run, budgets: Budgets) -> str:
-        here = self.runner.run(*record.probe.inputs())
+        Both are in float64, or (None) in the precision of the two.
+        """
+        group, inputs = record.probe.group, record.probe.inputs
+        outputs = self.runner.run(*inputs())
         if self.module is not None:
             copied = Twin(self.module, None, share=True)
-            _require_same(here, named_outputs(copied.run(*record.probe.inputs())))
-        own = [tensor for _, tensor in here]
-        group = record.probe.group
-        wrong = [
-            place
-            for place, (mine, truth) in enumerate(zip(values, own, strict=True))
-            if not _within(mine, truth, place, group, budgets)
-        ]
-        runs = (
-            [tensor for _, tensor in run(*record.probe.inputs())]
-            for run in self._jittered(torch.finfo(self.precision).eps)
-        )
-        return self._moves(wrong, values, own, runs, record, budgets, _MOVED_IN_OWN)
-
-    def _moves(
-        self,
-        wrong: Sequence[int],
-        values: list[torch.Tensor],
-        truth: list[torch.Tensor],
-        runs: Iterator[list[torch.Tensor]],
-        record: Run,
-        budgets: Budgets,
-        factor: float,
-    ) -> str:
-        """Whether the reference moves as far by itself as the candidate is off, on every wrong output."""
-        group = record.probe.group
+            _require_same(outputs, named_outputs(copied.run(*inputs())))
+            if dtype is not None:
+                outputs = named_outputs(Twin(self.module, dtype).run(*inputs()))
+        truth = [tensor for _, tensor in outputs]
+        pairs = list(enumerate(zip(values, truth, strict=True)))
+        wrong = [place for place, pair in pairs if not _within(*pair, place, group, budgets)]
+        if not wrong and dtype is not None:
+            off = max((_distance(*pair, place, group, budgets) for place, pair in pairs), default=0.0)
+            return f"the two agree in float64, to {off:.1e} of the output's scale"
+        factor = _MOVED_IN_OWN if dtype is None else _MOVED
         moved = dict.fromkeys(wrong, 0.0)
-        for run in runs:
+        for run in self._jittered(torch.finfo(self.precision).eps, dtype):
+            jittered = [tensor for _, tensor in run(*inputs())]
             for place in wrong:
-                here = _distance(run[place], truth[place], place, group, budgets)
+                here = _distance(jittered[place], truth[place], place, group, budgets)
                 moved[place] = max(moved[place], here)
             if all(
                 moved[place] >= _SENSITIVE * budgets.budget(place, group)
@@ -321,12 +289,6 @@ def _joined(record: Run, outputs: NamedTensors) -> Run:
         for (_, values), truth in zip(outputs, record.truths, strict=True)
     ]
     return replace(record, truths=tuple(truths))
-
-
-def _pairs(
-    values: list[torch.Tensor], truth: list[torch.Tensor]
-) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor]]]:
-    yield from enumerate(zip(values, truth, strict=True))
 
 
 def _conflicts(values: torch.Tensor, record: Run, place: int) -> bool:

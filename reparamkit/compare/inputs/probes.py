@@ -38,7 +38,7 @@ from reparamkit.compare.inputs.sizes import (
     Ranges,
     Sizes,
     example_sizes,
-    larger_sizes,
+    listed_sizes,
     other_sizes,
     special_sizes,
     thorough_sizes,
@@ -137,8 +137,7 @@ def probes(
         chosen += [probe("large", LARGE, how=LARGE), probe("impulses", IMPULSES, how=IMPULSES)]
     if axes:
         for name, sizes in other_sizes(example_sizes(tensors, axes), ranges):
-            described = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-            chosen.append(probe(f"{name} ({described})", NORMAL, sizes))
+            chosen.append(probe(f"{name} ({_in_words(sizes)})", NORMAL, sizes))
     return chosen
 
 
@@ -175,8 +174,12 @@ def size_probes(
     dynamic_axes: DynamicAxes,
     ranges: Ranges | None = None,
     kinds: Mapping[int, Kind] | None = None,
+    listed: Mapping[int, Sequence[tuple[int, ...]]] | None = None,
 ) -> dict[str, list[Probe]]:
-    """Normal probes at other sizes: kind of size -> proposals, best first, of which one is wanted."""
+    """Normal probes at other sizes: kind of size -> proposals, best first, of which one is wanted.
+
+    `listed` is flat index of an input -> the only shapes that it may have: each that is proposed is wanted.
+    """
     tensors = [tensor for _, tensor in tensor_leaves(args, kwargs)]
     sizes = example_sizes(tensors, dynamic_axes)
     batch = {axes[0] for axes in dynamic_axes.values() if 0 in axes}
@@ -185,44 +188,25 @@ def size_probes(
     for kind, proposals in special_sizes(sizes, ranges).items():
         if proposals[0] not in tried:
             kinds_of_size[kind] = proposals
-    return _of_sizes(kinds_of_size, args, kwargs, seed, dynamic_axes, kinds)
+    probe = Probe("", "", seed, args, kwargs, dynamic_axes, kinds=kinds or {})
+    proposed = at_sizes(probe, kinds_of_size)
+    each_listed = at_sizes(probe, {"listed size": listed_sizes(tensors, listed or {}, dynamic_axes)})
+    return proposed | {each.name: [each] for each in each_listed["listed size"]}
 
 
-def special_size_probes(
-    args: Args, kwargs: Kwargs, *, seed: int, dynamic_axes: DynamicAxes, ranges: Ranges | None = None
-) -> dict[str, list[Probe]]:
-    """Normal probes at sizes of one and at equal sizes, as `size_probes` gives them."""
-    sizes = example_sizes([tensor for _, tensor in tensor_leaves(args, kwargs)], dynamic_axes)
-    return _of_sizes(special_sizes(sizes, ranges), args, kwargs, seed, dynamic_axes, None)
+def at_sizes(probe: Probe, proposed: Mapping[str, Sequence[Sizes]]) -> dict[str, list[Probe]]:
+    """Probes like this one at proposed sizes, by the kind of size, which is the name of their group."""
+    return {
+        kind: [
+            replace(probe, name=f"{kind} ({_in_words(sizes)})", group=kind, sizes=sizes)
+            for sizes in proposals
+        ]
+        for kind, proposals in proposed.items()
+    }
 
 
-def larger_size_probes(
-    args: Args, kwargs: Kwargs, *, seed: int, dynamic_axes: DynamicAxes, ranges: Ranges | None = None
-) -> list[Probe]:
-    """Normal probes at twice the example's size and more."""
-    sizes = example_sizes([tensor for _, tensor in tensor_leaves(args, kwargs)], dynamic_axes)
-    kinds = {"a larger size": larger_sizes(sizes, ranges)}
-    return _of_sizes(kinds, args, kwargs, seed, dynamic_axes, None)["a larger size"]
-
-
-def _of_sizes(
-    proposed: Mapping[str, Sequence[Sizes]],
-    args: Args,
-    kwargs: Kwargs,
-    seed: int,
-    dynamic_axes: DynamicAxes,
-    kinds: Mapping[int, Kind] | None,
-) -> dict[str, list[Probe]]:
-    probes: dict[str, list[Probe]] = {}
-    for kind, proposals in proposed.items():
-        probes[kind] = []
-        for proposal in proposals:
-            described = ", ".join(f"{symbol}={size}" for symbol, size in proposal.items())
-            name = f"{kind} ({described})"
-            probes[kind].append(
-                Probe(name, kind, seed, args, kwargs, dynamic_axes, proposal, kinds=kinds or {})
-            )
-    return probes
+def _in_words(sizes: Sizes) -> str:
+    return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
 
 
 def another_draw(probe: Probe, number: int) -> Probe:

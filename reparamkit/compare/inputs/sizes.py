@@ -58,12 +58,13 @@ class FreeSizes:
 _LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
 """Times the example's size, and more."""
 _SMALL_SIDES = (3, 8, 16, 32)
+_ENOUGH_LISTED = 3
 _LARGE = 128
 _SMALL = 16
 """Below this, a size is a batch, a clip length or a toy: it changes by ones, not by 32."""
 
 
-def example_sizes(tensors: list[torch.Tensor], dynamic_axes: DynamicAxes) -> Sizes:
+def example_sizes(tensors: Sequence[torch.Tensor], dynamic_axes: DynamicAxes) -> Sizes:
     """The size that each symbol has in the example."""
     sizes: Sizes = {}
     for index, axes in dynamic_axes.items():
@@ -209,6 +210,35 @@ def special_sizes(sizes: Sizes, ranges: Ranges | None = None) -> dict[str, list[
         kept = [each for each in proposals if each != sizes and _within(each, sizes, widened)]
         if kept:
             chosen[kind] = kept
+    return chosen
+
+
+def listed_sizes(
+    tensors: Sequence[torch.Tensor],
+    listed: Mapping[int, Sequence[tuple[int, ...]]],
+    dynamic_axes: DynamicAxes,
+) -> list[Sizes]:
+    """Up to three of the sizes that are listed for each input: the smallest, the largest and one between.
+
+    Args:
+        tensors: the example.
+        listed: flat index of an input -> the only shapes that it may have.
+        dynamic_axes: those that may be changed; a shape that differs elsewhere is left out.
+    """
+    own = example_sizes(tensors, dynamic_axes)
+    chosen: list[Sizes] = []
+    for index, shapes in listed.items():
+        axes, example = dynamic_axes.get(index, {}), tensors[index].shape
+        proposals = []
+        for shape in sorted(shapes):
+            if len(shape) == len(example) and all(
+                axis in axes or size == example[axis] for axis, size in enumerate(shape)
+            ):
+                sizes = own | {symbol: shape[axis] for axis, symbol in axes.items()}
+                proposals += [sizes] if sizes != own else []
+        if len(proposals) > _ENOUGH_LISTED:
+            proposals = [proposals[0], proposals[len(proposals) // 2], proposals[-1]]
+        chosen += proposals
     return chosen
 
 
