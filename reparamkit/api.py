@@ -184,9 +184,7 @@ def _opened(original: nn.Module | ExportedProgram) -> Network:
 def _verdict_on(network: Network) -> Equivalence:
     """Whether a folded network computes what its original does."""
     with phase("verifying"):
-        recorded = network.reference
-        own = str(recorded.precision).removeprefix("torch.")
-        return judge_candidate(recorded, network.runner, EXCHANGEABLE, own)
+        return judge_candidate(network.reference, network.runner, EXCHANGEABLE)
 
 
 @undisturbed()

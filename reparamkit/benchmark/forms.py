@@ -114,8 +114,7 @@ class Forms:
 
     def differs(self, runner: Runner) -> str:
         """By how much a form is not the network that it is a form of; "" if it is, or nobody can tell."""
-        own = str(self.reference.precision).removeprefix("torch.")
-        verdict = judge_candidate(self.reference, runner, EXCHANGEABLE, own)
+        verdict = judge_candidate(self.reference, runner, EXCHANGEABLE)
         return verdict.summary() if verdict.differs else ""
 
     @property

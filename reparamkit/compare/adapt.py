@@ -10,17 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from reparamkit.compare.dtypes import is_integer
 from reparamkit.compare.float64.second_look import in_double
 from reparamkit.compare.layout import permuted_shape
 from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
-from reparamkit.support.text import first_line
+from reparamkit.support.text import dtype_name, first_line, shape_text
 
 
 class Adapted:
@@ -159,9 +159,9 @@ class Adapted:
     def _wanted(self, spec: InputSpec, dtype: torch.dtype) -> torch.dtype | None:
         if spec.dtype is None or spec.dtype is dtype:
             return None
-        wanted, given = (str(each).removeprefix("torch.") for each in (spec.dtype, dtype))
+        wanted, given = (dtype_name(each) for each in (spec.dtype, dtype))
         if (spec.dtype.is_floating_point and dtype.is_floating_point) or (
-            _is_integer(spec.dtype) and _is_integer(dtype) and spec.dtype.itemsize >= 4
+            is_integer(spec.dtype) and is_integer(dtype) and spec.dtype.itemsize >= 4
         ):
             self.notes.append(
                 f"the candidate's input {spec.name!r} is {wanted}: it was converted from {given}"
@@ -191,14 +191,6 @@ class Adapted:
             else ""
         )
         raise UnusableInput(
-            f"input {spec.name!r} of {self._candidate.label} is {_shape(spec.shape)}, the reference's is "
-            f"{_shape(shape)}{hint}"
+            f"input {spec.name!r} of {self._candidate.label} is {shape_text(spec.shape)}, the reference's is "
+            f"{shape_text(shape)}{hint}"
         )
-
-
-def _is_integer(dtype: torch.dtype) -> bool:
-    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
-
-
-def _shape(shape: Sequence[Any]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"

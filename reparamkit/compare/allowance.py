@@ -50,7 +50,7 @@ from reparamkit.compare.metrics import Metrics
 from reparamkit.compare.noise import noise_between
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.runners.base import Runner, named_outputs
-from reparamkit.support.text import first_line
+from reparamkit.support.text import dtype_name, first_line
 
 FLOOR_ULPS = 2.0
 FLOOR_ULPS_WEIGHTS = 1.0
@@ -71,7 +71,7 @@ class Allowance:
 
 def allowance(recorded: Recorded, precision: str) -> Allowance:
     """The error budget for a candidate of this precision ("float32", "float16", "int8", …)."""
-    own = str(recorded.precision).removeprefix("torch.")
+    own = dtype_name(recorded.precision)
     if precision == "int8":
         rule, words = _quantised_rule(recorded)
         stated = f"candidate is int8 (quantised): {QUANTISED.stated()}, on {words}"
@@ -132,7 +132,7 @@ def _at_precision(
 
     Without `results` only weights are rounded.
     """
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_name(dtype)
     ratio = torch.finfo(dtype).eps / torch.finfo(recorded.precision).eps
     scaled = f"the reference's own rounding error, scaled by {ratio:.0f} from its precision to {name}"
     how = scaled

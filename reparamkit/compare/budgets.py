@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from reparamkit.compare.channels import ChannelBudgets, Channels, by_place
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.inputs.probes import NORMAL
+from reparamkit.compare.metrics import relative
 from reparamkit.compare.noise import PerAxis
 
 
@@ -83,10 +84,3 @@ class Budgets:
         normal = self._scale.get((place, NORMAL), 0.0)
         ratio = self.scale(place, group) / normal if normal > 0 else 1.0
         return max(1.0, ratio) if math.isfinite(ratio) else 1.0
-
-
-def relative(error: float, scale: float) -> float:
-    """`error / scale`, where no error on a scale of zero is 0 and any other is infinite."""
-    if scale > 0:
-        return error / scale
-    return math.inf if error > 0 else 0.0

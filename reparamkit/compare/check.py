@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from reparamkit.compare.compare import Question, answered
-from reparamkit.compare.comparison import Side
+from reparamkit.compare.compare import compare
 from reparamkit.compare.inputs.sizes import DynamicAxes, FreeSizes, Ranges
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.errors import NotEquivalent, UnusableInput
@@ -56,9 +55,16 @@ def check(
         unwrapped(side)[0] if isinstance(side, nn.Module) else side for side in (reference, candidate)
     )
     free = FreeSizes(dynamic_axes, ranges) if dynamic_axes is not None else None
-    asked = Question(inputs=kwargs or args, free=free, seed=seed, where=False, outputs=outputs)
-    sides = [Side("the reference", "", ""), Side("the candidate", "", "")]
-    comparison = answered(reference, candidate, asked, sides).comparison
+    comparison = compare(
+        reference,
+        candidate,
+        inputs=kwargs or args,
+        free=free,
+        seed=seed,
+        where=False,
+        outputs=outputs,
+        strict=True,
+    ).comparison
     verdict = comparison.equivalence
     if verdict is None or not (comparison.passed or verdict.differs):
         raise UnusableInput(f"cannot tell whether the two are the same: {comparison.reason}")

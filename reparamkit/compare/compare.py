@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.allowance import Allowance
 from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by, runs_on
@@ -33,7 +32,7 @@ from reparamkit.compare.locate.location import Location
 from reparamkit.compare.network import Network, Opening, open_network
 from reparamkit.compare.profile import DEPLOYED, Profile, allowed_by, judge_candidate
 from reparamkit.compare.rebuilt import drawn_anew
-from reparamkit.compare.saved import input_hash, load_outputs
+from reparamkit.compare.saved import SavedOutputs, input_hash, load_outputs
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.compare.versions import versions
 from reparamkit.errors import ReparamkitError, UnusableInput
@@ -45,6 +44,7 @@ from reparamkit.support.isolation import attributes_kept
 from reparamkit.support.output_names import chosen
 from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
+from reparamkit.support.text import dtype_name
 
 
 @dataclass
@@ -88,6 +88,7 @@ def compare(
     where: bool = True,
     coreml: str = EVALUATE,
     outputs: int | Sequence[str] | None = None,
+    strict: bool = False,
 ) -> Compared:
     """Compare two networks on inputs that expose mistakes.
 
@@ -104,108 +105,78 @@ def compare(
         where: look for the first place that differs, if they do (`reparamkit.compare.locate`).
         coreml: how Core ML programs are run, as in `reparamkit.runners.open_foreign`.
         outputs: which of the reference's outputs the candidate has, where not all; as in `reparamkit.fold`.
+        strict: raise what keeps the comparison from being made.
 
     Returns:
         The comparison. Whatever keeps it from being made, once both names have been given, is an answer
         too: "cannot tell".
 
     Raises:
-        UnusableInput: neither a reference nor saved outputs are given.
+        UnusableInput: neither a reference nor saved outputs are given; with `strict` also where one of the
+            two cannot be opened, or they take different inputs.
+        MissingExtra, UntrustedPickle: with `strict`, as `open_network`.
     """
     if reference is None and saved is None:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
-    how = Opening(model, trust_pickle, model_args, key)
-    asked = Question(inputs, tuple(described), data, saved, profile, free, seed, where, coreml, outputs, how)
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
-        return answered(reference, candidate, asked, sides)
+        with attributes_kept(reference, candidate):
+            held = load_outputs(saved) if saved is not None else None
+            how = Opening(model, trust_pickle, model_args, key)
+            ours, theirs = _opened(reference, candidate, held, sides, how, coreml)
+            fed = supply(ours, theirs, inputs, described, data, seed if held is None else held.seed, held)
+            if outputs is not None and ours is not None:
+                ours, theirs = _with_outputs(outputs, ours, theirs, fed)
+            adapted = Adapted(theirs, fed.names, fed.args, fed.kwargs)
+            notes = [*(ours.notes if ours else ()), *theirs.notes, *fed.notes, *adapted.notes]
+            if isinstance(theirs.runner, TorchRunner) and theirs.runner.was_training:
+                notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
+            if ours is not None:
+                with phase(f"running {ours.label}"):
+                    recorded: Recorded = _record(ours, theirs, adapted, fed, free, notes)
+            else:
+                assert held is not None
+                recorded = held.recorded(fed.again(held))
+            comparison = _judged(recorded, adapted, profile, fed, sides, notes)
+            if comparison.status == DIFFERENT:
+                pairs = (reference, ours), (candidate, theirs)
+                anew = (drawn_anew(given, opened, model_args=model_args) for given, opened in pairs)
+                why = next(filter(None, anew), "")
+                if why:
+                    comparison = replace(comparison, status=CANNOT_TELL, reason=why)
+            if where and comparison.status == DIFFERENT and comparison.equivalence is not None:
+                with phase(f"looking for the place where {theirs.label} first differs"):
+                    location = _location(recorded, ours, adapted, comparison.equivalence)
+                comparison = replace(comparison, location=location)
+            return Compared(comparison, recorded, fed, ours, adapted)
     except ReparamkitError as error:
+        if strict:
+            raise
         return Compared(
             Comparison(CANNOT_TELL, str(error), sides[0], sides[1], "", seed, versions=versions(None))
         )
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of two networks: the arguments of `compare`, in one piece."""
-
-    inputs: object = None
-    described: tuple[Described, ...] = ()
-    data: Path | None = None
-    saved: Path | None = None
-    profile: Profile = DEPLOYED
-    free: FreeSizes | None = None
-    seed: int = 0
-    where: bool = True
-    coreml: str = EVALUATE
-    outputs: int | Sequence[str] | None = None
-    how: Opening = field(default_factory=Opening)
-
-
-def answered(
+def _opened(
     reference: object,
     candidate: object,
-    asked: Question,
+    held: SavedOutputs | None,
     sides: list[Side],
-) -> Compared:
-    """As `compare`, but what keeps the comparison from being made is raised.
-
-    Args:
-        sides: how the two are called; what is found out about them is put there.
-
-    Raises:
-        UnusableInput, MissingExtra, UntrustedPickle: one of the two cannot be opened, or they take different
-            inputs.
-    """
-    with attributes_kept(reference, candidate):
-        return _compare(reference, candidate, asked, sides)
-
-
-def _compare(reference: object, candidate: object, asked: Question, sides: list[Side]) -> Compared:
-    held = load_outputs(asked.saved) if asked.saved is not None else None
+    how: Opening,
+    coreml: str,
+) -> tuple[Network | None, Network]:
+    """Both sides, the reference unless there are saved outputs; what they are goes into `sides`."""
     ours = None
     if held is None:
         with phase(f"opening {_label(reference)}"):
-            ours = open_network(reference, how=asked.how, coreml=asked.coreml)
+            ours = open_network(reference, how=how, coreml=coreml)
         sides[0] = Side(ours.label, ours.runner.name, ours.precision)
     else:
-        sides[0] = Side(held.reference, "saved outputs", str(held.precision).removeprefix("torch."))
+        sides[0] = Side(held.reference, "saved outputs", dtype_name(held.precision))
     with phase(f"opening {_label(candidate)}"):
-        theirs = open_network(candidate, how=asked.how, coreml=asked.coreml)
+        theirs = open_network(candidate, how=how, coreml=coreml)
     sides[1] = Side(theirs.label, theirs.runner.name, theirs.precision)
-
-    seed = asked.seed if held is None else held.seed
-    fed = supply(ours, theirs, asked.inputs, asked.described, asked.data, seed, held)
-    if asked.outputs is not None and ours is not None:
-        ours, theirs = _with_outputs(asked.outputs, ours, theirs, fed)
-    adapted = Adapted(theirs, fed.names, fed.args, fed.kwargs)
-    notes = [*(ours.notes if ours else ()), *theirs.notes, *fed.notes, *adapted.notes]
-    if isinstance(theirs.runner, TorchRunner) and theirs.runner.was_training:
-        notes.append("the candidate is in training mode; a copy in evaluation mode was compared")
-    if held is None:
-        assert ours is not None
-        with phase(f"running {ours.label}"):
-            recorded: Recorded = _record(ours, theirs, adapted, fed, asked.free, notes)
-    else:
-        recorded = held.recorded(fed.again(held))
-    quantised = "int8" in (sides[0].precision, sides[1].precision)
-    precision = "int8" if quantised else sides[1].precision
-    with phase(f"running {theirs.label}"):
-        allowed = allowed_by(asked.profile, recorded, precision)
-        comparison = _judged(
-            recorded, adapted, asked.profile, precision, allowed, fed, sides, [*notes, *allowed.notes]
-        )
-    if comparison.status == DIFFERENT:
-        anew = drawn_anew(reference, ours, model_args=asked.how.model_args) or drawn_anew(
-            candidate, theirs, model_args=asked.how.model_args
-        )
-        if anew:
-            comparison = replace(comparison, status=CANNOT_TELL, reason=anew)
-    if asked.where and comparison.status == DIFFERENT and comparison.equivalence is not None:
-        with phase(f"looking for the place where {theirs.label} first differs"):
-            location = _location(recorded, ours, adapted, comparison.equivalence)
-        comparison = replace(comparison, location=location)
-    return Compared(comparison, recorded, fed, ours, adapted)
+    return ours, theirs
 
 
 def _with_outputs(
@@ -295,40 +266,43 @@ def _judged(
     recorded: Recorded,
     candidate: Adapted,
     profile: Profile,
-    precision: str,
-    allowed: Allowance,
     fed: Supply,
     sides: list[Side],
     notes: list[str],
 ) -> Comparison:
-    facts = Comparison(
-        CANNOT_TELL,
-        "",
-        sides[0],
-        sides[1],
-        allowed.stated,
-        recorded.seed,
-        inputs=tuple(
-            InputFact(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), fed.kind(index))
-            for index, (name, tensor) in enumerate(zip(fed.names, fed.tensors, strict=True))
-        ),
-        versions=versions((sides[0].runner, sides[1].runner)),
-        inputs_hash=_hash(recorded),
-    )
-    theirs = candidate.candidate.runner
-    in_float64 = None
-    if isinstance(theirs, ComputesInFloat64):
-        exact = theirs.in_float64
-
-        def in_float64() -> Adapted:
-            return Adapted(replace(candidate.candidate, runner=exact()), fed.names, fed.args, fed.kwargs)
-
-    try:
-        verdict = judge_candidate(
-            recorded, candidate, profile, precision, allowed=allowed, in_float64=in_float64
+    network = candidate.candidate
+    quantised = "int8" in (sides[0].precision, sides[1].precision)
+    precision = "int8" if quantised else sides[1].precision
+    with phase(f"running {network.label}"):
+        allowed = allowed_by(profile, recorded, precision)
+        notes = [*notes, *allowed.notes]
+        facts = Comparison(
+            CANNOT_TELL,
+            "",
+            sides[0],
+            sides[1],
+            allowed.stated,
+            recorded.seed,
+            inputs=tuple(
+                InputFact(name, tuple(tensor.shape), dtype_name(tensor.dtype), fed.kind(index))
+                for index, (name, tensor) in enumerate(zip(fed.names, fed.tensors, strict=True))
+            ),
+            versions=versions((sides[0].runner, sides[1].runner)),
+            inputs_hash=_hash(recorded),
         )
-    except UnusableInput as error:
-        return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
+        in_float64 = None
+        if isinstance(network.runner, ComputesInFloat64):
+            exact = network.runner.in_float64
+
+            def in_float64() -> Adapted:
+                return Adapted(replace(network, runner=exact()), fed.names, fed.args, fed.kwargs)
+
+        try:
+            verdict = judge_candidate(
+                recorded, candidate, profile, precision, allowed=allowed, in_float64=in_float64
+            )
+        except UnusableInput as error:
+            return replace(facts, reason=str(error), notes=(*notes, *recorded.notes))
     status, reason = _status(verdict)
     return replace(
         facts,

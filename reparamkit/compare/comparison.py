@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reparamkit.compare.locate.location import Location
-from reparamkit.compare.metrics import json_number
+from reparamkit.compare.metrics import plain
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
@@ -133,13 +133,13 @@ class Comparison:
             "rule": self.rule,
             "seed": self.seed,
             "oracle": verdict.oracle if verdict is not None else None,
-            "floor": json_number(verdict.floor) if verdict is not None else None,
-            "inputs": [{**vars(entry), "shape": list(entry.shape)} for entry in self.inputs],
+            "floor": plain(verdict.floor) if verdict is not None else None,
+            "inputs": plain(self.inputs),
             "inputs_hash": self.inputs_hash,
-            "probes": [vars(probe) for probe in self.probes],
+            "probes": plain(self.probes),
             "outputs": [self._output(name, entries) for name in dict.fromkeys(e.output for e in entries)],
             "location": self.location.as_dict() if self.location is not None else None,
-            "notes": list(self.notes),
+            "notes": plain(self.notes),
             "versions": self.versions,
             "command": command,
         }
@@ -160,22 +160,23 @@ class Comparison:
 def _entry(entry: OutputError) -> dict[str, Any]:
     metrics = entry.metrics.as_dict() if entry.metrics is not None else {}
     unjudged = entry.failures is not None or not entry.judged
-    return {
+    document = {
         "probe": entry.probe,
         "passed": entry.passed,
         "judged": entry.judged,
-        "failures": list(entry.failures or ()),
-        "error": json_number(entry.e1),
-        "own_error": json_number(entry.e0),
-        "allowed": None if unjudged else json_number(entry.budget),
-        "scale": json_number(entry.scale),
+        "failures": entry.failures or (),
+        "error": entry.e1,
+        "own_error": entry.e0,
+        "allowed": None if unjudged else entry.budget,
+        "scale": entry.scale,
         "metrics": {
             name: metrics.get(name) for name in ("max_abs", "max_rel", "rms", "psnr", "cosine", "top1")
         },
         "worst": {
-            "index": list(entry.index),
-            "channel": list(entry.channel) if entry.channel is not None else None,
-            "reference": json_number(entry.reference_value),
-            "candidate": json_number(entry.candidate_value),
+            "index": entry.index,
+            "channel": entry.channel,
+            "reference": entry.reference_value,
+            "candidate": entry.candidate_value,
         },
     }
+    return dict(plain(document))

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import torch
 
+from reparamkit.support.text import dtype_name
+
 _ONLY_INT32 = "Core ML"
 
 
@@ -25,20 +27,17 @@ def other_type(name: str, wanted: torch.dtype, given: torch.dtype, back_end: str
         wanted, given: the reference's type and the candidate's; they are not the same.
         back_end: the name of the candidate's runner.
     """
-    said = f"output {name!r} is {_short(given)} in the candidate and {_short(wanted)} in the reference"
+    usual = dtype_name(wanted)
+    said = f"output {name!r} is {dtype_name(given)} in the candidate and {usual} in the reference"
     if wanted.is_floating_point and given.is_floating_point:
         return False, said
     if wanted.is_complex and given.is_complex:
         return False, said
     if is_integer(wanted) and given is torch.int32 and back_end.startswith(_ONLY_INT32):
-        return False, f"{said}: Core ML has no {_short(wanted)}, and the values are the same"
+        return False, f"{said}: Core ML has no {usual}, and the values are the same"
     return True, said
 
 
 def is_integer(dtype: torch.dtype) -> bool:
     """Whether it is an integer type; booleans are none."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from reparamkit.compare.budgets import Budgets, relative
+from reparamkit.compare.budgets import Budgets
 from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.dtypes import other_type
 from reparamkit.compare.evidence import blind_outputs, untold
@@ -18,7 +18,7 @@ from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.probes import Probe
 from reparamkit.compare.layout import in_words
 from reparamkit.compare.measure import as_real, deviation, value_at
-from reparamkit.compare.metrics import Metrics, measure
+from reparamkit.compare.metrics import Metrics, measure, relative
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import NamedTensors, Runner

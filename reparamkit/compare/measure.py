@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -46,7 +47,7 @@ def deviation(values: torch.Tensor, truth: torch.Tensor, undecided: torch.Tensor
     count = int(differs.sum())
     if truth.numel() == 0:
         return Deviation(0.0, (), 0)
-    index = unravelled(int(differs.flatten().to(torch.uint8).argmax()), truth.shape)
+    index = _unravelled(int(differs.flatten().to(torch.uint8).argmax()), truth.shape)
     return Deviation(float(count > 0), index, truth.numel() - left_out, differing=count)
 
 
@@ -58,11 +59,11 @@ def _float_deviation(values: torch.Tensor, truth: torch.Tensor) -> Deviation:
     if not bool(agreeing.all()):
         place = int((~agreeing).flatten().to(torch.uint8).argmax())
         return Deviation(
-            float("inf"), unravelled(place, truth.shape), 0, conflict=unravelled(place, truth.shape)
+            float("inf"), _unravelled(place, truth.shape), 0, conflict=_unravelled(place, truth.shape)
         )
     difference = torch.where(finite, (values - truth).abs_(), 0.0).flatten()
     place = int(difference.argmax())
-    return Deviation(float(difference[place]), unravelled(place, truth.shape), int(finite.sum()))
+    return Deviation(float(difference[place]), _unravelled(place, truth.shape), int(finite.sum()))
 
 
 def magnitude(truth: torch.Tensor) -> float:
@@ -72,13 +73,9 @@ def magnitude(truth: torch.Tensor) -> float:
     return float(torch.where(truth.isfinite(), truth, 0.0).abs().max())
 
 
-def unravelled(place: int, shape: torch.Size) -> tuple[int, ...]:
+def _unravelled(place: int, shape: torch.Size) -> tuple[int, ...]:
     """The index along each axis of a flat position."""
-    index = []
-    for size in reversed(shape):
-        index.append(place % size)
-        place //= size
-    return tuple(reversed(index))
+    return tuple(map(int, np.unravel_index(place, shape)))
 
 
 def value_at(tensor: torch.Tensor, index: tuple[int, ...]) -> float:

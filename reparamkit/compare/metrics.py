@@ -15,6 +15,7 @@ reference's own rounding error is a tie, and either place is right.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON."""
-        return {name: json_number(value) for name, value in vars(self).items()}
+        return dict(plain(self))
 
 
 def measure(values: torch.Tensor, truth: torch.Tensor, scale: float, tie: float = 0.0) -> Metrics:
@@ -60,7 +61,7 @@ def measure(values: torch.Tensor, truth: torch.Tensor, scale: float, tie: float 
     rms = _norm(difference) / math.sqrt(difference.numel())
     return Metrics(
         max_abs=max_abs,
-        max_rel=_share(max_abs, scale),
+        max_rel=relative(max_abs, scale),
         rms=rms,
         psnr=psnr(rms, scale),
         cosine=_cosine(left, right),
@@ -101,10 +102,22 @@ def _norm(values: torch.Tensor) -> float:
     return largest * float((values / largest).norm()) if largest > 0 else 0.0
 
 
-def _share(error: float, scale: float) -> float:
+def relative(error: float, scale: float) -> float:
+    """`error / scale`, where no error on a scale of zero is 0 and any other is infinite."""
     if scale > 0:
         return error / scale
     return math.inf if error > 0 else 0.0
+
+
+def plain(value: Any) -> Any:
+    """As JSON: dataclasses are dicts of their fields, tuples lists, and numbers what `json_number` says."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    return json_number(value) if isinstance(value, float) else value
 
 
 def json_number(value: float | None) -> float | str | None:

@@ -10,13 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from reparamkit.compare.inputs.sizes import FreeSizes
+from reparamkit.compare.inputs.sizes import ROLES, FreeSizes
 from reparamkit.runners.base import NamedTensors
 from reparamkit.runners.torch import TorchRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.support.isolation import call_untouched
-
-_SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 
 
 class SteadyRunner(TorchRunner):
@@ -45,7 +43,7 @@ def proposed_sizes(folded: nn.Module, args: Args, kwargs: Kwargs) -> FreeSizes:
     axes: dict[int, dict[int, str]] = {}
     for index, (_, tensor) in enumerate(tensor_leaves(args, kwargs)):
         if tensor.ndim >= 2:
-            axes[index] = {0: "batch"} | dict(enumerate(_SPATIAL.get(tensor.ndim, ()), 2))
+            axes[index] = {0: "batch"} | ROLES.get(tensor.ndim, {})
 
     def accepts(args: Args, kwargs: Kwargs) -> bool:
         try:

@@ -14,6 +14,7 @@ from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.verdict import Equivalence
 from reparamkit.runners.base import Runner
+from reparamkit.support.text import dtype_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def allowed_by(profile: Profile, recorded: Recorded, precision: str) -> Allowanc
     if profile.criteria is not None and profile.criteria.given:
         stated = f"limits given: {profile.criteria.stated()}, on every probe"
         return Allowance(recorded, criteria_rule(profile.criteria), stated)
-    own = str(recorded.precision).removeprefix("torch.")
+    own = dtype_name(recorded.precision)
     return allowance(recorded, own if profile.exchangeable else precision)
 
 
@@ -48,7 +49,7 @@ def judge_candidate(
     recorded: Recorded,
     candidate: Runner,
     profile: Profile,
-    precision: str,
+    precision: str = "",
     *,
     allowed: Allowance | None = None,
     in_float64: Callable[[], Runner] | None = None,
@@ -59,7 +60,7 @@ def judge_candidate(
     Args:
         recorded: what the reference computed.
         candidate: called as the reference is.
-        precision: the candidate's.
+        precision: the candidate's; it has the reference's where it is exchangeable.
         allowed: what `allowed_by` gave for these; found out here where it is not given.
         in_float64: the candidate computing in float64 from its weights as they are stored, where it can.
         keep: the probes to try; by default all.

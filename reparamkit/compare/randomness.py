@@ -58,10 +58,11 @@ def said_of(names: list[str], who: str) -> str:
 
 def _changed(left: NamedTensors, right: NamedTensors) -> list[str]:
     others = dict(right)
-    return [name for name, tensor in left if name not in others or not _equal(tensor, others[name])]
+    return [name for name, tensor in left if name not in others or not equal(tensor, others[name])]
 
 
-def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+def equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors are the same, NaN being the same as NaN."""
     if left.shape != right.shape or left.dtype is not right.dtype:
         return False
     left, right = as_real(left), as_real(right)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from reparamkit.compare.network import Network
+from reparamkit.compare.randomness import equal
 from reparamkit.loading.arguments import as_arguments
 from reparamkit.loading.construct import construct, is_address
 from reparamkit.runners.torch import TorchRunner
@@ -50,14 +51,8 @@ def drawn_anew(
 
 def _same_weights(left: nn.Module, right: nn.Module) -> bool:
     pairs = itertools.zip_longest(_weights(left), _weights(right))
-    return all(a is not None and b is not None and _equal(a, b) for a, b in pairs)
+    return all(a is not None and b is not None and equal(a, b) for a, b in pairs)
 
 
 def _weights(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
-    if left.shape != right.shape or left.dtype is not right.dtype:
-        return False
-    return bool(((left == right) | ((left != left) & (right != right))).all())

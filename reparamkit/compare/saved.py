@@ -27,6 +27,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.arrays import read_npz
 from reparamkit.loading.door.files import exists, parse_json
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
+from reparamkit.support.text import dtype_name
 
 _META = "reparamkit"
 _PROBES, _OUTPUTS = "probes 1", "outputs 1"
@@ -174,7 +175,7 @@ def save_probes(path: Path, probes: Sequence[Probe], names: Sequence[str], seed:
             name = names[number] if number < len(names) else f"arr_{number}"
             key = f"{place:03d} {probe.name}/{name}"
             arrays[key] = _plain(tensor)
-            inputs.append({"array": key, "keyword": keyword, "dtype": _short(tensor.dtype)})
+            inputs.append({"array": key, "keyword": keyword, "dtype": dtype_name(tensor.dtype)})
         facts.append({**_facts(probe), "inputs": inputs})
     _write(path, {"format": _PROBES, "seed": seed, "probes": facts}, arrays)
 
@@ -228,7 +229,7 @@ def save_outputs(
             outputs.append(
                 {
                     "name": truth.name,
-                    "dtype": _short(truth.dtype),
+                    "dtype": dtype_name(truth.dtype),
                     "noise": repr(truth.noise),
                     "scale": repr(truth.scale),
                     "finite": truth.finite,
@@ -243,7 +244,7 @@ def save_outputs(
         "described": None if described is None else [_description(entry) for entry in described],
         "seed": recorded.seed,
         "oracle": recorded.oracle,
-        "precision": _short(recorded.precision),
+        "precision": dtype_name(recorded.precision),
         "structured": recorded.structured,
         "notes": recorded.notes,
         "records": records,
@@ -345,7 +346,7 @@ def _description(entry: Described) -> dict[str, Any]:
     return {
         "name": entry.name,
         "shape": list(entry.shape),
-        "dtype": _short(entry.dtype),
+        "dtype": dtype_name(entry.dtype),
         "kind": [entry.kind.name, entry.kind.low, entry.kind.high],
     }
 
@@ -381,7 +382,3 @@ def _dtype(name: object) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{name!r} is no dtype")
     return dtype
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ The file is written by `reparamkit.compare.saved` and can have been changed by a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 
 _LARGEST = 1 << 62
 _RANK = 64
-_Test = Callable[[Any], object]
 
 
 def check_probes(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -25,130 +24,78 @@ def check_probes(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         arrays: the other arrays of the file.
 
     Raises:
-        ValueError: it does not; says what is missing.
+        ValueError: it does not.
     """
-    _fields(meta, {"seed": _seed, "probes": _each(_record)})
-    for entry in meta["probes"]:
-        _fields(entry, {"inputs": _each(lambda value: isinstance(value, dict))})
-        for part in entry["inputs"]:
-            _fields(part, {"array": _text, "keyword": _optional(_text), "dtype": _dtype})
-            if part["array"] not in arrays:
-                raise ValueError(f"no array {part['array'][:60]!r}")
+    _require(_fits(meta, _PROBES))
+    _require(all(part["array"] in arrays for entry in meta["probes"] for part in entry["inputs"]))
 
 
 def check_outputs(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """As `check_probes`, for reference outputs."""
-    _fields(
-        meta,
-        {
-            "reference": _text,
-            "names": _each(_text),
-            "keyword": _each(_text),
-            "described": _optional(_each(_description)),
-            "seed": _seed,
-            "oracle": _text,
-            "precision": lambda value: _dtype(value) and bool(getattr(torch, value).is_floating_point),
-            "structured": lambda value: isinstance(value, bool),
-            "notes": _each(_text),
-            "records": _each(lambda value: isinstance(value, dict)),
-        },
-    )
+    _require(_fits(meta, _OUTPUTS))
     names = None
     for place, entry in enumerate(meta["records"]):
-        _fields(entry, {"probe": _record, "hash": _text, "outputs": _each(_output)})
         own = [output["name"] for output in entry["outputs"]]
-        if not own or own != (names or own):
-            raise ValueError("records of other outputs")
+        _require(own and own == (names or own))
         names = own
         for number in range(len(own)):
             values = arrays.get(f"output {place}.{number}")
             undecided = arrays.get(f"undecided {place}.{number}")
-            if values is None or (undecided is not None and _unlike(undecided, values)):
-                raise ValueError(f"no output {place}.{number}")
+            _require(values is not None and (undecided is None or _alike(undecided, values)))
 
 
-def _unlike(undecided: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> bool:
-    return bool(undecided.dtype != np.bool_) or undecided.shape != values.shape
+def _require(fits: object) -> None:
+    if not fits:
+        raise ValueError("it is not what was written")
 
 
-def _fields(value: Any, tests: Mapping[str, _Test]) -> None:
-    if not isinstance(value, dict):
-        raise ValueError("no object")
-    for name, test in tests.items():
-        if name not in value or not test(value[name]):
-            raise ValueError(f"no usable {name!r}")
+def _alike(undecided: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> bool:
+    return bool(undecided.dtype == np.bool_) and undecided.shape == values.shape
 
 
-def _holds(value: Any, tests: Mapping[str, _Test]) -> bool:
-    _fields(value, tests)
-    return True
+def _fits(value: Any, form: Any) -> bool:
+    """Whether a value has a form.
 
-
-def _record(value: Any) -> bool:
-    return _holds(
-        value,
-        {
-            "name": _text,
-            "group": _text,
-            "pattern": _text,
-            "fixed": lambda entry: isinstance(entry, bool),
-            "sizes": lambda entry: isinstance(entry, dict) and all(map(_size, entry.values())),
-            "axes": _each(_axis),
-        },
-    )
-
-
-def _axis(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 3:
-        return False
-    return all(map(_size, value[:2])) and isinstance(value[2], str)
-
-
-def _output(value: Any) -> bool:
-    return _holds(
-        value,
-        {"name": _text, "dtype": _dtype, "noise": _stored_number, "scale": _stored_number, "finite": _size},
-    )
-
-
-def _description(value: Any) -> bool:
-    return _holds(value, {"name": _text, "shape": _shape, "dtype": _dtype, "kind": _kind})
-
-
-def _shape(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) > _RANK or not all(map(_size, value)):
-        return False
-    return math.prod(value) < _LARGEST
-
-
-def _kind(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 3 or not isinstance(value[0], str):
-        return False
-    return all(bound is None or (_number(bound) and math.isfinite(bound)) for bound in value[1:])
-
-
-def _each(test: _Test) -> _Test:
-    return lambda value: isinstance(value, list) and all(map(test, value))
-
-
-def _optional(test: _Test) -> _Test:
-    return lambda value: value is None or test(value)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    A form is a type, a test, a dict of what has to be there and its form, a list with the form of each entry,
+    or a tuple of forms of which one is enough.
+    """
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(
+            name in value and _fits(value[name], each) for name, each in form.items()
+        )
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(each, form[0]) for each in value)
+    if isinstance(form, tuple):
+        return any(_fits(value, each) for each in form)
+    return type(value) is form if isinstance(form, type) else bool(form(value))
 
 
 def _size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+    return type(value) is int and 0 <= value < _LARGEST
 
 
 def _seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return type(value) is int and abs(value) < _LARGEST
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_size, value.values()))
+
+
+def _axis(value: Any) -> bool:
+    return _fits(value, list) and len(value) == 3 and _fits(value[:2], [_size]) and _fits(value[2], str)
+
+
+def _shape(value: Any) -> bool:
+    return _fits(value, [_size]) and len(value) <= _RANK and math.prod(value) < _LARGEST
+
+
+def _kind(value: Any) -> bool:
+    return _fits(value, list) and len(value) == 3 and _fits(value[0], str) and _fits(value[1:], [_bound])
+
+
+def _bound(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _stored_number(value: Any) -> bool:
@@ -160,3 +107,26 @@ def _stored_number(value: Any) -> bool:
 
 def _dtype(value: Any) -> bool:
     return isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype)
+
+
+def _floating(value: Any) -> bool:
+    return _dtype(value) and bool(getattr(torch, value).is_floating_point)
+
+
+_RECORD = {"name": str, "group": str, "pattern": str, "fixed": bool, "sizes": _sizes, "axes": [_axis]}
+_INPUT = {"array": str, "keyword": (type(None), str), "dtype": _dtype}
+_DESCRIPTION = {"name": str, "shape": _shape, "dtype": _dtype, "kind": _kind}
+_OUTPUT = {"name": str, "dtype": _dtype, "noise": _stored_number, "scale": _stored_number, "finite": _size}
+_PROBES = {"seed": _seed, "probes": [{**_RECORD, "inputs": [_INPUT]}]}
+_OUTPUTS = {
+    "reference": str,
+    "names": [str],
+    "keyword": [str],
+    "described": (type(None), [_DESCRIPTION]),
+    "seed": _seed,
+    "oracle": str,
+    "precision": _floating,
+    "structured": bool,
+    "notes": [str],
+    "records": [{"probe": _RECORD, "hash": str, "outputs": [_OUTPUT]}],
+}

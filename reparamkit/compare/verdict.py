@@ -6,8 +6,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from reparamkit.compare.metrics import Metrics, json_number
+from reparamkit.compare.metrics import Metrics, plain
 from reparamkit.errors import NotEquivalent, UnusableInput
+
+_TOLD = (
+    *("passed", "untold", "reason", "e0", "e1", "floor", "budget", "oracle", "seed", "notes"),
+    *("constant_outputs", "set_aside"),
+)
+_TOLD_OF_OUTPUTS = (
+    *("output", "probe", "e0", "e1", "budget", "max_abs", "scale", "index", "reference_value"),
+    *("candidate_value", "channel"),
+)
 
 
 @dataclass(frozen=True)
@@ -165,36 +174,9 @@ class Equivalence:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON; a number that JSON lacks becomes the text "inf", "-inf" or "nan"."""
-        return {
-            "passed": self.passed,
-            "untold": self.untold,
-            "reason": self.reason,
-            "e0": json_number(self.e0),
-            "e1": json_number(self.e1),
-            "floor": json_number(self.floor),
-            "budget": json_number(self.budget),
-            "oracle": self.oracle,
-            "seed": self.seed,
-            "notes": list(self.notes),
-            "constant_outputs": list(self.constant_outputs),
-            "set_aside": dict(self.set_aside),
-            "outputs": [
-                {
-                    "output": entry.output,
-                    "probe": entry.probe,
-                    "e0": json_number(entry.e0),
-                    "e1": json_number(entry.e1),
-                    "budget": json_number(entry.budget),
-                    "max_abs": json_number(entry.max_abs),
-                    "scale": json_number(entry.scale),
-                    "index": list(entry.index),
-                    "reference_value": json_number(entry.reference_value),
-                    "candidate_value": json_number(entry.candidate_value),
-                    "channel": list(entry.channel) if entry.channel is not None else None,
-                }
-                for entry in self.outputs
-            ],
-        }
+        document = {name: plain(getattr(self, name)) for name in _TOLD}
+        outputs = [{name: plain(getattr(entry, name)) for name in _TOLD_OF_OUTPUTS} for entry in self.outputs]
+        return {**document, "outputs": outputs}
 
 
 def exceeds(entry: OutputError) -> float:

@@ -118,8 +118,7 @@ class Loaded:
 def _verdict_on(folded: Folded, module: nn.Module) -> Equivalence:
     """Whether a module computes what the network that was folded does."""
     recorded = folded.network.reference
-    own = str(recorded.precision).removeprefix("torch.")
-    return judge_candidate(recorded, TorchRunner(module), EXCHANGEABLE, own)
+    return judge_candidate(recorded, TorchRunner(module), EXCHANGEABLE)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

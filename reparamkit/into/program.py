@@ -55,7 +55,6 @@ def fold_program(
     _keep_sizes(exported, program)
     _keep_names(exported, program)
     recorded = folded.network.reference
-    own = str(recorded.precision).removeprefix("torch.")
     runner = GuardedRunner(program.module())
     refused = {
         record.probe.name
@@ -63,7 +62,7 @@ def fold_program(
         if record.probe.sizes and not runner.accepts(*record.probe.inputs())
     }
     verdict = judge_candidate(
-        recorded, runner, EXCHANGEABLE, own, keep=lambda record: record.probe.name not in refused
+        recorded, runner, EXCHANGEABLE, keep=lambda record: record.probe.name not in refused
     )
     verdict.require("the folded program is", allow_untold=allow_untold)
     return program

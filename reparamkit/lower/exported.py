@@ -17,7 +17,7 @@ from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.size_conditions import compiled, in_torch_s_words, spelt
 from reparamkit.capture.sizes import SizeGuards, tensor_sources
 from reparamkit.capture.special_sizes import inner_sizes
-from reparamkit.compare.inputs.sizes import DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
+from reparamkit.compare.inputs.sizes import ROLES, DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 from reparamkit.errors import CannotCapture
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, shapes_tree
 from reparamkit.support.quiet import quiet
@@ -112,7 +112,6 @@ def axis_names(program: ExportedProgram) -> dict[str, str]:
     one of a rank of three is a length, and a volume (rank five) has depth, height and width. Any other is
     called by its input and axis. A name that another symbol has gets the input's name in front.
     """
-    layouts = {3: {2: "length"}, 4: {2: "height", 3: "width"}, 5: {2: "depth", 3: "height", 4: "width"}}
     names: dict[str, str] = {}
     for name, shape in input_shapes(program):
         for axis, size in enumerate(shape):
@@ -121,7 +120,7 @@ def axis_names(program: ExportedProgram) -> dict[str, str]:
             symbol = str(size.node.expr)
             if symbol in names:
                 continue
-            readable = "batch" if axis == 0 else layouts.get(len(shape), {}).get(axis, f"{name}_axis{axis}")
+            readable = "batch" if axis == 0 else ROLES.get(len(shape), {}).get(axis, f"{name}_axis{axis}")
             names[symbol] = readable if readable not in names.values() else f"{name}_{readable}"
     return names
 

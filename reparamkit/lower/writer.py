@@ -192,9 +192,8 @@ class FileWriter(Writer):
         stage.check_written()
         runner = self.reopen(stage.made, work)
         keep, refused = _taken_by(runner, work.recorded)
-        own = str(work.recorded.precision).removeprefix("torch.")
         with phase("verify"):
-            verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, own, keep=keep)
+            verdict = judge_candidate(work.recorded, runner, EXCHANGEABLE, keep=keep)
         verdict.require(f"{work.path} was not written: the file is", allow_untold=work.request.allow_untold)
         if refused:
             notes += filter(None, [self.on_refused(refused)])

@@ -11,7 +11,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.memory import check_room
 from reparamkit.mil.graph import Constant, MilProgram, Operation, Port
 from reparamkit.mil.operators import OPERATORS, Call, CannotEvaluate
-from reparamkit.support.text import one_line
+from reparamkit.support.text import dtype_name, one_line, shape_text
 
 Observe = Callable[[Operation, list[torch.Tensor]], list[torch.Tensor] | None]
 """Is given every operation with its outputs, and may return others in their place."""
@@ -154,7 +154,7 @@ def _fitting(
     if port.dtype is None:
         return output
     if port.dtype.is_floating_point is not output.is_floating_point():
-        kinds = [str(dtype).removeprefix("torch.") for dtype in (output.dtype, port.dtype)]
+        kinds = [dtype_name(dtype) for dtype in (output.dtype, port.dtype)]
         raise UnusableInput(
             f"cannot verify: {operation.kind} at {operation.name!r} makes {kinds[0]}, the program declares "
             f"{kinds[1]}"
@@ -178,4 +178,4 @@ def _last_uses(program: MilProgram) -> dict[str, int]:
 
 
 def _sizes(shape: tuple[int | None, ...]) -> str:
-    return "x".join("?" if size is None else str(size) for size in shape) or "a scalar"
+    return shape_text("?" if size is None else size for size in shape)

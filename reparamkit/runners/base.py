@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from reparamkit.errors import UnusableInput
+from reparamkit.support.text import dtype_name
 
 NamedTensors = list[tuple[str, torch.Tensor]]
 
@@ -159,7 +160,7 @@ def least_precise(dtypes: set[torch.dtype]) -> str:
     """The name of the least precise floating-point dtype; "float32" where there is none."""
     floating = [dtype for dtype in dtypes if dtype.is_floating_point]
     worst = max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
-    return str(worst).removeprefix("torch.")
+    return dtype_name(worst)
 
 
 def named_outputs(value: Any) -> NamedTensors:

@@ -14,6 +14,7 @@ from reparamkit.mil.graph import MilInput, MilProgram
 from reparamkit.mil.program import open_program
 from reparamkit.runners.base import InputSpec, least_precise, match_inputs
 from reparamkit.support.inputs import tensor_leaves
+from reparamkit.support.text import dtype_name, shape_text
 
 _QUANTISED = ("quantize", "dequantize")
 _DENSE_CONSTEXPR = ("constexpr_cast", "constexpr_sparse_to_dense")
@@ -112,7 +113,7 @@ def feed(
         shape = tuple(fed[entry.name].shape)
         if not entry.accepts(shape):
             raise UnusableInput(
-                f"input {entry.name!r} of {where} takes {_allowed(entry)}, not {_sizes(shape)}"
+                f"input {entry.name!r} of {where} takes {_allowed(entry)}, not {shape_text(shape)}"
             )
     return fed
 
@@ -141,8 +142,7 @@ def _converted(tensor: torch.Tensor, spec: InputSpec, where: str) -> torch.Tenso
     limits = torch.iinfo(wanted)
     if tensor.numel() and (int(tensor.min()) < limits.min or int(tensor.max()) > limits.max):
         raise UnusableInput(
-            f"input {spec.name!r} of {where} is {str(wanted).removeprefix('torch.')}, and a value is too "
-            f"large for it"
+            f"input {spec.name!r} of {where} is {dtype_name(wanted)}, and a value is too large for it"
         )
     return tensor.to(wanted)
 
@@ -157,14 +157,10 @@ def _bounds(entry: MilInput) -> list[tuple[int, int | None]]:
 
 def _allowed(entry: MilInput) -> str:
     if entry.allowed is not None:
-        return " or ".join(map(_sizes, entry.allowed))
+        return " or ".join(map(shape_text, entry.allowed))
     if entry.ranges is None:
-        return _sizes(entry.shape)
+        return shape_text(entry.shape)
     return "x".join(
         str(low) if low == high else f"({low} to {high if high is not None else 'any'})"
         for low, high in entry.ranges
     )
-
-
-def _sizes(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"

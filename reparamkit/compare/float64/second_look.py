@@ -35,13 +35,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reparamkit.compare.budgets import Budgets, relative
+from reparamkit.compare.budgets import Budgets
 from reparamkit.compare.channels import worst_channel
 from reparamkit.compare.float64.in_turn import SumInTurn
 from reparamkit.compare.float64.oracle import Twin
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.judge import in_order
 from reparamkit.compare.measure import as_real, deviation
+from reparamkit.compare.metrics import relative
 from reparamkit.compare.noise import Noise, PerAxis, noise_between
 from reparamkit.runners.base import Jitterable, NamedTensors, Runner, SumsExactly, named_outputs
 from reparamkit.runners.jitter import jitter_parameters, jittered_inputs

@@ -16,6 +16,7 @@ from reparamkit.compare.saved import SavedOutputs, again, load_probes
 from reparamkit.errors import UnusableInput
 from reparamkit.runners.base import InputSpec
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, normalise_inputs, tensor_leaves
+from reparamkit.support.text import dtype_name
 
 _FREE_SIZE = 64
 
@@ -254,7 +255,7 @@ def _of_spec(spec: InputSpec, other: InputSpec | None, notes: list[str]) -> Desc
             f"the input {spec.name!r} leaves sizes free; {'x'.join(map(str, shape))} was taken as the example"
         )
     if not (dtype.is_floating_point or dtype.is_complex):
-        short, kind = str(dtype).removeprefix("torch."), {torch.bool: "mask", torch.uint8: "image"}.get(dtype)
+        short, kind = dtype_name(dtype), {torch.bool: "mask", torch.uint8: "image"}.get(dtype)
         if kind is None:
             raise UnusableInput(
                 f"the input {spec.name!r} is {short}, and no side says which values make sense; describe it, "
@@ -320,7 +321,7 @@ def _fitting(sample: Sample, side: Network, notes: list[str]) -> Sample:
         if side.declared is not None and index < len(side.declared):
             wanted = side.declared[index].dtype or precision
         if tensor.is_floating_point() and wanted.is_floating_point and tensor.dtype is not wanted:
-            short = [str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, wanted)]
+            short = [dtype_name(dtype) for dtype in (tensor.dtype, wanted)]
             notes.append(f"the inputs given are {short[0]} and were rounded to {short[1]}")
             return tensor.to(wanted)
         return tensor

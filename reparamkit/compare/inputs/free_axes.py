@@ -11,13 +11,11 @@ from collections.abc import Callable
 
 import torch
 
-from reparamkit.compare.inputs.sizes import DynamicAxes, Ranges
+from reparamkit.compare.inputs.sizes import ROLES, DynamicAxes, Ranges
 from reparamkit.runners.base import InputSpec
 
 Place = tuple[int, int]
 """Flat tensor index and axis."""
-
-_ROLES = {3: {2: "length"}, 4: {2: "height", 3: "width"}, 5: {2: "depth", 3: "height", 4: "width"}}
 
 
 def free_axes(
@@ -64,7 +62,7 @@ def _proposed(
         silent = all(spec_of(index) is None for spec_of, _ in sides)
         axes = range(tensor.ndim)
         proposed += [
-            (index, axis) for axis in axes if not silent or axis == 0 or axis in _ROLES.get(tensor.ndim, {})
+            (index, axis) for axis in axes if not silent or axis == 0 or axis in ROLES.get(tensor.ndim, {})
         ]
     return proposed
 
@@ -89,7 +87,7 @@ def _named(
         length = tensors[index].shape[axis]
         if any(tensors[i].shape[a] != length for i, a in places) or length == 0:
             continue
-        role = "batch" if axis == 0 else _ROLES.get(tensors[index].ndim, {}).get(axis, f"axis {axis}")
+        role = "batch" if axis == 0 else ROLES.get(tensors[index].ndim, {}).get(axis, f"axis {axis}")
         name = role
         while name in sizes and sizes[name] != length:
             name += "'"

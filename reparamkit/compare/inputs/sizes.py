@@ -55,6 +55,9 @@ class FreeSizes:
     inner: InnerSizes | None = None
 
 
+ROLES = {3: {2: "length"}, 4: {2: "height", 3: "width"}, 5: {2: "depth", 3: "height", 4: "width"}}
+"""Number of axes -> axis -> what it is in most networks; the first axis is the batch."""
+
 _LARGER = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1))
 """Times the example's size, and more."""
 _SMALL_SIDES = (3, 8, 16, 32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reparamkit.compare.metrics import json_number
+from reparamkit.compare.metrics import plain
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,6 @@ class Step:
     error: float
     noise: float
     agrees: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "place": self.place,
-            "node": self.node,
-            "error": json_number(self.error),
-            "noise": json_number(self.noise),
-            "agrees": self.agrees,
-        }
 
 
 @dataclass(frozen=True)
@@ -77,18 +68,7 @@ class Location:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON."""
-        return {
-            "found": self.found,
-            "text": self.text(),
-            "probe": self.probe,
-            "place": self.place,
-            "nodes": list(self.nodes),
-            "error": json_number(self.error),
-            "before": json_number(self.before),
-            "after": self.after,
-            "reason": self.reason,
-            "growth": [step.as_dict() for step in self.growth],
-        }
+        return {"found": self.found, "text": self.text(), **plain(self)}
 
 
 _SHOWN = 3

@@ -18,7 +18,7 @@ from reparamkit.lower.exported import export_program, free_shapes, freed_example
 from reparamkit.lower.facts import Facts
 from reparamkit.lower.lowering import Lowering, free_sizes_in, module_of
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
-from reparamkit.support.text import first_line
+from reparamkit.support.text import dtype_name, first_line
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def packaged(lowering: Lowering) -> Packaged:
     weights = ((name, program.state[name]) for name in sorted(program.parameters))
     for name, tensor in [*tensor_leaves(*lowering.example), *weights]:
         if tensor.is_floating_point() and tensor.dtype is not torch.float32:
-            dtype = str(tensor.dtype).removeprefix("torch.")
+            dtype = dtype_name(tensor.dtype)
             raise UnusableInput(
                 f"Core ML packages are made of float32 networks, and here {name!r} is {dtype}: give the "
                 "network and its inputs as float32 (a package of the precision float16 computes in float16)"
