@@ -29,9 +29,11 @@ from reparamkit.cli.expand import expand
 from reparamkit.cli.train import pretrain, train
 from reparamkit.cli.usage import Command, Commands
 from reparamkit.cli.validate import validate
+from reparamkit.errors import CannotCapture, NotEquivalent, ReparamkitError, UnusableInput
+from reparamkit.lower.formats import format_of
+from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
-    from reparamkit.loading.source import Source
     from reparamkit.result import Folded, Inspection
 
 app = typer.Typer(
@@ -173,8 +175,6 @@ def fold(
     verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
-    from reparamkit.lower.formats import format_of
-
     sizes = _dynamic(dynamic)
     own_class = into is not None or cli_into.is_for_base(output or [], adapter)
     keep = cli_files.keep(outputs, own_class)
@@ -211,7 +211,7 @@ def fold(
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         if into is None and own_class:
             target = cli_into.base_of(opened, output or [])
-        paths = output or [_default_output(opened)]
+        paths = output or [cli_sources.beside(opened, ".folded.pt2")]
         if target is not None and not output:
             paths = [path.with_suffix(".pth") for path in paths]
         cli_console.check_distinct([*paths, *wanted.files])
@@ -308,8 +308,6 @@ app.command(cls=Command)(validate)
 
 def _version(asked: bool) -> None:
     if asked:
-        from reparamkit.support.version import __version__
-
         typer.echo(f"reparamkit {__version__}")
         raise typer.Exit
 
@@ -325,8 +323,6 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit; an error of ours that nobody foresaw ends with status 3."""
-    from reparamkit.errors import NotEquivalent, ReparamkitError
-
     try:
         app(prog_name="reparamkit")  # under `python -m` too
     except NotEquivalent as error:
@@ -359,14 +355,7 @@ def _report_bug() -> NoReturn:
     sys.exit(3)
 
 
-def _default_output(source: Source) -> Path:
-    folder = source.path.parent if source.path is not None else Path()
-    return folder / f"{source.name}.folded.pt2"
-
-
 def _dynamic(given: str) -> str | bool:
-    from reparamkit.errors import UnusableInput
-
     if given not in ("auto", "batch", "none"):
         raise UnusableInput(f"--dynamic {given}: it is one of auto, batch and none")
     return False if given == "none" else given
@@ -377,8 +366,6 @@ def _told_if_refused(
     kept: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
 ) -> Iterator[None]:
     """Tell of a network that is not written, once there is one: the findings would be lost."""
-    from reparamkit.errors import CannotCapture, NotEquivalent
-
     try:
         yield
     except (CannotCapture, NotEquivalent) as error:

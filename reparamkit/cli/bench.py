@@ -12,6 +12,8 @@ from reparamkit.cli import console as cli_console
 from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import reports as cli_reports
 from reparamkit.cli import sources as cli_sources
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.files import write_text
 
 
 def bench(
@@ -82,9 +84,7 @@ def bench(
     from reparamkit.benchmark.bench import chosen_backends
     from reparamkit.benchmark.files import SUFFIXES, File, opened_file
     from reparamkit.compare.inputs.input_spec import parse
-    from reparamkit.errors import UnusableInput
     from reparamkit.loading.opened import Source
-    from reparamkit.lower.files import write_text
     from reparamkit.report.bench_document import bench_csv, bench_document, show_bench
     from reparamkit.report.bench_html import bench_html
     from reparamkit.support.inputs import normalise_inputs
@@ -120,8 +120,6 @@ def bench(
 
 
 def _sizes(given: str | None) -> tuple[int, ...] | None:
-    from reparamkit.errors import UnusableInput
-
     if given is None:
         return None
     parts = given.lower().split("x")
@@ -132,8 +130,6 @@ def _sizes(given: str | None) -> tuple[int, ...] | None:
 
 
 def _check_numbers(**numbers: int | None) -> None:
-    from reparamkit.errors import UnusableInput
-
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise UnusableInput(f"--{name} has to be at least 1, and is {number}")

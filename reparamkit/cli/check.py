@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from reparamkit.cli import console as cli_console
 from reparamkit.cli import github as cli_github
 from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
+from reparamkit.compare.inputs.input_text import check_words
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.files import write_text, write_verified
+from reparamkit.support.output_names import keep_of
 
 if TYPE_CHECKING:
     from reparamkit.compare.compare import Compared
@@ -145,11 +150,6 @@ def check(
 
     Exit status: 0 same, 1 different, 2 cannot tell. The reports are written in each case.
     """
-    from reparamkit.cli import console as cli_console
-    from reparamkit.compare.inputs.input_text import check_words
-    from reparamkit.errors import UnusableInput
-    from reparamkit.support.output_names import keep_of
-
     started = time.monotonic()
     if (reference == "-") != (reference_outputs is not None):
         raise UnusableInput(
@@ -207,7 +207,6 @@ def check(
 def _comparer(coreml_runtime: str) -> Callable[..., Compared]:
     from reparamkit.compare.compare import compare
     from reparamkit.compare.coreml_cross_check import compare_both
-    from reparamkit.errors import UnusableInput
 
     if coreml_runtime == "both":
         return compare_both
@@ -225,9 +224,6 @@ def _document(compared: Compared, command: str) -> Document:
 
 
 def _check_outputs(outputs: list[Path], sides: list[str], read: list[Path | None]) -> None:
-    from reparamkit.cli import console as cli_console
-    from reparamkit.errors import UnusableInput
-
     cli_console.check_distinct(outputs)
     # Links that lead in a circle are told of later, where they are opened.
     taken = {os.path.realpath(side): side for side in (*sides, *(str(path) for path in read if path))}
@@ -241,7 +237,6 @@ def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | Non
     from reparamkit.compare.saved import load_outputs, load_probes
     from reparamkit.compare.saved import save_outputs as write_outputs
     from reparamkit.compare.saved import save_probes as write_probes
-    from reparamkit.lower.files import write_verified
 
     recorded, fed = compared.recorded, compared.supply
     if recorded is None or fed is None:
@@ -252,7 +247,7 @@ def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | Non
         write_verified(
             save_inputs,
             lambda target: write_probes(target, probes, fed.names, recorded.seed),
-            lambda target: _read(load_probes, target),
+            load_probes,
         )
     if save_outputs is not None:
         # Whoever reads them has no reference at hand that could be run again.
@@ -260,12 +255,8 @@ def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | Non
         write_verified(
             save_outputs,
             lambda target: write_outputs(target, recorded, reference, fed.names, fed.described),
-            lambda target: _read(load_outputs, target),
+            load_outputs,
         )
-
-
-def _read(load: Callable[[Path], object], path: Path) -> None:
-    load(path)
 
 
 def _write_reports(
@@ -278,7 +269,6 @@ def _write_reports(
 ) -> None:
     import json
 
-    from reparamkit.lower.files import write_text
     from reparamkit.report.check_html import html
     from reparamkit.report.check_junit import junit
 

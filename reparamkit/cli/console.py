@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.files import check_writable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,8 +19,6 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def report() -> Iterator[Console]:
     """stdout, for the report."""
-    from reparamkit.errors import UnusableInput
-
     console = console_on(sys.stdout)
     try:
         yield console if console.is_terminal else console_on(sys.stdout, width=160)
@@ -63,9 +64,6 @@ def aside(console: Console, text: str) -> None:
 
 def check_distinct(paths: list[Path]) -> None:
     """Find out whether all outputs can be written, each to a place of its own."""
-    from reparamkit.errors import UnusableInput
-    from reparamkit.lower.files import check_writable
-
     seen: set[str] = set()
     for path in paths:
         check_writable(path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from reparamkit.lower.coreml.options import CoreMlOptions
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.coreml.labels import read_labels
+from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
 
 PANEL = "Core ML (.mlpackage)"
 
@@ -94,36 +95,23 @@ ColourOption = Annotated[
 
 @dataclass(frozen=True)
 class CoreMlArguments:
-    """The options as they were given; None and False where they were not."""
+    """The options as they were given, by their own names; None, False and () where they were not."""
 
-    target: str | None = None
-    precision: str | None = None
-    sizes: str | None = None
-    labels: Path | None = None
-    keep_float32: tuple[str, ...] = ()
-    image: bool = False
-    scale: float | None = None
-    mean: str | None = None
-    std: str | None = None
-    colour: str | None = None
+    coreml_target: str | None = None
+    coreml_precision: str | None = None
+    coreml_sizes: str | None = None
+    coreml_labels: Path | None = None
+    coreml_keep_float32: tuple[str, ...] = ()
+    image_input: bool = False
+    image_scale: float | None = None
+    image_mean: str | None = None
+    image_std: str | None = None
+    image_colour: str | None = None
 
     def given(self) -> list[str]:
         """The names of the options that were given."""
-        return [name for name, value in self._by_name().items() if value not in (None, False, ())]
-
-    def _by_name(self) -> dict[str, Any]:
-        return {
-            "--coreml-target": self.target,
-            "--coreml-precision": self.precision,
-            "--coreml-sizes": self.sizes,
-            "--coreml-labels": self.labels,
-            "--coreml-keep-float32": self.keep_float32,
-            "--image-input": self.image,
-            "--image-scale": self.scale,
-            "--image-mean": self.mean,
-            "--image-std": self.std,
-            "--image-colour": self.colour,
-        }
+        names = [name for name, value in vars(self).items() if value not in (None, False, ())]
+        return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOptions | None:
@@ -134,8 +122,6 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
             file of labels cannot.
         MissingExtra: coremltools is not installed.
     """
-    from reparamkit.errors import UnusableInput
-
     given = arguments.given()
     if not any(path.suffix == ".mlpackage" for path in outputs):
         if given:
@@ -144,26 +130,23 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
             )
         return None
     normalising = [name for name in given if name.startswith("--image-") and name != "--image-input"]
-    if normalising and not arguments.image:
+    if normalising and not arguments.image_input:
         raise UnusableInput(f"{normalising[0]} is for an image input: give --image-input too")
-    from reparamkit.lower.coreml.labels import read_labels
-    from reparamkit.lower.coreml.options import CoreMlOptions, ImageInput
-
-    labels = read_labels(arguments.labels) if arguments.labels is not None else None
+    labels = read_labels(arguments.coreml_labels) if arguments.coreml_labels is not None else None
     image = None
-    if arguments.image:
+    if arguments.image_input:
         image = ImageInput(
-            255.0 if arguments.scale is None else arguments.scale,
-            _numbers("--image-mean", arguments.mean) or (0.0,),
-            _numbers("--image-std", arguments.std) or (1.0,),
-            arguments.colour or "rgb",
+            255.0 if arguments.image_scale is None else arguments.image_scale,
+            _numbers("--image-mean", arguments.image_mean) or (0.0,),
+            _numbers("--image-std", arguments.image_std) or (1.0,),
+            arguments.image_colour or "rgb",
         )
-    chosen = arguments.keep_float32
+    chosen = arguments.coreml_keep_float32
     options = CoreMlOptions(
-        target=arguments.target or "iOS17",
-        precision=arguments.precision or "float32",
+        target=arguments.coreml_target or "iOS17",
+        precision=arguments.coreml_precision or "float32",
         image=image,
-        sizes=_sizes(arguments.sizes),
+        sizes=_sizes(arguments.coreml_sizes),
         labels=labels,
         keep_float32=chosen[0] if len(chosen) == 1 and chosen[0] in ("auto", "none") else chosen or "none",
     )
@@ -174,8 +157,6 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    from reparamkit.errors import UnusableInput
-
     if text is None:
         return None
     try:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reparamkit.cli import console as cli_console
 from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.files import write_text
+from reparamkit.lower.formats import check_suffix_for_training as check_suffix
+from reparamkit.support.progress import phase
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from reparamkit.loading.source import Source
 
 
 def expand(
@@ -77,8 +80,6 @@ def expand(
 
     The inverse of 'fold': train what it writes, then fold that.
     """
-    from reparamkit.lower.formats import check_suffix_for_training as check_suffix
-
     for path in output or []:
         check_suffix(path)
     _check_outputs(source, [*(output or []), *([json_file] if json_file else [])])
@@ -86,10 +87,9 @@ def expand(
     with cli_progress.progress(3, quiet=quiet, verbose=verbose):
         import reparamkit as rk
         from reparamkit.lower.for_training import save_for_training
-        from reparamkit.support.progress import phase
 
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes)
-        paths = output or [_default_output(opened)]
+        paths = output or [cli_sources.beside(opened, ".expanded.pt")]
         _check_outputs(source, [*paths, *([json_file] if json_file else [])])
         with phase("expanding"):
             expanded = rk.expand(opened, inputs, kind, branches, where or None, seed=seed)
@@ -99,26 +99,16 @@ def expand(
 
 
 def _check_outputs(source: str, paths: list[Path]) -> None:
-    from reparamkit.cli import console as cli_console
-    from reparamkit.errors import UnusableInput
-
     cli_console.check_distinct(paths)
     for path in paths:
         if os.path.realpath(path) == os.path.realpath(source):
             raise UnusableInput(f"{path} would replace the source")
 
 
-def _default_output(opened: Source) -> Path:
-    folder = opened.path.parent if opened.path is not None else Path()
-    return folder / f"{opened.name}.expanded.pt"
-
-
 def _tell(name: str, expanded: nn.Module, files: list[tuple[str, str]], json_file: Path | None) -> None:
     import json
 
     import reparamkit as rk
-    from reparamkit.cli import console as cli_console
-    from reparamkit.lower.files import write_text
     from reparamkit.report.expansion import expansion_as_dict, show_expansion
 
     report = rk.expansion_report(expanded)

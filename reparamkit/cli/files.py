@@ -8,6 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.request import Request
+from reparamkit.support.output_names import keep_of
+
 BackendOption = Annotated[
     str | None,
     typer.Option(
@@ -54,8 +58,6 @@ def asked(
     Raises:
         UnusableInput: one has a value that it cannot have, or no output is of a format that it is for.
     """
-    from reparamkit.lower.request import Request
-
     options: dict[str, Any] = {
         "executorch_backend": executorch_backend,
         "opset": opset,
@@ -72,8 +74,6 @@ def check_counts(options: dict[str, Any], inputs: Sequence[str], outputs: Sequen
     Raises:
         UnusableInput: they do not.
     """
-    from reparamkit.lower.request import Request
-
     Request(**options).check_counts(inputs, outputs)
 
 
@@ -83,9 +83,6 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 def keep(given: str | None, own_class: bool = False) -> int | tuple[str, ...] | None:
     """The outputs that `--outputs` keeps, None for all; `own_class`: a class of the user's takes them."""
-    from reparamkit.errors import UnusableInput
-    from reparamkit.support.output_names import keep_of
-
     if given is None:
         return None
     if own_class:

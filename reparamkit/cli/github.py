@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from reparamkit.report.check_github import annotation, annotations_of, summary
+
 if TYPE_CHECKING:
     from reparamkit.report.check_document import Document
 
@@ -21,8 +23,6 @@ def tell(document: Document) -> None:
     """Annotate the verdict, and put the findings on the summary page; nothing outside a job."""
     if not inside():
         return
-    from reparamkit.report.check_github import annotations_of, summary
-
     _say(*annotations_of(document))
     _append(summary(document))
 
@@ -30,8 +30,6 @@ def tell(document: Document) -> None:
 def complain(text: str) -> None:
     """Annotate an error that ends the run; nothing outside a job."""
     if inside():
-        from reparamkit.report.check_github import annotation
-
         _say(annotation("error", "reparamkit", text))
 
 
@@ -46,8 +44,6 @@ def _append(page: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from reparamkit.report.check_github import annotation
-
     text = page.encode("utf-8", "replace")
     try:
         held = os.path.getsize(path) if os.path.exists(path) else 0

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reparamkit.errors import UnusableInput
+from reparamkit.into.outputs import check_target_suffix, is_folder
+from reparamkit.lower.files import check_writable
+from reparamkit.lower.formats import FORMATS
+
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
@@ -16,9 +21,6 @@ if TYPE_CHECKING:
 
 def check(path: Path) -> None:
     """Raises UnusableInput where no state dict can be written to the path, before any long work."""
-    from reparamkit.into.outputs import check_target_suffix
-    from reparamkit.lower.files import check_writable
-
     check_target_suffix(path)
     check_writable(path)
 
@@ -29,9 +31,6 @@ def is_for_base(paths: Sequence[Path], adapter: Path | None) -> bool:
     Raises:
         UnusableInput: they are of both kinds.
     """
-    from reparamkit.errors import UnusableInput
-    from reparamkit.lower.formats import FORMATS
-
     graphs = [path for path in paths if path.suffix in {each.suffix for each in FORMATS}]
     if adapter is None or len(graphs) == len(paths):
         return False
@@ -50,7 +49,6 @@ def base_of(opened: Source, paths: Sequence[Path]) -> nn.Module:
     Raises:
         UnusableInput: a folder is asked for, and it has none.
     """
-    from reparamkit.into.outputs import is_folder
     from reparamkit.into.pretrained import require_pretrained
 
     base = opened.base
@@ -69,7 +67,6 @@ def target(address: str) -> nn.Module:
     """
     from torch import nn
 
-    from reparamkit.errors import UnusableInput
     from reparamkit.loading.construct import construct, is_address
 
     if not is_address(address):

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reparamkit.cli import console as cli_console
+from reparamkit.errors import UnusableInput
+from reparamkit.lower.files import write_text
+from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
     from reparamkit.result import Folded, Inspection
@@ -90,7 +93,6 @@ class Wanted:
 
     def check(self) -> None:
         """Find out before the work whether they can be written."""
-        from reparamkit.errors import UnusableInput
         from reparamkit.report import drawing
 
         for option, path in (
@@ -110,7 +112,6 @@ def tell(
     name: str, findings: Folded | Inspection, wanted: Wanted, seconds: dict[str, Any] | None = None
 ) -> None:
     """Write the reports and print one; `seconds` is how long it all took, for the JSON report."""
-    from reparamkit.lower.files import write_text
     from reparamkit.lower.saved import size_on_disk
     from reparamkit.report.explain import explain
     from reparamkit.report.fold_html import fold_html, network_svg
@@ -150,7 +151,6 @@ def read_bench(path: Path) -> dict[str, Any]:
     Raises:
         UnusableInput: the file is none.
     """
-    from reparamkit.errors import UnusableInput
     from reparamkit.report.bench_document import FORMAT
 
     try:
@@ -166,8 +166,6 @@ def read_bench(path: Path) -> dict[str, Any]:
 
 def _latency(path: Path, name: str) -> list[dict[str, Any]]:
     """What was measured of a network, as it came and folded."""
-    from reparamkit.errors import UnusableInput
-
     document = read_bench(path)
     networks = list(document["inputs"])
     if name not in networks:
@@ -177,8 +175,6 @@ def _latency(path: Path, name: str) -> list[dict[str, Any]]:
 
 def _versions() -> dict[str, str]:
     import torch
-
-    from reparamkit.support.version import __version__
 
     return {"reparamkit": __version__, "torch": str(torch.__version__)}
 

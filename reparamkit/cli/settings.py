@@ -65,9 +65,5 @@ def _help(field: dataclasses.Field[Any]) -> str:
     text: str = field.metadata["help"]
     if field.default is None or "Default:" in text:
         return text
-    shown = (
-        {True: "on", False: "off"}.get(field.default, field.default)
-        if isinstance(field.default, bool)
-        else field.default
-    )
-    return f"{text} Default: {shown}."
+    on_or_off = isinstance(field.default, bool)
+    return f"{text} Default: {('on' if field.default else 'off') if on_or_off else field.default}."

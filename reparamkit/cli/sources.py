@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reparamkit.compare.inputs.input_text import check_words
+from reparamkit.errors import MissingExtra, ReparamkitError, UnusableInput
+from reparamkit.loading.adapters import describe_adapter
+from reparamkit.loading.arguments import parse_arguments
+from reparamkit.loading.inputs_said import proposal
+from reparamkit.loading.registry import is_installed, provider
+from reparamkit.support.progress import phase
+
 if TYPE_CHECKING:
     from reparamkit.loading.source import Source
 
@@ -70,17 +78,11 @@ def check_ahead(
 
     `side` says that a file of another back end will do as well.
     """
-    from reparamkit.compare.inputs.input_text import check_words
     from reparamkit.loading.ahead import check_ahead, check_side
-    from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
     check_words(shapes or [])
     if adapter is not None:
-        from reparamkit.errors import MissingExtra
-        from reparamkit.loading.adapters import describe_adapter
-        from reparamkit.loading.registry import is_installed
-
         describe_adapter(adapter)
         if not is_installed("peft"):
             raise MissingExtra("peft", None, f"--adapter {adapter}")
@@ -93,8 +95,6 @@ def check_ahead(
 def check_trained(model: str | None, model_args: str | None) -> None:
     """As `check_ahead`, of a network that is trained: timm's go by their plain names there too."""
     from reparamkit.loading.ahead import check_name
-    from reparamkit.loading.arguments import parse_arguments
-    from reparamkit.loading.registry import is_installed, provider
 
     parse_arguments(model_args)
     if model is not None and not (is_installed("timm") and provider("timm").known(model)):
@@ -103,9 +103,7 @@ def check_trained(model: str | None, model_args: str | None) -> None:
 
 def wrong_ahead(sides: list[str], model: str | None, model_args: str | None) -> str:
     """What keeps one side of a comparison from being opened, as far as it shows at once; "" for nothing."""
-    from reparamkit.errors import ReparamkitError
     from reparamkit.loading.ahead import check_side
-    from reparamkit.loading.arguments import parse_arguments
 
     parse_arguments(model_args)
     try:
@@ -114,6 +112,12 @@ def wrong_ahead(sides: list[str], model: str | None, model_args: str | None) -> 
     except ReparamkitError as error:
         return str(error)
     return ""
+
+
+def beside(source: Source, ending: str) -> Path:
+    """Where a network goes by default: beside its file, in the current folder where it has none."""
+    folder = source.path.parent if source.path is not None else Path()
+    return folder / f"{source.name}{ending}"
 
 
 def opened(
@@ -130,14 +134,10 @@ def opened(
     Raises:
         UnusableInput: it cannot be opened, or nobody says what its inputs look like.
     """
-    from reparamkit.errors import UnusableInput
-    from reparamkit.support.progress import phase
-
     with phase(f"opening {source}"):
         with phase("importing torch"):
             import reparamkit.api
             from reparamkit.compare.inputs.input_spec import examples, parse
-            from reparamkit.loading.inputs_said import proposal
         inputs = examples(parse(shapes)) if shapes else None
         network = reparamkit.load(
             source, model=model, trust_pickle=trust_pickle, model_args=model_args, key=key, adapter=adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,10 @@ from reparamkit.cli import console as cli_console
 from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
+from reparamkit.errors import CannotCapture
+from reparamkit.support.progress import phase
 from reparamkit.training.config import Config, PretrainConfig
+from reparamkit.training.extra import require_extra
 
 if TYPE_CHECKING:
     from reparamkit.training.run import Trained
@@ -60,20 +64,15 @@ def train(
     last, best and best_ema, which 'reparamkit fold DIR' takes. SIGTERM and Ctrl-C write a checkpoint first.
     The same command runs on many GPUs: 'torchrun --nproc_per_node 8 -m reparamkit train …'.
     """
-    from reparamkit.training.extra import require_extra
-
     cli_sources.check_trained(model, settings.get("model_args"))
     require_extra("training")
     from reparamkit.training.trainer import train as run
 
-    inform = silent if quiet else say
-    trained = run(
-        model, out=out, config=config, resume=resume, say=inform, warn=say, bar=not quiet, **settings
-    )
-    _leave_if_stopped(trained)
+    trained = _run(run, quiet, model, out=out, config=config, resume=resume, **settings)
     if not is_main_process():
         return
-    inform(f"{out} holds the checkpoints {', '.join(['last', *trained.best])}, metrics.csv and curves.png")
+    if not quiet:
+        say(f"{out} holds the checkpoints {', '.join(['last', *trained.best])}, metrics.csv and curves.png")
     if fold:
         _show_before_after(out, quiet=quiet)
 
@@ -93,18 +92,12 @@ def pretrain(
 
     Then finetune it: 'reparamkit train MODEL --finetune DIR --layer-decay 0.9'.
     """
-    from reparamkit.training.extra import require_extra
-
     require_extra("training")
     from reparamkit.training.fcmae import pretrain as run
 
-    inform = silent if quiet else say
-    trained = run(
-        model, out=out, config=config, resume=resume, say=inform, warn=say, bar=not quiet, **settings
-    )
-    _leave_if_stopped(trained)
-    if is_main_process():
-        inform(f"{out} holds the encoder: reparamkit train MODEL --finetune {out} --layer-decay 0.9 …")
+    _run(run, quiet, model, out=out, config=config, resume=resume, **settings)
+    if is_main_process() and not quiet:
+        say(f"{out} holds the encoder: reparamkit train MODEL --finetune {out} --layer-decay 0.9 …")
 
 
 def say(text: str) -> None:
@@ -124,9 +117,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _leave_if_stopped(trained: Trained) -> None:
+def _run(run: Callable[..., Trained], quiet: bool, model: str | None, **settings: Any) -> Trained:
+    """Train; a run that was stopped ends here."""
+    trained = run(model, say=silent if quiet else say, warn=say, bar=not quiet, **settings)
     if trained.stopped is None:
-        return
+        return trained
     if is_main_process():
         at = f"update {trained.update} of epoch {trained.epoch + 1}"
         say(f"stopped after {at}, which {trained.folder / 'last'} holds; go on with --resume")
@@ -134,9 +129,7 @@ def _leave_if_stopped(trained: Trained) -> None:
 
 
 def _show_before_after(out: Path, *, quiet: bool) -> None:
-    from reparamkit.errors import CannotCapture
     from reparamkit.report.training_text import show_before_after
-    from reparamkit.support.progress import phase
     from reparamkit.training.before_after import before_and_after
 
     try:

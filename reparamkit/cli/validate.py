@@ -12,7 +12,9 @@ from reparamkit.cli import console as cli_console
 from reparamkit.cli import progress as cli_progress
 from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.settings import with_settings
+from reparamkit.lower.files import write_text
 from reparamkit.training.config import DataSettings
+from reparamkit.training.extra import require_extra
 
 _SETTINGS = ("data", "batch_size", "input_size", "crop", "corrupt", "workers", "valid_share")
 
@@ -71,13 +73,10 @@ def validate(
     A network of PyTorch's is validated as it is and folded, side by side. Predictions that differ from
     those of the first are counted and listed.
     """
-    from reparamkit.training.extra import require_extra
-
     require_extra("validation")
     cli_console.check_distinct([path for path in (csv_file, json_file) if path])
     for one in subjects:
         cli_sources.check_ahead(one, model, model_args, side=True)
-    from reparamkit.lower.files import write_text
     from reparamkit.report.training_text import show_validation, validation_csv
     from reparamkit.training.validation import validate as run
 

@@ -96,7 +96,7 @@ def staged(path: Path) -> Iterator[Stage]:
         yield Stage(path, hidden)
 
 
-def write_verified(path: Path, write: Callable[[Path], object], verify: Callable[[Path], None]) -> None:
+def write_verified(path: Path, write: Callable[[Path], object], verify: Callable[[Path], object]) -> None:
     """Write a file (or a folder that counts as one, such as an .mlpackage), verify it, then put it in place.
 
     Args:
@@ -136,31 +136,27 @@ def check_writable(path: Path) -> None:
         UnusableInput: it cannot, in words.
     """
     with _words_for_os_errors(path):
-        _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    folder = _target(path).parent
-    if not path.name:
-        raise UnusableInput(f"cannot write {path}: it names no file")
-    if not folder.exists():
-        raise UnusableInput(f"cannot write {path}: the folder {folder} does not exist")
-    if not folder.is_dir():
-        raise UnusableInput(f"cannot write {path}: {folder} is not a folder")
-    mode = _mode(path)  # read once: another run may put its own output there at any time
-    if stat.S_ISDIR(mode) and path.suffix != ".mlpackage":
-        raise UnusableInput(f"cannot write {path}: a folder of that name exists")
-    if stat.S_ISDIR(mode) and not _is_package(path):
-        raise UnusableInput(
-            f"cannot write {path}: a folder of that name exists, and it is no Core ML package"
-        )
-    if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UnusableInput(f"cannot write {path}: it is a device or a pipe, not a file")
-    # The rename would replace a write-protected file without asking; its owner meant it to stay.
-    if mode and not (mode & 0o222 and (os.access(path, os.W_OK) or not path.exists())):
-        raise UnusableInput(f"cannot write {path}: the file is write-protected")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UnusableInput(f"cannot write {path}: permission denied in the folder {folder}")
+        folder = _target(path).parent
+        if not path.name:
+            raise UnusableInput(f"cannot write {path}: it names no file")
+        if not folder.exists():
+            raise UnusableInput(f"cannot write {path}: the folder {folder} does not exist")
+        if not folder.is_dir():
+            raise UnusableInput(f"cannot write {path}: {folder} is not a folder")
+        mode = _mode(path)  # read once: another run may put its own output there at any time
+        if stat.S_ISDIR(mode) and path.suffix != ".mlpackage":
+            raise UnusableInput(f"cannot write {path}: a folder of that name exists")
+        if stat.S_ISDIR(mode) and not _is_package(path):
+            raise UnusableInput(
+                f"cannot write {path}: a folder of that name exists, and it is no Core ML package"
+            )
+        if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise UnusableInput(f"cannot write {path}: it is a device or a pipe, not a file")
+        # The rename would replace a write-protected file without asking; its owner meant it to stay.
+        if mode and not (mode & 0o222 and (os.access(path, os.W_OK) or not path.exists())):
+            raise UnusableInput(f"cannot write {path}: the file is write-protected")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UnusableInput(f"cannot write {path}: permission denied in the folder {folder}")
 
 
 def _mode(path: Path) -> int:
@@ -256,8 +252,4 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UnusableInput: it cannot be written, in words.
     """
-    write_verified(path, lambda target: _write_text(target, text), lambda target: None)
-
-
-def _write_text(target: Path, text: str) -> None:
-    target.write_text(text, encoding="utf-8")
+    write_verified(path, lambda target: target.write_text(text, encoding="utf-8"), lambda target: None)
