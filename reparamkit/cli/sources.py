@@ -9,7 +9,6 @@ import typer
 
 from reparamkit.compare.inputs.input_text import check_words
 from reparamkit.errors import MissingExtra, ReparamkitError, UnusableInput
-from reparamkit.loading.adapters import describe_adapter
 from reparamkit.loading.arguments import parse_arguments
 from reparamkit.loading.inputs_said import proposal
 from reparamkit.loading.registry import is_installed, provider
@@ -83,6 +82,8 @@ def check_ahead(
     parse_arguments(model_args)
     check_words(shapes or [])
     if adapter is not None:
+        from reparamkit.loading.adapters import describe_adapter
+
         describe_adapter(adapter)
         if not is_installed("peft"):
             raise MissingExtra("peft", None, f"--adapter {adapter}")

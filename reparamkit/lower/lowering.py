@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from reparamkit.capture.program import Captured, Program
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by
-from reparamkit.compare.inputs.sizes import DynamicAxes, FreeSizes
+from reparamkit.compare.inputs.sizes import Accepts, DynamicAxes, FreeSizes, Ranges
 from reparamkit.compare.network import Network
 from reparamkit.lower.exported import (
     axis_names,
@@ -127,20 +127,14 @@ class Lowering:
         """What a file with these axes free has to agree with; widened by its own program later."""
         if not isinstance(self.captured, Program) or axes == self.captured.axes:
             return self.network.reference
-        return Reference(self.original_runner, *self.example)
+        assert self.network.original is not None
+        return Reference(self.network.original.runner, *self.example)
 
     @cached_property
     def facts(self) -> Facts:
         """What files say of the network."""
         source = digest(self.program.exported.graph, weights_of(self.program))
         return Facts(source, self.folds, self.before, self.after)
-
-    @property
-    def original_runner(self) -> TorchRunner:
-        """Runs the original."""
-        assert self.network.original is not None
-        assert isinstance(self.network.original.runner, TorchRunner)
-        return self.network.original.runner
 
     @property
     def input_names(self) -> list[str]:
@@ -156,34 +150,33 @@ def module_of(network: Network) -> nn.Module:
 
 def free_sizes_of(program: Program) -> FreeSizes | None:
     """The sizes that may vary in a captured network, under readable names; None where all are fixed."""
-    if not program.axes:
-        return None
-    names = axis_names(program.exported)
-    return FreeSizes(
-        {
-            index: {axis: names[symbol] for axis, symbol in axes.items()}
-            for index, axes in program.axes.items()
-        },
-        {names[symbol]: bounds for symbol, bounds in program.ranges.items()},
-        program.takes,
-        inner=inner_sizes_of(program.exported, names),
-    )
+    exported = program.exported
+    return _free_sizes(exported, program.axes, program.ranges, axis_names(exported), lambda: program.takes)
 
 
 def free_sizes_in(program: ExportedProgram, names: Mapping[str, str] | None = None) -> FreeSizes | None:
     """The sizes that an exported program leaves free, under these names; None where all are fixed."""
-    axes, ranges = free_axes(program)
+    called = axis_names(program) if names is None else names
+    return _free_sizes(program, *free_axes(program), called, lambda: inputs_accepted_by(program))
+
+
+def _free_sizes(
+    program: ExportedProgram,
+    axes: DynamicAxes,
+    ranges: Ranges,
+    names: Mapping[str, str],
+    accepts: Callable[[], Accepts],
+) -> FreeSizes | None:
     if not axes:
         return None
-    called = dict(names if names is not None else axis_names(program))
     return FreeSizes(
         {
-            index: {axis: called.get(symbol, symbol) for axis, symbol in here.items()}
+            index: {axis: names.get(symbol, symbol) for axis, symbol in here.items()}
             for index, here in axes.items()
         },
-        {called.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
-        inputs_accepted_by(program),
-        inner=inner_sizes_of(program, called),
+        {names.get(symbol, symbol): bounds for symbol, bounds in ranges.items()},
+        accepts(),
+        inner=inner_sizes_of(program, names),
     )
 
 

@@ -22,9 +22,10 @@ from torch.export.graph_signature import TensorArgument
 
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.lower.facts import entries
-from reparamkit.lower.onnx_model import OLDEST_WRITTEN, PRODUCER, SCOPES, in_opset, name_nodes, nodes_of
+from reparamkit.lower.onnx_model import OLDEST_WRITTEN, PRODUCER, SCOPES, in_opset, name_nodes
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
+from reparamkit.runners.onnx_apart import nodes_of
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.support.progress import phase
 from reparamkit.support.quiet import quiet

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from reparamkit.errors import CannotWrite
+from reparamkit.runners.onnx_apart import nodes_of
 from reparamkit.support.text import one_line
 from reparamkit.support.version import __version__
 
@@ -83,15 +84,3 @@ def name_nodes(model: onnx.ModelProto) -> None:
         name = f"{path}/{node.op_type}"
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
-
-
-def nodes_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    nodes = []
-    while pending:
-        node = pending.pop()
-        nodes.append(node)
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs]:
-                pending += graph.node
-    return nodes

@@ -58,16 +58,20 @@ while True:
 
 def may_abort(model: onnx.ModelProto) -> bool:
     """Whether a model has an operator in it on which ONNX Runtime is known to abort."""
-    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
-    while graphs:
-        nodes += graphs.pop().node
-        while nodes:
-            node = nodes.pop()
-            if node.op_type in _ABORTING:
-                return True
-            graphs += [each.g for each in node.attribute if each.HasField("g")]
-            graphs += [graph for each in node.attribute for graph in each.graphs]
-    return False
+    return any(node.op_type in _ABORTING for node in nodes_of(model))
+
+
+def nodes_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """All nodes of a model, those in functions and subgraphs included."""
+    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    nodes = []
+    while pending:
+        node = pending.pop()
+        nodes.append(node)
+        for attribute in node.attribute:
+            for graph in [attribute.g, *attribute.graphs]:
+                pending += graph.node
+    return nodes
 
 
 class ApartSession:

@@ -4,14 +4,12 @@ A session opened from a whole file holds the weights, the file's bytes and often
 reading the file holds them twice for a moment. Where many sessions of one file are needed, with other weights
 or other outputs, the weights are read once, straight from their places in the file, and the rest is small.
 
-The file is a protobuf message: fields, each a key (number · 8 + wire type) and a value. The weights lie at
-graph (7) / initializer (5) / raw_data (9), and a large one is never anywhere else.
+The file is a protobuf message (`reparamkit.loading.door.wire`). The weights lie at graph (7) / initializer
+(5) / raw_data (9), and a large one is never anywhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from reparamkit.loading.door.wire import BYTES, Field, NotAMessage, Pages, fields, numbers
 from reparamkit.runners.jitter import jitter
 from reparamkit.support.memory import give_back
 
@@ -33,7 +32,6 @@ _LARGE = 4 * 4096
 _FLOAT = 1
 _GRAPH, _INITIALIZER = 7, 5
 _DIMS, _TYPE, _NAME, _RAW, _LOCATION = 1, 2, 8, 9, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BLOCK = 1 << 18
 
 
@@ -50,15 +48,13 @@ def without_weights(path: Path, *, read: bool = True) -> tuple[onnx.ModelProto, 
     import onnx
 
     weights: Weights = {}
-    with path.open("rb") as file:
-        rest = bytearray()
-        for part in _fields(file, path.stat().st_size):
-            if part.number == _GRAPH and part.kind == _BYTES:
-                graph = _graph_without(file, part, weights, read)
-                rest += bytes([_GRAPH << 3 | _BYTES]) + _varint(len(graph)) + graph
-            else:
-                rest += _copied(file, part)
-    model = onnx.ModelProto.FromString(bytes(rest))
+    try:
+        with path.open("rb") as file:
+            rest, graph = _without(file, weights, read)
+    except NotAMessage as error:
+        raise ValueError("it is truncated, or no ONNX file") from error
+    model = onnx.ModelProto.FromString(rest)
+    model.graph.MergeFromString(graph)
     known = {entry.name for entry in model.graph.input}
     for name, array in weights.items():
         if name not in known:
@@ -88,112 +84,51 @@ def jittered(model: onnx.ModelProto, weights: Weights, seed: int) -> tuple[onnx.
     return copied, moved_weights
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A field of a message: where it begins in the file, its value and its end; `value` of a number."""
-
-    number: int
-    kind: int
-    start: int
-    content: int
-    end: int
-    value: int
-
-
-def _graph_without(file: BufferedReader, graph: _Field, weights: Weights, read: bool) -> bytes:
-    kept = bytearray()
-    file.seek(graph.content)
-    for part in _fields(file, graph.end):
-        if part.number == _INITIALIZER and part.kind == _BYTES:
-            weight = _large_weights(file, part, read)
-            if weight is not None:
-                weights[weight[0]] = weight[1]
-                continue
-        kept += _copied(file, part)
-    return bytes(kept)
+def _without(file: BufferedReader, weights: Weights, read: bool) -> tuple[bytes, bytes]:
+    """What the model holds beside its graph, and the graph without large weights, which go into `weights`."""
+    data = Pages(file)
+    rest, graph = bytearray(), bytearray()
+    begun = 0
+    for part in fields(data, 0, data.size):
+        if part.number == _GRAPH and part.kind == BYTES:
+            inner = part.start
+            for entry in fields(data, part.start, part.end):
+                weight = None
+                if entry.number == _INITIALIZER and entry.kind == BYTES:
+                    weight = _large_weights(file, data, entry, read)
+                if weight is not None:
+                    weights[weight[0]] = weight[1]
+                else:
+                    graph += _copied(file, inner, entry.end)
+                inner = entry.end
+        else:
+            rest += _copied(file, begun, part.end)
+        begun = part.end
+    return bytes(rest), bytes(graph)
 
 
-def _large_weights(file: BufferedReader, tensor: _Field, read: bool) -> tuple[str, Any] | None:
-    if tensor.end - tensor.content < _LARGE:
+def _large_weights(file: BufferedReader, data: Pages, tensor: Field, read: bool) -> tuple[str, Any] | None:
+    parts = list(fields(data, tensor.start, tensor.end))
+    if tensor.end - tensor.start < _LARGE:
         # Weights in another file have a small entry here.
-        file.seek(tensor.content)
-        if any(part.number == _LOCATION and part.value for part in _fields(file, tensor.end)):
+        if any(part.number == _LOCATION and part.value for part in parts):
             raise ValueError("its weights lie in another file")
         return None
-    dims: list[int] = []
-    name, kind, raw = "", 0, None
-    file.seek(tensor.content)
-    for part in _fields(file, tensor.end):
-        if part.number == _DIMS and part.kind == _VARINT:
-            dims.append(part.value)
-        elif part.number == _DIMS:
-            file.seek(part.content)
-            while file.tell() < part.end:
-                dims.append(_read_varint(file))
-        elif part.number == _TYPE:
-            kind = part.value
-        elif part.number == _NAME:
-            file.seek(part.content)
-            name = file.read(part.end - part.content).decode()
-        elif part.number == _RAW:
-            raw = part
-    if kind != _FLOAT or raw is None:
+    by_number = {part.number: part for part in parts}
+    kind, name, raw = (by_number.get(number) for number in (_TYPE, _NAME, _RAW))
+    if kind is None or kind.value != _FLOAT or raw is None:
         return None
+    called = "" if name is None else data.text(name)
     if not read:
-        return name, np.empty(0, dtype="<f4")
-    array = np.empty((raw.end - raw.content) // 4, dtype="<f4")
-    file.seek(raw.content)
+        return called, np.empty(0, dtype="<f4")
+    array = np.empty((raw.end - raw.start) // 4, dtype="<f4")
+    file.seek(raw.start)
     if file.readinto(array.data) != array.nbytes:
         raise ValueError("it is truncated")
-    return name, array.reshape(dims)
+    dims = [size for part in parts if part.number == _DIMS for size in numbers(data, part)]
+    return called, array.reshape(dims)
 
 
-def _fields(file: BufferedReader, end: int) -> Iterator[_Field]:
-    """The fields from here to `end`; the file may be moved in between."""
-    start = file.tell()
-    while start < end:
-        file.seek(start)
-        key = _read_varint(file)
-        number, kind, value = key >> 3, key & 7, 0
-        if kind == _VARINT:
-            value = _read_varint(file)
-            content = after = file.tell()
-        elif kind == _BYTES:
-            length = _read_varint(file)
-            content = file.tell()
-            after = content + length
-        elif kind in (_FIXED64, _FIXED32):
-            content = file.tell()
-            after = content + (8 if kind == _FIXED64 else 4)
-        else:
-            raise ValueError("it is no ONNX file")
-        if after > end:
-            raise ValueError("it is truncated, or no ONNX file")
-        yield _Field(number, kind, start, content, after, value)
-        start = after
-
-
-def _copied(file: BufferedReader, part: _Field) -> bytes:
-    file.seek(part.start)
-    return file.read(part.end - part.start)
-
-
-def _read_varint(file: BufferedReader) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise ValueError("it is truncated, or no ONNX file")
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    raise ValueError("it is no ONNX file")
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+def _copied(file: BufferedReader, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)

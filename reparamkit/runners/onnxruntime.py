@@ -57,15 +57,9 @@ class OnnxRuntimeRunner:
     def __init__(
         self, path: Path, model: onnx.ModelProto | None = None, weights: Weights | None = None
     ) -> None:
-        onnxruntime = require_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        require_onnxruntime()
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path) if model is None else model.SerializeToString(),
-                sess_options=options,
-                providers=["CPUExecutionProvider"],
-            )
+            self._session = session_of(str(path) if model is None else model.SerializeToString())
         except Exception as error:
             raise UnusableInput(f"ONNX Runtime cannot open {path}: {one_line(error)}") from error
         give_back()
@@ -155,6 +149,15 @@ def require_onnxruntime() -> Any:
     except ModuleNotFoundError:
         raise MissingExtra("onnxruntime", "onnx", "running an ONNX file") from None
     return onnxruntime
+
+
+def session_of(model: str | bytes) -> Any:
+    """A session of ONNX Runtime for a file, or for a model that is serialised."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def _apart(path: Path, model: onnx.ModelProto | None) -> ApartSession | None:

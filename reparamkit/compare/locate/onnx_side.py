@@ -9,6 +9,7 @@ subgraph are not looked at one by one.
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from reparamkit.compare.locate.sketch import Sketch, Sketcher
 from reparamkit.compare.locate.trace import Clock, NotTraceable, Trace, Value
 from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
+from reparamkit.runners.onnxruntime import session_of
 from reparamkit.support.text import first_line, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AT_ONCE = 128 << 20
 _MOST_OUTPUTS = 256
-_ERRORS_ONLY = 3
 
 
 class OnnxTracer:
@@ -75,12 +76,8 @@ class OnnxTracer:
 
     def trace(self) -> Trace:
         trace = Trace([*self._values], [*self._outputs])
-        for index, array in self._run(range(len(self._fed), len(self._values))):
-            tensor = torch.from_numpy(array)
-            trace.values[index] = replace(
-                trace.values[index], shape=tuple(tensor.shape), sketch=self._sketcher(tensor)
-            )
-        for index, array in enumerate(self._fed.values()):
+        computed = self._run(range(len(self._fed), len(self._values)))
+        for index, array in itertools.chain(computed, enumerate(self._fed.values())):
             tensor = torch.from_numpy(array)
             trace.values[index] = replace(
                 trace.values[index], shape=tuple(tensor.shape), sketch=self._sketcher(tensor)
@@ -149,7 +146,6 @@ class OnnxTracer:
 
     def _session(self, names: list[str], replaced: tuple[int, torch.Tensor] | None) -> list[Any]:
         import onnx
-        import onnxruntime
 
         graph = self._model.graph
         kept = [*graph.output]
@@ -169,13 +165,9 @@ class OnnxTracer:
                         onnx.helper.make_tensor_value_info(self._names[index], kind, array.shape)
                     )
                 fed[self._names[index]] = array
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = _ERRORS_ONLY
             try:
                 content = self._model.SerializeToString()
-                session = onnxruntime.InferenceSession(
-                    content, sess_options=options, providers=["CPUExecutionProvider"]
-                )
+                session = session_of(content)
                 if may_abort(self._model):
                     session = ApartSession("", content)
                 result: list[Any] = session.run(names, fed)

@@ -13,8 +13,8 @@ import torch
 from torch import fx
 from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from reparamkit.lower.coreml.arguments import check_arguments, without_constants
 from reparamkit.lower.coreml.constants import fold_constants
 from reparamkit.lower.coreml.names import name_operators
 from reparamkit.lower.coreml.ranks import add_call, flat_linear, merged_axes, unbound_early
@@ -36,8 +36,8 @@ def prepared(program: ExportedProgram, taken: Sequence[str]) -> ExportedProgram:
     try:
         with quiet(), torch.no_grad():
             decomposed = program.run_decompositions({})
-            check_arguments(decomposed)
-            without_constants(decomposed)
+            _check_arguments(decomposed)
+            _without_constants(decomposed)
             fold_constants(decomposed)
             decomposed = _taken_apart(decomposed)
             for mend in MENDS:
@@ -50,6 +50,49 @@ def prepared(program: ExportedProgram, taken: Sequence[str]) -> ExportedProgram:
         raise CannotConvert(reason_of(error)) from error
     name_operators(decomposed, taken)
     return decomposed
+
+
+def _check_arguments(program: ExportedProgram) -> None:
+    """Find out whether Core ML can have inputs and outputs such as these at all.
+
+    Raises:
+        CannotConvert: the network writes into its buffers or inputs, an input has no axes, an output is no
+            tensor.
+    """
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            raise CannotConvert(
+                f"the network changes {spec.target!r} while it runs, and a package keeps nothing between runs"
+            )
+        if isinstance(spec.arg, ConstantArgument) and spec.arg.value is not None:
+            raise CannotConvert(f"the network returns {spec.arg.value!r}, which is no tensor")
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or node.name not in program.graph_signature.user_inputs:
+            continue
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not value.ndim:
+            raise CannotConvert(
+                f"Core ML has no inputs without axes, and {node.name!r} is one: give it one axis"
+            )
+
+
+def _without_constants(program: ExportedProgram) -> None:
+    """Leave out arguments that are no tensors, whose values capture settled, and a `None` that comes back."""
+    signature, graph = program.graph_signature, program.graph
+    settled = {
+        spec.arg.name
+        for spec in signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, ConstantArgument)
+    }
+    for node in list(graph.nodes):
+        if node.op == "placeholder" and node.name in settled and not node.users:
+            graph.erase_node(node)
+    signature.input_specs[:] = [spec for spec in signature.input_specs if spec.arg.name not in settled]
+    output = graph.output_node()
+    pairs = list(zip(signature.output_specs, output.args[0], strict=True))
+    kept = [(spec, value) for spec, value in pairs if isinstance(value, fx.Node)]
+    signature.output_specs[:] = [spec for spec, _ in kept]
+    output.args = (tuple(value for _, value in kept),)
 
 
 def _taken_apart(program: ExportedProgram) -> ExportedProgram:

@@ -34,7 +34,6 @@ from reparamkit.lower.coreml.network import Packaged, packaged
 from reparamkit.lower.coreml.options import CoreMlOptions, Shape
 from reparamkit.lower.coreml.package import description, entries, write_package
 from reparamkit.lower.coreml.prepare import prepared
-from reparamkit.lower.coreml.readback import WithTruthValues
 from reparamkit.lower.coreml.shapes import Sizes, check_listed, probe_of, ranges_of, written
 from reparamkit.lower.coreml.toolbox import require_coremltools, version_note
 from reparamkit.lower.exported import free_axes
@@ -44,6 +43,7 @@ from reparamkit.lower.lowering import Lowering
 from reparamkit.lower.request import Request
 from reparamkit.lower.saved import Saved
 from reparamkit.lower.writer import Writer
+from reparamkit.runners.base import NamedTensors, Runner
 from reparamkit.runners.coreml import CoreMlRunner
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.support.output_names import plain_names
@@ -236,11 +236,11 @@ def _judged(
     try:
         verdict = judge_candidate(
             reference,
-            WithTruthValues(runner, dtypes),
+            _WithTruthValues(runner, dtypes),
             DEPLOYED,
             precision,
             allowed=allowed,
-            in_float64=lambda: WithTruthValues(runner.in_float64(), dtypes),
+            in_float64=lambda: _WithTruthValues(runner.in_float64(), dtypes),
             keep=lambda record: _admitted(record, sizes),
         )
     except UnusableInput as error:
@@ -252,6 +252,33 @@ def _judged(
         verdict = replace(verdict, untold=why, reason=why)
     stated = [allowed.stated] if precision == "float16" else []
     return replace(verdict, notes=(*verdict.notes, *stated, *allowed.notes))
+
+
+class _WithTruthValues:
+    """A runner whose outputs are truth values where the reference's are and it gives nothing but 0 and 1.
+
+    Core ML has no truth values among a package's outputs.
+    """
+
+    structured = False
+
+    def __init__(self, runner: Runner, dtypes: Sequence[torch.dtype]) -> None:
+        self.name = runner.name
+        self._runner = runner
+        self._dtypes = list(dtypes)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
+        outputs = self._runner.run(args, kwargs)
+        if len(outputs) != len(self._dtypes):
+            return outputs
+        return [
+            (name, values.bool() if wanted is torch.bool and _is_truth(values) else values)
+            for (name, values), wanted in zip(outputs, self._dtypes, strict=True)
+        ]
+
+
+def _is_truth(values: torch.Tensor) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
 
 
 def _drowned(precision: str, why: str) -> str:
