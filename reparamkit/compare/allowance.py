@@ -38,6 +38,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from reparamkit.compare.channels import RESOLUTION
 from reparamkit.compare.criteria import Criteria
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference
@@ -173,7 +174,7 @@ def _says_something(recorded: Recorded) -> bool:
     budgets = recorded.budgets()
     groups = {record.probe.group for record in recorded.records}
     places = range(len(recorded.output_names))
-    return any(budgets.budget(place, group) <= budgets.resolution for place in places for group in groups)
+    return any(budgets.budget(place, group) <= RESOLUTION for place in places for group in groups)
 
 
 def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | None:

@@ -11,32 +11,24 @@ from reparamkit.compare.inputs.probes import NORMAL
 from reparamkit.compare.metrics import relative
 from reparamkit.compare.noise import PerAxis
 
+FACTOR = 4.0
+"""The 4 in the formula."""
+ENOUGH_ELEMENTS = 64
+"""The number of elements from which a group has a scale and a noise of its own."""
+
 
 class Budgets:
     """Budgets per output and group of probes, for the output as a whole and for each of its channels.
 
-    `factor` and `floor` are the 4 and the few ulp in the formula, `enough` the number of elements from which
-    a group has a scale and a noise of its own, `resolution` the budget above which an output says nothing,
-    `eps` a unit in the last place.
-
-    `moved` says for some outputs how far their channels move, as shares of the output's scale, when weights
-    and inputs are off by a few ulp (see `reparamkit.compare.channels`).
+    `floor` is the few ulp in the formula, `eps` a unit in the last place. `moved` says for some outputs how
+    far their channels move, as shares of the output's scale, when weights and inputs are off by a few ulp
+    (see `reparamkit.compare.channels`).
     """
 
     def __init__(
-        self,
-        records: Sequence[Run],
-        factor: float,
-        floor: float,
-        enough: int,
-        resolution: float,
-        eps: float,
-        moved: dict[int, PerAxis] | None = None,
+        self, records: Sequence[Run], floor: float, eps: float, moved: dict[int, PerAxis] | None = None
     ) -> None:
         self.floor = floor
-        self.factor = factor
-        self.resolution = resolution
-        self._enough = enough
         self._eps = eps
         self._records = records
         self._moved = moved or {}
@@ -54,7 +46,7 @@ class Budgets:
     def scale(self, place: int, group: str) -> float:
         """S of the output at this place, in its own units."""
         own = self._scale.get((place, group), 0.0)
-        if self._finite.get((place, group), 0) < self._enough:
+        if self._finite.get((place, group), 0) < ENOUGH_ELEMENTS:
             return max(own, self._scale.get((place, NORMAL), 0.0))
         return own
 
@@ -67,7 +59,7 @@ class Budgets:
 
     def budget(self, place: int, group: str) -> float:
         """What E1 may be."""
-        return self.factor * self.noise(place, group) + self.floor
+        return FACTOR * self.noise(place, group) + self.floor
 
     def channels(self, place: int, group: str) -> tuple[Channels, ...]:
         """What the channels of the output at this place may be off by, along each axis."""
@@ -75,7 +67,7 @@ class Budgets:
             truths = by_place(self._records, place)
             scales = {name: self.scale(place, name) for name, _ in truths}
             self._channels[place] = ChannelBudgets(
-                truths, scales, self.floor, self._eps, self.resolution, self._moved.get(place, ())
+                truths, scales, self.floor, self._eps, self._moved.get(place, ())
             )
         return self._channels[place].of(group)
 

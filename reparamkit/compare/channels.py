@@ -35,6 +35,8 @@ import torch
 from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.noise import PerAxis, distances, peaks
 
+RESOLUTION = 0.25
+"""The share of its scale above which the budget of an output or a channel says nothing."""
 _FACTORS = (30000.0, 110.0, 40.0, 20.0, 16.0)
 _MOVED_FACTOR = 4.0
 _OTHER_MAGNITUDE = frozenset({"large", "tiny"})
@@ -64,7 +66,6 @@ class ChannelBudgets:
         truths: that output under each probe, with the group of the probe.
         scales: group -> S_g.
         floor, eps: of the whole output's budget.
-        resolution: the share of its scale above which a channel's budget says nothing.
         moved: group -> m_c, as far as it was looked at.
     """
 
@@ -74,12 +75,11 @@ class ChannelBudgets:
         scales: dict[str, float],
         floor: float,
         eps: float,
-        resolution: float,
         moved: PerAxis = (),
     ) -> None:
         self._truths = truths
         self._scales = scales
-        self._floor, self._eps, self._resolution = floor, eps, resolution
+        self._floor, self._eps = floor, eps
         self._moved = moved
         first = truths[0][1]
         self._axes = [
@@ -120,7 +120,7 @@ class ChannelBudgets:
         moved = self._moved[axis] if axis < len(self._moved) else None
         if moved is not None:
             allowed = torch.maximum(allowed, _MOVED_FACTOR * whole * moved)
-        return Channels(axis, allowed, scale, allowed <= (self._resolution * scale).clamp_min(least))
+        return Channels(axis, allowed, scale, allowed <= (RESOLUTION * scale).clamp_min(least))
 
 
 @dataclass(frozen=True)

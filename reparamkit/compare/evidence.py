@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
+from reparamkit.compare.channels import RESOLUTION
 from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.verdict import OutputError
 
@@ -19,7 +20,7 @@ _HINDRANCES = ("NaN", "noisy", "judged", "a tie everywhere")
 
 
 def blind_outputs(
-    records: Sequence[Run], judged: Sequence[OutputError], constant: Collection[str], resolution: float
+    records: Sequence[Run], judged: Sequence[OutputError], constant: Collection[str]
 ) -> dict[str, str]:
     """Output -> why it is no evidence, for those that are none.
 
@@ -27,7 +28,6 @@ def blind_outputs(
         records: the reference on each probe.
         judged: the candidate's errors.
         constant: the outputs that no probe changes.
-        resolution: the budget above which an output says nothing.
     """
     blind: dict[str, str] = {}
     for place, truth in enumerate(records[0].truths):
@@ -43,7 +43,7 @@ def blind_outputs(
             blind[truth.name] = "does not depend on the input: no probe changes it"
         elif _saturated(values):
             blind[truth.name] = "is saturated: every element is at one of its ends (0 or 1, -1 or 1)"
-        elif entries and all(entry.failures is None and entry.budget > resolution for entry in entries):
+        elif entries and all(entry.failures is None and entry.budget > RESOLUTION for entry in entries):
             least = min(entry.budget for entry in entries)
             blind[truth.name] = (
                 f"is so noisy that nothing can be seen: an error of {least:.0%} of its scale would pass"

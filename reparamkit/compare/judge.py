@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from reparamkit.compare.budgets import Budgets
-from reparamkit.compare.channels import worst_channel
+from reparamkit.compare.channels import RESOLUTION, worst_channel
 from reparamkit.compare.dtypes import other_type
 from reparamkit.compare.evidence import blind_outputs, untold
 from reparamkit.compare.float64.record import listed
@@ -110,7 +110,7 @@ def conclude(
     if worst is not None and not worst.passed:
         reasons.append(describe(worst))
     numberless = bool(reasons) and (worst is None or worst.passed)
-    blind = blind_outputs(records, entries, constant, budgets.resolution)
+    blind = blind_outputs(records, entries, constant)
     cannot = "" if reasons else untold(blind, [truth.name for truth in records[0].truths])
     return Equivalence(
         passed=not reasons and not cannot,
@@ -263,7 +263,7 @@ def _compare(
         failures=failures,
         judged=judged,
     )
-    if floating and rule is None and entry.passed and budget <= budgets.resolution:
+    if floating and rule is None and entry.passed and budget <= RESOLUTION:
         worst = worst_channel(values, truth.values, budgets.channels(place, group))
         if worst is not None:
             entry = replace(
@@ -326,7 +326,7 @@ def _notes(records: Sequence[Run], budgets: Budgets, constant: list[str]) -> lis
                 f"run and its float64 run (ties); they were left out"
             )
         groups = {record.probe.group for record in records}
-        if finite and any(budgets.budget(place, group) > budgets.resolution for group in groups):
+        if finite and any(budgets.budget(place, group) > RESOLUTION for group in groups):
             notes.append(
                 f"output {truth.name!r}: the reference's own rounding error is so large that its values "
                 f"on some probes are no evidence"

@@ -15,14 +15,12 @@ class Deviation:
     Attributes:
         max_abs: largest absolute difference over the compared elements; 1 where integers differ.
         index: where.
-        compared: how many elements were compared: finite in both and decided.
         differing: how many integers or booleans differ (0 for floating point).
         conflict: the first place where one is NaN or infinite and the other is not, or None.
     """
 
     max_abs: float
     index: tuple[int, ...]
-    compared: int
     differing: int = 0
     conflict: tuple[int, ...] | None = None
 
@@ -35,35 +33,33 @@ def as_real(tensor: torch.Tensor) -> torch.Tensor:
 def deviation(values: torch.Tensor, truth: torch.Tensor, undecided: torch.Tensor | None = None) -> Deviation:
     """Compare two tensors of one shape, in float64 or, for integers and booleans, exactly.
 
-    NaN equals NaN and an infinity equals itself; such elements count as agreeing but not as compared.
+    NaN equals NaN and an infinity equals itself.
     `undecided` marks elements to leave out.
     """
-    if truth.is_floating_point():
-        return _float_deviation(values.double(), truth.double())
-    differs = values != truth
-    if undecided is not None:
-        differs = differs & ~undecided
-    left_out = 0 if undecided is None else int(undecided.sum())
-    count = int(differs.sum())
     if truth.numel() == 0:
-        return Deviation(0.0, (), 0)
-    index = _unravelled(int(differs.flatten().to(torch.uint8).argmax()), truth.shape)
-    return Deviation(float(count > 0), index, truth.numel() - left_out, differing=count)
-
-
-def _float_deviation(values: torch.Tensor, truth: torch.Tensor) -> Deviation:
-    if truth.numel() == 0:
-        return Deviation(0.0, (), 0)
+        return Deviation(0.0, ())
+    if not truth.is_floating_point():
+        differs = values != truth if undecided is None else (values != truth) & ~undecided
+        count = int(differs.sum())
+        return Deviation(float(count > 0), _first(differs), count)
+    values, truth = values.double(), truth.double()
     finite = truth.isfinite() & values.isfinite()
     agreeing = finite | (values == truth) | (values.isnan() & truth.isnan())
     if not bool(agreeing.all()):
-        place = int((~agreeing).flatten().to(torch.uint8).argmax())
-        return Deviation(
-            float("inf"), _unravelled(place, truth.shape), 0, conflict=_unravelled(place, truth.shape)
-        )
-    difference = torch.where(finite, (values - truth).abs_(), 0.0).flatten()
-    place = int(difference.argmax())
-    return Deviation(float(difference[place]), _unravelled(place, truth.shape), int(finite.sum()))
+        place = _first(~agreeing)
+        return Deviation(float("inf"), place, conflict=place)
+    difference = torch.where(finite, (values - truth).abs_(), 0.0)
+    return Deviation(float(difference.max()), _unravelled(int(difference.argmax()), truth.shape))
+
+
+def _first(marks: torch.Tensor) -> tuple[int, ...]:
+    """Where the first is that is true; the beginning where there is none."""
+    return _unravelled(int(marks.to(torch.uint8).argmax()), marks.shape)
+
+
+def _unravelled(place: int, shape: torch.Size) -> tuple[int, ...]:
+    """The index along each axis of a flat position."""
+    return tuple(map(int, np.unravel_index(place, shape)))
 
 
 def magnitude(truth: torch.Tensor) -> float:
@@ -71,11 +67,6 @@ def magnitude(truth: torch.Tensor) -> float:
     if truth.numel() == 0 or not truth.is_floating_point():
         return 0.0
     return float(torch.where(truth.isfinite(), truth, 0.0).abs().max())
-
-
-def _unravelled(place: int, shape: torch.Size) -> tuple[int, ...]:
-    """The index along each axis of a flat position."""
-    return tuple(map(int, np.unravel_index(place, shape)))
 
 
 def value_at(tensor: torch.Tensor, index: tuple[int, ...]) -> float:

@@ -93,7 +93,7 @@ def call_text(node: fx.Node, texts: Mapping[fx.Node, str]) -> str:
     ):
         return _sliced([*args, *(None,) * (5 - len(args))], spelt)
     name = _ALIASES.get(name, name)
-    if plain and name in _FUNCTIONAL and _fits(name, args, node):
+    if plain and name in _FUNCTIONAL and _fits(name, args):
         return f"F.{name}({', '.join([*map(spelt, args), *words])})"
     if plain and name in _METHODS and isinstance(args[0], fx.Node):
         return f"{_held(spelt(args[0]))}.{name}({', '.join([*map(spelt, args[1:]), *words])})"
@@ -101,7 +101,7 @@ def call_text(node: fx.Node, texts: Mapping[fx.Node, str]) -> str:
     return f"{operator_name}({', '.join([*map(spelt, args), *words])})"
 
 
-def _fits(name: str, args: list[Any], node: fx.Node) -> bool:
+def _fits(name: str, args: list[Any]) -> bool:
     """Whether the function takes these arguments in the order of the operator."""
     limits = {
         "gelu": 1,

@@ -21,11 +21,8 @@ from reparamkit.runners.base import Runner
 from reparamkit.runners.open import open_runner
 from reparamkit.runners.torch import TorchRunner
 
-FACTOR = 4.0
 FLOOR_ULPS = 8.0
 FLOOR_ULPS_FLOAT64 = 64.0
-ENOUGH_ELEMENTS = 64
-RESOLUTION = 0.25
 
 
 @dataclass
@@ -74,7 +71,7 @@ class Recorded:
         ulps = self.floor_ulps
         if ulps is None:
             ulps = FLOOR_ULPS_FLOAT64 if eps == torch.finfo(torch.float64).eps else FLOOR_ULPS
-        return Budgets(self.records, FACTOR, ulps * eps, ENOUGH_ELEMENTS, RESOLUTION, eps, moved)
+        return Budgets(self.records, ulps * eps, eps, moved)
 
     def judge(
         self,

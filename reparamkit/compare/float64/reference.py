@@ -34,8 +34,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
+from reparamkit.compare.budgets import ENOUGH_ELEMENTS
 from reparamkit.compare.float64.record import Recorder, Rejected, lowest_precision
-from reparamkit.compare.float64.recorded import ENOUGH_ELEMENTS, Recorded
+from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.float64.second_look import SecondLook
 from reparamkit.compare.inputs.probes import (
@@ -147,7 +148,7 @@ class Reference(Recorded):
         sizes = example_sizes([tensor for _, tensor in tensor_leaves(self._args, self._kwargs)], free.axes)
         probe = Probe("", "", self.seed, self._args, self._kwargs, free.axes)
         special = at_sizes(probe, special_sizes(sizes, free.ranges))
-        self.try_sizes(special, free.lets_in or free.accepts, recorder, empty=True)
+        self.try_sizes(special, free.accepts, recorder, empty=True)
         if free.inner is not None:
             larger = at_sizes(probe, {_LARGER: larger_sizes(sizes, free.ranges)})[_LARGER]
             self._try_larger(recorder, larger, free.inner, free.inner(sizes), free.accepts)

@@ -9,6 +9,7 @@ Nothing of a file is run: ``.npz`` and ``.npy`` without pickles, ``.pt`` with ``
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,12 +50,12 @@ def load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str] =
     Raises:
         UnusableInput: it cannot be read, holds no sample, or its names are not those of the inputs.
     """
+    reader = _Reader(positional, keyword)
     with in_words(path):
-        return _load_samples(path, positional, keyword)
-
-
-def _load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
-    if path.is_dir():
+        if not path.is_dir():
+            if not exists(path):
+                raise UnusableInput(f"there is no file or folder {path}")
+            return reader.file(path)
         try:
             files = sorted(
                 entry for entry in path.iterdir() if entry.suffix in SUFFIXES and not entry.is_dir()
@@ -64,19 +65,26 @@ def _load_samples(path: Path, positional: Sequence[str], keyword: Sequence[str])
         check_room(sum(regular(file).st_size for file in files), f"the files in {path} take")
         if not files:
             raise UnusableInput(f"{path} holds no inputs: no {', '.join(SUFFIXES)} file lies in it")
-        return [sample for file in files for sample in _load_file(file, positional, keyword)]
-    if not exists(path):
-        raise UnusableInput(f"there is no file or folder {path}")
-    return _load_file(path, positional, keyword)
+        return [sample for file in files for sample in reader.file(file)]
 
 
-def _load_file(path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
-    if path.suffix == ".npz":
-        arrays = {name: _tensor(array, path, name) for name, array in read_npz(path).items()}
-        return [_from_names(arrays, path.name, positional, keyword)]
-    if path.suffix == ".npy":
-        return [Sample(path.name, (_tensor(read_npy(path), path, ""),), {})]
-    if path.suffix in (".pt", ".pth"):
+@dataclass(frozen=True)
+class _Reader:
+    """Reads samples for inputs of these names."""
+
+    positional: Sequence[str]
+    keyword: Sequence[str]
+
+    def file(self, path: Path) -> list[Sample]:
+        if path.suffix == ".npz":
+            arrays = {name: _tensor(array, path, name) for name, array in read_npz(path).items()}
+            return [self._named(arrays, path.name)]
+        if path.suffix == ".npy":
+            return [Sample(path.name, (_tensor(read_npy(path), path, ""),), {})]
+        if path.suffix not in (".pt", ".pth"):
+            raise UnusableInput(
+                f"{path} is no file of inputs: give one of {', '.join(SUFFIXES)}, or a folder of them"
+            )
         try:
             held = load_weights_only(path)
         except UntrustedPickle as error:
@@ -84,57 +92,42 @@ def _load_file(path: Path, positional: Sequence[str], keyword: Sequence[str]) ->
                 f"{path} holds more than tensors: opening it would unpickle objects, and a "
                 f"pickle can run code, so nothing of it was loaded. Save the tensors alone"
             ) from error
-        return _from_torch(held, path, positional, keyword)
-    raise UnusableInput(
-        f"{path} is no file of inputs: give one of {', '.join(SUFFIXES)}, or a folder of them"
-    )
-
-
-def _from_torch(held: object, path: Path, positional: Sequence[str], keyword: Sequence[str]) -> list[Sample]:
-    if isinstance(held, list):
+        if not isinstance(held, list):
+            return [self._sample(held, path.name)]
         if not held:
             raise UnusableInput(f"{path} holds an empty list, so no sample")
-        return [
-            _from_value(value, f"{path.name}[{place}]", positional, keyword)
-            for place, value in enumerate(held)
-        ]
-    return [_from_value(held, path.name, positional, keyword)]
+        return [self._sample(value, f"{path.name}[{place}]") for place, value in enumerate(held)]
 
-
-def _from_value(held: object, label: str, positional: Sequence[str], keyword: Sequence[str]) -> Sample:
-    if isinstance(held, torch.Tensor):
-        return Sample(label, (held.detach(),), {})
-    if isinstance(held, tuple) and held and all(isinstance(value, torch.Tensor) for value in held):
-        return Sample(label, held, {})
-    if isinstance(held, Mapping) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
-        return _from_names({str(name): value for name, value in held.items()}, label, positional, keyword)
-    raise UnusableInput(
-        f"{label} holds a {type(held).__name__} that is no sample: a tensor, a tuple or a dict of tensors, "
-        f"or a list of such is"
-    )
-
-
-def _from_names(
-    arrays: Mapping[str, torch.Tensor], label: str, positional: Sequence[str], keyword: Sequence[str]
-) -> Sample:
-    numbers = [_NUMBERED.fullmatch(name) for name in arrays]
-    if arrays and all(numbers):
-        in_order = sorted(arrays, key=lambda name: int(name.removeprefix("arr_")))
-        return Sample(label, tuple(arrays[name] for name in in_order), {})
-    unknown = [name for name in arrays if name not in (*positional, *keyword)]
-    if unknown or not arrays:
-        known = ", ".join((*positional, *keyword)) or "not known"
+    def _sample(self, held: object, label: str) -> Sample:
+        if isinstance(held, torch.Tensor):
+            return Sample(label, (held.detach(),), {})
+        if isinstance(held, tuple) and held and all(isinstance(value, torch.Tensor) for value in held):
+            return Sample(label, held, {})
+        if (
+            isinstance(held, Mapping)
+            and held
+            and all(isinstance(value, torch.Tensor) for value in held.values())
+        ):
+            return self._named({str(name): value for name, value in held.items()}, label)
         raise UnusableInput(
-            f"{label} holds {_listed(arrays)}; the network's inputs are {known}. Give the arrays those "
-            f"names, or arr_0, arr_1, … in their order"
+            f"{label} holds a {type(held).__name__} that is no sample: a tensor, a tuple or a dict of "
+            f"tensors, or a list of such is"
         )
-    args: list[torch.Tensor] = []
-    for name in positional:
-        if name not in arrays:
-            break
-        args.append(arrays[name])
-    rest = {name: value for name, value in arrays.items() if name not in positional[: len(args)]}
-    return Sample(label, tuple(args), rest)
+
+    def _named(self, arrays: Mapping[str, torch.Tensor], label: str) -> Sample:
+        if arrays and all(_NUMBERED.fullmatch(name) for name in arrays):
+            in_order = sorted(arrays, key=lambda name: int(name.removeprefix("arr_")))
+            return Sample(label, tuple(arrays[name] for name in in_order), {})
+        names = (*self.positional, *self.keyword)
+        if not arrays or any(name not in names for name in arrays):
+            known = ", ".join(names) or "not known"
+            raise UnusableInput(
+                f"{label} holds {_listed(arrays)}; the network's inputs are {known}. Give the arrays those "
+                f"names, or arr_0, arr_1, … in their order"
+            )
+        leading = list(itertools.takewhile(arrays.__contains__, self.positional))
+        rest = {name: value for name, value in arrays.items() if name not in leading}
+        return Sample(label, tuple(arrays[name] for name in leading), rest)
 
 
 def _tensor(array: np.ndarray[Any, Any], path: Path, name: str) -> torch.Tensor:

@@ -42,8 +42,6 @@ class FreeSizes:
         ranges: symbol -> (smallest, largest size).
         accepts: a further word on whether sizes are meant to work, for instance the guards of an exported
             program. It is asked with inputs of that size.
-        lets_in: the same for sizes of one and equal ones, where that is another question: they have to be
-            tried wherever a candidate answers. By default `accepts`.
         inner: the sizes inside the network. Where one of them is that of the example at all sizes that are
             tried, larger ones are tried: a candidate may have it as a constant.
     """
@@ -51,7 +49,6 @@ class FreeSizes:
     axes: DynamicAxes
     ranges: Ranges | None = None
     accepts: Accepts | None = None
-    lets_in: Accepts | None = None
     inner: InnerSizes | None = None
 
 
