@@ -49,36 +49,29 @@ _registry.register("transformers", "reparamkit.loading.libraries.transformers", 
 _registry.register("ultralytics", "reparamkit.loading.libraries.ultralytics", "ultralytics")
 _registry.register_checkpoints("reparamkit.training.sources")
 
-_HOMES = {
-    "Folded": "reparamkit.result",
-    "Inspection": "reparamkit.result",
-    "fold": "reparamkit.api",
-    "inspect": "reparamkit.api",
-    "CoreMlOptions": "reparamkit.lower.coreml.options",
-    "ImageInput": "reparamkit.lower.coreml.options",
-    "Loaded": "reparamkit.into.load",
-    "load_into": "reparamkit.into.load",
-    "fold_program": "reparamkit.into.program",
-    "Source": "reparamkit.loading.source",
-    "load": "reparamkit.loading.source",
-    "Fold": "reparamkit.engine.findings",
-    "Refusal": "reparamkit.engine.findings",
-    "Submodule": "reparamkit.submodules.search",
-    "ExpansionReport": "reparamkit.training.expand",
-    "expand": "reparamkit.training.expand",
-    "expansion_report": "reparamkit.training.expand",
-    "Equivalence": "reparamkit.compare.verdict",
-    "assert_equivalent": "reparamkit.compare.check",
-    "check": "reparamkit.compare.check",
-    "CannotCapture": "reparamkit.errors",
-    "MissingExtra": "reparamkit.errors",
-    "NotEquivalent": "reparamkit.errors",
-    "NothingExpanded": "reparamkit.errors",
-    "ReparamkitError": "reparamkit.errors",
-    "UntrustedPickle": "reparamkit.errors",
-    "UnusableInput": "reparamkit.errors",
+_NAMES = {
+    "reparamkit.result": ("Folded", "Inspection"),
+    "reparamkit.api": ("fold", "inspect"),
+    "reparamkit.lower.coreml.options": ("CoreMlOptions", "ImageInput"),
+    "reparamkit.into.load": ("Loaded", "load_into"),
+    "reparamkit.into.program": ("fold_program",),
+    "reparamkit.loading.source": ("Source", "load"),
+    "reparamkit.engine.findings": ("Fold", "Refusal"),
+    "reparamkit.submodules.search": ("Submodule",),
+    "reparamkit.training.expand": ("ExpansionReport", "expand", "expansion_report"),
+    "reparamkit.compare.verdict": ("Equivalence",),
+    "reparamkit.compare.check": ("assert_equivalent", "check"),
+    "reparamkit.errors": (
+        "CannotCapture",
+        "MissingExtra",
+        "NotEquivalent",
+        "NothingExpanded",
+        "ReparamkitError",
+        "UntrustedPickle",
+        "UnusableInput",
+    ),
 }
-
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 _EARLIER_NAMES = {"Part": "Submodule"}
 """Names of the public API that go on working."""
 
@@ -120,8 +113,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("models", "training"):
         return importlib.import_module(f"reparamkit.{name}")
-    if name in _EARLIER_NAMES:
-        name = _EARLIER_NAMES[name]
+    name = _EARLIER_NAMES.get(name, name)
     if name not in _HOMES:
         raise AttributeError(f"module 'reparamkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

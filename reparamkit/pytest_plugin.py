@@ -85,10 +85,9 @@ def _assert_equivalent(
     from reparamkit.compare.profile import Profile
 
     given: dict[str, Any] = {"inputs": inputs}
-    if isinstance(inputs, str):
-        given = {"described": parse([inputs])}
-    elif isinstance(inputs, list) and inputs and all(isinstance(entry, str) for entry in inputs):
-        given = {"described": parse(inputs)}
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if isinstance(texts, list) and texts and all(isinstance(entry, str) for entry in texts):
+        given = {"described": parse(texts)}
     elif isinstance(inputs, Path):
         given = {"data": inputs}
     comparison = compare(

@@ -87,6 +87,4 @@ def show(loaded: Loaded, paths: Sequence[Path], console: Console) -> None:
             f"{path}: {len(loaded.state_dict())} tensors for {type(loaded.module).__name__}, "
             f"load_state_dict(strict=True); {loaded.equivalence.summary()}",
             soft_wrap=True,
-            markup=False,
-            highlight=False,
         )

@@ -31,6 +31,9 @@ class Adapted:
         names: how the reference calls its inputs, in the order of `tensor_leaves`.
         args, kwargs: the example, in the reference's form.
 
+    Attributes:
+        candidate: what is called.
+
     Raises:
         UnusableInput: the candidate takes another number of inputs, or inputs of another kind or layout.
     """
@@ -39,63 +42,58 @@ class Adapted:
         self.name = candidate.runner.name
         self.structured = candidate.runner.structured
         self.notes: list[str] = []
-        self._candidate = candidate
+        self.candidate = candidate
         self._slots: Sequence[str] = ()
         self._plain = all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values()))
         self._order = self._matched(list(names), len(tensor_leaves(args, kwargs)))
         self._dtypes: list[torch.dtype | None] = []
         self._settle_dtypes(args, kwargs)
 
-    @property
-    def candidate(self) -> Network:
-        """What is called."""
-        return self._candidate
-
     def run(self, args: Args, kwargs: Kwargs) -> NamedTensors:
         """The candidate's outputs for inputs in the reference's form."""
-        return self._candidate.runner.run(*self.converted(args, kwargs))
+        return self.candidate.runner.run(*self.converted(args, kwargs))
 
     def in_double(self) -> Adapted | None:
         """The same candidate running in float64 throughout; None where it has no such run."""
-        double = in_double(self._candidate.runner)
+        double = in_double(self.candidate.runner)
         if double is None:
             return None
         adapted = copy.copy(self)
-        adapted._candidate = replace(self._candidate, runner=double)
+        adapted.candidate = replace(self.candidate, runner=double)
         return adapted
 
     def spec_of(self, index: int) -> InputSpec | None:
         """What the candidate says of the input that gets the reference's tensor at this flat index."""
-        declared = self._candidate.declared
+        declared = self.candidate.declared
         return declared[self._order.index(index)] if declared is not None else None
 
     @property
     def listed(self) -> dict[int, tuple[tuple[int, ...], ...]]:
         """Flat index of a reference's tensor -> the only shapes in which the candidate takes it."""
-        runner = self._candidate.runner
+        runner = self.candidate.runner
         if not isinstance(runner, BoundsSizes):
             return {}
-        names = [spec.name for spec in self._candidate.declared or ()]
+        names = [spec.name for spec in self.candidate.declared or ()]
         return {self._order[names.index(name)]: shapes for name, shapes in runner.listed.items()}
 
     def accepts(self, args: Args, kwargs: Kwargs) -> bool:
         """Whether the candidate takes inputs of these sizes, as far as it says."""
-        runner = self._candidate.runner
+        runner = self.candidate.runner
         return not isinstance(runner, BoundsSizes) or runner.accepts(*self.converted(args, kwargs))
 
     def _matched(self, names: list[str], count: int) -> list[int]:
         """For each input of the candidate the flat index of the tensor that it gets."""
-        wanted = self._candidate.names
-        if self._candidate.declared is not None and len(self._candidate.declared) != count:
-            theirs = [spec.name for spec in self._candidate.declared]
+        wanted = self.candidate.names
+        if self.candidate.declared is not None and len(self.candidate.declared) != count:
+            theirs = [spec.name for spec in self.candidate.declared]
             raise UnusableInput(
-                f"{self._candidate.label} takes {len(theirs)} inputs ({', '.join(theirs)}), "
+                f"{self.candidate.label} takes {len(theirs)} inputs ({', '.join(theirs)}), "
                 f"the reference takes {count} tensors"
             )
         if self._plain and set(names) <= set(wanted) and len(set(names)) == count:
             self._slots = [name for name in wanted if name in names]
             return [names.index(name) for name in self._slots]
-        self._slots = self._candidate.slots(count)
+        self._slots = self.candidate.slots(count)
         return list(range(count))
 
     def converted(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -110,13 +108,13 @@ class Adapted:
             return args, kwargs
         leaves = [tensor for _, tensor in tensor_leaves(args, kwargs)]
         tensors = [leaves[index] for index in self._order]
-        if not self._candidate.is_torch:
-            return (), dict(zip(self._candidate.names, tensors, strict=True))
+        if not self.candidate.is_torch:
+            return (), dict(zip(self.candidate.names, tensors, strict=True))
         if len(self._slots) < len(tensors):  # it does not say what it takes
             return args, kwargs
         named = dict(zip(self._slots, tensors, strict=True))
         leading = []
-        for name in self._candidate.positional:
+        for name in self.candidate.positional:
             if name not in named:
                 break
             leading.append(named.pop(name))
@@ -125,14 +123,14 @@ class Adapted:
     def _settle_dtypes(self, args: Args, kwargs: Kwargs) -> None:
         leaves = tensor_leaves(args, kwargs)
         self._dtypes = [None] * len(leaves)
-        if self._candidate.declared is not None:
+        if self.candidate.declared is not None:
             for index, (_, tensor) in enumerate(leaves):
                 spec = self.spec_of(index)
                 assert spec is not None
                 self._check_shape(spec, tensor)
                 self._dtypes[index] = self._wanted(spec, tensor.dtype)
-        elif self._candidate.is_torch and self._candidate.precision != "int8":
-            own = getattr(torch, self._candidate.precision)
+        elif self.candidate.is_torch and self.candidate.precision != "int8":
+            own = getattr(torch, self.candidate.precision)
             if any(tensor.is_floating_point() and tensor.dtype is not own for _, tensor in leaves):
                 self._settle_by_trial(args, kwargs)
 
@@ -143,7 +141,7 @@ class Adapted:
         except Exception as error:
             if "dtype" not in str(error) and "type" not in str(error):
                 return
-            own = getattr(torch, self._candidate.precision)
+            own = getattr(torch, self.candidate.precision)
             leaves = tensor_leaves(args, kwargs)
             self._dtypes = [own if tensor.is_floating_point() else None for _, tensor in leaves]
             try:
@@ -151,10 +149,10 @@ class Adapted:
             except Exception as other:
                 self._dtypes = [None] * len(leaves)
                 raise UnusableInput(
-                    f"{self._candidate.label} fails on the reference's inputs, both as they are "
-                    f"({first_line(error)}) and in {self._candidate.precision} ({first_line(other)})"
+                    f"{self.candidate.label} fails on the reference's inputs, both as they are "
+                    f"({first_line(error)}) and in {self.candidate.precision} ({first_line(other)})"
                 ) from other
-            self.notes.append(f"the candidate takes {self._candidate.precision}: its inputs were converted")
+            self.notes.append(f"the candidate takes {self.candidate.precision}: its inputs were converted")
 
     def _wanted(self, spec: InputSpec, dtype: torch.dtype) -> torch.dtype | None:
         if spec.dtype is None or spec.dtype is dtype:
@@ -168,7 +166,7 @@ class Adapted:
             )
             return spec.dtype
         raise UnusableInput(
-            f"input {spec.name!r} of {self._candidate.label} is {wanted}, the reference takes {given}; "
+            f"input {spec.name!r} of {self.candidate.label} is {wanted}, the reference takes {given}; "
             f"describe the input in a dtype that both take (--input {spec.name}:SHAPE:DTYPE), or export one "
             f"of them again"
         )
@@ -191,6 +189,6 @@ class Adapted:
             else ""
         )
         raise UnusableInput(
-            f"input {spec.name!r} of {self._candidate.label} is {shape_text(spec.shape)}, the reference's is "
+            f"input {spec.name!r} of {self.candidate.label} is {shape_text(spec.shape)}, the reference's is "
             f"{shape_text(shape)}{hint}"
         )

@@ -76,9 +76,9 @@ def judge_candidate(
     verdict = narrowed(allowed.recorded).judge(
         candidate, rule=allowed.rule, measured=not profile.exchangeable, same_dtypes=profile.exchangeable
     )
-    weights = None
-    if in_float64 is not None and allowed.rule is None and not profile.exchangeable:
-        weights = weights_allowance(recorded, precision)
-    if weights is not None and in_float64 is not None and verdict.passed:
-        verdict = judge_stored(weights, narrowed(weights.recorded), in_float64(), verdict)
-    return verdict
+    if in_float64 is None or allowed.rule is not None or profile.exchangeable or not verdict.passed:
+        return verdict
+    weights = weights_allowance(recorded, precision)
+    if weights is None:
+        return verdict
+    return judge_stored(weights, narrowed(weights.recorded), in_float64(), verdict)

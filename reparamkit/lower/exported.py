@@ -68,14 +68,19 @@ def refuse_zeros(program: ExportedProgram, module: nn.Module) -> None:
                 conditions.append(re.sub(r"\bn(\d+)\b", source, in_torch_s_words(text)))
 
 
-def input_shapes(program: ExportedProgram) -> list[tuple[str, torch.Size]]:
-    """Name and symbolic shape of every tensor that the program takes from its caller, in call order."""
+def input_tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Every tensor that the program takes from its caller, symbolic, by name and in call order."""
     wanted = set(program.graph_signature.user_inputs)
-    return [
-        (node.name, node.meta["val"].shape)
+    return {
+        node.name: node.meta["val"]
         for node in program.graph.nodes
         if node.op == "placeholder" and node.name in wanted and isinstance(node.meta.get("val"), torch.Tensor)
-    ]
+    }
+
+
+def input_shapes(program: ExportedProgram) -> list[tuple[str, torch.Size]]:
+    """Name and symbolic shape of every such tensor."""
+    return [(name, tensor.shape) for name, tensor in input_tensors(program).items()]
 
 
 def free_axes(program: ExportedProgram) -> tuple[DynamicAxes, Ranges]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,15 @@ class ProgramFile:
         self.path = path
         self.program = open_program(path)
         self.declared = [_spec_of(entry) for entry in self.program.inputs]
-        self.ranges = _ranges_of(self.program.inputs)
-        self.listed = _listed_of(self.program.inputs)
+        self.ranges = {
+            f"{entry.name}[{axis}]": (low, high)
+            for entry in self.program.inputs
+            for axis, (low, high) in enumerate(_bounds(entry))
+            if low != high
+        }
+        self.listed = {
+            entry.name: entry.allowed for entry in self.program.inputs if entry.allowed is not None
+        }
         self.output_names = list(self.program.outputs)
         self.precision = _precision_of(self.program)
 
@@ -66,9 +72,21 @@ class ProgramFile:
         """The tensors under the names of the file's inputs, in its types.
 
         Raises:
-            UnusableInput: as `feed`.
+            UnusableInput: there are more or fewer, or one has another type, a length that is not allowed or a
+                value that does not fit.
         """
-        return feed(self.program, self.declared, args, kwargs, self.path.name)
+        where = self.path.name
+        leaves = [(name, tensor.detach().cpu()) for name, tensor in tensor_leaves(args, kwargs)]
+        matched = match_inputs([InputSpec(spec.name, None, None) for spec in self.declared], leaves, where)
+        converted = [(spec.name, _converted(matched[spec.name], spec, where)) for spec in self.declared]
+        fed = match_inputs(self.declared, converted, where)
+        for entry in self.program.inputs:
+            shape = tuple(fed[entry.name].shape)
+            if not entry.accepts(shape):
+                raise UnusableInput(
+                    f"input {entry.name!r} of {where} takes {_allowed(entry)}, not {shape_text(shape)}"
+                )
+        return fed
 
 
 def _spec_of(entry: MilInput) -> InputSpec:
@@ -79,43 +97,6 @@ def _spec_of(entry: MilInput) -> InputSpec:
             shape[axis] = f"{entry.name}[{axis}]"
     dtype = torch.float32 if entry.image else entry.dtype
     return InputSpec(entry.name, tuple(shape), dtype, entry.shape)
-
-
-def _ranges_of(inputs: Iterable[MilInput]) -> dict[str, tuple[int, int | None]]:
-    """Name of a free axis -> its smallest and largest length."""
-    return {
-        f"{entry.name}[{axis}]": bounds
-        for entry in inputs
-        for axis, bounds in enumerate(_bounds(entry))
-        if bounds[0] != bounds[1]
-    }
-
-
-def _listed_of(inputs: Iterable[MilInput]) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Name of an input -> the shapes that the file lists for it."""
-    return {entry.name: entry.allowed for entry in inputs if entry.allowed is not None}
-
-
-def feed(
-    program: MilProgram, declared: list[InputSpec], args: tuple[Any, ...], kwargs: dict[str, Any], where: str
-) -> dict[str, torch.Tensor]:
-    """The tensors under the names of the file's inputs, in its types.
-
-    Raises:
-        UnusableInput: there are more or fewer, or one has another type, a length that is not allowed or a
-            value that does not fit.
-    """
-    leaves = [(name, tensor.detach().cpu()) for name, tensor in tensor_leaves(args, kwargs)]
-    matched = match_inputs([InputSpec(spec.name, None, None) for spec in declared], leaves, where)
-    converted = [(spec.name, _converted(matched[spec.name], spec, where)) for spec in declared]
-    fed = match_inputs(declared, converted, where)
-    for entry in program.inputs:
-        shape = tuple(fed[entry.name].shape)
-        if not entry.accepts(shape):
-            raise UnusableInput(
-                f"input {entry.name!r} of {where} takes {_allowed(entry)}, not {shape_text(shape)}"
-            )
-    return fed
 
 
 def _precision_of(program: MilProgram) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,14 +71,6 @@ class OnnxRuntimeRunner:
             _spec(entry) for entry in self._session.get_inputs() if entry.name not in self._weights
         ]
         self.output_names = [entry.name for entry in self._session.get_outputs()]
-        self._precision: str | None = None
-
-    @property
-    def precision(self) -> str:
-        """The least precise type among weights, casts, inputs and outputs; "int8" if quantised."""
-        if self._precision is None:
-            self._precision = self._least_precise()
-        return self._precision
 
     def jittered(self, seed: int) -> OnnxRuntimeRunner:
         """The same network with every floating-point weight off by a few ulp.
@@ -113,7 +106,9 @@ class OnnxRuntimeRunner:
             for name, value in zip(self.output_names, values, strict=True)
         ]
 
-    def _least_precise(self) -> str:
+    @cached_property
+    def precision(self) -> str:
+        """The least precise type among weights, casts, inputs and outputs; "int8" if quantised."""
         ports = [*self._session.get_inputs(), *self._session.get_outputs()]
         dtypes = {dtype for entry in ports if (dtype := _DTYPES.get(entry.type)) is not None}
         try:

@@ -82,6 +82,9 @@ class Reference(Recorded):
         planned: the probes to try at the example's size, the example first, in place of those of
             `reparamkit.compare.inputs.probes.probes`. More normal draws are added as the formula above says.
 
+    Attributes:
+        module: the module that runs, in evaluation mode; None for another back end. Not to be changed.
+
     Raises:
         UnusableInput: the reference cannot be opened, or rejects the example.
     """
@@ -99,28 +102,23 @@ class Reference(Recorded):
         self._runner = open_runner(subject)
         super().__init__([], "", torch.float32, self._runner.structured, seed)
         self._args, self._kwargs = args, kwargs or {}
-        self._module: nn.Module | None = None
+        self.module: nn.Module | None = None
         if isinstance(self._runner, TorchRunner):
-            self._module = self._runner.module
+            self.module = self._runner.module
             if self._runner.was_training:
                 self.notes.append("the reference is in training mode; a copy in evaluation mode was compared")
-        self.precision = lowest_precision(self._module, self._args, self._kwargs)
+        self.precision = lowest_precision(self.module, self._args, self._kwargs)
         stated = getattr(self._runner, "precision", "")
-        if self._module is None and stated in ("float16", "bfloat16"):
+        if self.module is None and stated in ("float16", "bfloat16"):
             self.precision = getattr(torch, stated)
-        self.second = SecondLook(self._runner, self._module, self.precision, seed)
+        self.second = SecondLook(self._runner, self.module, self.precision, seed)
         self._extendable = planned is None
-        recorder = Recorder(self._runner, self._module, self.precision, seed, watch=True)
+        recorder = Recorder(self._runner, self.module, self.precision, seed, watch=True)
         self._record_fixed(recorder, probes(args, self._kwargs, seed=seed) if planned is None else planned)
         self.oracle = recorder.oracle
         self.notes += recorder.notes
         if free is not None:
             self._widen(free, recorder)
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module that runs, in evaluation mode; None for another back end. Not to be changed."""
-        return self._module
 
     def widen(self, free: FreeSizes) -> None:
         """Add probes at other sizes along free axes. Once there are some, this does nothing.
@@ -214,7 +212,7 @@ class Reference(Recorded):
 
     def _settled_recorder(self) -> Recorder:
         """A recorder's first record settles which oracle there is: that is for the example to say."""
-        recorder = Recorder(self._runner, self._module, self.precision, self.seed)
+        recorder = Recorder(self._runner, self.module, self.precision, self.seed)
         recorder.record(self.records[0].probe)
         return recorder
 

@@ -10,9 +10,8 @@ import torch
 from reparamkit.compare.adapt import Adapted
 from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.inputs.probes import DEGENERATE, Probe
-from reparamkit.compare.locate.growth import growth
-from reparamkit.compare.locate.location import Location
-from reparamkit.compare.locate.matching import Truth
+from reparamkit.compare.locate.location import Location, Step
+from reparamkit.compare.locate.matching import Pair, Truth
 from reparamkit.compare.locate.onnx_side import OnnxTracer
 from reparamkit.compare.locate.search import Found, Search
 from reparamkit.compare.locate.sketch import Sketcher
@@ -33,6 +32,8 @@ _JITTERED = 0.25
 """How much of what weights that are off by up to 4 ulp do counts as rounding, which is off by half of one."""
 _PROBES = 3
 _LARGEST = 1 << 26
+_MOST_STEPS = 30
+_AROUND = 4
 
 
 def locate(
@@ -186,7 +187,7 @@ def _location(probe: Probe, truth: Truth, trace: Trace, difference: Found) -> Lo
         before=None if reason else difference.before,
         after=after,
         reason=reason,
-        growth=growth(truth, trace, difference),
+        growth=_growth(truth, trace, difference),
     )
 
 
@@ -201,3 +202,37 @@ def _holding(places: list[str]) -> str:
             break
         common.append(parts[0])
     return ".".join(common)
+
+
+def _growth(truth: Truth, trace: Trace, difference: Found) -> tuple[Step, ...]:
+    """At most 30 places in the candidate's order, more of them near the place where it goes wrong."""
+    pairs = {**difference.matched.pairs, **{pair.candidate: pair for pair in difference.behind}}
+    pairs[difference.pair.candidate] = difference.pair
+    steps: list[Step] = []
+    turn = 0
+    for index, pair in sorted(pairs.items()):
+        step = _step(truth, trace, pair)
+        if trace.values[index].operator == "input":
+            continue
+        if steps and (steps[-1].place, steps[-1].node) == (step.place, step.node):
+            steps.pop()
+        steps.append(step)
+        if index == difference.pair.candidate:
+            turn = len(steps) - 1
+    return tuple(steps[place] for place in _kept(len(steps), turn))
+
+
+def _step(truth: Truth, trace: Trace, pair: Pair) -> Step:
+    theirs, ours = trace.values[pair.candidate], truth.exact.values[pair.reference]
+    noise = truth.noise[pair.reference]
+    return Step(ours.place or theirs.place, theirs.label, pair.error, noise, pair.error <= noise)
+
+
+def _kept(count: int, turn: int) -> list[int]:
+    if count <= _MOST_STEPS:
+        return list(range(count))
+    kept = {0, count - 1, *range(max(0, turn - _AROUND), min(count, turn + _AROUND))}
+    rest = [place for place in range(count) if place not in kept]
+    room = _MOST_STEPS - len(kept)
+    kept |= {rest[round(i * (len(rest) - 1) / max(room - 1, 1))] for i in range(room)}
+    return sorted(kept)

@@ -14,6 +14,7 @@ from reparamkit.lower.coreml.labels import classifier
 from reparamkit.lower.coreml.options import CoreMlOptions
 from reparamkit.lower.coreml.shapes import Sizes, input_shape
 from reparamkit.lower.coreml.toolbox import CannotConvert, coremltools, reason_of
+from reparamkit.lower.exported import input_tensors
 from reparamkit.support.garbage import only_new_garbage
 from reparamkit.support.quiet import quiet
 
@@ -53,7 +54,9 @@ def convert(
             if options.image is None:
                 inputs = [
                     ct.TensorType(name=name, shape=shape, dtype=_dtype(tensor, ct))
-                    for name, shape, tensor in zip(input_names, shapes, _tensors(program), strict=True)
+                    for name, shape, tensor in zip(
+                        input_names, shapes, input_tensors(program).values(), strict=True
+                    )
                 ]
             else:
                 inputs = [_image(input_names[0], shapes[0], options.image, image_bias, ct)]
@@ -118,15 +121,6 @@ def origins(operator: Any) -> list[str]:
 
     scopes = operator.scopes.get(ScopeSource.EXIR_STACK_TRACE) or []
     return [origin for origin in scopes if origin]
-
-
-def _tensors(program: ExportedProgram) -> list[torch.Tensor]:
-    wanted = set(program.graph_signature.user_inputs)
-    return [
-        node.meta["val"]
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in wanted and isinstance(node.meta.get("val"), torch.Tensor)
-    ]
 
 
 def _outputs(program: ExportedProgram) -> list[torch.Tensor]:
