@@ -26,11 +26,13 @@ from reparamkit.cli import sources as cli_sources
 from reparamkit.cli.bench import bench
 from reparamkit.cli.check import check
 from reparamkit.cli.expand import expand
+from reparamkit.cli.settings import grouped
 from reparamkit.cli.train import pretrain, train
 from reparamkit.cli.usage import Command, Commands
 from reparamkit.cli.validate import validate
 from reparamkit.errors import CannotCapture, NotEquivalent, ReparamkitError, UnusableInput
 from reparamkit.lower.formats import format_of
+from reparamkit.lower.request import Request
 from reparamkit.support.version import __version__
 
 if TYPE_CHECKING:
@@ -125,8 +127,10 @@ UntoldOption = Annotated[
 
 
 @app.command(cls=Command)
+@grouped
 def fold(
     source: SourceArgument,
+    *,
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -147,31 +151,14 @@ def fold(
     adapter: cli_sources.AdapterOption = None,
     into: IntoOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: cli_reports.JsonOption = None,
-    html_file: cli_reports.HtmlOption = None,
-    svg_file: cli_reports.SvgOption = None,
-    bench_file: cli_reports.BenchOption = None,
-    everything: cli_reports.AllOption = False,
-    quiet: cli_reports.QuietOption = False,
+    wanted: cli_reports.Reports,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
     merge_siblings: MergeOption = False,
     outputs: OutputsOption = None,
     allow_untold: UntoldOption = False,
-    opset: cli_files.OpsetOption = None,
-    input_names: cli_files.InputNamesOption = None,
-    output_names: cli_files.OutputNamesOption = None,
-    executorch_backend: cli_files.BackendOption = None,
-    coreml_target: cli_coreml.TargetOption = None,
-    coreml_precision: cli_coreml.PrecisionOption = None,
-    coreml_sizes: cli_coreml.SizesOption = None,
-    coreml_labels: cli_coreml.LabelsOption = None,
-    coreml_keep_float32: cli_coreml.KeepOption = None,
-    image_input: cli_coreml.ImageOption = False,
-    image_scale: cli_coreml.ScaleOption = None,
-    image_mean: cli_coreml.MeanOption = None,
-    image_std: cli_coreml.StdOption = None,
-    image_colour: cli_coreml.ColourOption = None,
+    files: cli_files.FileArguments,
+    coreml: cli_coreml.CoreMlArguments,
     verbose: cli_progress.VerboseOption = False,
 ) -> None:
     """Fold SOURCE, prove it, and write it; the report goes to stdout."""
@@ -183,31 +170,19 @@ def fold(
             cli_into.check(path)
         else:
             format_of(path).require()
-    asked = cli_files.asked(output or [], executorch_backend, opset, input_names, output_names)
+    asked = files.asked()
+    request = Request(**asked)
+    request.check_for(output or [])
     target = None if into is None else cli_into.target(into)
-    package = cli_coreml.coreml_options(
-        cli_coreml.CoreMlArguments(
-            coreml_target,
-            coreml_precision,
-            coreml_sizes,
-            coreml_labels,
-            tuple(coreml_keep_float32 or ()),
-            image_input,
-            image_scale,
-            image_mean,
-            image_std,
-            image_colour,
-        ),
-        output or [],
-    )
-    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, None, bench_file)
+    package = cli_coreml.coreml_options(coreml, output or [])
     cli_console.check_distinct([*(output or []), *wanted.files])
-    wanted.check()
+    wanted.check(source)
     cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     steps = 4 + own_class + max(1, len(output or []))
     kept: list[tuple[str, Folded]] = []
     loaded = None
-    with _told_if_refused(kept, wanted), cli_progress.progress(steps, quiet=quiet, verbose=verbose) as shown:
+    progress = cli_progress.progress(steps, quiet=wanted.quiet, verbose=verbose)
+    with _told_if_refused(source, kept, wanted), progress as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         if into is None and own_class:
             target = cli_into.base_of(opened, output or [])
@@ -218,8 +193,8 @@ def fold(
         import reparamkit as rk
         from reparamkit.api import names_of, require_none_undone
 
-        if input_names or output_names:
-            cli_files.check_counts(asked, *names_of(opened, inputs, keep))
+        if request.input_names or request.output_names:
+            request.check_counts(*names_of(opened, inputs, keep))
         folded = rk.fold(opened, inputs, dynamic=sizes, merge_siblings=merge_siblings, outputs=keep)
         kept.append((opened.name, folded))
         if strict:
@@ -232,29 +207,26 @@ def fold(
             loaded.save(*paths, allow_untold=allow_untold)
         else:
             folded.save(*paths, coreml=package, allow_untold=allow_untold, **asked)
-    cli_reports.tell(opened.name, folded, wanted, shown.as_dict())
+    cli_reports.tell(source, opened.name, folded, wanted, shown.as_dict())
     for note in loaded.notes if loaded is not None else ():
         cli_console.complain(f"note: {note}")
-    if loaded is not None and not quiet:
+    if loaded is not None and not wanted.quiet:
         with cli_console.report() as console:
             cli_into.show(loaded, paths, console)
 
 
 @app.command(cls=Command)
+@grouped
 def inspect(
     source: SourceArgument,
+    *,
     shapes: InputOption = None,
     model: cli_sources.ModelOption = None,
     model_args: cli_sources.ArgumentsOption = None,
     key: cli_sources.KeyOption = None,
     adapter: cli_sources.AdapterOption = None,
     trust_pickle: cli_sources.TrustOption = False,
-    json_file: cli_reports.JsonOption = None,
-    html_file: cli_reports.HtmlOption = None,
-    svg_file: cli_reports.SvgOption = None,
-    bench_file: cli_reports.BenchOption = None,
-    everything: cli_reports.AllOption = False,
-    quiet: cli_reports.QuietOption = False,
+    wanted: cli_reports.Reports,
     node: cli_reports.NodeOption = None,
     dynamic: DynamicOption = "auto",
     strict: StrictOption = False,
@@ -265,12 +237,12 @@ def inspect(
     """Print what would fold in SOURCE, what would not, and why. Nothing is written."""
     sizes = _dynamic(dynamic)
     keep = cli_files.keep(outputs)
-    wanted = cli_reports.Wanted(source, json_file, html_file, svg_file, everything, quiet, node, bench_file)
     cli_console.check_distinct(wanted.files)
-    wanted.check()
+    wanted.check(source)
     cli_sources.check_ahead(source, model, model_args, adapter, shapes)
     kept: list[tuple[str, Inspection]] = []
-    with _told_if_refused(kept, wanted), cli_progress.progress(3, quiet=quiet, verbose=verbose) as shown:
+    progress = cli_progress.progress(3, quiet=wanted.quiet, verbose=verbose)
+    with _told_if_refused(source, kept, wanted), progress as shown:
         opened, inputs = cli_sources.opened(source, model, trust_pickle, model_args, key, shapes, adapter)
         import reparamkit as rk
         from reparamkit.api import require_none_undone
@@ -279,7 +251,7 @@ def inspect(
         kept.append((opened.name, findings))
         if strict:
             require_none_undone(findings)
-    cli_reports.tell(opened.name, findings, wanted, shown.as_dict())
+    cli_reports.tell(source, opened.name, findings, wanted, shown.as_dict(), node)
 
 
 @app.command(cls=Command)
@@ -363,7 +335,7 @@ def _dynamic(given: str) -> str | bool:
 
 @contextlib.contextmanager
 def _told_if_refused(
-    kept: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Wanted
+    source: str, kept: Sequence[tuple[str, Folded | Inspection]], wanted: cli_reports.Reports
 ) -> Iterator[None]:
     """Tell of a network that is not written, once there is one: the findings would be lost."""
     try:
@@ -371,7 +343,7 @@ def _told_if_refused(
     except (CannotCapture, NotEquivalent) as error:
         for name, findings in kept:
             if isinstance(error, CannotCapture) or findings.undone:
-                cli_reports.tell(name, findings, wanted.printed_only())
+                cli_reports.tell(source, name, findings, wanted.printed_only())
         raise
 
 

@@ -19,98 +19,88 @@ def _option(*names: str, metavar: str | None = None, help: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=PANEL)
 
 
-TargetOption = Annotated[
-    str | None,
-    _option(
-        "--coreml-target",
-        metavar="iOS15|…|iOS26|macOS12|…",
-        help="The oldest system that is to run an .mlpackage (default: iOS17).",
-    ),
-]
-PrecisionOption = Annotated[
-    str | None,
-    _option(
-        "--coreml-precision",
-        metavar="float32|float16",
-        help="What an .mlpackage computes in (default: float32, which computes what the network computes; "
-        "float16 halves the file and is what the Neural Engine computes in).",
-    ),
-]
-SizesOption = Annotated[
-    str | None,
-    _option(
-        "--coreml-sizes",
-        metavar="flexible|fixed|SHAPE,…",
-        help="Sizes of the input: those that the network leaves free, within bounds (default); the "
-        "example's; or shapes, such as 1x3x224x224,1x3x256x256, the first being the default.",
-    ),
-]
-LabelsOption = Annotated[
-    Path | None,
-    _option(
-        "--coreml-labels",
-        metavar="FILE",
-        help="Class names, one per line: the .mlpackage is a classifier.",
-    ),
-]
-KeepOption = Annotated[
-    list[str] | None,
-    _option(
-        "--coreml-keep-float32",
-        metavar="auto|PATTERN",
-        help="In float16, compute these modules in float32 all the same: a path or a pattern such as "
-        "'stages.0.*'; may be given several times.",
-    ),
-]
-ImageOption = Annotated[
-    bool,
-    _option(
-        "--image-input",
-        help="The input of the .mlpackage is an image; the network is fed (pixels / scale - mean) / std.",
-    ),
-]
-ScaleOption = Annotated[
-    float | None,
-    _option("--image-scale", metavar="NUMBER", help="What the pixels are divided by (default: 255)."),
-]
-MeanOption = Annotated[
-    str | None,
-    _option("--image-mean", metavar="M,M,M", help="Mean per channel, or one for all (default: 0)."),
-]
-StdOption = Annotated[
-    str | None,
-    _option(
-        "--image-std", metavar="S,S,S", help="Standard deviation per channel, or one for all (default: 1)."
-    ),
-]
-ColourOption = Annotated[
-    str | None,
-    _option(
-        "--image-colour",
-        metavar="rgb|bgr|gray",
-        help="The order of the channels that the network takes (default: rgb).",
-    ),
-]
-
-
 @dataclass(frozen=True)
 class CoreMlArguments:
-    """The options as they were given, by their own names; None, False and () where they were not."""
+    """The options as they were given, by their own names; None and False where they were not."""
 
-    coreml_target: str | None = None
-    coreml_precision: str | None = None
-    coreml_sizes: str | None = None
-    coreml_labels: Path | None = None
-    coreml_keep_float32: tuple[str, ...] = ()
-    image_input: bool = False
-    image_scale: float | None = None
-    image_mean: str | None = None
-    image_std: str | None = None
-    image_colour: str | None = None
+    coreml_target: Annotated[
+        str | None,
+        _option(
+            "--coreml-target",
+            metavar="iOS15|…|iOS26|macOS12|…",
+            help="The oldest system that is to run an .mlpackage (default: iOS17).",
+        ),
+    ] = None
+    coreml_precision: Annotated[
+        str | None,
+        _option(
+            "--coreml-precision",
+            metavar="float32|float16",
+            help="What an .mlpackage computes in (default: float32, which computes what the network "
+            "computes; float16 halves the file and is what the Neural Engine computes in).",
+        ),
+    ] = None
+    coreml_sizes: Annotated[
+        str | None,
+        _option(
+            "--coreml-sizes",
+            metavar="flexible|fixed|SHAPE,…",
+            help="Sizes of the input: those that the network leaves free, within bounds (default); the "
+            "example's; or shapes, such as 1x3x224x224,1x3x256x256, the first being the default.",
+        ),
+    ] = None
+    coreml_labels: Annotated[
+        Path | None,
+        _option(
+            "--coreml-labels",
+            metavar="FILE",
+            help="Class names, one per line: the .mlpackage is a classifier.",
+        ),
+    ] = None
+    coreml_keep_float32: Annotated[
+        list[str] | None,
+        _option(
+            "--coreml-keep-float32",
+            metavar="auto|PATTERN",
+            help="In float16, compute these modules in float32 all the same: a path or a pattern such as "
+            "'stages.0.*'; may be given several times.",
+        ),
+    ] = None
+    image_input: Annotated[
+        bool,
+        _option(
+            "--image-input",
+            help="The input of the .mlpackage is an image; the network is fed (pixels / scale - mean) / std.",
+        ),
+    ] = False
+    image_scale: Annotated[
+        float | None,
+        _option("--image-scale", metavar="NUMBER", help="What the pixels are divided by (default: 255)."),
+    ] = None
+    image_mean: Annotated[
+        str | None,
+        _option("--image-mean", metavar="M,M,M", help="Mean per channel, or one for all (default: 0)."),
+    ] = None
+    image_std: Annotated[
+        str | None,
+        _option(
+            "--image-std",
+            metavar="S,S,S",
+            help="Standard deviation per channel, or one for all (default: 1).",
+        ),
+    ] = None
+    image_colour: Annotated[
+        str | None,
+        _option(
+            "--image-colour",
+            metavar="rgb|bgr|gray",
+            help="The order of the channels that the network takes (default: rgb).",
+        ),
+    ] = None
 
     def given(self) -> list[str]:
         """The names of the options that were given."""
-        names = [name for name, value in vars(self).items() if value not in (None, False, ())]
+        names = [name for name, value in vars(self).items() if value not in (None, False, [])]
         return [f"--{name.replace('_', '-')}" for name in names]
 
 
@@ -141,7 +131,7 @@ def coreml_options(arguments: CoreMlArguments, outputs: list[Path]) -> CoreMlOpt
             _numbers("--image-std", arguments.image_std) or (1.0,),
             arguments.image_colour or "rgb",
         )
-    chosen = arguments.coreml_keep_float32
+    chosen = tuple(arguments.coreml_keep_float32 or ())
     options = CoreMlOptions(
         target=arguments.coreml_target or "iOS17",
         precision=arguments.coreml_precision or "float32",

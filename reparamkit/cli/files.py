@@ -2,79 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from reparamkit.errors import UnusableInput
-from reparamkit.lower.request import Request
 from reparamkit.support.output_names import keep_of
 
-BackendOption = Annotated[
-    str | None,
-    typer.Option(
-        "--executorch-backend",
-        metavar="xnnpack|portable",
-        help="What runs a .pte: XNNPACK, as much of the network as it knows (default), or ExecuTorch's "
-        "portable kernels alone.",
-    ),
-]
 
+@dataclass(frozen=True)
+class FileArguments:
+    """The options as they were given."""
 
-OpsetOption = Annotated[
-    int | None,
-    typer.Option(
-        "--opset",
-        metavar="N",
-        help="The opset of an .onnx, 14 to 25 (default: torch.onnx's own choice); one below 18 as far as "
-        "ONNX's converter leads the network back.",
-    ),
-]
-InputNamesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--input-names",
-        metavar="NAME,…",
-        help="What the inputs are called in an .onnx, .mlpackage or .pte, one name per tensor, in order.",
-    ),
-]
-OutputNamesOption = Annotated[
-    str | None,
-    typer.Option("--output-names", metavar="NAME,…", help="What the outputs are called there, in order."),
-]
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            "--opset",
+            metavar="N",
+            help="The opset of an .onnx, 14 to 25 (default: torch.onnx's own choice); one below 18 as far as "
+            "ONNX's converter leads the network back.",
+        ),
+    ] = None
+    input_names: Annotated[
+        str | None,
+        typer.Option(
+            "--input-names",
+            metavar="NAME,…",
+            help="What the inputs are called in an .onnx, .mlpackage or .pte, one name per tensor, in order.",
+        ),
+    ] = None
+    output_names: Annotated[
+        str | None,
+        typer.Option("--output-names", metavar="NAME,…", help="What the outputs are called there, in order."),
+    ] = None
+    executorch_backend: Annotated[
+        str | None,
+        typer.Option(
+            "--executorch-backend",
+            metavar="xnnpack|portable",
+            help="What runs a .pte: XNNPACK, as much of the network as it knows (default), or ExecuTorch's "
+            "portable kernels alone.",
+        ),
+    ] = None
 
-
-def asked(
-    outputs: list[Path],
-    executorch_backend: str | None,
-    opset: int | None,
-    input_names: str | None,
-    output_names: str | None,
-) -> dict[str, Any]:
-    """The options as `Folded.save` takes them.
-
-    Raises:
-        UnusableInput: one has a value that it cannot have, or no output is of a format that it is for.
-    """
-    options: dict[str, Any] = {
-        "executorch_backend": executorch_backend,
-        "opset": opset,
-        "input_names": _names(input_names),
-        "output_names": _names(output_names),
-    }
-    Request(**options).check_for(outputs)
-    return options
-
-
-def check_counts(options: dict[str, Any], inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Find out whether names that were given fit those that a network has.
-
-    Raises:
-        UnusableInput: they do not.
-    """
-    Request(**options).check_counts(inputs, outputs)
+    def asked(self) -> dict[str, Any]:
+        """The options as `Folded.save` takes them."""
+        return {
+            **vars(self),
+            "input_names": _names(self.input_names),
+            "output_names": _names(self.output_names),
+        }
 
 
 def _names(text: str | None) -> tuple[str, ...]:

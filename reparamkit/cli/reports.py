@@ -20,44 +20,6 @@ from reparamkit.support.version import __version__
 if TYPE_CHECKING:
     from reparamkit.result import Folded, Inspection
 
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
-]
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--html",
-        metavar="FILE",
-        help="Write a page for a browser, one file: what changed, the network drawn before and after, every "
-        "fold's branches and error, and what stays and why. Needs the extra 'html'.",
-    ),
-]
-SvgOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--svg",
-        metavar="FILE",
-        help="Write the picture of the network before and after alone. Needs the extra 'html'.",
-    ),
-]
-AllOption = Annotated[
-    bool, typer.Option("--all", help="Print every fold and every operator that stays, one by one.")
-]
-QuietOption = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", help="Print neither progress nor a report; errors and warnings are still told."
-    ),
-]
-BenchOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bench",
-        metavar="FILE",
-        help="Figures that 'reparamkit bench --json FILE' has written of this network: the page shows what "
-        "the fold saves.",
-    ),
-]
 NodeOption = Annotated[
     str | None,
     typer.Option(
@@ -70,28 +32,58 @@ NodeOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The reports that were asked for, of a source."""
+class Reports:
+    """The reports that were asked for."""
 
-    source: str
-    json_file: Path | None = None
-    html_file: Path | None = None
-    svg_file: Path | None = None
-    everything: bool = False
-    quiet: bool = False
-    node: str | None = None
-    bench_file: Path | None = None
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings to FILE as JSON.")
+    ] = None
+    html_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a page for a browser, one file: what changed, the network drawn before and after, "
+            "every fold's branches and error, and what stays and why. Needs the extra 'html'.",
+        ),
+    ] = None
+    svg_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg",
+            metavar="FILE",
+            help="Write the picture of the network before and after alone. Needs the extra 'html'.",
+        ),
+    ] = None
+    bench_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--bench",
+            metavar="FILE",
+            help="Figures that 'reparamkit bench --json FILE' has written of this network: the page shows "
+            "what the fold saves.",
+        ),
+    ] = None
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every fold and every operator that stays, one by one.")
+    ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print neither progress nor a report; errors and warnings are still told."
+        ),
+    ] = False
 
-    def printed_only(self) -> Wanted:
+    def printed_only(self) -> Reports:
         """The same without files, for a network that is not written."""
-        return Wanted(self.source, everything=self.everything, quiet=self.quiet)
+        return Reports(everything=self.everything, quiet=self.quiet)
 
     @property
     def files(self) -> list[Path]:
         """The files that are to be written."""
         return [path for path in (self.json_file, self.html_file, self.svg_file) if path is not None]
 
-    def check(self) -> None:
+    def check(self, source: str) -> None:
         """Find out before the work whether they can be written."""
         from reparamkit.report import drawing
 
@@ -100,7 +92,7 @@ class Wanted:
             ("--html", self.html_file),
             ("--svg", self.svg_file),
         ):
-            if path is not None and os.path.realpath(path) == os.path.realpath(self.source):
+            if path is not None and os.path.realpath(path) == os.path.realpath(source):
                 raise UnusableInput(f"{option} {path} would replace the source")
         if self.html_file is not None or self.svg_file is not None:
             drawing.require()
@@ -109,9 +101,19 @@ class Wanted:
 
 
 def tell(
-    name: str, findings: Folded | Inspection, wanted: Wanted, seconds: dict[str, Any] | None = None
+    source: str,
+    name: str,
+    findings: Folded | Inspection,
+    wanted: Reports,
+    seconds: dict[str, Any] | None = None,
+    node: str | None = None,
 ) -> None:
-    """Write the reports and print one; `seconds` is how long it all took, for the JSON report."""
+    """Write the reports of a source and print one.
+
+    Args:
+        seconds: how long it all took, for the JSON report.
+        node: the operator or module to tell of in place of the report.
+    """
     from reparamkit.lower.saved import size_on_disk
     from reparamkit.report.explain import explain
     from reparamkit.report.fold_html import fold_html, network_svg
@@ -119,11 +121,11 @@ def tell(
     from reparamkit.report.text import show
     from reparamkit.result import report_of
 
-    source = Path(wanted.source)
+    file = Path(source)
     report = report_of(
         findings,
         name,
-        source_bytes=size_on_disk(source) if source.exists() else None,
+        source_bytes=size_on_disk(file) if file.exists() else None,
         command=shlex.join(["reparamkit", *sys.argv[1:]]),
         versions=_versions(),
     )
@@ -136,8 +138,8 @@ def tell(
         write_text(wanted.html_file, writable(fold_html(report)))
     if wanted.svg_file is not None:
         write_text(wanted.svg_file, writable(network_svg(report)))
-    if wanted.node is not None:
-        text = explain(report, wanted.node)
+    if node is not None:
+        text = explain(report, node)
         with cli_console.report() as console:
             console.print(text, soft_wrap=True)
     elif not wanted.quiet:

@@ -1,8 +1,9 @@
-"""Flags of a command, one for each setting of a class: what is a setting is a flag, and nowhere else."""
+"""Options of a command, one for each field of a class: what is a field is an option, and nowhere else."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -38,6 +39,38 @@ def with_settings(
         return command
 
     return extend
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take options in groups: a parameter that is a dataclass stands for its fields."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: one.annotation
+        for name, one in signature.parameters.items()
+        if dataclasses.is_dataclass(one.annotation)
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, one in signature.parameters.items():
+        if name not in groups:
+            parameters.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        hints = typing.get_type_hints(one.annotation, include_extras=True)
+        for field in dataclasses.fields(one.annotation):
+            default, kind = field.default, inspect.Parameter.KEYWORD_ONLY
+            parameters.append(
+                inspect.Parameter(field.name, kind, default=default, annotation=hints[field.name])
+            )
+
+    def call(**given: Any) -> None:
+        for name, group in groups.items():
+            options = {each.name: given.pop(each.name) for each in dataclasses.fields(group)}
+            given[name] = group(**options)
+        command(**given)
+
+    functools.update_wrapper(call, command)
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
+    return call
 
 
 def _flags(kind: type[Settings]) -> dict[str, inspect.Parameter]:
