@@ -15,7 +15,7 @@ precision of the two, and all of it on one probe:
 
 Before all that the reference runs once more with its long sums, where it has any, added up in another order
 (`reparamkit.compare.float64.in_turn`): what it is off by then is its own rounding error as well, and the
-budgets go by the larger of the two.
+budgets go by the larger of the two. A candidate that is different all the same is told so by the smaller.
 
 Such a probe is no evidence either way, and is set aside. A verdict needs most of the normal draws, of which
 more are made where it takes them; where too many are set aside, the candidate is different if it blows
