@@ -49,8 +49,7 @@ from reparamkit.compare.judge import Rule
 from reparamkit.compare.measure import as_real
 from reparamkit.compare.metrics import Metrics
 from reparamkit.compare.noise import noise_between
-from reparamkit.compare.verdict import Equivalence
-from reparamkit.runners.base import Runner, named_outputs
+from reparamkit.runners.base import named_outputs
 from reparamkit.support.text import dtype_name, first_line
 
 FLOOR_ULPS = 2.0
@@ -197,28 +196,3 @@ def _rounded_record(twin: RoundedTwin, record: Run, *, results: bool) -> Run | N
             return None
         truths.append(truth.with_noise(truth.rounding.joined(noise_between(values, truth.values))))
     return replace(record, truths=tuple(truths))
-
-
-def judge_stored(
-    allowed: Allowance, recorded: Recorded, in_float64: Runner, verdict: Equivalence
-) -> Equivalence:
-    """The verdict on a candidate that passed as it is, after the test of its weights.
-
-    Args:
-        allowed: what `weights_allowance` gave.
-        recorded: with the records of `allowed` that are to be tried.
-        in_float64: the candidate, computing in float64.
-        verdict: the one that it passed with.
-
-    Returns:
-        `verdict` with a note, or the one that the weights did not pass with.
-
-    Raises:
-        UnusableInput: as `Recorded.judge`.
-    """
-    stored = recorded.judge(in_float64, measured=True, same_dtypes=False)
-    if stored.passed:
-        said = f"{allowed.stated}: error {stored.e1:.1e}, allowed {stored.budget:.1e}"
-        return replace(verdict, notes=(*verdict.notes, said))
-    reason = f"with its weights as stored, computed in float64, {stored.reason}"
-    return replace(stored, reason=reason, notes=(*verdict.notes, allowed.stated))

@@ -17,7 +17,16 @@ from typing import Any
 from torch import nn
 
 from reparamkit.compare.adapt import Adapted
-from reparamkit.compare.comparison import CANNOT_TELL, DIFFERENT, SAME, Comparison, InputFact, ProbeFact, Side
+from reparamkit.compare.comparison import (
+    CANNOT_TELL,
+    DIFFERENT,
+    SAME,
+    Comparison,
+    InputFact,
+    ProbeFact,
+    Side,
+    versions,
+)
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.reference import Reference, inputs_accepted_by, runs_on
 from reparamkit.compare.inputs.example_inputs import Supply, supply
@@ -34,7 +43,6 @@ from reparamkit.compare.profile import DEPLOYED, Profile, allowed_by, judge_cand
 from reparamkit.compare.rebuilt import drawn_anew
 from reparamkit.compare.saved import SavedOutputs, input_hash, load_outputs
 from reparamkit.compare.verdict import Equivalence
-from reparamkit.compare.versions import versions
 from reparamkit.errors import ReparamkitError, UnusableInput
 from reparamkit.runners.base import BoundsSizes, ComputesInFloat64, InputSpec
 from reparamkit.runners.open import EVALUATE

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 from reparamkit.compare.locate.location import Location
 from reparamkit.compare.metrics import plain
 from reparamkit.compare.verdict import Equivalence, OutputError, exceeds
+from reparamkit.support.version import __version__
 
 SAME, DIFFERENT, CANNOT_TELL = "same", "different", "cannot tell"
 EXIT_STATUS = {SAME: 0, DIFFERENT: 1, CANNOT_TELL: 2}
 
 FORMAT = "reparamkit-check-1"
+
+_PACKAGES = {
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "Core ML program, evaluated": "coremltools",
+    "Core ML": "coremltools",
+}
 
 
 @dataclass(frozen=True)
@@ -180,3 +191,15 @@ def _entry(entry: OutputError) -> dict[str, Any]:
         },
     }
     return dict(plain(document))
+
+
+def versions(runners: Iterable[str] | None) -> dict[str, str]:
+    """Package -> version, with those of the back ends that these runners stand for."""
+    wanted = ["torch", "numpy", *(_PACKAGES[name] for name in runners or () if name in _PACKAGES)]
+    installed = {"reparamkit": __version__, "python": platform.python_version()}
+    for package in dict.fromkeys(wanted):
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed

@@ -6,9 +6,9 @@ A profile says what the candidate is held to besides the numbers; the numbers ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from reparamkit.compare.allowance import Allowance, allowance, criteria_rule, judge_stored, weights_allowance
+from reparamkit.compare.allowance import Allowance, allowance, criteria_rule, weights_allowance
 from reparamkit.compare.criteria import Criteria
 from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.run import Run
@@ -81,4 +81,9 @@ def judge_candidate(
     weights = weights_allowance(recorded, precision)
     if weights is None:
         return verdict
-    return judge_stored(weights, narrowed(weights.recorded), in_float64(), verdict)
+    stored = narrowed(weights.recorded).judge(in_float64(), measured=True, same_dtypes=False)
+    if stored.passed:
+        said = f"{weights.stated}: error {stored.e1:.1e}, allowed {stored.budget:.1e}"
+        return replace(verdict, notes=(*verdict.notes, said))
+    reason = f"with its weights as stored, computed in float64, {stored.reason}"
+    return replace(stored, reason=reason, notes=(*verdict.notes, weights.stated))

@@ -33,6 +33,8 @@ from reparamkit.support.progress import phase
 from reparamkit.support.text import first_line
 
 _JITTERED_RUNS = 2
+_NoiseOf = Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]
+"""What is right on a probe, and how far off each of the reference's own outputs is."""
 
 
 class Rejected(Exception):
@@ -66,7 +68,7 @@ class Recorder:
         self._precision = precision
         self._seed = seed
         self._names: list[str] | None = None
-        self._noise: Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]] | None = None
+        self._noise: _NoiseOf | None = None
 
     def record(self, probe: Probe) -> Run:
         """As `_recorded`, which says what is raised."""
@@ -149,9 +151,7 @@ class Recorder:
             along_noise=along[1],
         )
 
-    def _choose_noise(
-        self, probe: Probe, own: NamedTensors
-    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
+    def _choose_noise(self, probe: Probe, own: NamedTensors) -> _NoiseOf:
         if self._precision is torch.float64:
             return self._scaled_noise(probe)
         why = "the reference is not a PyTorch module"
@@ -170,9 +170,7 @@ class Recorder:
         )
         return self._estimated_noise()
 
-    def _scaled_noise(
-        self, probe: Probe
-    ) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
+    def _scaled_noise(self, probe: Probe) -> _NoiseOf:
         ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         twin: Twin | None = None
         try:
@@ -197,7 +195,7 @@ class Recorder:
 
         return noise
 
-    def _estimated_noise(self) -> Callable[[Probe, NamedTensors], tuple[NamedTensors, list[Noise]]]:
+    def _estimated_noise(self) -> _NoiseOf:
         twins: list[Callable[[Args, Kwargs], NamedTensors]] = []
         seed = self._seed  # not `self`: what `noise` holds on to would live in a circle with the recorder
         try:

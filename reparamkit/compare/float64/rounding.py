@@ -13,9 +13,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from reparamkit.support.copies import empty, held_by, private_copy
+from reparamkit.compare.float64.oracle import Twin
 from reparamkit.support.inputs import Args, Kwargs, map_tensors
-from reparamkit.support.isolation import call_untouched
 
 
 def rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -25,7 +24,7 @@ def rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype).to(tensor.dtype)
 
 
-class RoundedTwin:
+class RoundedTwin(Twin):
     """A private copy of a module that computes as if in `dtype` (float16 or bfloat16).
 
     Raises:
@@ -33,25 +32,19 @@ class RoundedTwin:
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._original = held_by(module)
-        self.module = private_copy(module)
+        super().__init__(module, None)
+        self.rounds_to = dtype
         with torch.no_grad():
             for tensor in [*self.module.parameters(), *self.module.buffers()]:
                 tensor.copy_(rounded(tensor, dtype))
 
-    def __del__(self) -> None:
-        if "module" in vars(self):
-            empty(self.module, self._original)
-
     def run(self, args: Args, kwargs: Kwargs, *, results: bool = True) -> Any:
         """What the module returns for these inputs, rounded first; without `results` only the weights are."""
         if not results:
-            with torch.no_grad():
-                return call_untouched(self.module, args, kwargs)
-        args, kwargs = map_tensors(lambda _, tensor: rounded(tensor, self.dtype), args, kwargs)
-        with torch.no_grad(), RoundResults(self.dtype):
-            return call_untouched(self.module, args, kwargs)
+            return super().run(args, kwargs)
+        args, kwargs = map_tensors(lambda _, tensor: rounded(tensor, self.rounds_to), args, kwargs)
+        with RoundResults(self.rounds_to):
+            return super().run(args, kwargs)
 
 
 class RoundResults(TorchDispatchMode):

@@ -20,9 +20,11 @@ import math
 
 import torch
 
-from reparamkit.mil.operators.base import Call, CannotEvaluate, axis_of, operator
+from reparamkit.mil.operators.base import Call, CannotEvaluate, axis_of, of_tensors, operator
 
 _IOS17 = 7
+
+of_tensors("x", {"identity": lambda x: x})
 
 
 @operator("reshape", "x shape")
@@ -67,11 +69,6 @@ def squeeze(call: Call) -> torch.Tensor:
 def flatten2d(call: Call) -> torch.Tensor:
     x, axis = call.tensor("x"), call.integer("axis", 1)
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
-
-
-@operator("identity", "x")
-def identity(call: Call) -> torch.Tensor:
-    return call.tensor("x")
 
 
 def _inherited(own: list[int], shape: list[int], *, from_back: bool) -> list[int]:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import torch
 
-from reparamkit.mil.operators.base import Call, CannotEvaluate, operator
+from reparamkit.mil.operators.base import Call, CannotEvaluate, of_tensors, operator
 from reparamkit.mil.types import BY_NAME
 
-
-@operator("shape", "x")
-def shape(call: Call) -> torch.Tensor:
-    return torch.tensor(list(call.tensor("x").shape), dtype=torch.int32)
+of_tensors(
+    "x", {"shape": lambda x: torch.tensor(list(x.shape), dtype=torch.int32), "non_zero": torch.nonzero}
+)
+of_tensors("probabilities", {"classify": lambda probabilities: probabilities})
 
 
 @operator("range_1d", "start end step")
@@ -41,11 +41,6 @@ def fill_like(call: Call) -> torch.Tensor:
     return _value(call).expand(call.tensor("ref_tensor").shape)
 
 
-@operator("non_zero", "x")
-def non_zero(call: Call) -> torch.Tensor:
-    return torch.nonzero(call.tensor("x"))
-
-
 @operator("cast", "x dtype")
 def cast(call: Call) -> torch.Tensor:
     x, kind = call.tensor("x"), BY_NAME.get(call.text("dtype"))
@@ -53,11 +48,6 @@ def cast(call: Call) -> torch.Tensor:
         raise CannotEvaluate(f"has the dtype {call.text('dtype')!r}, which is not that of its output")
     # A floating-point result is rounded with every other operation's, afterwards.
     return x.to(call.floating if kind.dtype.is_floating_point else kind.dtype)
-
-
-@operator("classify", "probabilities")
-def classify(call: Call) -> torch.Tensor:
-    return call.tensor("probabilities")
 
 
 def _value(call: Call) -> torch.Tensor:
