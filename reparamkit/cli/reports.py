@@ -114,6 +114,8 @@ def tell(
         seconds: how long it all took, for the JSON report.
         node: the operator or module to tell of in place of the report.
     """
+    import torch
+
     from reparamkit.lower.saved import size_on_disk
     from reparamkit.report.explain import explain
     from reparamkit.report.fold_html import fold_html, network_svg
@@ -127,7 +129,7 @@ def tell(
         name,
         source_bytes=size_on_disk(file) if file.exists() else None,
         command=shlex.join(["reparamkit", *sys.argv[1:]]),
-        versions=_versions(),
+        versions={"reparamkit": __version__, "torch": str(torch.__version__)},
     )
     if wanted.bench_file is not None:
         report = replace(report, latency=_latency(wanted.bench_file, name))
@@ -173,12 +175,6 @@ def _latency(path: Path, name: str) -> list[dict[str, Any]]:
     if name not in networks:
         raise UnusableInput(f"--bench {path} has no figures of {name}, but of {', '.join(networks)}")
     return [row for row in document["rows"] if row["network"] == name]
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {"reparamkit": __version__, "torch": str(torch.__version__)}
 
 
 def writable(text: str) -> str:

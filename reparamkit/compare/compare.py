@@ -54,6 +54,8 @@ from reparamkit.support.progress import phase
 from reparamkit.support.surroundings import undisturbed
 from reparamkit.support.text import dtype_name
 
+_ONLY_SAVED = "of the reference there are only outputs that were saved"
+
 
 @dataclass
 class Compared:
@@ -154,7 +156,10 @@ def compare(
                     comparison = replace(comparison, status=CANNOT_TELL, reason=why)
             if where and comparison.status == DIFFERENT and comparison.equivalence is not None:
                 with phase(f"looking for the place where {theirs.label} first differs"):
-                    location = _location(recorded, ours, adapted, comparison.equivalence)
+                    location = Location(False, "", reason=_ONLY_SAVED)
+                    if ours is not None and isinstance(recorded, Reference):
+                        verdict = comparison.equivalence
+                        location = locate(recorded, ours.runner, adapted, theirs.precision, verdict)
                 comparison = replace(comparison, location=location)
             return Compared(comparison, recorded, fed, ours, adapted)
     except ReparamkitError as error:
@@ -326,12 +331,6 @@ def _judged(
             for record in allowed.recorded.records
         },
     )
-
-
-def _location(recorded: Recorded, ours: Network | None, candidate: Adapted, verdict: Equivalence) -> Location:
-    if ours is None or not isinstance(recorded, Reference):
-        return Location(False, "", reason="of the reference there are only outputs that were saved")
-    return locate(recorded, ours.runner, candidate, candidate.candidate.precision, verdict)
 
 
 def _status(verdict: Equivalence) -> tuple[str, str]:

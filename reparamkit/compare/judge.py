@@ -233,9 +233,7 @@ def _compare(
                 metrics, max_abs=math.inf, max_rel=math.inf, rms=math.inf, psnr=-math.inf, cosine=math.nan
             )
     failures = None
-    if apart.conflict is not None:
-        e0, e1, budget = budgets.noise(place, group), math.inf, budgets.budget(place, group)
-    elif floating:
+    if floating:
         e0, e1 = budgets.noise(place, group), relative(apart.max_abs, scale)
         budget = budgets.budget(place, group)
     else:
@@ -244,10 +242,9 @@ def _compare(
         failures = rule(record.probe, metrics, budgets.growth(place, group) if floating else 1.0)
     judged = rule is None or failures is not None
     if apart.conflict is not None:
-        judged, failures = (
-            True,
-            None if rule is None else ("NaN or infinite on one side only", *(failures or ())),
-        )
+        judged = True
+        if rule is not None:
+            failures = ("NaN or infinite on one side only", *(failures or ()))
     entry = OutputError(
         output=truth.name,
         probe=record.probe.name,

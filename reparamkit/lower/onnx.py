@@ -199,7 +199,7 @@ def _restore_zero_biases(model: onnx.ModelProto, program: ExportedProgram) -> No
         for node in program.graph.nodes
         if node.op == "call_function"
         and "conv" in str(node.target)
-        and _argument(node, 2, "bias") is not None
+        and (node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")) is not None
     }
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -214,10 +214,6 @@ def _restore_zero_biases(model: onnx.ModelProto, program: ExportedProgram) -> No
         model.graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
         del node.input[2:]
         node.input.append(name)
-
-
-def _argument(node: torch.fx.Node, position: int, name: str) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def _sizes(model: onnx.ModelProto) -> list[tuple[str, int, list[int | str]]]:

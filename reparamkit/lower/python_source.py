@@ -30,7 +30,6 @@ from reparamkit.lower.python_expressions import Unwritable, call_text, layer_of_
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.torch import TorchRunner
 
-_WIDTH = 96
 _HEAD = '''"""{title}
 
 Plain PyTorch. `load()` reads the weights from {weights} beside this file.
@@ -282,7 +281,8 @@ class _Writer:
             return reused[0]
         parts = [part for part in path.split(".") if part and not part.isdigit()]
         parts = [part for part in parts if part not in ("reparam_conv", "reparam_linear", "conv")] or parts
-        live = {name for other, name in self._values.items() if self._is_live(other, node)}
+        last = self._last
+        live = {name for other, name in self._values.items() if other in last and last[other] >= node}
         if node.op == "call_function" and not path:
             is_size = str(node.target).startswith("aten.sym_size")
             plain = next((letter for letter in "xyzuvw" if letter not in live), "value")
@@ -294,10 +294,6 @@ class _Writer:
             number += 1
             name = f"{base}_{number}"
         return name
-
-    def _is_live(self, value: fx.Node, now: fx.Node) -> bool:
-        last = self._last.get(value)
-        return last is not None and last >= now
 
     def _return(self, node: fx.Node) -> None:
         self._flush()

@@ -33,7 +33,13 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
     request.check_for(paths)
     for path, each in zip(paths, formats, strict=True):
         if isinstance(lowering.captured, InParts) and each.whole:
-            raise _in_parts_only(path, lowering.captured.why)
+            why = lowering.captured.why.reason
+            raise CannotCapture(
+                f"cannot write {path}: the network as a whole cannot be exported: {why}. What was folded are "
+                "parts of it, inside a copy of the module, which can be saved whole under the suffix .pt: "
+                f"{path.with_suffix('.pt')}",
+                why,
+            )
     if request.input_names or request.output_names:
         request.check_counts(lowering.input_names, lowering.network.reference.output_names)
     results = []
@@ -52,12 +58,3 @@ def save(lowering: Lowering, paths: Sequence[Path], request: Request) -> list[Sa
     for path, each in zip(paths, formats, strict=True):
         each.writer.finish(path)
     return results
-
-
-def _in_parts_only(path: Path, why: CannotCapture) -> CannotCapture:
-    return CannotCapture(
-        f"cannot write {path}: the network as a whole cannot be exported: {why.reason}. What was folded "
-        "are parts of it, inside a copy of the module, which can be saved whole under the suffix .pt: "
-        f"{path.with_suffix('.pt')}",
-        why.reason,
-    )

@@ -241,7 +241,8 @@ def lowest_precision(module: nn.Module | None, args: Args, kwargs: Kwargs) -> to
 
 def _against_float64(twin: Twin, probe: Probe, own: NamedTensors) -> tuple[NamedTensors, list[Noise]]:
     exact = named_outputs(twin.run(*probe.inputs()))
-    _same_outputs(exact, own)
+    if [(name, tensor.shape) for name, tensor in exact] != [(name, tensor.shape) for name, tensor in own]:
+        raise ValueError("its outputs have other names or shapes there")
     return exact, _distances(own, exact)
 
 
@@ -250,8 +251,3 @@ def _distances(run: NamedTensors, truth: NamedTensors) -> list[Noise]:
     return [
         noise_between(as_real(left), as_real(right)) for (_, left), (_, right) in zip(run, truth, strict=True)
     ]
-
-
-def _same_outputs(exact: NamedTensors, own: NamedTensors) -> None:
-    if [(name, tensor.shape) for name, tensor in exact] != [(name, tensor.shape) for name, tensor in own]:
-        raise ValueError("its outputs have other names or shapes there")

@@ -154,7 +154,7 @@ class Recorded:
             budgets = self.budgets(second.moved(chosen, budgets))
             verdict = judge(runner, self.records, budgets, **settings)
         aside: dict[str, str] = {}
-        double = _in_double(runner) if verdict.differs else None
+        double = in_double(runner) if verdict.differs else None
         structured = self.structured and runner.structured
         while verdict.differs:
             failed = {entry.probe for entry in verdict.outputs if not entry.passed} | {*verdict.broken_probes}
@@ -273,10 +273,3 @@ class Recorded:
 def _is_plain(record: Run) -> bool:
     """Whether it is a normal draw of the example's size."""
     return record.probe.group == NORMAL and not record.probe.sizes
-
-
-def _in_double(runner: Runner) -> Runner | None:
-    try:
-        return in_double(runner)
-    except Exception:  # it cannot be copied, or not converted
-        return None

@@ -86,9 +86,12 @@ def _require_same(own: NamedTensors, copied: NamedTensors) -> None:
 
 def in_double(runner: Runner) -> Runner | None:
     """The runner's network in float64, or None where it has no such run."""
-    if isinstance(runner, RunsInDouble):
-        return runner.in_double()
-    return DoubleRunner(runner) if isinstance(runner, TorchRunner) else None
+    try:
+        if isinstance(runner, RunsInDouble):
+            return runner.in_double()
+        return DoubleRunner(runner) if isinstance(runner, TorchRunner) else None
+    except Exception:  # it cannot be copied, or not converted
+        return None
 
 
 class _Lowest(TorchDispatchMode):

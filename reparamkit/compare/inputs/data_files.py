@@ -121,8 +121,9 @@ class _Reader:
         names = (*self.positional, *self.keyword)
         if not arrays or any(name not in names for name in arrays):
             known = ", ".join(names) or "not known"
+            listed = f"the arrays {', '.join(map(repr, arrays))}" if arrays else "no arrays"
             raise UnusableInput(
-                f"{label} holds {_listed(arrays)}; the network's inputs are {known}. Give the arrays those "
+                f"{label} holds {listed}; the network's inputs are {known}. Give the arrays those "
                 f"names, or arr_0, arr_1, … in their order"
             )
         leading = list(itertools.takewhile(arrays.__contains__, self.positional))
@@ -137,7 +138,3 @@ def _tensor(array: np.ndarray[Any, Any], path: Path, name: str) -> torch.Tensor:
     except (TypeError, ValueError) as error:
         which = f"the array {name!r} of {path}" if name else str(path)
         raise UnusableInput(f"{which} has the type {array.dtype}, which is no input of a network") from error
-
-
-def _listed(arrays: Mapping[str, torch.Tensor]) -> str:
-    return f"the arrays {', '.join(map(repr, arrays))}" if arrays else "no arrays"

@@ -96,8 +96,14 @@ def supply(
     """
     if sum(given for given in (inputs is not None, bool(described), data is not None)) > 1:
         raise UnusableInput("inputs are given twice: give a file of inputs, or describe them, not both")
-    positional, keyword = _names(ours, held, theirs)
-    slots = _slots(ours, [*positional, *keyword], len(described))
+    positional: Sequence[str] = theirs.names if ours is not None else ()
+    keyword: Sequence[str] = ()
+    if ours is None and held is not None:
+        positional, keyword = held.positional, held.keyword
+    elif ours is not None and ours.names:
+        positional, keyword = ours.positional, ours.keyword
+    count = len(described)
+    slots = ours.slots(count) if ours is not None and ours.names else [*positional, *keyword][:count]
     if data is not None:
         return _from_data(data, ours, theirs, positional, keyword, seed)
     if inputs is not None:
@@ -109,15 +115,6 @@ def supply(
             in_order = _in_precision(in_order, ours)
         return _from_description(in_order, positional, keyword, seed)
     return _declared(ours, theirs, positional, keyword, seed, held)
-
-
-def _names(
-    ours: Network | None, held: SavedOutputs | None, theirs: Network
-) -> tuple[Sequence[str], Sequence[str]]:
-    """The names of the reference's inputs, by place and by keyword only."""
-    if ours is not None:
-        return (ours.positional, ours.keyword) if ours.names else (theirs.names, ())
-    return (held.positional, held.keyword) if held is not None else ((), ())
 
 
 def _supply(args: Args, kwargs: Kwargs, positional: Sequence[str], seed: int) -> Supply:
@@ -162,13 +159,6 @@ def _in_precision(described: Sequence[Described], ours: Network) -> list[Describ
                 entry = replace(entry, dtype=dtype)
         entries.append(entry)
     return entries
-
-
-def _slots(ours: Network | None, names: Sequence[str], count: int) -> Sequence[str]:
-    """The names of the inputs that descriptions without a name are for."""
-    if ours is not None and ours.names:
-        return ours.slots(count)
-    return list(names[:count])
 
 
 def _in_order(described: Sequence[Described], ours: Sequence[str], theirs: Sequence[str]) -> list[Described]:

@@ -75,26 +75,23 @@ class TorchTracer:
         """Nothing is held but one value at a time."""
 
     def trace(self) -> Trace:
-        return self._run(lambda: self._watch(self._sketcher)).trace
+        return self._run(self._sketcher).trace
 
     def tensors(self, indices: Collection[int]) -> dict[int, torch.Tensor]:
-        return self._run(lambda: self._watch(None, kept=frozenset(indices))).tensors
+        return self._run(None, kept=frozenset(indices)).tensors
 
     def replaced(
         self, index: int, tensor: torch.Tensor, wanted: Collection[int]
     ) -> Mapping[int, Sketch | None]:
         chosen = frozenset(wanted)
-        options = {"sketched": chosen, "place": index, "tensor": tensor}
-        values = self._run(lambda: self._watch(self._sketcher, **options)).trace.values
+        values = self._run(self._sketcher, sketched=chosen, place=index, tensor=tensor).trace.values
         return {place: values[place].sketch for place in chosen if place < len(values)}
 
-    def _watch(self, sketcher: Sketcher | None, **options: Any) -> _Watch:
-        return _Watch(self._scopes, sketcher, self._clock, **options)
-
-    def _run(self, make: Callable[[], _Watch]) -> _Watch:
+    def _run(self, sketcher: Sketcher | None, **options: Any) -> _Watch:
+        given = self._scopes, sketcher, self._clock
         if self._promote:
             try:
-                return self._watched(make(), PromoteToFloat64())  # type: ignore[no-untyped-call]
+                return self._watched(_Watch(*given, **options), PromoteToFloat64())  # type: ignore[no-untyped-call]
             except TookTooLong:
                 raise
             except Exception:
@@ -102,13 +99,14 @@ class TorchTracer:
                 self._promote = False
                 self._twin = Twin(self._original, torch.float64)
                 self._learn_names()
-        return self._watched(make(), nullcontext())
+        return self._watched(_Watch(*given, **options), nullcontext())
 
     def _watched(self, watch: _Watch, promoting: Any) -> _Watch:
         args, kwargs = self._inputs()
-        args, kwargs = (
-            map_tensors(_doubled, args, kwargs) if self._promote else self._twin.converted(args, kwargs)
-        )
+        if self._promote:
+            args, kwargs = map_tensors(lambda _, x: x.double() if x.is_floating_point() else x, args, kwargs)
+        else:
+            args, kwargs = self._twin.converted(args, kwargs)
         del self._scopes[1:]
 
         def call(*given: Any, **named: Any) -> Any:
@@ -141,10 +139,6 @@ class TorchTracer:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _doubled(index: int, tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 class _Called(nn.Module):

@@ -230,17 +230,14 @@ def kept(options: CoreMlOptions, program: ExportedProgram) -> tuple[Keep | None,
     if isinstance(options.keep_float32, str):
         return None, []
     origins = operator_origins(program)
+    distinct = list(dict.fromkeys(origins))
     for pattern in options.keep_float32:
         if not any(map(keep_float32([pattern]), origins)):
             raise UnusableInput(
                 f"nothing in the folded network matches {pattern!r}, which was to stay in float32; there are "
-                + _some(origins)
+                + ", ".join(distinct[:8])
+                + (" …" if len(distinct) > 8 else "")
             )
     chosen = keep_float32(options.keep_float32)
     count = sum(map(chosen, origins))
     return chosen, [f"{count} of {len(origins)} operators stay in float32: {', '.join(options.keep_float32)}"]
-
-
-def _some(origins: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(origins))
-    return ", ".join(distinct[:8]) + (" …" if len(distinct) > 8 else "")

@@ -93,7 +93,10 @@ def normalised(
     program = replace(program.copy(), args=args, kwargs=kwargs, ordinary=ordinary, witness=None)
     graph, given = program.graph, _tensor_of(program.graph)
     readers = [
-        node for node in given.users if node.target is not aten.sym_size.int and not _writes_into(node, given)
+        node
+        for node in given.users
+        if node.target is not aten.sym_size.int
+        and not (node.target is aten.copy_.default and node.args[0] is given)
     ]
     first = next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
     value, like = given, given.meta["val"]
@@ -122,10 +125,6 @@ def _tensor_of(graph: fx.Graph) -> fx.Node:
         if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
     )
     return given
-
-
-def _writes_into(node: fx.Node, given: fx.Node) -> bool:
-    return node.target is aten.copy_.default and node.args[0] is given
 
 
 def _common_owners(nodes: Sequence[fx.Node]) -> dict[str, Any]:

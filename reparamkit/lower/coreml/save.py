@@ -213,9 +213,10 @@ def _saved(
         ]
     elif lost:
         said.append(f"float16 loses most at {in_words(lost[:3])}")
+    in_sizes = ", ".join(f"{name}: {each.in_words()}" for name, each in zip(inputs, sizes, strict=True))
     notes = [
         *earlier,
-        f"for {options.target} and later, in {options.precision}; {_in_words(inputs, sizes)}",
+        f"for {options.target} and later, in {options.precision}; {in_sizes}",
         *said,
         *_convolutions(network.facts, operators),
         version_note(),
@@ -309,10 +310,6 @@ def _try_listed(reference: Reference, plan: _Plan) -> None:
         missed = reference.try_sizes(proposals)
         if missed:
             raise UnusableInput(f"the network does not take an input of shape {missed[0]}")
-
-
-def _in_words(names: Sequence[str], sizes: Sequence[Sizes]) -> str:
-    return ", ".join(f"{name}: {each.in_words()}" for name, each in zip(names, sizes, strict=True))
 
 
 def _convolutions(facts: Facts, operators: Counter[str]) -> list[str]:

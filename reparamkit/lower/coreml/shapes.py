@@ -49,11 +49,6 @@ class Sizes:
             for size, axis in zip(shape, self.axes, strict=True)
         )
 
-    @property
-    def flexible(self) -> bool:
-        """Whether there is more than one shape."""
-        return len(self.shapes) > 1 or any(not isinstance(axis, int) for axis in self.axes)
-
     def in_words(self) -> str:
         """For a report: "1..64x3x224x224"."""
         if len(self.shapes) > 1:

@@ -32,7 +32,7 @@ _REDUCE = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 def gather(call: Call) -> torch.Tensor:
     x = call.tensor("x")
     axis, batch = axis_of(call.integer("axis", 0), x.dim()), call.integer("batch_dims", 0)
-    indices = _indices(call, "indices", x.shape[axis])
+    indices = _checked(call, call.tensor("indices"), x.shape[axis])
     if batch > min(axis, indices.dim()):
         raise CannotEvaluate(f"has batch_dims {batch} for the axis {axis}")
     inner = indices.shape[batch:]
@@ -48,7 +48,7 @@ def gather(call: Call) -> torch.Tensor:
 def gather_along_axis(call: Call) -> torch.Tensor:
     x = call.tensor("x")
     axis = axis_of(call.integer("axis", 0), x.dim())
-    return torch.gather(x, axis, _indices(call, "indices", x.shape[axis]))
+    return torch.gather(x, axis, _checked(call, call.tensor("indices"), x.shape[axis]))
 
 
 @operator("gather_nd", "x indices batch_dims validate_indices")
@@ -68,7 +68,7 @@ def gather_nd(call: Call) -> torch.Tensor:
 def scatter(call: Call) -> torch.Tensor:
     data, updates = call.tensor("data"), call.tensor("updates")
     axis = axis_of(call.integer("axis", 0), data.dim())
-    indices = _indices(call, "indices", data.shape[axis])
+    indices = _checked(call, call.tensor("indices"), data.shape[axis])
     flat = indices.reshape(-1, *[1] * (data.dim() - axis - 1)).expand(updates.shape)
     return _combined(data, axis, flat, updates, call.text("mode", "add"))
 
@@ -77,7 +77,7 @@ def scatter(call: Call) -> torch.Tensor:
 def scatter_along_axis(call: Call) -> torch.Tensor:
     data = call.tensor("data")
     axis = axis_of(call.integer("axis", 0), data.dim())
-    indices = _indices(call, "indices", data.shape[axis])
+    indices = _checked(call, call.tensor("indices"), data.shape[axis])
     return _combined(data, axis, indices, call.tensor("updates"), call.text("mode", "add"))
 
 
@@ -111,10 +111,6 @@ def _flat_places(call: Call, sizes: list[int]) -> torch.Tensor:
     for place, size in enumerate(sizes):
         flat = flat * size + _checked(call, indices[..., place], size)
     return flat
-
-
-def _indices(call: Call, name: str, size: int) -> torch.Tensor:
-    return _checked(call, call.tensor(name), size)
 
 
 def _checked(call: Call, indices: torch.Tensor, size: int) -> torch.Tensor:

@@ -61,7 +61,7 @@ def resize_bilinear(call: Call) -> torch.Tensor:
 
 @operator("upsample_nearest_neighbor", "x scale_factor_height scale_factor_width")
 def upsample_nearest_neighbor(call: Call) -> torch.Tensor:
-    return _taken(call.tensor("x"), _scaled(call), _below)
+    return _taken(call.tensor("x"), _scaled(call), lambda i, n, m: i * n // m)
 
 
 @operator("resize_nearest_neighbor", "x target_size_height target_size_width")
@@ -118,10 +118,6 @@ def _taken(x: torch.Tensor, sizes: list[int], place: Callable[[int, int, int], i
     for axis, size in enumerate(sizes, start=-len(sizes)):
         x = x.index_select(axis, torch.tensor([place(i, x.shape[axis], size) for i in range(size)]))
     return x
-
-
-def _below(i: int, n: int, m: int) -> int:
-    return i * n // m
 
 
 def _nearest(i: int, n: int, m: int) -> int:
