@@ -28,8 +28,8 @@ from reparamkit.capture.special_sizes import (
     special_points,
 )
 from reparamkit.capture.witness import Answer, Observation, Witness, can_be_watched
+from reparamkit.support.garbage import on_one_thread
 from reparamkit.support.inputs import Args, Kwargs, resized, tensor_leaves
-from reparamkit.support.one_thread import on_one_thread
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from reparamkit.compare.float64.reference import Reference
-from reparamkit.compare.inputs.input_spec import Described, describe_tensor
+from reparamkit.compare.inputs.input_spec import NORMAL_KIND, Described
 from reparamkit.compare.inputs.sizes import FreeSizes, ranges_of
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.files import exists
@@ -174,7 +174,7 @@ def _from_source(label: str, source: Source) -> Network:
             # A reference model's example is noise of a shape; any other noise of that shape is as good.
             names = [*network.positional, *[""] * len(source.example_inputs)]
             described = tuple(
-                describe_tensor(name, tensor)
+                Described(name, tuple(tensor.shape), tensor.dtype, NORMAL_KIND)
                 for name, tensor in zip(names, source.example_inputs, strict=False)
                 if isinstance(tensor, torch.Tensor)
             )

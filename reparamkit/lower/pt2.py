@@ -87,15 +87,6 @@ def load_pt2(path: Path) -> ExportedProgram:
         return torch.export.load(str(path))
 
 
-def aten_counts(program: ExportedProgram) -> Counter[str]:
-    """How many calls of each operator a program holds, by name ("conv2d", "relu")."""
-    return Counter(
-        str(getattr(node.target, "overloadpacket", node.target)).rsplit(".", 1)[-1]
-        for node in program.graph.nodes
-        if node.op == "call_function"
-    )
-
-
 class GuardedRunner(TorchRunner):
     """An exported program, which refuses sizes by torch's own guards.
 
@@ -125,7 +116,11 @@ class Pt2Writer(FileWriter):
         return GuardedRunner(load_pt2(target).module(), target.name)
 
     def count(self, target: Path, work: Work) -> Counter[str]:
-        return aten_counts(work.program)
+        return Counter(
+            str(getattr(node.target, "overloadpacket", node.target)).rsplit(".", 1)[-1]
+            for node in work.program.graph.nodes
+            if node.op == "call_function"
+        )
 
 
 WRITER = Pt2Writer()

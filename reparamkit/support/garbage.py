@@ -10,6 +10,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 _frozen = {"by us": False, "by others": False}
 
 
@@ -33,6 +35,25 @@ def only_new_garbage() -> Iterator[None]:
     finally:
         _frozen["by us"] = False
         gc.unfreeze()
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Many small operators in a row: on one thread, and without garbage collection.
+
+    The tensors are tiny: a second thread only waits for the first, and on a busy machine for long. And every
+    collection walks through all of the user's model and both graphs, to find next to nothing.
+    """
+    threads, collects = torch.get_num_threads(), gc.isenabled()
+    torch.set_num_threads(1)
+    gc.disable()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if collects:
+            make_old()  # or all that is new would be looked through at once
+            gc.enable()
 
 
 def _is_frozen() -> bool:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -43,7 +44,6 @@ from reparamkit.compare.inputs.probes import (
     GIVEN,
     NORMAL,
     Probe,
-    another_draw,
     at_sizes,
     probes,
     thorough_probes,
@@ -251,7 +251,7 @@ class Reference(Recorded):
         plain = [probe for probe in normal if not probe.sizes]
         if not plain:
             return False
-        return self._added(another_draw(plain[0], n) for n in range(len(plain) + 1, _MOST_DRAWS + 1))
+        return self._added(_draws_like(plain[0], len(plain)))
 
     def _added(self, planned: Iterable[Probe]) -> bool:
         """Run these probes as well, those that the reference takes; whether there was one."""
@@ -266,14 +266,19 @@ class Reference(Recorded):
 
     def _draw_enough(self, recorder: Recorder) -> None:
         normal = [record for record in self.records if record.probe.group == NORMAL]
-        for number in range(len(normal) + 1, _MOST_DRAWS + 1):
-            if not normal or _fewest(normal) >= ENOUGH_ELEMENTS:
+        for probe in _draws_like(normal[0].probe, len(normal)) if normal else ():
+            if _fewest(normal) >= ENOUGH_ELEMENTS:
                 return
-            run = _run_on(recorder, another_draw(normal[0].probe, number))
+            run = _run_on(recorder, probe)
             if run is None:
                 return
             normal.append(run)
             self.records.append(run)
+
+
+def _draws_like(probe: Probe, count: int) -> list[Probe]:
+    """More normal draws, where there are so many."""
+    return [replace(probe, name=f"normal {number}") for number in range(count + 1, _MOST_DRAWS + 1)]
 
 
 def _run_on(recorder: Recorder, probe: Probe) -> Run | None:

@@ -129,11 +129,6 @@ def examples(described: Sequence[Described], seed: int = 0) -> Args | Kwargs:
     return dict(zip(names, drawn, strict=True)) if names else tuple(drawn)
 
 
-def describe_tensor(name: str, tensor: torch.Tensor) -> Described:
-    """The description of a normal input like this tensor."""
-    return Described(name, tuple(tensor.shape), tensor.dtype, NORMAL_KIND)
-
-
 def _parse(text: str) -> Described:
     words = words_of(text)
     dtype = torch.bool if words.kind == "mask" else torch.float32

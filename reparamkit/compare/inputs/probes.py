@@ -209,11 +209,6 @@ def _in_words(sizes: Sizes) -> str:
     return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
 
 
-def another_draw(probe: Probe, number: int) -> Probe:
-    """One more normal draw like `probe`, for networks with few outputs."""
-    return replace(probe, name=f"normal {number}")
-
-
 def _mix(seed: int, name: str, index: int) -> int:
     # hash() of a text differs from process to process; a probe must not.
     digest = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()

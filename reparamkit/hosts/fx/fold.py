@@ -25,8 +25,8 @@ from reparamkit.hosts.fx.planned import planned
 from reparamkit.hosts.fx.read import FxHost
 from reparamkit.hosts.fx.side_by_side import SideBySide, side_by_side
 from reparamkit.hosts.fx.write import Surgery, common_path, owner_path
+from reparamkit.support.garbage import on_one_thread
 from reparamkit.support.inputs import Args, Kwargs
-from reparamkit.support.one_thread import on_one_thread
 from reparamkit.support.progress import phase
 
 

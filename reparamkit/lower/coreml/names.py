@@ -41,12 +41,7 @@ def name_operators(program: ExportedProgram, taken: Iterable[str]) -> None:
         node.meta[ORIGIN] = origin
         # Not through the graph's namespace, which remembers every name that there ever was and avoids it.
         node.name = name
-    name_outputs(program)
-
-
-def name_outputs(program: ExportedProgram) -> None:
-    """Bring the signature's names of the outputs up to date with the graph."""
-    results = program.graph.output_node().args[0]
+    results = graph.output_node().args[0]
     for spec, value in zip(program.graph_signature.output_specs, results, strict=True):
         if isinstance(spec.arg, TensorArgument) and isinstance(value, fx.Node):
             spec.arg.name = value.name
