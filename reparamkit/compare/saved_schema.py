@@ -53,6 +53,8 @@ def check_outputs(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
             "records": _each(lambda value: isinstance(value, dict)),
         },
     )
+    if not _text(meta.get("order", "")):  # files of before have none
+        raise ValueError("no usable 'order'")
     names = None
     for place, entry in enumerate(meta["records"]):
         _fields(entry, {"probe": _record, "hash": _text, "outputs": _each(_output)})
@@ -108,7 +110,7 @@ def _output(value: Any) -> bool:
     return _holds(
         value,
         {"name": _text, "dtype": _dtype, "noise": _stored_number, "scale": _stored_number, "finite": _size},
-    )
+    ) and _stored_number(value.get("order", "0.0"))
 
 
 def _description(value: Any) -> bool:
