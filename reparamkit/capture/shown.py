@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from reparamkit.capture.modes import other_modes
 from reparamkit.capture.program import Program, program_of
 from reparamkit.capture.size_conditions import Place
-from reparamkit.capture.sizes import SizeGuards, own_conditions, size_guards, user_inputs
+from reparamkit.capture.sizes import SizeGuards, guards_of, own_conditions, size_guards, user_inputs
 from reparamkit.capture.special_sizes import (
     Point,
     is_exclusion,
@@ -120,7 +120,7 @@ def without_idle_conditions(exported: ExportedProgram, model: nn.Module, args: A
 
 def _refuses_ones(exported: ExportedProgram, model: nn.Module, args: Args, kwargs: Kwargs) -> bool:
     """Whether the program's own conditions refuse some size of one that the module takes."""
-    taken = getattr(model, "size_guards", None)
+    taken = guards_of(model)
     inputs = user_inputs(exported)
     conditions = size_guards(exported, inputs)
     leaves = [tensor for _, tensor in tensor_leaves(args, kwargs)]
@@ -132,8 +132,7 @@ def _refuses_ones(exported: ExportedProgram, model: nn.Module, args: Args, kwarg
         return guards.accepts(sizes)
 
     return any(
-        not accepts(conditions, group) and (not isinstance(taken, SizeGuards) or accepts(taken, group))
-        for group in groups
+        not accepts(conditions, group) and (taken is None or accepts(taken, group)) for group in groups
     )
 
 

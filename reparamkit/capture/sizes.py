@@ -121,6 +121,12 @@ class SizeGuards(nn.Module):
         )
 
 
+def guards_of(module: object) -> SizeGuards | None:
+    """Those of a folded network; None for any other module, and where it takes all sizes."""
+    children = module.children() if isinstance(module, nn.Module) else ()
+    return next((child for child in children if isinstance(child, SizeGuards)), None)
+
+
 def size_guards(
     exported: ExportedProgram,
     inputs: Sequence[fx.Node],

@@ -250,8 +250,6 @@ def _keep(compared: Compared, save_inputs: Path | None, save_outputs: Path | Non
             load_probes,
         )
     if save_outputs is not None:
-        # Whoever reads them has no reference at hand that could be run again.
-        recorded.count_orders()
         write_verified(
             save_outputs,
             lambda target: write_outputs(target, recorded, reference, fed.names, fed.described),

@@ -18,7 +18,15 @@ from reparamkit.compare.float64.second_look import in_double
 from reparamkit.compare.layout import permuted_shape
 from reparamkit.compare.network import Network
 from reparamkit.errors import UnusableInput
-from reparamkit.runners.base import BoundsSizes, InputSpec, NamedTensors
+from reparamkit.runners.base import (
+    BoundsSizes,
+    ComputesInFloat64,
+    ExactSums,
+    InputSpec,
+    NamedTensors,
+    Runner,
+    SumsExactly,
+)
 from reparamkit.support.inputs import Args, Kwargs, map_tensors, tensor_leaves
 from reparamkit.support.text import dtype_name, first_line, shape_text
 
@@ -56,10 +64,21 @@ class Adapted:
     def in_double(self) -> Adapted | None:
         """The same candidate running in float64 throughout; None where it has no such run."""
         double = in_double(self.candidate.runner)
-        if double is None:
-            return None
+        return None if double is None else self._run_by(double)
+
+    def with_exact_sums(self) -> ExactSums | None:
+        """The same candidate with its long sums taken in float64; None where it has no such run."""
+        runner = self.candidate.runner
+        if isinstance(runner, SumsExactly):
+            exact = runner.with_exact_sums()
+            return None if exact is None else replace(exact, runner=self._run_by(exact.runner))
+        if isinstance(runner, ComputesInFloat64):
+            return ExactSums(self._run_by(runner.in_float64()), complete=True)
+        return ExactSums(self, complete=False)
+
+    def _run_by(self, runner: Runner) -> Adapted:
         adapted = copy.copy(self)
-        adapted.candidate = replace(self.candidate, runner=double)
+        adapted.candidate = replace(self.candidate, runner=runner)
         return adapted
 
     def spec_of(self, index: int) -> InputSpec | None:

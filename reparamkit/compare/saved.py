@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from reparamkit.compare.float64.recorded import Recorded
 from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.input_spec import Described, Kind
 from reparamkit.compare.inputs.probes import Probe
-from reparamkit.compare.noise import PerAxis, scale_along
+from reparamkit.compare.noise import Noise, PerAxis, scale_along
 from reparamkit.compare.saved_schema import check_outputs, check_probes
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.arrays import read_npz
@@ -99,6 +99,8 @@ class SavedOutputs:
                     f"another. Give the inputs that --save-inputs wrote along with it (--inputs FILE)"
                 )
             records.append(Run(probe, tuple(self._truths(place, entry["outputs"]))))
+        order = self._meta.get("order", "")
+        wide = [replace(record, truths=self._in_another_order(p, record)) for p, record in enumerate(records)]
         return Recorded(
             records,
             self._meta["oracle"],
@@ -106,6 +108,18 @@ class SavedOutputs:
             self._meta["structured"],
             self.seed,
             list(self._meta["notes"]),
+            other_order=(wide, order) if order else None,
+        )
+
+    def _in_another_order(self, place: int, record: Run) -> tuple[Truth, ...]:
+        outputs = self._meta["records"][place]["outputs"]
+        return tuple(
+            truth.with_noise(
+                Noise(float(entry["order"]), self._along(f"order {place}.{number}", truth.values))
+            )
+            if "order" in entry
+            else truth
+            for number, (entry, truth) in enumerate(zip(outputs, record.truths, strict=True))
         )
 
     def _truths(self, place: int, outputs: list[dict[str, Any]]) -> list[Truth]:
@@ -217,8 +231,10 @@ def save_outputs(
     """
     arrays: dict[str, Any] = {}
     records = []
+    # Whoever reads them has no reference at hand that could be run again.
+    wide, said = recorded.in_another_order()
     for place, record in enumerate(recorded.records):
-        outputs = []
+        outputs: list[dict[str, Any]] = []
         for number, truth in enumerate(record.truths):
             arrays[f"output {place}.{number}"] = _plain(truth.values)
             if truth.undecided is not None:
@@ -235,6 +251,12 @@ def save_outputs(
                     "finite": truth.finite,
                 }
             )
+            if said:
+                ordered = wide[place].truths[number]
+                outputs[-1]["order"] = repr(ordered.noise)
+                for axis, noise in enumerate(ordered.along_noise):
+                    if noise is not None:
+                        arrays[f"order {place}.{number}.{axis}"] = _plain(noise)
         records.append({"probe": _facts(record.probe), "hash": input_hash(record.probe), "outputs": outputs})
     meta = {
         "format": _OUTPUTS,
@@ -247,6 +269,7 @@ def save_outputs(
         "precision": dtype_name(recorded.precision),
         "structured": recorded.structured,
         "notes": recorded.notes,
+        "order": said,
         "records": records,
     }
     _write(path, meta, arrays)

@@ -33,10 +33,12 @@ def check_probes(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
 def check_outputs(meta: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """As `check_probes`, for reference outputs."""
     _require(_fits(meta, _OUTPUTS))
+    _require(isinstance(meta.get("order", ""), str))  # files of before have none
     names = None
     for place, entry in enumerate(meta["records"]):
         own = [output["name"] for output in entry["outputs"]]
         _require(own and own == (names or own))
+        _require(all(_stored_number(output.get("order", "0.0")) for output in entry["outputs"]))
         names = own
         for number in range(len(own)):
             values = arrays.get(f"output {place}.{number}")

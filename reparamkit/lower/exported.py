@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from reparamkit.capture.oblivious import sizes_oblivious
 from reparamkit.capture.shown import without_idle_conditions
 from reparamkit.capture.size_conditions import compiled, in_torch_s_words, spelt
-from reparamkit.capture.sizes import SizeGuards, tensor_sources
+from reparamkit.capture.sizes import guards_of, tensor_sources
 from reparamkit.capture.special_sizes import inner_sizes
 from reparamkit.compare.inputs.sizes import ROLES, DynamicAxes, InnerSizes, Ranges, Sizes, ranges_of
 from reparamkit.errors import CannotCapture
@@ -52,9 +52,9 @@ def refuse_zeros(program: ExportedProgram, module: nn.Module) -> None:
 
     torch.export keeps the others itself, and takes these for granted.
     """
-    guards = getattr(module, "size_guards", None)
+    guards = guards_of(module)
     conditions: list[str] | None = getattr(program, "_guards_code", None)
-    if not isinstance(guards, SizeGuards) or conditions is None:
+    if guards is None or conditions is None:
         return
     sources = tensor_sources(program)
 

@@ -125,16 +125,21 @@ def _require_tensor_outputs(program: ExportedProgram) -> None:
 
 
 def _rename_inner_values(graph: Any) -> None:
-    """Give another name to values inside the network that are called as one of its inputs or outputs is."""
+    """Give another name to values and weights that are called as an input or output of the network is."""
     outer = [*graph.inputs, *graph.outputs]
     taken = {value.name for value in outer}
-    for node in graph:
-        for value in node.outputs:
-            if value.name in taken and not any(value is other for other in outer):
-                value.name = f"{value.name}_value"
-                while value.name in taken:
-                    value.name += "_"
-                taken.add(value.name)
+    values = [value for node in graph for value in node.outputs]
+    weights = [*graph.initializers.values()]
+    used = taken | {value.name for value in (*values, *weights)}
+    for value in (*values, *weights):
+        if value.name in taken and not any(value is other for other in outer):
+            name = f"{value.name}_value"
+            while name in used:
+                name += "_"
+            used.add(name)
+            value.name = name
+    graph.initializers.clear()
+    graph.initializers.update({value.name: value for value in weights})
 
 
 def operator_counts(path: Path) -> Counter[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -117,11 +118,24 @@ class Jitterable(Protocol):
     def jittered(self, seed: int) -> Runner: ...
 
 
+@dataclass(frozen=True)
+class ExactSums:
+    """A network with its long sums taken in float64.
+
+    Attributes:
+        runner: runs it.
+        complete: all of them are; where it is not, some are added up in an order of the back end's own.
+    """
+
+    runner: Runner
+    complete: bool
+
+
 @runtime_checkable
 class SumsExactly(Protocol):
-    """A runner that can be had with its long sums taken exactly, None where it has none."""
+    """A runner that can be had with its long sums taken in float64, None where it has none."""
 
-    def with_exact_sums(self) -> Runner | None: ...
+    def with_exact_sums(self) -> ExactSums | None: ...
 
 
 def match_inputs(

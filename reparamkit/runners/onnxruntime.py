@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reparamkit.errors import MissingExtra, UnusableInput
-from reparamkit.runners.base import InputSpec, NamedTensors, least_precise, match_inputs
+from reparamkit.runners.base import ExactSums, InputSpec, NamedTensors, least_precise, match_inputs
 from reparamkit.runners.onnx_apart import ApartSession, may_abort
 from reparamkit.runners.onnx_sums import with_exact_sums
 from reparamkit.runners.onnx_weights import Weights, jittered, without_weights
@@ -80,14 +80,17 @@ class OnnxRuntimeRunner:
         """
         return OnnxRuntimeRunner(self.path, *jittered(*without_weights(self.path), seed))
 
-    def with_exact_sums(self) -> OnnxRuntimeRunner | None:
+    def with_exact_sums(self) -> ExactSums | None:
         """The same network with its sums over axes taken in float64; None where it has none.
 
         Raises:
             Exception: whatever reading or changing the file raises.
         """
         model, weights = without_weights(self.path)
-        return OnnxRuntimeRunner(self.path, model, weights) if with_exact_sums(model) else None
+        changed, left = with_exact_sums(model)
+        if not changed and not left:
+            return None
+        return ExactSums(OnnxRuntimeRunner(self.path, model, weights), complete=not left)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
         """Outputs under the file's own names.

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from reparamkit.capture.sizes import SizeGuards
+from reparamkit.capture.sizes import guards_of
 from reparamkit.submodules.call_recorder import Call, normal_call
 from reparamkit.support.inputs import Args, Kwargs
 
@@ -92,8 +92,8 @@ class FoldedForward:
             if not is_tensor and (type(leaf) is not type(value) or leaf != value):
                 given = "a tensor" if isinstance(leaf, Tensor) else repr(leaf)
                 return f"it was captured with {value!r} where it was given {given}"
-        guards = getattr(self.graph, "size_guards", None)
-        if isinstance(guards, SizeGuards):
+        guards = guards_of(self.graph)
+        if guards is not None:
             try:
                 guards(*(x for x in leaves if isinstance(x, Tensor)))
             except ValueError as error:

@@ -53,6 +53,41 @@ def folded(network: nn.Module) -> rk.Folded:
 NAMES: dict[str, Any] = {"input_names": ["first", "second"], "output_names": ("a", "b.0")}
 
 
+class Weighted(nn.Module):
+    """Weights that are called as an output is, or an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        for name in ("output", "near", "x", "near_value"):
+            self.register_parameter(name, nn.Parameter(torch.rand(3, 1, 1)))
+        self.register_buffer("far", torch.rand(3, 1, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = torch.relu(x * self.get_parameter("output") + self.get_parameter("near"))
+        y = torch.relu(y * self.get_parameter("x") - self.get_parameter("near_value"))
+        return {"near": self.conv(y), "far": torch.relu(y + self.get_buffer("far"))}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {},
+        {"output_names": ["conv.weight", "output"]},
+        {"input_names": ["conv.weight"], "output_names": ["relu", "near_value"]},
+    ],
+)
+def test_weights_may_be_called_as_inputs_and_outputs_are(names: dict[str, Any], tmp_path: Path) -> None:
+    network = randomised(Weighted())
+    path = tmp_path / "net.onnx"
+    rk.fold(network, IMAGE).save(path, **names)
+    session = open_runner(path)
+    outputs = session.run((IMAGE,), {})
+    assert [name for name, _ in outputs] == names.get("output_names", ["near", "far"])
+    for (_, values), wanted in zip(outputs, network(IMAGE).values(), strict=True):
+        torch.testing.assert_close(values, wanted)
+
+
 def test_onnx_has_the_names_that_were_asked_for(
     tmp_path: Path, folded: rk.Folded, network: nn.Module
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reparamkit.compare.budgets import Budgets
+from reparamkit.compare.float64.orders import only_order_differs
 from reparamkit.compare.float64.run import Run
 from reparamkit.compare.float64.second_look import SecondLook, in_double
 from reparamkit.compare.inputs.probes import NORMAL
@@ -39,6 +40,7 @@ class Recorded:
         floor_ulps: the floor of the budget in units in the last place; None for the usual one.
         second: looks again at probes on which a candidate fails; None where the reference is not at hand.
         random: why nothing can be compared with it, where the reference is random; else empty.
+        other_order: what `in_another_order` gives, where that is known.
     """
 
     records: list[Run]
@@ -50,7 +52,7 @@ class Recorded:
     floor_ulps: float | None = None
     second: SecondLook | None = None
     random: str = ""
-    _in_turn: bool = field(default=False, init=False)
+    other_order: tuple[list[Run], str] | None = None
 
     @property
     def output_names(self) -> list[str]:
@@ -107,8 +109,8 @@ class Recorded:
             "same_dtypes": same_dtypes,
         }
         verdict = judge(runner, self.records, self.budgets(), **settings)
-        if verdict.differs and rule is None and self.second is not None:
-            verdict = self._again(runner, verdict, self.second, settings)
+        if verdict.differs and rule is None:
+            verdict = self._with_orders(runner, verdict, settings)
         elif verdict.untold and self._more_probes():
             verdict = judge(runner, self.records, self.budgets(), **settings)
         if verdict.differs:
@@ -123,28 +125,32 @@ class Recorded:
             outputs=tuple(entry if exact else replace(entry, e0=None) for entry in verdict.outputs),
         )
 
+    def _with_orders(self, runner: Runner, verdict: Equivalence, settings: dict[str, Any]) -> Equivalence:
+        """The verdict of a second look, which allows for another order of sums where nothing else differs."""
+        narrow, said = self.records, ""
+        if not verdict.broken_probes:
+            failed = {entry.probe for entry in verdict.outputs if not entry.passed}
+            failing = [record for record in narrow if record.probe.name in failed]
+            wide, said = self.in_another_order()
+            if said and self.second is not None:
+                failing = self.second.without_order(failing)
+            if said and not only_order_differs(runner, failing, self.budgets(), settings):
+                said = ""
+        if said:
+            self.records = wide
+            verdict = judge(runner, wide, self.budgets(), **settings)
+        try:
+            if verdict.differs and self.second is not None:
+                verdict = self._again(runner, verdict, self.second, settings)
+        finally:
+            if said:  # the next candidate is judged by the narrow budgets first, too
+                self.records = [*narrow, *self.records[len(wide) :]]
+        return replace(verdict, notes=(said, *verdict.notes)) if said else verdict
+
     def _again(
         self, runner: Runner, verdict: Equivalence, second: SecondLook, settings: dict[str, Any]
     ) -> Equivalence:
-        """The verdict once the order of sums is allowed for, and probes of rounding alone are set aside.
-
-        Where that does not make the two the same, they differ by what the reference is off by in its own
-        order.
-        """
-        if not verdict.broken_probes:
-            records, notes = self.records, list(self.notes)
-            if self.count_orders():
-                widened = judge(runner, self.records, self.budgets(), **settings)
-                again = self._without_rounding(runner, widened, second, settings)
-                if not again.differs:
-                    return again
-                self.records, self.notes, self._in_turn = records, notes, False
-        return self._without_rounding(runner, verdict, second, settings)
-
-    def _without_rounding(
-        self, runner: Runner, verdict: Equivalence, second: SecondLook, settings: dict[str, Any]
-    ) -> Equivalence:
-        """The verdict once probes on which the network blows rounding up are set aside."""
+        """The verdict once probes of rounding alone are set aside."""
         budgets = self.budgets()
         failing = [entry for entry in verdict.outputs if not entry.passed]
         if failing and not verdict.broken_probes and all(entry.channel is not None for entry in failing):
@@ -154,7 +160,7 @@ class Recorded:
             budgets = self.budgets(second.moved(chosen, budgets))
             verdict = judge(runner, self.records, budgets, **settings)
         aside: dict[str, str] = {}
-        double = in_double(runner) if verdict.differs else None
+        double = _in_double(runner) if verdict.differs else None
         structured = self.structured and runner.structured
         while verdict.differs:
             failed = {entry.probe for entry in verdict.outputs if not entry.passed} | {*verdict.broken_probes}
@@ -185,18 +191,16 @@ class Recorded:
             verdict = judge(runner, self.records, budgets, **settings)
         return verdict
 
-    def count_orders(self) -> bool:
-        """Count into the rounding error what long sums are off by in another order; whether there are such.
+    def in_another_order(self) -> tuple[list[Run], str]:
+        """The records with what long sums are off by in another order in their rounding error.
 
-        Once that was tried, this does nothing.
+        Returns:
+            They, and what is to be said of them; the records as they are and "" where there are no such sums.
         """
-        if self._in_turn or self.second is None:
-            return False
-        self._in_turn = True
-        self.records, said = self.second.in_turn(self.records)
-        if said:
-            self.notes.append(said)
-        return bool(said)
+        known = self.other_order is not None and len(self.other_order[0]) == len(self.records)
+        if self.second is not None and not known:
+            self.other_order = self.second.in_turn(self.records)
+        return self.other_order or (self.records, "")
 
     def _on_too_many(self, verdict: Equivalence, aside: dict[str, str]) -> Equivalence:
         why = (
@@ -253,15 +257,20 @@ class Recorded:
 
     def with_records(self, records: Sequence[Run], precision: torch.dtype, ulps: float) -> Recorded:
         """The same reference with other records, and the floor in this precision."""
-        return self._changed(records=list(records), precision=precision, floor_ulps=ulps, second=None)
+        return self._changed(
+            records=list(records), precision=precision, floor_ulps=ulps, second=None, other_order=None
+        )
 
     def narrowed(self, keep: Callable[[Run], bool]) -> Recorded:
         """The same reference with some of the records only, the example's among them."""
         kept = [record for record in self.records if keep(record)]
         if len(kept) == len(self.records):
             return self
+        known = self.other_order
         return self._changed(
-            records=kept, notes=[note for note in self.notes if not note.startswith("free axes")]
+            records=kept,
+            notes=[note for note in self.notes if not note.startswith("free axes")],
+            other_order=None if known is None else ([*filter(keep, known[0])], known[1]),
         )
 
     def _changed(self, **changes: Any) -> Recorded:
@@ -273,3 +282,10 @@ class Recorded:
 def _is_plain(record: Run) -> bool:
     """Whether it is a normal draw of the example's size."""
     return record.probe.group == NORMAL and not record.probe.sizes
+
+
+def _in_double(runner: Runner) -> Runner | None:
+    try:
+        return in_double(runner)
+    except Exception:  # it cannot be copied, or not converted
+        return None

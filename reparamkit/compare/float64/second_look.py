@@ -15,7 +15,7 @@ precision of the two, and all of it on one probe:
 
 Before all that the reference runs once more with its long sums, where it has any, added up in another order
 (`reparamkit.compare.float64.in_turn`): what it is off by then is its own rounding error as well, and the
-budgets go by the larger of the two. A candidate that is different all the same is told so by the smaller.
+budgets go by the larger of the two where nothing but the order differs (`reparamkit.compare.float64.orders`).
 
 Such a probe is no evidence either way, and is set aside. A verdict needs most of the normal draws, of which
 more are made where it takes them; where too many are set aside, the candidate is different if it blows
@@ -86,12 +86,9 @@ def _require_same(own: NamedTensors, copied: NamedTensors) -> None:
 
 def in_double(runner: Runner) -> Runner | None:
     """The runner's network in float64, or None where it has no such run."""
-    try:
-        if isinstance(runner, RunsInDouble):
-            return runner.in_double()
-        return DoubleRunner(runner) if isinstance(runner, TorchRunner) else None
-    except Exception:  # it cannot be copied, or not converted
-        return None
+    if isinstance(runner, RunsInDouble):
+        return runner.in_double()
+    return DoubleRunner(runner) if isinstance(runner, TorchRunner) else None
 
 
 class _Lowest(TorchDispatchMode):
@@ -184,14 +181,36 @@ class SecondLook:
         )
 
     def _with_exact_sums(self, records: Sequence[Run]) -> tuple[list[Run], str]:
+        exact = self._exact_outputs(records)
+        if exact is None:
+            return list(records), ""
+        widened = [_joined(record, outputs) for record, outputs in zip(records, exact, strict=True)]
+        return widened, "the reference's rounding error has that of its own sums in it, against float64"
+
+    def without_order(self, records: Sequence[Run]) -> list[Run]:
+        """The records, by the reference with its sums in float64 where it has no other float64 run."""
+        exact = None if self.module is not None else self._exact_outputs(records)
+        if exact is None:
+            return list(records)
+        return [
+            replace(
+                record,
+                truths=tuple(
+                    replace(truth, values=as_real(values).double()) if values.is_floating_point() else truth
+                    for truth, (_, values) in zip(record.truths, outputs, strict=True)
+                ),
+            )
+            for record, outputs in zip(records, exact, strict=True)
+        ]
+
+    def _exact_outputs(self, records: Sequence[Run]) -> list[NamedTensors] | None:
         try:
             exact = self.runner.with_exact_sums() if isinstance(self.runner, SumsExactly) else None
             if exact is None:
-                return list(records), ""
-            widened = [_joined(record, exact.run(*record.probe.inputs())) for record in records]
+                return None
+            return [exact.runner.run(*record.probe.inputs()) for record in records]
         except Exception:
-            return list(records), ""
-        return widened, "the reference's rounding error has that of its own sums in it, against float64"
+            return None
 
     def excuse(
         self,

@@ -186,7 +186,7 @@ class Surgery:
         self._wanted = {call: wanted for call, wanted in self._wanted.items() if call in self._alive}
         tried: dict[str, int] = {}
         for call, (wanted, layer) in self._wanted.items():
-            call.target = free_path(root, wanted, tried)
+            call.target = free_path(root, holdable(wanted), tried)
             call._rename(re.sub(r"\W", "_", call.target))
             *path, last = call.target.split(".")
             _ensure(root, path).add_module(last, layer)
@@ -196,7 +196,7 @@ class Surgery:
         module = FoldedGraph(root, self.graph, class_name="Folded")
         passing = [str(node.target) for node, constant in computed.items() if not constant.persistent]
         for name in (*self.host.program.non_persistent, *passing):
-            *path, last = name.split(".")
+            *path, last = holdable(name).split(".")
             with suppress(AttributeError):  # no longer used
                 module.get_submodule(".".join(path))._non_persistent_buffers_set.add(last)
         for node in module.graph.nodes:
@@ -227,7 +227,7 @@ class Surgery:
         for node, constant in computed.items():
             path = owner_path(constant.node)
             wanted = f"{path}.constant" if path else "constant"
-            name = free_path(root, wanted, tried)
+            name = free_path(root, holdable(wanted), tried)
             while name in self.host.program.state:
                 name = f"{name}_"
             node.target = name
@@ -254,21 +254,21 @@ class Surgery:
         """Check sizes and constant arguments before anything is computed from them."""
         guards, constants = self.host.program.guards, self.host.program.constant_arguments
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
-        if constants is not None:
-            root.add_module(_CONSTANTS, constants)
+
+        def first(name: str, check: nn.Module, reads: tuple[fx.Node, ...]) -> None:
+            name = free_path(root, name)
+            root.add_module(name, check)
             with self.graph.inserting_after(inputs[-1]):
-                self.graph.call_module(_CONSTANTS, tuple(constant_nodes(inputs)))
+                self.graph.call_module(name, reads)
+
+        if constants is not None:
+            first("constant_arguments", constants, tuple(constant_nodes(inputs)))
         tensors = tuple(n for n in inputs if isinstance(n.meta.get("val"), Tensor))
         layout = self.host.program.layout
         if layout is not None:
-            root.add_module(_LAYOUT, layout)
-            with self.graph.inserting_after(inputs[-1]):
-                self.graph.call_module(_LAYOUT, tensors)
-        if guards is None or not guards.assumptions:
-            return
-        root.add_module(_GUARDS, guards)
-        with self.graph.inserting_after(inputs[-1]):
-            self.graph.call_module(_GUARDS, tensors)
+            first("memory_layout", layout, tensors)
+        if guards is not None and guards.assumptions:
+            first("size_guards", guards, tensors)
 
     def _wanted_path(self, inside: Sequence[int], module: nn.Module) -> str:
         owners = [owner_path(self.host.user_node(i)) for i in inside]
@@ -289,9 +289,6 @@ class Surgery:
         elif not isinstance(module, ChannelScale):
             kind = "embedding" if isinstance(module, nn.Embedding) else "norm"
         return ".".join(filter(None, [common_path(owners), f"reparam_{kind}"]))
-
-
-_GUARDS, _CONSTANTS, _LAYOUT = "size_guards", "constant_arguments", "memory_layout"
 
 
 def _impure(node: fx.Node) -> bool:
@@ -329,6 +326,21 @@ def free_path(root: nn.Module, wanted: str, tried: dict[str, int] | None = None)
     return f"{wanted}_{count}" if count else wanted
 
 
+@cache
+def _own_names() -> frozenset[str]:
+    """What a graph module has of its own, besides what every module has."""
+    graph = fx.Graph()
+    graph.output(None)
+    of_pickles = ("_in_spec", "_out_spec", "shape_env")
+    return frozenset({*dir(FoldedGraph(nn.Module(), graph)), *of_pickles}) - {*dir(nn.Module())}
+
+
+def holdable(path: str) -> str:
+    """The path, or one like it where a graph module has a `graph`, a `code` or a `meta` of its own."""
+    first, dot, rest = path.partition(".")
+    return f"{first}_{dot}{rest}" if first in _own_names() else path
+
+
 def owner_path(node: fx.Node) -> str:
     """The path of the module whose forward made the node; "" for the network itself."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -351,9 +363,12 @@ def common_path(paths: Iterable[str]) -> str:
 def _root(program: Program, graph: fx.Graph, without: Container[fx.Node]) -> nn.Module:
     root = nn.Module()
     owned: dict[int, nn.Parameter] = {}
-    used = [str(n.target) for n in graph.nodes if n.op == "get_attr" and n not in without]
-    for name in dict.fromkeys(used):
-        *path, last = name.split(".")
+    used = [node for node in graph.nodes if node.op == "get_attr" and node not in without]
+    names = dict.fromkeys(str(node.target) for node in used)
+    for node in used:
+        node.target = holdable(str(node.target))
+    for name in names:
+        *path, last = holdable(name).split(".")
         parent = _ensure(root, path)
         if name in program.submodules:
             parent.add_module(last, as_folded_graph(program.submodules[name]))

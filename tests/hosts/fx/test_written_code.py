@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +160,54 @@ def test_modules_may_be_called_as_code_is(names: tuple[str, ...]) -> None:
     x = noise(3, 4, 7, 6, seed=1, dtype=torch.float32)
     torch.testing.assert_close(module(x), network(x))
     torch.testing.assert_close(copy.deepcopy(module)(x), network(x))
+
+
+class _Around(nn.Module):
+    """A module, and a weight, at the top of the network."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.beside = name, _block(4)
+        self.add_module(name, _block(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.get_submodule(self.name)(x)) + self.beside(torch.relu(x))
+
+
+class _Scaled(nn.Module):
+    def __init__(self, name: str, *, trained: bool) -> None:
+        super().__init__()
+        self.name, self.block = name, _block()
+        if trained:
+            self.register_parameter(name, nn.Parameter(V[:, None, None]))
+        else:
+            self.register_buffer(name, V[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(torch.relu(x + getattr(self, self.name)))
+
+
+GRAPHS_OWN = ("graph", "code", "meta", "recompile", "shape_env", "_out_spec")
+CHECKS = ("size_guards", "constant_arguments")
+
+
+@pytest.mark.parametrize("name", [*GRAPHS_OWN, *CHECKS])
+@pytest.mark.parametrize("kind", ["module", "parameter", "buffer"])
+def test_the_networks_parts_may_be_called_as_a_graph_modules_are(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    network = randomised(_Around(name) if kind == "module" else _Scaled(name, trained=kind == "parameter"))
+    folded = rk.fold(network, noise(1, 4, 5, 5, dtype=torch.float32))
+    assert len(folded.folds) == (2 if kind == "module" else 1)
+    x = noise(3, 4, 7, 6, seed=1, dtype=torch.float32)
+    for module in (folded.module, copy.deepcopy(folded.module), pickle.loads(pickle.dumps(folded.module))):
+        torch.testing.assert_close(module(x), network(x))
+        with pytest.raises(ValueError, match="sizes"):
+            module(x[:, :, :0])
+    persistent = sum(name in key for key in folded.module.state_dict())
+    assert persistent == {"module": 2, "parameter": 1, "buffer": 0}[kind]
+    if name in ("graph", "size_guards"):
+        folded.save(tmp_path / "net.pt2", tmp_path / "net.onnx")
 
 
 def test_the_graph_keeps_its_operators_and_the_code_is_in_torchs_words() -> None:
