@@ -126,7 +126,7 @@ def compare(
             two cannot be opened, or they take different inputs.
         MissingExtra, UntrustedPickle: with `strict`, as `open_network`.
     """
-    if reference is None and saved is None:
+    if reference is None and saved is None and not strict:
         raise UnusableInput("there is nothing to compare with: give a reference, or saved outputs of one")
     sides = [Side(_label(reference), "", ""), Side(_label(candidate), "", "")]
     try:
