@@ -234,12 +234,13 @@ class Resizing:
     def _contracted(self, node: Node, axes: Sequence[Axis], contraction: Contraction) -> tuple[Axis, ...]:
         """The axes that it does not act along; those that it does stay as they are captured."""
         self._hold(digit for axis in contraction.axes for digit in axes[axis])
-        made = [
+        fresh_axes = [
             () if n == 1 else (self._digit(n, (node.id, axis), frozenset()),)
             for axis, n in enumerate(contraction.sizes)
         ]
         return tuple(
-            new if place is None else axes[place] for new, place in zip(made, contraction.places, strict=True)
+            new if place is None else axes[place]
+            for new, place in zip(fresh_axes, contraction.places, strict=True)
         )
 
     def _moved(self, node: Node, operand: int, move: Move) -> tuple[Axis, ...]:

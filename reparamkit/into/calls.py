@@ -15,8 +15,8 @@ from reparamkit.hosts.fx.constants import dependencies_first
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    made = node.meta.get("val")
-    return tuple(map(int, made.shape)) if isinstance(made, Tensor) else ()
+    value = node.meta.get("val")
+    return tuple(map(int, value.shape)) if isinstance(value, Tensor) else ()
 
 
 def only_checks(node: fx.Node) -> bool:

@@ -186,8 +186,8 @@ class _Reader:
 
         Whether it is one.
         """
-        entry, made = given.get("self"), node.meta.get("val")
-        if not isinstance(entry, fx.Node) or entry not in self._values or not isinstance(made, Tensor):
+        entry, result = given.get("self"), node.meta.get("val")
+        if not isinstance(entry, fx.Node) or entry not in self._values or not isinstance(result, Tensor):
             return False
         source = self._values[entry]
         axes = len(source.shape)
@@ -204,8 +204,8 @@ class _Reader:
         kept = tuple(1 if axis in over else size for axis, size in enumerate(source.shape))
         arguments = (("self", "@"), ("dim", tuple(over)))
         value = self._added(node, "mean", arguments, [source], [None], node.name, kept)
-        if kept != tuple(map(int, made.shape)):
-            value = self._added(node, "view", tuple(map(int, made.shape)), [value], [None], node.name)
+        if kept != tuple(map(int, result.shape)):
+            value = self._added(node, "view", tuple(map(int, result.shape)), [value], [None], node.name)
         self._values[node] = value
         return True
 

@@ -75,14 +75,14 @@ try:
             return program.load_method(method)
 
     def ports(meta, count, of):
-        found = []
+        tensors = []
         for place in range(count):
             try:
                 tensor = of(place)
-                found.append([list(tensor.sizes()), tensor.dtype()])
+                tensors.append([list(tensor.sizes()), tensor.dtype()])
             except Exception:
-                found.append(None)
-        return found
+                tensors.append(None)
+        return tensors
 
     program = opened()
     names = [program.get_method_name(place) for place in range(program.num_methods())]

@@ -6,6 +6,9 @@ group and sample, which is most of the time of a depthwise network. With T taps,
     y[n, g] = sum over t of  K[g, :, :, t] @ x[n, g, :, s·i + d·t - p]
 
 is T batched products over all groups at once, and where each group has one input channel T scaled sums.
+
+The engine has a convolution of its own for its proofs. Sharing one would let a mistake in it prove a fold
+and pass the comparison that is to catch it.
 """
 
 from __future__ import annotations

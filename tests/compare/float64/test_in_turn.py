@@ -144,7 +144,11 @@ def test_another_order_of_a_long_mean_is_no_difference(large: tuple[nn.Module, T
 def test_a_difference_beyond_it_is_one(large: tuple[nn.Module, Tensor]) -> None:
     net, x = large
     reference = Reference(net, (x,))
-    assert reference.judge(InOrder(net, 1 + 2e-4)).differs
+    narrow = reference.budgets().budget(0, "normal")
+    for _ in range(2):
+        assert reference.judge(InOrder(net, 1 + 2e-4)).differs
+        assert reference.budgets().budget(0, "normal") == narrow  # it is told by the reference's own order
+        assert not any("terms at a time" in note for note in reference.notes)
     assert reference.judge(InOrder(net)).passed
     assert reference.judge(InOrder(net, 1 + 2e-4)).differs
 
