@@ -33,7 +33,7 @@ from reparamkit.loading.source import Source
 from reparamkit.loading.wrappers import unwrapped, usable_inputs
 from reparamkit.lower.lowering import free_sizes_of
 from reparamkit.result import Folded, Inspection
-from reparamkit.runners.torch import TorchRunner
+from reparamkit.runners.torch import TorchRunner, program_runner
 from reparamkit.submodules.replacement import assemble, refused_calls
 from reparamkit.submodules.search import Parts, fold_parts
 from reparamkit.support.copies import private_copy
@@ -178,7 +178,7 @@ def _network(
 def _opened(original: nn.Module | ExportedProgram) -> Network:
     if isinstance(original, nn.Module):
         return Network(type(original).__name__, TorchRunner(original))
-    return Network("ExportedProgram", TorchRunner(original.module(), "torch.export"), program=original)
+    return Network("ExportedProgram", program_runner(original), program=original)
 
 
 def _verdict_on(network: Network) -> Equivalence:

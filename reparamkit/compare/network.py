@@ -28,7 +28,7 @@ from reparamkit.loading.source import Source, load
 from reparamkit.loading.wrappers import unwrapped
 from reparamkit.runners.base import BoundsSizes, DeclaresInputs, InputSpec, Runner, StatesPrecision
 from reparamkit.runners.open import EVALUATE, open_foreign
-from reparamkit.runners.torch import TorchRunner
+from reparamkit.runners.torch import TorchRunner, program_runner
 from reparamkit.support.inputs import Args, Kwargs
 
 Ranges = dict[str, tuple[int, int | None]]
@@ -203,7 +203,7 @@ def _from_program(label: str, program: ExportedProgram) -> Network:
         example = tuple(args), dict(kwargs)
     return Network(
         label,
-        TorchRunner(program.module(), "torch.export"),
+        program_runner(program),
         names[:count],
         keyword,
         declared=tuple(specs),

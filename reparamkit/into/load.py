@@ -255,7 +255,7 @@ def _goals(target: Target, pairs: Sequence[Pair], state: Any) -> tuple[list[Goal
         if numbers is None:
             numbers = torch.full(its.shape, pair.default or 0.0, dtype=torch.float64)
         if mine is not None and its.name:
-            layers[mine.name] = its.name
+            layers[mine.name] = (target.own_name(its.reads[0]) if its.plain else None) or its.name
         goals.append(_goal(target, its, numbers, None if mine is None else _chosen(mine, state)))
     return goals, layers
 
@@ -293,5 +293,5 @@ def _chosen(value: Value, state: Any) -> Chosen | None:
 def _goal(target: Target, value: Value, numbers: Tensor, chosen: Chosen | None) -> Goal:
     evaluate = value.constant
     assert evaluate is not None
-    own = value.reads[0] if value.plain and target.is_own(value.reads[0]) else None
+    own = target.own_name(value.reads[0]) if value.plain else None
     return Goal(f"{value.name or value} of the target", lambda: evaluate(_Now(target)), own, numbers, chosen)  # type: ignore[arg-type]

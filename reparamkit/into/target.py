@@ -16,6 +16,7 @@ from reparamkit.errors import UnusableInput
 from reparamkit.hosts.fx.equal_calls import share_equal_calls
 from reparamkit.hosts.fx.fold import fold_program
 from reparamkit.hosts.fx.planned import planned, realised
+from reparamkit.hosts.fx.write import holdable
 from reparamkit.support.inputs import Args, Kwargs
 
 _STATISTICS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
@@ -69,6 +70,7 @@ class Target:
         self.module: nn.Module = outcome.module
         self.norms = list(_norms(spare))
         self._regions, self._stored = outcome.regions, outcome.stored
+        self._names = {holdable(name): name for name in program.state}
         self._forms = {form.node: form for form in plan.folds}
         self._nodes = {node.name: node for node in spare.graph.nodes}
 
@@ -100,12 +102,12 @@ class Target:
             if node_of_constant is None:
                 raise Unsettable("it is computed by a call that folding made")
             return self._host.constants.float64(node_of_constant)
-        return self._state[name].detach().to("cpu")
+        return self._state[self._names[name]].detach().to("cpu")
 
-    def is_own(self, name: str) -> bool:
-        """Whether a tensor of the folded module is one of the target itself, as it is."""
+    def own_name(self, name: str) -> str | None:
+        """The target's name for a tensor of the folded module; None where it is none of its own as it is."""
         path = name.rpartition(".")[0]
-        return path not in self._regions and name not in self._stored and name in self.tensors
+        return None if path in self._regions or name in self._stored else self._names.get(name)
 
     @contextmanager
     def watched(self) -> Iterator[set[str]]:

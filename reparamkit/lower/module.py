@@ -54,7 +54,7 @@ def pickled(module: nn.Module, path: Path) -> io.BytesIO:
             torch.save(module, archive)
     except Exception as error:  # a local class, a lambda, an open file: each has an error of its own
         raise UnusableInput(
-            f"cannot write {path}: the network (a {type(module).__qualname__}) cannot be pickled: "
+            f"cannot write {path.name}: the network (a {type(module).__qualname__}) cannot be pickled: "
             f"{first_line(error)}"
         ) from error
     return archive
@@ -67,7 +67,7 @@ def loaded_module(target: Path, path: Path) -> nn.Module:
             loaded: Any = torch.load(target, weights_only=False)
     except Exception as error:
         raise UnusableInput(
-            f"cannot write {path}: the file cannot be read again: {first_line(error)}"
+            f"cannot write {path.name}: the file cannot be read again: {first_line(error)}"
         ) from error
     assert isinstance(loaded, nn.Module)
     return loaded

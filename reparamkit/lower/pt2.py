@@ -45,7 +45,7 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
             torch.export.save(program, archive)
     except Exception as error:  # torch's writer has no error of its own
         raise CannotWrite(
-            f"cannot write {path}: torch.export cannot write this network down: {first_line(error)}"
+            f"cannot write {path.name}: torch.export cannot write this network down: {first_line(error)}"
         ) from error
     with path.open("wb") as file:
         file.write(archive.getbuffer())

@@ -72,14 +72,16 @@ def write(module: nn.Module, path: Path) -> None:
         CannotWrite: something in the network has no plain spelling, by name.
     """
     if not isinstance(module, fx.GraphModule):
-        raise CannotWrite(f"cannot write {path}: the network was folded in parts, and is no single graph")
+        raise CannotWrite(
+            f"cannot write {path.name}: the network was folded in parts, and is no single graph"
+        )
     if not path.stem.isidentifier():
-        raise CannotWrite(f"cannot write {path}: {path.stem!r} is no name that Python can import")
+        raise CannotWrite(f"cannot write {path.name}: {path.stem!r} is no name that Python can import")
     try:
         source = _Writer(module)
         text = source.text(path)
     except Unwritable as reason:
-        raise CannotWrite(f"cannot write {path}: {reason}") from reason
+        raise CannotWrite(f"cannot write {path.name}: {reason}") from reason
     from safetensors.torch import save_file
 
     path.write_text(re.sub(r"\n\n\n\n+", "\n\n\n", re.sub(r"[ ]+\n", "\n", text)), encoding="utf-8")

@@ -15,7 +15,7 @@ from reparamkit.loading.door.openvino_ir import check_ir
 from reparamkit.loading.door.pte_file import check_pte
 from reparamkit.loading.door.rehearsal import ONNX_RUNTIME, OPENVINO, rehearse
 from reparamkit.runners.base import Runner
-from reparamkit.runners.torch import TorchRunner
+from reparamkit.runners.torch import TorchRunner, program_runner
 
 EVALUATE, NATIVE = "evaluate", "native"
 """How a Core ML program is run: evaluated with torch, on any system, or under Core ML itself, on macOS."""
@@ -35,7 +35,7 @@ def open_runner(subject: object) -> Runner:
     if isinstance(subject, nn.Module):
         return TorchRunner(subject)
     if isinstance(subject, ExportedProgram):
-        return TorchRunner(subject.module(), "torch.export")
+        return program_runner(subject)
     if isinstance(subject, (str, Path)):
         return _open_file(Path(subject))
     if isinstance(subject, Runner):
@@ -126,4 +126,4 @@ def _open_file(path: Path) -> Runner:
     model: nn.Module | ExportedProgram = load(path).model
     if isinstance(model, nn.Module):
         return TorchRunner(model, path.name)
-    return TorchRunner(model.module(), path.name)
+    return program_runner(model, path.name)

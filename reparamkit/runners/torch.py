@@ -7,11 +7,14 @@ from typing import Any
 import torch
 import torch.fx
 from torch import nn
+from torch.export import ExportedProgram
 
+from reparamkit.errors import UnusableInput
 from reparamkit.loading.scripted import kinds
 from reparamkit.runners.base import NamedTensors, least_precise, named_outputs
 from reparamkit.support.copies import is_training, private_copy
 from reparamkit.support.isolation import call_untouched
+from reparamkit.support.text import first_line
 
 _QUANTISED_MODULES = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 _QUANTISED_OPERATORS = ("quantized", "quantized_decomposed", "_quantized", "torchao")
@@ -37,6 +40,24 @@ class TorchRunner:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
         return named_outputs(call_untouched(self.module, args, kwargs))
+
+
+def program_runner(program: ExportedProgram, name: str = "torch.export") -> TorchRunner:
+    """A runner for an exported program.
+
+    Raises:
+        UnusableInput: torch cannot make a module of it, which is so where the network has a part called
+            `graph`, `code`, `meta` or otherwise as torch.fx's modules have one.
+    """
+    try:
+        module = program.module()
+    except Exception as error:
+        raise UnusableInput(
+            f"torch cannot run this exported program: {first_line(error)}. Where a part of the network has "
+            "the name of an attribute of torch.fx.GraphModule (graph, code, meta), call it otherwise, or "
+            "fold the module itself"
+        ) from error
+    return TorchRunner(module, name)
 
 
 def _is_quantised(module: nn.Module) -> bool:

@@ -87,23 +87,21 @@ def _carried(layout: Layout, steps: Sequence[Step]) -> list[Layout] | None:
     """The layout before the first step and behind each; channels are numbered anew behind contractions."""
     layouts = [layout]
     for step in steps:
+        here: Layout | None = layouts[-1]
         if isinstance(step, Contraction):
-            contracted = _contracted(layouts[-1], step)
-        else:
-            contracted = step.carry(layouts[-1]) if isinstance(step, Move) else layouts[-1]
-        if contracted is None or contracted.first >= _POSITION:
+            here = _contracted(layouts[-1], step)
+        elif isinstance(step, Move):
+            here = step.carry(layouts[-1])
+        if here is None or here.first >= _POSITION:
             return None
-        if any(digit.stride == 0 for axis in contracted.axes for digit in axis):
+        if any(digit.stride == 0 for axis in here.axes for digit in axis):
             return None  # repeated: a contraction may count it more than once
-        layouts.append(contracted)
+        layouts.append(here)
     return layouts
 
 
-def _contracted(layout: Layout, step: Contraction) -> Layout | None:
-    """The layout behind a contraction; None if it acts along positions."""
-    acted = [digit for axis in step.axes for digit in layout.axes[axis]]
-    if any(digit.stride >= _POSITION for digit in acted):
-        return None
+def _contracted(layout: Layout, step: Contraction) -> Layout:
+    """The layout behind a contraction. Positions that it acts along are used up: no result has them."""
     axes = [
         layout.axes[place] if place is not None else ((Digit(size, 1),) if size != 1 else ())
         for place, size in zip(step.places, step.sizes, strict=True)

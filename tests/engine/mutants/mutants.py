@@ -88,12 +88,6 @@ _CONTRACTIONS, _SPLIT_CHANNELS = "operators/contractions.py", "engine/laws/contr
 MUTANTS = [
     # engine/laws/contractions_of_channels, operators/contractions
     Mutant(
-        "contraction: along positions",
-        _SPLIT_CHANNELS,
-        "    if any(digit.stride >= _POSITION for digit in acted):\n        return None\n",
-        "",
-    ),
-    Mutant(
         "contraction: factor forgotten",
         _SPLIT_CHANNELS,
         "numbers = numbers * factor.alpha",
@@ -738,8 +732,8 @@ MUTANTS = [
     Mutant(
         "surgery: guards read one input",
         _SURGERY,
-        "            self.graph.call_module(_GUARDS, tensors)",
-        "            self.graph.call_module(_GUARDS, tensors[:1])",
+        'first("size_guards", guards, tensors)',
+        'first("size_guards", guards, tensors[:1])',
     ),
     Mutant(
         "surgery: layer at the path of another",

@@ -210,6 +210,17 @@ def test_the_networks_parts_may_be_called_as_a_graph_modules_are(
         folded.save(tmp_path / "net.pt2", tmp_path / "net.onnx")
 
 
+def test_such_a_network_goes_into_a_class_and_not_through_torchs_own_modules() -> None:
+    network, x = randomised(_Scaled("graph", trained=True)), noise(1, 4, 5, 5, dtype=torch.float32)
+    folded = rk.fold(network, x)
+    loaded = rk.load_into(folded, _Scaled("graph", trained=True))
+    torch.testing.assert_close(loaded.module(x), network(x))
+    assert loaded.layers["graph_"] == "graph"
+    program = torch.export.export(network, (x,), strict=False)
+    with pytest.raises(rk.UnusableInput, match="call it otherwise, or fold the module"):
+        rk.fold_program(program)
+
+
 def test_the_graph_keeps_its_operators_and_the_code_is_in_torchs_words() -> None:
     network = randomised(
         Net(lambda s, x: torch.relu(s.block(x)).mean((2, 3)).reshape(x.shape[0], 2, 2), block=_block())
