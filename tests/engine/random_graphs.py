@@ -50,7 +50,7 @@ class _Builder(Maps):
         shift, kind = self.tensor(channels), self.int(0, 4)
         if kind > 1:
             v = self.line(f"{v} * {self.factor()} + {shift}.view(-1, {ones})", v, dims=dims)
-        fill = f"torch.zeros(1, {channels}, {ones})" if kind == 0 else f"{shift}.view(1, -1, {ones})"
+        fill = f"{v}.new_zeros(1, {channels}, {ones})" if kind == 0 else f"{shift}.view(1, -1, {ones})"
         how = self.pick(["side_by_side", "row_by_row", "canvas", "empty_canvas", "concatenated"])
         z = self.line(f"spelt.{how}({v}, {fill}, {near}, {far})", v, dims=dims)
         if self.int(0, 4) == 0:
