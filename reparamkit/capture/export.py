@@ -57,8 +57,8 @@ def capture(
     """Capture `model` called with the example `args` and `kwargs`.
 
     `dynamic` is "auto" (as much as the model allows), "batch", False (fixed sizes), or the
-    `dynamic_shapes` of torch.export. `seconds` bounds each dynamic attempt. A model in training
-    mode is captured as a copy in eval mode, and a note says so.
+    `dynamic_shapes` of torch.export. `seconds` of processor time bound each dynamic attempt. A model in
+    training mode is captured as a copy in eval mode, and a note says so.
 
     Raises:
         UnusableInput: the model itself rejects the example.
@@ -152,7 +152,7 @@ def _export(
                 with phase("torch.export", f"with free {kind}"):
                     exported = _attempt(model, *example, shapes, seconds)
             except OutOfTime:
-                failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s")
+                failures.append(f"not captured with free {kind}: no answer within {seconds:.0f} s of work")
                 break
             except CannotCapture as error:
                 failures.append(

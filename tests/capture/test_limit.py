@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,50 @@ def test_a_block_that_takes_too_long_is_ended_in_time() -> None:
     start = time.monotonic()
     with pytest.raises(OutOfTime), limited(0.1):
         _busy(20)
+    assert time.monotonic() - start < 5
+
+
+def _work(seconds: float) -> None:
+    """Use that much of the processor's time."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python cannot tell how long a thread worked")
+def test_what_others_do_meanwhile_takes_no_time_away() -> None:
+    stop = threading.Event()
+
+    def compete() -> None:
+        while not stop.is_set():
+            pass
+
+    others = [threading.Thread(target=compete, daemon=True) for _ in range(4)]
+    for other in others:
+        other.start()
+    start = time.monotonic()
+    try:
+        with limited(0.4):
+            _work(0.2)
+        assert time.monotonic() - start > 0.4  # by the clock on the wall it was over
+        with pytest.raises(OutOfTime), limited(0.1):
+            _work(20)
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
+
+
+def _wait(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def test_a_block_that_only_waits_is_ended_too() -> None:
+    start = time.monotonic()
+    with pytest.raises(OutOfTime), limited(0.05):
+        _wait(20)
     assert time.monotonic() - start < 5
 
 

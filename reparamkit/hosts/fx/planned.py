@@ -97,8 +97,8 @@ def _proven_plan(host: FxHost) -> _Planned:
     while True:
         earlier = None if current is None else current.forms
         current = plan(host.nodes, frozenset(unproven) | same, earlier)
-        settled = True
-        for form in current.folds:
+        settled, folds = True, current.folds
+        for form in folds:
             node = host.nodes[form.node]
             if node.is_map_alone and not node.synthetic and node.operands[0].id in form.sources:
                 raise _TakenBack(host.fx_node(node.id))
@@ -106,7 +106,7 @@ def _proven_plan(host: FxHost) -> _Planned:
             if key in proven or (form.is_identity and not host.nodes[form.terms[0][0]].synthetic):
                 continue
             try:
-                with phase("proofs", f"{len(proven) + 1} of {len(current.folds)}"):
+                with phase("proofs", f"{len(proven) + 1} of {len(folds)}"):
                     result = _make(host, form)
             except (Unproven, Inexact) as reason:
                 stays = _stays(host, form)
@@ -129,7 +129,7 @@ def _proven_plan(host: FxHost) -> _Planned:
         if settled:
             return (
                 current,
-                {f.node: proven[f.node, f.terms] for f in current.folds if not f.is_identity},
+                {f.node: proven[f.node, f.terms] for f in folds if not f.is_identity},
                 unproven,
                 failed,
             )
