@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,20 +18,14 @@ import torch
 from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx.graph import CodeGen, PythonCode, _PyTreeCodeGen, _PyTreeInfo
-from torch.nn.modules import module as nn_module
 from torch.utils import _pytree as pytree
 
-from reparamkit.hosts.fx.written_code import LAYERS, written, written_over
+from reparamkit.hosts.fx.written_code import written
 
 # Made anew from the graph, or torch.fx's notes on how the module was traced.
 _DERIVED = frozenset(
-    """
-    _graph _code _lineno_map _prologue_start _in_spec _out_spec _tracer_cls _tracer_extras _written_over
-    """.split()  # noqa: SIM905
+    "_graph _code _lineno_map _prologue_start _in_spec _out_spec _tracer_cls _tracer_extras".split()  # noqa: SIM905
 )
-
-_Layers = dict[str, "_Layers"]
-"""Names of modules -> the same of those inside them; layers have none inside."""
 
 
 class FoldedGraph(fx.GraphModule):
@@ -51,27 +45,8 @@ class FoldedGraph(fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Write the code of the graph, as `reparamkit.hosts.fx.written_code` has it."""
-        self._written_over = _tree(
-            str(read.target) for read in written_over(self.graph).values() if read.op == "call_module"
-        )
         with self.graph.on_generate_code(lambda _: partial(written, self.graph)):
             return super().recompile()
-
-    def unseen(self) -> bool:
-        """Whether nobody but the activation behind it sees a layer's output, so that it may be written over.
-
-        Hooks see it, modes that look on at every operator, and autograd; and a module that somebody put in a
-        layer's place may return what is not its own.
-        """
-        return not (
-            torch.compiler.is_compiling()
-            or torch.is_grad_enabled()
-            or torch._C._len_torch_dispatch_stack()
-            or torch._C._len_torch_function_stack()
-            or torch._C._get_tracing_state() is not None
-            or nn_module._global_forward_hooks
-            or not _are_layers(self, self._written_over)
-        )
 
     def __copy__(self) -> FoldedGraph:
         held = _held(self)
@@ -100,30 +75,6 @@ def as_folded_graph(module: fx.GraphModule) -> FoldedGraph:
         for name, child in module._modules.items()
     }
     return _restored(held, module.graph, _name(module))
-
-
-def _tree(paths: Iterable[str]) -> _Layers:
-    tree: _Layers = {}
-    for path in paths:
-        inside = tree
-        for name in path.split("."):
-            inside = inside.setdefault(name, {})
-    return tree
-
-
-def _are_layers(module: nn.Module, names: _Layers) -> bool:
-    """Whether all these are torch's own layers, whose outputs no hook sees."""
-    modules = module._modules
-    for name, inside in names.items():
-        part = modules.get(name)
-        if part is None:
-            return False
-        if inside:
-            if not _are_layers(part, inside):
-                return False
-        elif type(part) not in LAYERS or part._forward_hooks or "forward" in vars(part):
-            return False
-    return True
 
 
 def _precision(module: nn.Module) -> torch.dtype | None:

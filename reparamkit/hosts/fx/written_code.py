@@ -3,10 +3,6 @@
 torch.fx writes `torch.ops.aten.relu.default(x)`, which reaches the operator through a layer of Python more
 than `torch.relu(x)` does, and fetches every layer by all modules from the root on. Both cost a microsecond
 or two a call, a tenth of a small network's time. The graph keeps its operators.
-
-An activation is written over what it reads where nobody else reads that: a layer's output, or a fresh result
-of arithmetic. Whether anybody could see that the layer's output is gone, the module knows when it runs
-(`FoldedGraph.unseen`).
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from torch import fx, nn
+from torch import fx
 
 _FUNCTIONS = (
     *("abs.default", "add.Tensor", "batch_norm.default", "bmm.default", "cat.default", "chunk.default"),
@@ -37,58 +33,16 @@ SPELT = {
 }
 """The function of torch that calls an operator of aten with the arguments that it gets."""
 
-IN_PLACE = {
-    f"{name}.default": f"torch.nn.functional.{name}"
-    for name in ("hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "silu")
-}
-"""The function of torch that calls an operator with the arguments that it gets, or writes over the first."""
-
-LAYERS = frozenset(
-    (
-        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-        *(nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
-    )
-)
-"""The layers whose outputs are memory of their own."""
-
-_FRESH = frozenset(
-    (
-        *("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "cat.default", "conv1d.default"),
-        *("conv2d.default", "conv3d.default"),
-    )
-)
-
 _OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+\.\w+)\(")
 _METHOD = re.compile(r"torch\.Tensor\.(\w+)\(([a-zA-Z_]\w*)(?:, )?")
 _COUNTER = re.compile(r"# COUNTER: (\d+)")
 
 
-def written_over(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Every activation that may be written over what it reads, with that, if layers' outputs are unseen."""
-    over = {}
-    for node in graph.nodes:
-        if node.op != "call_function" or _name_of(node) not in IN_PLACE or len(node.all_input_nodes) != 1:
-            continue
-        (read,) = node.all_input_nodes
-        fresh = read.op == "call_module" or (read.op == "call_function" and _name_of(read) in _FRESH)
-        if fresh and len(read.users) == 1:
-            over[node] = read
-    return over
-
-
-def _name_of(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.")
-
-
 def written(graph: fx.Graph, lines: list[str]) -> list[str]:
     """The lines of a graph's code, as torch.fx writes them, in other words."""
     nodes = list(graph.nodes)
-    words = set(re.findall(r"\w+", "".join(lines)))
-    modules = _Modules(nodes, words)
-    over, unseen = written_over(graph), _free_name("unseen", words)
+    modules = _Modules(nodes, set(re.findall(r"\w+", "".join(lines))))
     rewritten: list[str] = []
-    if over:
-        rewritten.append(f"{unseen} = self.unseen()\n")
     node: fx.Node | None = None
     for line in lines:
         counter = _COUNTER.search(line)
@@ -98,9 +52,6 @@ def written(graph: fx.Graph, lines: list[str]) -> list[str]:
             *path, last = str(node.target).split(".")
             rewritten += modules.fetched(path)
             line = line.replace(_as_fx("self", [*path, last]), _spelt(modules.name(path), [last]), 1)
-        elif node in over and _OPERATOR.search(line):
-            line = _OPERATOR.sub(f"{IN_PLACE[_name_of(node)]}(", line, count=1)
-            line = f"{line.rstrip().removesuffix(')')}, inplace={unseen})"
         elif node is not None and node.op == "call_function":
             line = _OPERATOR.sub(_plainly, line, count=1)
             line = _METHOD.sub(r"\2.\1(", line, count=1)
@@ -128,12 +79,6 @@ def _as_fx(root: str, path: list[str]) -> str:
     return root
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    while name in taken or keyword.iskeyword(name) or not name.isidentifier():
-        name = f"m_{name}"
-    return name
-
-
 class _Modules:
     """Local names for the modules on the way to what a graph calls, where several calls pass by them."""
 
@@ -145,8 +90,11 @@ class _Modules:
         alone = {path[:-1] for path, count in passing.items() if passing[path[:-1]] == count}
         self._names: dict[tuple[str, ...], str] = {}
         for path in (path for path, count in passing.items() if count > 1 and path not in alone):
-            self._names[path] = _free_name(re.sub(r"\W", "_", "_".join(path)), taken)
-            taken.add(self._names[path])
+            name = re.sub(r"\W", "_", "_".join(path))
+            while name in taken or keyword.iskeyword(name) or not name.isidentifier():
+                name = f"m_{name}"
+            taken.add(name)
+            self._names[path] = name
         self._fetched: set[tuple[str, ...]] = set()
 
     def fetched(self, path: list[str]) -> Iterator[str]:
