@@ -15,7 +15,7 @@ from reparamkit.benchmark.forms import Forms
 from reparamkit.errors import MissingExtra
 from reparamkit.runners.executorch import ExecuTorchRunner
 from reparamkit.runners.onnxruntime import require_onnxruntime
-from reparamkit.runners.openvino import require_openvino
+from reparamkit.runners.openvino import the_core
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 Call = Callable[[], object]
@@ -99,7 +99,7 @@ def _onnxruntime(path: Path, args: Args, kwargs: Kwargs, threads: int) -> Call:
 
 
 def _openvino(path: Path, args: Args, kwargs: Kwargs, threads: int) -> Call:
-    core = require_openvino().Core()
+    core = the_core()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",

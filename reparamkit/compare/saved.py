@@ -1,14 +1,13 @@
 """Probes and reference outputs in files: to compare two machines, or with a reference that is gone.
 
-Both are ``.npz`` archives of plain arrays with one more array, ``reparamkit``, that holds JSON: what each
-array is, and for the outputs what a verdict needs besides them: rounding noise, precision, and a hash of the
-inputs that they were computed from. Outputs are float64.
+Both are archives as `reparamkit.compare.saved_archive` has them. For the outputs there is what a verdict
+needs besides them: rounding noise, precision, and a hash of the inputs that they were computed from. Outputs
+are float64.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +21,22 @@ from reparamkit.compare.float64.run import Run, Truth
 from reparamkit.compare.inputs.input_spec import Described, Kind
 from reparamkit.compare.inputs.probes import Probe
 from reparamkit.compare.noise import Noise, PerAxis, scale_along
+from reparamkit.compare.saved_archive import (
+    AS_INTEGERS,
+    META,
+    OUTPUTS,
+    PROBES,
+    dtype_of,
+    meta_of,
+    plain,
+    write,
+)
 from reparamkit.compare.saved_schema import check_outputs, check_probes
 from reparamkit.errors import UnusableInput
 from reparamkit.loading.door.arrays import read_npz
-from reparamkit.loading.door.files import exists, parse_json
+from reparamkit.loading.door.files import exists
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 from reparamkit.support.text import dtype_name
-
-_META = "reparamkit"
-_PROBES, _OUTPUTS = "probes 1", "outputs 1"
-_AS_INTEGERS = {torch.bfloat16: torch.int16}
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class SavedOutputs:
     @property
     def precision(self) -> torch.dtype:
         """The reference's."""
-        return _dtype(self._meta["precision"])
+        return dtype_of(self._meta["precision"])
 
     @property
     def probe_facts(self) -> list[dict[str, Any]]:
@@ -99,16 +104,19 @@ class SavedOutputs:
                     f"another. Give the inputs that --save-inputs wrote along with it (--inputs FILE)"
                 )
             records.append(Run(probe, tuple(self._truths(place, entry["outputs"]))))
-        order = self._meta.get("order", "")
-        wide = [replace(record, truths=self._in_another_order(p, record)) for p, record in enumerate(records)]
+        other_order = None
+        if order := self._meta.get("order", ""):
+            truths = (self._in_another_order(place, run) for place, run in enumerate(records))
+            wide = [replace(run, truths=each) for run, each in zip(records, truths, strict=True)]
+            other_order = wide, order
         return Recorded(
             records,
             self._meta["oracle"],
-            _dtype(self._meta["precision"]),
+            dtype_of(self._meta["precision"]),
             self._meta["structured"],
             self.seed,
             list(self._meta["notes"]),
-            other_order=(wide, order) if order else None,
+            other_order=other_order,
         )
 
     def _in_another_order(self, place: int, record: Run) -> tuple[Truth, ...]:
@@ -132,7 +140,7 @@ class SavedOutputs:
                 Truth(
                     entry["name"],
                     values,
-                    _dtype(entry["dtype"]),
+                    dtype_of(entry["dtype"]),
                     float(entry["noise"]),
                     float(entry["scale"]),
                     int(entry["finite"]),
@@ -157,9 +165,9 @@ def input_hash(probe: Probe) -> str:
     """SHA-256 over the dtype, shape and bytes of every input of a probe, in call order."""
     digest = hashlib.sha256()
     for _, tensor in tensor_leaves(*probe.inputs()):
-        plain = _plain(tensor)
+        array = plain(tensor)
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(plain.astype(plain.dtype.newbyteorder("<"), copy=False).tobytes())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 
 
@@ -188,10 +196,10 @@ def save_probes(path: Path, probes: Sequence[Probe], names: Sequence[str], seed:
         for number, (keyword, tensor) in enumerate(zip(called, (*args, *kwargs.values()), strict=True)):
             name = names[number] if number < len(names) else f"arr_{number}"
             key = f"{place:03d} {probe.name}/{name}"
-            arrays[key] = _plain(tensor)
+            arrays[key] = plain(tensor)
             inputs.append({"array": key, "keyword": keyword, "dtype": dtype_name(tensor.dtype)})
         facts.append({**_facts(probe), "inputs": inputs})
-    _write(path, {"format": _PROBES, "seed": seed, "probes": facts}, arrays)
+    write(path, {"format": PROBES, "seed": seed, "probes": facts}, arrays)
 
 
 def load_probes(path: Path) -> list[Probe] | None:
@@ -201,9 +209,9 @@ def load_probes(path: Path) -> list[Probe] | None:
         UnusableInput: it is damaged.
     """
     arrays = read_npz(path)
-    if _META not in arrays:
+    if META not in arrays:
         return None
-    meta = _meta_of(path, arrays, _PROBES)
+    meta = meta_of(path, arrays, PROBES)
     try:
         check_probes(meta, arrays)
         return [_probe(entry, arrays, meta["seed"]) for entry in meta["probes"]]
@@ -236,12 +244,10 @@ def save_outputs(
     for place, record in enumerate(recorded.records):
         outputs: list[dict[str, Any]] = []
         for number, truth in enumerate(record.truths):
-            arrays[f"output {place}.{number}"] = _plain(truth.values)
+            arrays[f"output {place}.{number}"] = plain(truth.values)
             if truth.undecided is not None:
-                arrays[f"undecided {place}.{number}"] = _plain(truth.undecided)
-            for axis, noise in enumerate(truth.along_noise):
-                if noise is not None:
-                    arrays[f"noise {place}.{number}.{axis}"] = _plain(noise)
+                arrays[f"undecided {place}.{number}"] = plain(truth.undecided)
+            arrays |= _per_axis(f"noise {place}.{number}", truth.along_noise)
             outputs.append(
                 {
                     "name": truth.name,
@@ -254,12 +260,10 @@ def save_outputs(
             if said:
                 ordered = wide[place].truths[number]
                 outputs[-1]["order"] = repr(ordered.noise)
-                for axis, noise in enumerate(ordered.along_noise):
-                    if noise is not None:
-                        arrays[f"order {place}.{number}.{axis}"] = _plain(noise)
+                arrays |= _per_axis(f"order {place}.{number}", ordered.along_noise)
         records.append({"probe": _facts(record.probe), "hash": input_hash(record.probe), "outputs": outputs})
     meta = {
-        "format": _OUTPUTS,
+        "format": OUTPUTS,
         "reference": reference,
         "names": list(names),
         "keyword": list(recorded.records[0].probe.kwargs),
@@ -272,7 +276,11 @@ def save_outputs(
         "order": said,
         "records": records,
     }
-    _write(path, meta, arrays)
+    write(path, meta, arrays)
+
+
+def _per_axis(key: str, noise: PerAxis) -> dict[str, np.ndarray[Any, Any]]:
+    return {f"{key}.{axis}": plain(each) for axis, each in enumerate(noise) if each is not None}
 
 
 def load_outputs(path: Path) -> SavedOutputs:
@@ -284,9 +292,9 @@ def load_outputs(path: Path) -> SavedOutputs:
     if not exists(path):
         raise UnusableInput(f"there is no file {path}")
     arrays = read_npz(path)
-    if _META not in arrays:
+    if META not in arrays:
         raise UnusableInput(f"{path} holds no reference outputs: --save-outputs did not write it")
-    meta = _meta_of(path, arrays, _OUTPUTS)
+    meta = meta_of(path, arrays, OUTPUTS)
     try:
         check_outputs(meta, arrays)
         described = meta["described"]
@@ -345,9 +353,9 @@ def _probe(entry: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], seed:
     args: list[torch.Tensor] = []
     kwargs: dict[str, torch.Tensor] = {}
     for part in entry["inputs"]:
-        dtype = _dtype(part["dtype"])
+        dtype = dtype_of(part["dtype"])
         tensor = torch.from_numpy(arrays[part["array"]])
-        tensor = tensor.view(dtype) if dtype in _AS_INTEGERS else tensor.to(dtype)
+        tensor = tensor.view(dtype) if dtype in AS_INTEGERS else tensor.to(dtype)
         if part["keyword"] is None:
             args.append(tensor)
         else:
@@ -375,33 +383,4 @@ def _description(entry: Described) -> dict[str, Any]:
 
 
 def _from_description(entry: dict[str, Any]) -> Described:
-    return Described(entry["name"], tuple(entry["shape"]), _dtype(entry["dtype"]), Kind(*entry["kind"]))
-
-
-def _meta_of(path: Path, arrays: dict[str, np.ndarray[Any, Any]], wanted: str) -> dict[str, Any]:
-    meta: Any = parse_json(arrays[_META].tobytes(), f"{path}: what it says of itself")
-    kind = meta.get("format") if isinstance(meta, dict) else None
-    if not isinstance(kind, str):
-        raise UnusableInput(f"{path} is damaged: what it says of itself cannot be read")
-    if kind != wanted:
-        what = {_PROBES: "a file of probes (--save-inputs)", _OUTPUTS: "reference outputs (--save-outputs)"}
-        raise UnusableInput(f"{path} is {what.get(kind, f'of the format {kind!r}')}, not {what[wanted]}")
-    return dict(meta)
-
-
-def _write(path: Path, meta: dict[str, Any], arrays: dict[str, Any]) -> None:
-    whole: dict[str, Any] = {_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays}
-    with path.open("wb") as file:
-        np.savez(file, **whole)
-
-
-def _plain(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.view(_AS_INTEGERS.get(tensor.dtype, tensor.dtype)).numpy()
-
-
-def _dtype(name: object) -> torch.dtype:
-    dtype = getattr(torch, name, None) if isinstance(name, str) else None
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is no dtype")
-    return dtype
+    return Described(entry["name"], tuple(entry["shape"]), dtype_of(entry["dtype"]), Kind(*entry["kind"]))

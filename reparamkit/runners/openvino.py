@@ -43,7 +43,7 @@ class OpenVinoRunner:
     def __init__(self, path: Path) -> None:
         require_openvino()
         try:
-            core = _core()
+            core = the_core()
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:
@@ -72,11 +72,15 @@ class OpenVinoRunner:
 
 
 @cache
-def _core() -> Any:
-    """The one of the process, which stays.
+def the_core() -> Any:
+    """OpenVINO's core, the one of the process, which stays.
 
-    OpenVINO's plugin for processors registers a stack for signals and takes it along when the last core goes:
-    the next signal that Python handles there (Ctrl-C, the end of a data loader's worker) would be a crash.
+    Its plugin for processors registers a stack for signals and takes it along when the last core goes. Where
+    that happens on another thread, the next signal that Python handles (Ctrl-C, the end of a data loader's
+    worker) would be a crash.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
     """
     return require_openvino().Core()
 
