@@ -245,12 +245,7 @@ def _regrouped(kernel: Tensor, groups: int, fewer: int) -> Tensor:
     outputs, per_group, window = kernel.shape[0], kernel.shape[1], kernel.shape[2:]
     ratio, taps = groups // fewer, math.prod(window)
     blocks = kernel.reshape(fewer, ratio, outputs // groups, per_group, taps)
-    wide = kernel.new_zeros(fewer, ratio, outputs // groups, ratio, per_group, taps)
-    for i in range(ratio) if ratio <= 32 else ():
-        wide[:, i, :, i] = blocks[:, i]
-    if ratio > 32:
-        index = torch.arange(ratio)
-        wide[:, index, :, index] = blocks.transpose(0, 1)
+    wide = torch.diag_embed(blocks.movedim(1, -1), dim1=1, dim2=3)
     return wide.reshape(outputs, ratio * per_group, *window)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from reparamkit.engine.form import Form, FormTable
 from reparamkit.engine.graph import Node
@@ -10,6 +11,15 @@ from reparamkit.engine.post_dominance import PostDominance
 
 _SHARED = 1 / 64
 _HORIZON = 32
+
+
+@dataclass(slots=True, eq=False)
+class _Above:
+    """What forms of the same sources need: values for their sake alone, and values that others need too."""
+
+    needed: set[int] = field(default_factory=set)
+    shared: set[int] = field(default_factory=set)
+    cost: float = 0.0
 
 
 class Upstream:
@@ -32,32 +42,31 @@ class Upstream:
         likely exist anyway, with what it is made of. It is not quite free, so that of two equals the form
         wins that does without it: then, if all its readers can, it goes.
         """
-        needs: list[set[int]] = []
-        shared: list[set[int]] = []
-        for form in forms:
-            form.cost = form.own
-            needs.append(set())
-            shared.append(set())
-            self._sort_in(node, form.sources, needs[-1], shared[-1])
+        above = {form.sources: _Above() for form in forms}
+        for sources, way in above.items():
+            self._sort_in(node, sources, way.needed, way.shared)
+        ways = list(above.values())
         for _ in range(_HORIZON):
-            if all(n == needs[0] for n in needs):
+            if all(way.needed == ways[0].needed for way in ways):
                 break
-            latest = max(max(n) for n in needs if n)
+            latest = max(max(way.needed) for way in ways if way.needed)
             best = self._table.of(latest)[0]
-            for form, need, free in zip(forms, needs, shared, strict=True):
-                if latest in need:
-                    need.remove(latest)
-                    form.cost += best.own
-                    self._sort_in(node, best.sources, need, free)
-        floor = min((s for free in shared for s in free), default=0)
-        for form, free in zip(forms, shared, strict=True):
-            above = list(free)
-            while above:  # what is shared is made of what is shared, as far as the forms differ there
+            for way in ways:
+                if latest in way.needed:
+                    way.needed.remove(latest)
+                    way.cost += best.own
+                    self._sort_in(node, best.sources, way.needed, way.shared)
+        floor = min((s for way in ways for s in way.shared), default=0)
+        for way in ways:
+            pending = list(way.shared)
+            while pending:  # what is shared is made of what is shared, as far as the forms differ there
                 further: set[int] = set()
-                self._sort_in(node, self._table.of(above.pop())[0].sources, set(), further)
-                above += [s for s in further - free if s >= floor]
-                free |= {s for s in further if s >= floor}
-            form.cost += sum(self._table.of(s)[0].own * _SHARED for s in free)
+                self._sort_in(node, self._table.of(pending.pop())[0].sources, set(), further)
+                pending += [s for s in further - way.shared if s >= floor]
+                way.shared |= {s for s in further if s >= floor}
+            way.cost += sum(self._table.of(s)[0].own * _SHARED for s in way.shared)
+        for form in forms:
+            form.cost = form.own + above[form.sources].cost
 
     def _sort_in(self, node: Node, sources: Iterable[int], needed: set[int], shared: set[int]) -> None:
         """Sort sources into those that are there for `node` alone and those that others need as well."""

@@ -19,12 +19,14 @@ from torch import Tensor, fx, nn
 from reparamkit.capture.program import Program
 from reparamkit.engine.layers import operators_of
 from reparamkit.hosts.fx.constants import hint
+from reparamkit.hosts.fx.read_calls import signature
 from reparamkit.hosts.fx.write import owner_path
 from reparamkit.support.inputs import Args, Kwargs, tensor_leaves
 
 _LARGE = 7
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _PRODUCTS = ("matmul", "mm", "bmm", "einsum")
+_MULTIPLY = (*_PRODUCTS, "addmm", "baddbmm", "scaled_dot_product_attention")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class ExampleSizes:
             for axis, symbol in axes.items()
         }
         self._sizes: dict[Any, int] = {}
+        self._shapes: dict[fx.Node, tuple[int, ...] | None] = {}
 
     def shapes(self, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
         """The sizes of every tensor whose shape is known."""
@@ -151,8 +154,11 @@ class ExampleSizes:
 
     def shape(self, node: fx.Node) -> tuple[int, ...] | None:
         """The sizes of a node's tensor; None where it has none."""
-        value = node.meta.get("val")
-        return tuple(map(self._size, value.shape)) if isinstance(value, Tensor) else None
+        if node not in self._shapes:
+            value = node.meta.get("val")
+            sizes = [self._size(n) for n in value.shape] if isinstance(value, Tensor) else None
+            self._shapes[node] = None if sizes is None else tuple(sizes)
+        return self._shapes[node]
 
     def _size(self, size: int | torch.SymInt) -> int:
         if isinstance(size, int):
@@ -240,8 +246,7 @@ class _Reading:
     def _operator(self, node: fx.Node, reads: tuple[str, ...]) -> Call:
         target: Any = node.target
         operator = target._schema.name.split("::")[1]
-        names = [argument.name for argument in target._schema.arguments]
-        given: dict[str, Any] = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        given: dict[str, Any] = dict(zip(signature(target)[0], node.args, strict=False)) | dict(node.kwargs)
         call = Call(node.name, operator, owner_path(node), "", reads, self._shape(node))
         stored = given.get("weight")
         weight: Any = None
@@ -253,6 +258,8 @@ class _Reading:
     def _described(
         self, call: Call, operands: Sequence[fx.Node], weight: Any, options: Mapping[str, Any]
     ) -> Call:
+        if not isinstance(weight, Tensor) and call.operator not in _MULTIPLY:
+            return call
         shapes = [self._shape(node) for node in operands]
         elements = math.prod(call.shape) if call.shape else 0
         if isinstance(weight, Tensor) and call.operator in _CONVOLUTIONS:

@@ -154,7 +154,7 @@ class Walk:
 
     def cast(self, value: Any) -> Any:
         """On the CPU, in the walk's number type."""
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or (value.dtype is self.dtype and value.is_cpu):
             return value
         value = value.detach().cpu()
         return value.to(self.dtype) if self.dtype is not None and value.is_floating_point() else value

@@ -206,7 +206,8 @@ class Surgery:
     def _constants_computed_once(self) -> dict[fx.Node, Computed]:
         """Read stored tensors in place of what is computed from the network's own alone."""
         program = self.host.program
-        for check in settled_checks(self.graph, self.host.constants, program.state):
+        settled = settled_checks(self.graph, self.host.constants, program.state)
+        for check in settled:
             self.graph.erase_node(check)
         computed: dict[fx.Node, Computed] = {}
         for constant in computed_constants(
@@ -218,7 +219,8 @@ class Surgery:
             new.meta = {k: v for k, v in old.meta.items() if k in ("nn_module_stack", "stack_trace", "val")}
             old.replace_all_uses_with(new)
             computed[new], self.computed[new] = constant, old
-        self.graph.eliminate_dead_code(is_impure_node=_impure)
+        if settled or computed:
+            self.graph.eliminate_dead_code(is_impure_node=_impure)
         return computed
 
     def _store(self, root: nn.Module, computed: dict[fx.Node, Computed]) -> None:
