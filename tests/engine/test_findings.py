@@ -114,3 +114,19 @@ def test_an_operator_whose_reader_is_there_for_a_fold_only() -> None:
 
     net = Net(forward, conv=nn.Conv2d(2, 3, 1, stride=2), norm=nn.BatchNorm2d(1))
     fold_and_compare(randomised(net), noise(2, 2, 4, 4))
+
+
+class _PaddedAndScaled(nn.Module):
+    """CoaT's attention: a sum whose padding, scale and addition are written anew, and no layer."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.pad(x * x.tanh(), (1, 0)) + 0.5 * y.relu()
+
+
+def test_a_sum_that_is_written_anew_is_named_by_the_new_addition() -> None:
+    done = fold(_PaddedAndScaled(), noise(2, 4, 5), noise(2, 4, 6))
+    (refusal,) = [r for r in done.refusals if "different sources" in r.reason]
+    module: Any = done.module
+    standing = {node.name: str(node.target) for node in module.graph.nodes}
+    assert standing[refusal.node] == "aten.add.Tensor"
+    assert refusal.operator == "aten.add.default"

@@ -190,29 +190,29 @@ class _Standing:
         self._names = {node.name: self._told(node) for node in host.nodes}
 
     def refusal(self, node: Node, reason: str) -> Refusal:
-        """Why an operator, or the layer that it has become part of, stays as it is."""
+        """Why an operator, or what it has become part of, stays as it is."""
         _, operator, place = self._told(node)
-        call = self._call(node.id)
-        if call is None:
+        now = self._now(node.id)
+        if now is None:
             return Refusal(place, node.name, node.operator, placed(reason, self._names))
-        return Refusal(place, call.name, f"aten.{operator}.default", placed(reason, self._names))
+        return Refusal(place, now.name, f"aten.{operator}.default", placed(reason, self._names))
 
     def _told(self, node: Node) -> tuple[str, str, str]:
-        captured, call = short(node.operator), self._call(node.id)
-        if call is not None:
-            layer = self._module.get_submodule(str(call.target))
-            return captured, layer_name(layer), str(call.target)
-        now = self._surgery.stands_now(node.id)
-        if now is None or now.op != "call_function":
+        captured, now = short(node.operator), self._now(node.id)
+        if now is None:
             return captured, captured, owner_path(self._host.user_node(node.id))
+        if now.op == "call_module":
+            return captured, layer_name(self._module.get_submodule(str(now.target))), str(now.target)
         return captured, short(str(now.target)), owner_path(now)
 
-    def _call(self, index: int) -> fx.Node | None:
-        """The layer that an operator which is gone has become part of."""
+    def _now(self, index: int) -> fx.Node | None:
+        """The call that has taken the place of an operator that is gone, or the layer that it is part of."""
         if self._surgery.is_alive(index):
             return None
         now = self._surgery.stands_now(index)
-        return now if now is not None and now.op == "call_module" else self._layer.get(index)
+        if now is not None and now.op in ("call_module", "call_function"):
+            return now
+        return self._layer.get(index)
 
 
 def _user_name(host: FxHost, index: int) -> str:
