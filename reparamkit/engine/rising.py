@@ -1,6 +1,6 @@
 """What the readers of a layer ask of it: maps per channel behind a cut, that can be part of the layer.
 
-    D' ∘ P = P ∘ D        s · (q kᵀ) = (s q) kᵀ
+    D' ∘ P = P ∘ D        s · (q kᵀ) = (s q) kᵀ        s · relu(x) = relu(s · x),  s ≥ 0
 
     linear ─▶ reshape ─▶ unbind ─▶ (· s)             (D ∘ linear) ─▶ reshape ─▶ unbind
 
@@ -10,6 +10,8 @@ built, by an analysis of demand. The layout of the layer's output is carried dow
 move values, to every reader. A map per channel *claims* its channels for its own numbers, every other reader
 claims its channels as they are; the claims that agree are granted. D holds the numbers of those, and is the
 identity elsewhere. The layer takes D in, or the rise is taken back.
+
+Factors that are not negative also pass what multiplies by them alike, such as ReLU or a pooling by maxima.
 """
 
 from __future__ import annotations
@@ -136,6 +138,10 @@ class _Demand:
         if whole is None:
             return
         pending: list[tuple[int, Layout, tuple[int, ...], bool]] = [(self._root.id, whole, (), False)]
+        assert isinstance(self._root.meaning, Affine)
+        of_one_value = len(self._root.meaning.terms) == 1  # all that a sum is made of would have to take them
+        behind_relu: set[int] = set()
+        """Values that only factors which are not negative may pass to."""
         scattered: set[int] = set()
         """Values of which it is not known where the channels lie: only one factor for all may pass them."""
         while pending:
@@ -149,7 +155,12 @@ class _Demand:
                 if reader.covers:  # it may be spelt with other values than it means
                     self._keep(index, layout, path)
                     continue
-                carried = None if index in scattered else _carried(reader, layout)
+                homogeneous = of_one_value and properties.is_homogeneous(reader.operator)
+                if homogeneous or index in behind_relu:
+                    behind_relu.add(user)
+                carried = None
+                if index not in scattered:
+                    carried = layout.resized(reader.value.sizes) if homogeneous else _carried(reader, layout)
                 if carried is None and not cut and _passes(reader) and not _cuts(reader):
                     scattered.add(user)
                     pending.append((user, whole, (*path, user), False))
@@ -157,7 +168,7 @@ class _Demand:
                 if carried is not None:
                     pending.append((user, carried, (*path, user), cut or _cuts(reader)))
                     continue
-                claim = self._claim(index, reader, layout, path, cut)
+                claim = self._claim(index, reader, layout, path, cut, factor=index in behind_relu)
                 if claim is None:
                     self._keep(index, layout, path)
                 else:
@@ -217,25 +228,32 @@ class _Demand:
             self._everything_kept = True
 
     def _claim(
-        self, index: int, reader: Node, layout: Layout, path: tuple[int, ...], cut: bool
+        self, index: int, reader: Node, layout: Layout, path: tuple[int, ...], cut: bool, *, factor: bool
     ) -> Claim | None:
-        """What a reader of the value asks of its channels; None if it is that they stay."""
+        """What a reader of the value asks of its channels; None if it is that they stay.
+
+        `factor`: it may ask for nothing but factors, none of them negative.
+        """
         if not layout.is_told_by_fixed_axes:
             return None
-        if reader.product is not None:
+        if reader.product is not None and not factor:
             return self._claim_of_product(index, reader, layout, path)
         if reader.escapes or per_channel(reader.meaning) is None:
             return None
         whole = layout.channel_axis is not None or self._root.value.shape[self._axis] == 1
-        if not cut and whole:  # it rises or sinks by itself, if that pays
+        if not cut and whole and not factor:  # it rises or sinks by itself, if that pays
             return None
-        chain = self._chain(reader)
+        chain = self._chain(reader, factor)
         if chain[-1].shown:  # it would become a view of the layer's output, as other results may be
             return None
         terms = [term for node in chain if (term := per_channel(node.meaning)) is not None][::-1]
         structure = composed_structure(terms)
         if structure is None or isinstance(structure, Transposed):
             return None
+        if factor:
+            scale, _ = _spread(terms)
+            if structure.has_bias or bool((scale < 0.0).any()) or bool((scale == 1.0).all()):
+                return None
 
         def numbers() -> tuple[Tensor, Tensor]:
             return _spread(terms)
@@ -271,7 +289,7 @@ class _Demand:
 
         return Claim((reader.id,), (*path, *more), below.id, index, layout, numbers)
 
-    def _chain(self, first: Node) -> list[Node]:
+    def _chain(self, first: Node, factor: bool) -> list[Node]:
         """The maps one behind the other, of which no other operator reads what lies between."""
         chain = [first]
         while len(chain) < _LONGEST:
@@ -279,7 +297,8 @@ class _Demand:
             if reader is None or reader.escapes or per_channel(reader.meaning) is None:
                 break
             terms = [term for node in (*chain, reader) if (term := per_channel(node.meaning)) is not None]
-            if composed_structure(terms[::-1]) is None:
+            structure = composed_structure(terms[::-1])
+            if structure is None or (factor and structure.has_bias):
                 break
             chain.append(reader)
         return chain

@@ -14,6 +14,7 @@ _ANEW = frozenset(
     )
 )
 _LIKE = frozenset(("zeros_like", "ones_like", "full_like", "empty_like"))
+_HOMOGENEOUS = frozenset(("relu", "leaky_relu", "max_pool1d", "max_pool2d", "max_pool3d"))
 _SIZED = frozenset(
     (
         *("reshape", "view", "_unsafe_view", "flatten", "unflatten", "expand"),
@@ -61,6 +62,11 @@ def reads_only_the_shape(operator: str) -> bool:
     """Whether the numbers of its operand make no difference."""
     name = operator.split(".")[1]
     return name in _LIKE or name.startswith("new_")
+
+
+def is_homogeneous(operator: str) -> bool:
+    """Whether a factor that is not negative, of its operand or of a channel, is one of its result."""
+    return operator.split(".")[1] in _HOMOGENEOUS
 
 
 def is_uninitialised(operator: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reparamkit.capture.export import capture
@@ -60,6 +61,78 @@ def test_the_scale_of_q(dynamic: Any) -> None:
 
     kept = left(forward, TOKENS, dynamic, qkv=nn.Linear(6, 24))
     assert kept == ["matmul", "softmax", "matmul"]
+
+
+def _between_convolutions(m: Any, x: Tensor, act: Callable[[Tensor], Tensor], gain: Any) -> Any:
+    """HGNetV2's block: an activation with a gain and a shift of its own, which the border keeps there."""
+    return m.second(act(m.norm(m.first(x))) * gain + 0.3)
+
+
+def _convolutions() -> dict[str, nn.Module]:
+    padded = {"padding": 1, "bias": False}
+    return {
+        "first": nn.Conv2d(4, 4, 3, **padded),  # type: ignore[arg-type]
+        "norm": nn.BatchNorm2d(4),
+        "second": nn.Conv2d(4, 4, 3, **padded),  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("dynamic", [False, "auto"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        torch.relu,
+        lambda a: F.leaky_relu(a, 0.2),
+        lambda a: F.max_pool2d(a, 3, 2, 1),
+        lambda a: F.max_pool2d(a.relu(), 2, 1),
+    ],
+)
+def test_the_gain_behind_an_activation(act: Callable[[Tensor], Tensor], dynamic: Any) -> None:
+    def scalar(m: Any, x: Tensor) -> Any:
+        return _between_convolutions(m, x, act, 0.7)
+
+    def per_channel(m: Any, x: Tensor) -> Any:
+        return _between_convolutions(m, x, act, m.vector.view(1, -1, 1, 1))
+
+    for forward in scalar, per_channel:
+        assert "mul" not in left(forward, IMAGE, dynamic, **_convolutions())
+
+
+@pytest.mark.parametrize(
+    ("act", "gain"),
+    [
+        (torch.relu, -0.7),
+        (F.relu6, 0.7),
+        (F.gelu, 0.7),
+        (torch.relu, torch.tensor([0.5, -0.5, 1.0, 2.0]).view(1, 4, 1, 1).double()),
+    ],
+)
+def test_the_gain_that_has_to_stay(act: Callable[[Tensor], Tensor], gain: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        return _between_convolutions(m, x, act, gain)
+
+    net = randomised(Net(forward, **_convolutions()).double()).eval()
+    module = fold_program(capture(net, (IMAGE,), dynamic=False)).module
+    assert_same(net(IMAGE), module(IMAGE))
+    first = module.get_submodule("first")
+    bare = randomised(Net(lambda m, x: m.norm(m.first(x)).tanh(), **_convolutions()).double()).eval()
+    expected = fold_program(capture(bare, (IMAGE,), dynamic=False)).module.get_submodule("first")
+    assert torch.equal(first.weight, expected.weight)  # type: ignore[arg-type]
+
+
+def test_the_gain_of_a_piece_behind_an_activation() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        one, two = m.first(x).relu().chunk(2, 1)
+        return (one * 2.0).exp(), two.exp()
+
+    assert "mul" not in left(forward, IMAGE, **_convolutions())
+
+
+def test_the_gain_of_a_sum_does_not_become_two() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.second((m.first(x) + x).relu() * 0.7 + 0.3)
+
+    assert left(forward, IMAGE, **_convolutions()).count("mul") == 1
 
 
 @pytest.mark.parametrize("form", [lambda a: a * 0.35, lambda a: a / math.sqrt(8)])
@@ -116,7 +189,7 @@ def test_a_slice() -> None:
         lambda m, x: (lambda y: ((y[:, :4] * 2.0).relu(), y[:, 3:].exp()))(m.conv(x)),
         lambda m, x: (lambda y: ((y.chunk(2, 1)[0] * 2.0).relu(), y.exp()))(m.conv(x)),
         lambda m, x: (lambda y: (y.chunk(2, 1)[0] * 2.0, y))(m.conv(x)),
-        lambda m, x: (m.conv(x).relu().chunk(2, 1)[0] * 2.0).exp(),
+        lambda m, x: (m.conv(x).sigmoid().chunk(2, 1)[0] * 2.0).exp(),
         lambda m, x: (m.conv(x).chunk(2, 1)[0] * x).relu(),
         lambda m, x: (m.conv(x).chunk(2, 1)[0] * torch.linspace(1, 2, 7).double()).relu(),
         lambda m, x: (lambda a, b: (a * 2.0, b.exp()))(*m.conv(x).chunk(2, 1)),

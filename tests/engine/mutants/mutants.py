@@ -254,8 +254,8 @@ MUTANTS = [
     Mutant(
         "regrouped: off the diagonal",
         _AFFINE,
-        "wide[:, i, :, i] = blocks[:, i]",
-        "wide[:, i, :, ratio - 1 - i] = blocks[:, i]",
+        "torch.diag_embed(blocks.movedim(1, -1), dim1=1, dim2=3)",
+        "torch.diag_embed(blocks.movedim(1, -1), dim1=1, dim2=3).flip(3)",
     ),
     Mutant(
         "convolved: taps turned around",
@@ -651,6 +651,14 @@ MUTANTS = [
         _RISE,
         "if len(node.users) != 1 or node.escapes or",
         "if not node.users or",
+    ),
+    Mutant("rise: a negative factor behind a ReLU", _RISE, "bool((scale < 0.0).any())", "False"),
+    Mutant("rise: a shift behind a ReLU", _RISE, "if structure.has_bias or bool(", "if bool("),
+    Mutant(
+        "rise: a factor of what several terms are added up to",
+        _RISE,
+        "of_one_value = len(self._root.meaning.terms) == 1",
+        "of_one_value = True",
     ),
     Mutant("rise: map is gone, layer as it was", _HOST, "            self._ids[node] = risen.id\n", ""),
     Mutant(

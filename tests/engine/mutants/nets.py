@@ -423,6 +423,23 @@ _net(
 )
 
 
+def gains(s: Any, x: Tensor) -> Tensor:
+    first = F.max_pool2d(s.conv(x).relu(), 2) * 0.7 + 0.2
+    second = F.leaky_relu(s.deep(first), 0.1) * -0.6
+    return torch.cat([s.last(first).relu() * s.slope.abs(), second.tanh()], 1)
+
+
+_net(
+    gains,
+    parts=lambda: {
+        "conv": nn.Conv2d(3, 4, 3),
+        "deep": nn.Conv2d(4, 3, 3, padding=1),
+        "last": nn.Conv2d(4, 2, 1),
+        "slope": _weight(2, 1, 1),
+    },
+)
+
+
 def pieces(s: Any, x: Tensor) -> Tensor:
     a, b, c = s.conv(x).split([2, 3, 1], 1)
     d, e = s.deep(x).chunk(2, 1)
