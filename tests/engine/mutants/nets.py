@@ -426,7 +426,9 @@ _net(
 def gains(s: Any, x: Tensor) -> Tensor:
     first = F.max_pool2d(s.conv(x).relu(), 2) * 0.7 + 0.2
     second = F.leaky_relu(s.deep(first), 0.1) * -0.6
-    return torch.cat([s.last(first).relu() * s.slope.abs(), second.tanh()], 1)
+    third = s.norm(s.other(first).relu())
+    fourth = s.deep((s.even(first) + first.sigmoid()).relu() * 0.8 + 0.1)
+    return torch.cat([s.last(first).relu() * s.slope.abs(), second.tanh(), third.tanh(), fourth.tanh()], 1)
 
 
 _net(
@@ -435,6 +437,9 @@ _net(
         "conv": nn.Conv2d(3, 4, 3),
         "deep": nn.Conv2d(4, 3, 3, padding=1),
         "last": nn.Conv2d(4, 2, 1),
+        "other": nn.Conv2d(4, 2, 1),
+        "even": nn.Conv2d(4, 4, 1),
+        "norm": nn.BatchNorm2d(2, affine=False),
         "slope": _weight(2, 1, 1),
     },
 )
