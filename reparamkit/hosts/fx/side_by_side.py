@@ -16,7 +16,7 @@ from reparamkit.engine.findings import Fold
 from reparamkit.engine.form import Form, Terms
 from reparamkit.engine.laws.layers_side_by_side import Siblings, siblings
 from reparamkit.engine.layers import Realisation
-from reparamkit.engine.plan import Plan
+from reparamkit.engine.plan import Plan, interior
 from reparamkit.engine.proof import CheckFailed, Unproven, prove
 from reparamkit.hosts.fx.census import layer_name
 from reparamkit.hosts.fx.planned import Proven, realised, rounded
@@ -48,12 +48,14 @@ class SideBySide:
         group = self.merged[wide]
         count = len(group.forms)
         proofs = [self.proven[form.node].proof for form in group.forms]
+        replaced = [host.user_node(i).name for form in group.forms for i in interior(host.nodes, form)]
         return Fold(
             _owner(host, group),
             {f"aten.{layer_name(wide)}.default": count},
             {path: f"{count} siblings as one {described}"},
             max(proof.error for proof in proofs),
             any(proof.captured_only for proof in proofs),
+            tuple(dict.fromkeys(replaced)),
         )
 
 

@@ -51,6 +51,7 @@ def test_queries_keys_and_values_become_one_layer(dynamic: Any) -> None:
         "merged_linear.bias",
     ]
     assert "3 siblings as one Linear 6 -> 20" in str(outcome.folds[-1])
+    assert outcome.folds[-1].nodes == ("linear", "linear_1", "linear_2")
 
 
 def test_not_without_being_asked() -> None:
