@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reparamkit.compare.channels import ChannelBudgets, Channels, by_place
 from reparamkit.compare.float64.run import Run
@@ -70,6 +71,16 @@ class Budgets:
                 truths, scales, self.floor, self._eps, self._moved.get(place, ())
             )
         return self._channels[place].of(group)
+
+    def for_both(self) -> Budgets:
+        """What two runs may be off by from each other, each of which may be off by its budget."""
+        records = [
+            replace(
+                record, truths=tuple(truth.with_noise(truth.rounding.times(2)) for truth in record.truths)
+            )
+            for record in self._records
+        ]
+        return Budgets(records, 2 * self.floor, self._eps, self._moved)
 
     def growth(self, place: int, group: str) -> float:
         """How many times larger the output is in a group than on normal values; 1 where it is not larger."""

@@ -23,6 +23,7 @@ from torch.export.graph_signature import TensorArgument
 from reparamkit.errors import CannotWrite, MissingExtra, UnusableInput
 from reparamkit.lower.facts import entries
 from reparamkit.lower.onnx_model import OLDEST_WRITTEN, PRODUCER, SCOPES, in_opset, name_nodes
+from reparamkit.lower.state import require_no_memory
 from reparamkit.lower.writer import FileWriter, Work
 from reparamkit.runners.base import Runner
 from reparamkit.runners.onnx_apart import nodes_of
@@ -70,6 +71,7 @@ def save_onnx(
         OSError: the file cannot be written.
     """
     _require_tensor_outputs(program)
+    require_no_memory(program, "an ONNX file")
     _distinct(input_names, "input")
     _distinct(output_names, "output")
     metadata = entries(None) if metadata is None else metadata

@@ -1,6 +1,8 @@
 """An ONNX model whose sums over axes are taken in float64, between values that are float32 as before.
 
 How far that is from the model as it is, is what its own sums are off by: no order of adding up is the file's.
+Averages over windows, of which ONNX Runtime has no float64 kernel, are taken along one axis after the other:
+the divisor is a product of one number for each axis, padding counted or not, and no sum is a long one.
 """
 
 from __future__ import annotations
@@ -71,9 +73,13 @@ def _may_be_long(node: onnx.NodeProto) -> bool:
     if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
         return True  # what is in it stays
     if node.op_type == _WINDOWS:
-        window = next((a.ints for a in node.attribute if a.name == "kernel_shape"), ())
-        return math.prod(window) >= _LONG
+        return math.prod(_per_axis(node)["kernel_shape"]) >= _LONG
     return node.op_type in {*_SUMS, *_WITH_FACTORS, *_OTHERS, _POOL, _INSTANCE}
+
+
+def _per_axis(node: onnx.NodeProto) -> dict[str, list[int]]:
+    """Those of its attributes that hold a number for each axis, or two."""
+    return {each.name: list(each.ints) for each in node.attribute if each.ints}
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:
@@ -95,6 +101,10 @@ class _Changed:
         import onnx
 
         kind, rank = self._node.op_type, self._rank
+        if kind == _WINDOWS:
+            if max(_per_axis(self._node)["kernel_shape"]) < _LONG:
+                yield from self._windows()
+            return
         if kind in _SUMS:
             body = [self._same(1)]
         elif kind in _WITH_FACTORS:
@@ -130,6 +140,26 @@ class _Changed:
                 changed.input[place] = self._name(name)
         changed.output[0] = self._name("total")
         return changed
+
+    def _windows(self) -> Iterator[onnx.NodeProto]:
+        import onnx
+
+        numbers = _per_axis(self._node)
+        count = len(numbers["kernel_shape"])
+        names = [self._node.input[0], *(self._name(f"along{axis}") for axis in range(1, count))]
+        for axis, (value, output) in enumerate(zip(names, [*names[1:], self._node.output[0]], strict=True)):
+            pool = onnx.NodeProto()
+            pool.CopyFrom(self._node)
+            pool.input[0], pool.output[0] = value, output
+            pool.name = ""  # a name is one node's
+            for attribute in pool.attribute:
+                if attribute.name in numbers:
+                    others = 0 if attribute.name == "pads" else 1
+                    attribute.ints[:] = [
+                        number if place % count == axis else others
+                        for place, number in enumerate(numbers[attribute.name])
+                    ]
+            yield pool
 
     def _cast_factors(self) -> Iterator[onnx.NodeProto]:
         import onnx

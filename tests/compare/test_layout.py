@@ -21,6 +21,8 @@ def test_sizes_that_are_alike_hide_nothing() -> None:
     cube = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     assert permutation(cube.permute(0, 2, 3, 1), cube) == (0, 2, 3, 1)
     assert permutation(cube, cube) is None
+    row = torch.randn(1, 8, 1, generator=torch.Generator().manual_seed(0))
+    assert in_words(row + 1e-3, row) == ""
 
 
 def test_a_little_noise_is_no_obstacle_and_much_is() -> None:

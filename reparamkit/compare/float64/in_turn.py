@@ -7,7 +7,8 @@ a sum of n terms of one sign is then off by about
     sqrt(n) / 3 · u        of itself, as each of n partial sums, of a share k / n, is rounded once.
 
 The largest of many such errors is three times that, and comes to the floor of the budget, 8 eps = 16 u, at
-n = 256: sums of that many terms and more are added up so here, in the network's own precision.
+n = 256: sums of that many terms and more are added up so here, in the network's own precision. Vectorised
+loops have several such sums side by side, one for each lane of a register, and add these up at the end.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ aten = torch.ops.aten
 class SumInTurn(TorchDispatchMode):
     """Within it, sums of many terms (of means, variances, averages, softmaxes) take one after the other.
 
+    Args:
+        lanes: how many sums are side by side, of every so many-th term each.
+        of_variances: the same for the sums in variances, for which back ends have loops of their own.
+
     Attributes:
         terms: how many terms the longest such sum had; 0 as long as there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1, of_variances: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._lanes, self._of_variances = lanes, of_variances
         self.terms = self._sums = 0
 
     def __torch_dispatch__(
@@ -64,8 +70,11 @@ class SumInTurn(TorchDispatchMode):
             result = taken_apart(*args, **kwargs)
         return result if self._sums > before else None
 
-    def total(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor | None:
+    def total(
+        self, values: torch.Tensor, axes: Sequence[int], *, of_variance: bool = False
+    ) -> torch.Tensor | None:
         """The sum over these axes, which stay with length 1; None where it is not a long one."""
+        lanes = self._of_variances if of_variance else self._lanes
         axes = [axis % values.ndim for axis in axes]
         count = math.prod(values.shape[axis] for axis in axes)
         if count < LONG or not values.numel() or values.device.type != "cpu":
@@ -75,10 +84,17 @@ class SumInTurn(TorchDispatchMode):
         kept = [1 if axis in axes else size for axis, size in enumerate(values.shape)]
         others = [axis for axis in range(values.ndim) if axis not in axes]
         rows = values.detach().permute(*axes, *others).reshape(count, -1).numpy()
-        total = rows[0].copy()
-        for row in rows[1:]:
-            np.add(total, row, out=total)
-        return torch.from_numpy(total).reshape(kept)
+        whole = count - count % lanes
+        totals = _in_turn(rows[:whole].reshape(-1, lanes, rows.shape[1]))
+        return torch.from_numpy(_in_turn(np.concatenate([totals, rows[whole:]]))).reshape(kept)
+
+
+def _in_turn(terms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The sum over the first axis."""
+    total: np.ndarray[Any, Any] = terms[0].copy()
+    for term in terms[1:]:
+        np.add(total, term, out=total)
+    return total
 
 
 def _axes(values: torch.Tensor, dim: Any) -> list[int]:
@@ -112,12 +128,12 @@ def _var_mean(
     mode: SumInTurn, self: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
 ) -> Any:
     axes = _axes(self, dim)
-    total = mode.total(self, axes)
+    total = mode.total(self, axes, of_variance=True)
     if total is None:
         return None
     count = self.numel() // total.numel()
     mean = total / count
-    squares = mode.total((self - mean).square(), axes)
+    squares = mode.total((self - mean).square(), axes, of_variance=True)
     assert squares is not None
     variance = squares / max(count - (1 if correction is None else correction), 0)
     return _without(variance, axes, keepdim), _without(mean, axes, keepdim)

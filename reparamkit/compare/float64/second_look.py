@@ -26,6 +26,7 @@ reference.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -52,6 +53,8 @@ _DRAWS = 3
 _SHARE = 0.5
 _MOVED, _MOVED_IN_OWN = 2.0, 4.0
 _SENSITIVE = 0.25
+_LANES = ((1, 1), (8, 8), (4, 4), (16, 16), (8, 1), (4, 1), (16, 1))
+"""Of sums and of variances: what vectorised loops have, some of which leave variances to plain ones."""
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
@@ -192,16 +195,25 @@ class SecondLook:
         exact = None if self.module is not None else self._exact_outputs(records)
         if exact is None:
             return list(records)
-        return [
-            replace(
-                record,
-                truths=tuple(
-                    replace(truth, values=as_real(values).double()) if values.is_floating_point() else truth
-                    for truth, (_, values) in zip(record.truths, outputs, strict=True)
-                ),
-            )
-            for record, outputs in zip(records, exact, strict=True)
-        ]
+        return [_with_values(*pair) for pair in zip(records, exact, strict=True)]
+
+    def in_orders(self) -> Iterator[Callable[[Run], Run]]:
+        """What gives a record by the reference in its own precision, for each usual order of its long sums.
+
+        What is no module has one order of its own.
+        """
+        if self.module is None:
+            yield lambda record: _with_values(record, self.runner.run(*record.probe.inputs()))
+            return
+        twin = Twin(self.module, None)
+
+        def ordered(record: Run, lanes: tuple[int, int]) -> Run:
+            args, kwargs = record.probe.inputs()
+            with SumInTurn(*lanes):
+                return _with_values(record, named_outputs(twin.run(args, kwargs)))
+
+        for lanes in _LANES:
+            yield functools.partial(ordered, lanes=lanes)
 
     def _exact_outputs(self, records: Sequence[Run]) -> list[NamedTensors] | None:
         try:
@@ -301,6 +313,15 @@ class SecondLook:
                 yield self.runner.jittered(seed).run
             else:
                 yield self.runner.run
+
+
+def _with_values(record: Run, outputs: NamedTensors) -> Run:
+    """The record with these outputs for what is right; integers and booleans stay."""
+    truths = [
+        replace(truth, values=as_real(values).double()) if values.is_floating_point() else truth
+        for truth, (_, values) in zip(record.truths, outputs, strict=True)
+    ]
+    return replace(record, truths=tuple(truths))
 
 
 def _joined(record: Run, outputs: NamedTensors) -> Run:

@@ -21,6 +21,7 @@ from reparamkit.compare.float64.reference import Reference
 from reparamkit.compare.judge import judge
 from reparamkit.compare.saved import load_outputs, save_outputs
 from reparamkit.models.random_weights import randomize
+from reparamkit.runners.base import NamedTensors
 from reparamkit.runners.onnxruntime import OnnxRuntimeRunner
 from reparamkit.runners.torch import TorchRunner
 from tests.compare.nets import Lambda
@@ -240,9 +241,35 @@ def test_nor_where_the_reference_is_gone(other: str, tmp_path: Path) -> None:
     assert saved.narrowed(lambda record: record.probe.group == "normal").judge(ByHand(_divided())).passed
 
 
+class Closed:
+    """A back end that says nothing of its sums."""
+
+    name, structured = "a back end", True
+
+    def __init__(self, net: nn.Module, lanes: int, of_variances: int = 1) -> None:
+        self.runner, self.lanes = TorchRunner(net), (lanes, of_variances)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTensors:
+        with SumInTurn(*self.lanes):
+            return self.runner.run(args, kwargs)
+
+
+def test_nor_does_it_where_the_candidate_has_no_float64(tmp_path: Path) -> None:
+    reference = Reference(_divided(), (noise(1, 3, 160, 160, dtype=torch.float32),))
+    lanes = (8, 1)
+    assert reference.judge(Closed(_divided(), *lanes)).passed
+    hidden = reference.judge(Closed(_divided(branch=0.0), *lanes))
+    assert not hidden.passed
+    assert "a back end does not say in which" in hidden.untold
+    assert reference.judge(Closed(_divided(more=9), *lanes)).differs
+    save_outputs(tmp_path / "o.npz", reference, "net", ["x"], None)
+    saved = load_outputs(tmp_path / "o.npz").recorded([record.probe for record in reference.records])
+    assert saved.judge(Closed(_divided(branch=0.0), *lanes)).untold
+
+
 @pytest.mark.parametrize("name", SUMS)
 def test_the_sums_of_a_file_are_all_told(name: str, tmp_path: Path) -> None:
-    """A right file with every kind of sum passes, and all of them can be had in float64, but windows."""
+    """A right file with every kind of sum passes, and none of them is left in an order of its own."""
     x = noise(1, 3, 160, 160, dtype=torch.float32)
     net = Lambda(lambda net, x: SUMS[name](net.conv(x).relu()))
     path = _saved_once(net, x, tmp_path / "net.onnx")
@@ -250,8 +277,21 @@ def test_the_sums_of_a_file_are_all_told(name: str, tmp_path: Path) -> None:
     assert rk.check(path, net, x).passed
     exact = OnnxRuntimeRunner(path).with_exact_sums()
     assert exact is not None
-    windows = name in ("pooling", "pooling to two", "pooling in three axes")
-    assert exact.complete is not windows
+    assert exact.complete
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_windows_along_one_axis_after_the_other(
+    ceil_mode: bool, count_include_pad: bool, tmp_path: Path
+) -> None:
+    x = noise(1, 3, 65, 83, dtype=torch.float32)
+    net = nn.AvgPool2d((18, 19), (7, 9), (3, 8), ceil_mode, count_include_pad)
+    exact = OnnxRuntimeRunner(_saved_once(net, x, tmp_path / "net.onnx")).with_exact_sums()
+    assert exact is not None
+    assert exact.complete
+    ((_, values),) = exact.runner.run((x,), {})
+    torch.testing.assert_close(values.double(), net(x.double()), rtol=0, atol=1e-6)
 
 
 def test_a_network_without_long_sums_keeps_its_budgets() -> None:
