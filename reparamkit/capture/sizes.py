@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.jit import TracerWarning, is_tracing  # type: ignore[attr-defined]
 from torch.utils import _pytree as pytree
 
 from reparamkit.capture.general_sizes import bounded_below
@@ -61,6 +63,10 @@ class SizeGuards(nn.Module):
     def forward(self, *inputs: Tensor) -> None:
         """Any shapes; nothing is computed."""
         sizes = [inputs[index].shape[axis] for index, axis in self.places]
+        if is_tracing():  # type: ignore[no-untyped-call]  # they are tensors there
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TracerWarning)
+                sizes = [int(size) for size in sizes]
         for i, holds in enumerate(self._answers(sizes)):
             if not holds:
                 raise ValueError(self._complaint(i, sizes))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx.graph import CodeGen, PythonCode, _PyTreeCodeGen, _PyTreeInfo
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.utils import _pytree as pytree
 
 from reparamkit.hosts.fx.written_code import written
@@ -47,6 +49,15 @@ class FoldedGraph(fx.GraphModule):
         """Write the code of the graph, as `reparamkit.hosts.fx.written_code` has it."""
         with self.graph.on_generate_code(lambda _: partial(written, self.graph)):
             return super().recompile()
+
+    def warn_of_fixed_sizes(self) -> None:
+        """Called while `torch.jit.trace` runs a graph that has operators of which it records no sizes."""
+        warnings.warn(
+            "torch.jit.trace writes some sizes of this network down as numbers: its result is right for "
+            "inputs of this size only; torch.export keeps them free",
+            TracerWarning,
+            stacklevel=3,
+        )
 
     def __copy__(self) -> FoldedGraph:
         held = _held(self)

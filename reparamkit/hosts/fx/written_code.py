@@ -3,6 +3,9 @@
 torch.fx writes `torch.ops.aten.relu.default(x)`, which reaches the operator through a layer of Python more
 than `torch.relu(x)` does, and fetches every layer by all modules from the root on. Both cost a microsecond
 or two a call, a tenth of a small network's time. The graph keeps its operators.
+
+`torch.jit.trace` records a size that one of torch's own functions takes as what it is computed from, and
+one that `torch.ops` takes as a number: where any is left, the code says so while it is traced.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
+import torch
 from torch import fx
+from torch._ops import OpOverload
 
 _FUNCTIONS = (
     *("abs.default", "add.Tensor", "batch_norm.default", "bmm.default", "cat.default", "chunk.default"),
@@ -23,17 +29,30 @@ _FUNCTIONS = (
     *("select.int", "sigmoid.default", "softmax.int", "split.Tensor", "split_with_sizes.default"),
     *("sqrt.default", "squeeze.dim", "stack.default", "sub.Tensor", "sum.dim_IntList", "tanh.default"),
     *("transpose.int", "unbind.int", "unsqueeze.default"),
+    *("arange.default", "arange.start", "full.default", "narrow.default", "ones.default", "zeros.default"),
 )
 _LAYERS = ("gelu.default", "hardswish.default", "linear.default", "scaled_dot_product_attention.default")
-_METHODS = {"expand.default": "expand", "sym_size.int": "size", "view.default": "view"}
+_SIZED = ("pad.default", "adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default")
+_INTERPOLATIONS = ("upsample_nearest2d.vec", "upsample_bilinear2d.vec", "upsample_bicubic2d.vec")
+_METHODS = {
+    "expand.default": "expand",
+    "repeat.default": "repeat",
+    "sym_size.int": "size",
+    "view.default": "view",
+}
 SPELT = {
     **{operator: f"torch.{operator.split('.')[0]}" for operator in _FUNCTIONS},
-    **{operator: f"torch.nn.functional.{operator.split('.')[0]}" for operator in (*_LAYERS, "silu.default")},
+    **{
+        operator: f"torch.nn.functional.{operator.split('.')[0]}"
+        for operator in (*_LAYERS, *_SIZED, "silu.default")
+    },
+    **{operator: f"torch._C._nn.{operator.split('.')[0]}" for operator in _INTERPOLATIONS},
     **{operator: f"torch.Tensor.{name}" for operator, name in _METHODS.items()},
 }
 """The function of torch that calls an operator of aten with the arguments that it gets."""
 
 _OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+\.\w+)\(")
+_SLICE = re.compile(r"torch\.ops\.aten\.slice\.Tensor\((\w+), (\d+), (-?\w+)(?:, (-?\w+))?(?:, (\d+))?\)")
 _METHOD = re.compile(r"torch\.Tensor\.(\w+)\(([a-zA-Z_]\w*)(?:, )?")
 _COUNTER = re.compile(r"# COUNTER: (\d+)")
 
@@ -43,6 +62,8 @@ def written(graph: fx.Graph, lines: list[str]) -> list[str]:
     nodes = list(graph.nodes)
     modules = _Modules(nodes, set(re.findall(r"\w+", "".join(lines))))
     rewritten: list[str] = []
+    numbers: set[fx.Node] = set()
+    told = False
     node: fx.Node | None = None
     for line in lines:
         counter = _COUNTER.search(line)
@@ -53,10 +74,32 @@ def written(graph: fx.Graph, lines: list[str]) -> list[str]:
             rewritten += modules.fetched(path)
             line = line.replace(_as_fx("self", [*path, last]), _spelt(modules.name(path), [last]), 1)
         elif node is not None and node.op == "call_function":
+            line = _SLICE.sub(_indexed, line, count=1)
             line = _OPERATOR.sub(_plainly, line, count=1)
             line = _METHOD.sub(r"\2.\1(", line, count=1)
+            if _is_number(node, numbers):
+                numbers.add(node)
+            elif "torch.ops." in line and numbers.intersection(node.all_input_nodes):
+                rewritten += [] if told else ["if torch.jit.is_tracing(): self.warn_of_fixed_sizes()\n"]
+                told = True
         rewritten.append(line)
     return rewritten
+
+
+def _is_number(node: fx.Node, numbers: set[fx.Node]) -> bool:
+    """Whether a node is a size, or computed of sizes alone."""
+    if isinstance(node.target, OpOverload):
+        return node.target is torch.ops.aten.sym_size.int
+    reads = node.all_input_nodes
+    return bool(reads) and numbers.issuperset(reads)
+
+
+def _indexed(match: re.Match[str]) -> str:
+    """A slice as Python writes it; one that takes everything would become an alias."""
+    x, axis, start, end, step = match.groups()
+    if start in ("None", "0") and end in (None, "None", str(sys.maxsize)):
+        return match[0]
+    return f"{x}[{':, ' * int(axis)}{start}:{end or ''}{f':{step}' if step else ''}]"
 
 
 def _plainly(match: re.Match[str]) -> str:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reparamkit as rk
+from reparamkit.hosts.fx.graph_module import FoldedGraph
 from reparamkit.hosts.fx.written_code import SPELT
 from tests.nets import Net, nodes_of, noise, randomised
 
 aten = torch.ops.aten
+_END = sys.maxsize
 X, Y, V = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6), torch.rand(4) + 0.5
+CPU = torch.device("cpu")
 M, W = torch.randn(2, 4, 4), torch.randn(3, 4, 1, 1)
 CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "abs.default": [((X,), {})],
     "add.Tensor": [((X, Y), {}), ((X, Y), {"alpha": 2}), ((X, 2), {}), ((X, 0.5), {"alpha": 3})],
+    "adaptive_avg_pool1d.default": [((M, [2]), {}), ((M, [1]), {})],
+    "adaptive_avg_pool2d.default": [((X, [1, 1]), {}), ((X, [2, 3]), {})],
+    "arange.default": [((6,), {"dtype": torch.float32, "device": CPU, "pin_memory": False})],
+    "arange.start": [((1, 4), {"dtype": torch.int64, "device": CPU, "pin_memory": False})],
     "batch_norm.default": [((X, V, V, V, V, False, 0.1, 1e-5, False), {})],
     "bmm.default": [((M, M), {})],
     "cat.default": [(([X, Y],), {}), (([X, Y], 1), {}), (([X, Y], -1), {})],
@@ -36,6 +44,7 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "exp.default": [((X,), {})],
     "expand.default": [((V, [2, 4]), {}), ((V, [3, -1]), {})],
     "flatten.using_ints": [((X,), {}), ((X, 1), {}), ((X, 2, -1), {}), ((X,), {"start_dim": 2})],
+    "full.default": [(([2, 3], 0.5), {"dtype": torch.float32, "device": CPU, "pin_memory": False})],
     "gelu.default": [((X,), {}), ((X,), {"approximate": "tanh"})],
     "hardswish.default": [((X,), {})],
     "layer_norm.default": [((X, [6]), {}), ((M, [4], V, V, 1e-6), {}), ((M, [4], V, V, 1e-6, False), {})],
@@ -43,9 +52,17 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "matmul.default": [((M, M), {}), ((M, V), {})],
     "mean.dim": [((X, [2, 3]), {}), ((X, [1], True), {}), ((X, [1]), {"dtype": torch.float64})],
     "mul.Tensor": [((X, Y), {}), ((X, 2), {}), ((X, 0.5), {})],
+    "narrow.default": [((X, 1, 0, 2), {}), ((X, -1, 2, 3), {})],
     "neg.default": [((X,), {})],
+    "ones.default": [(([4],), {"dtype": torch.bool, "device": CPU, "pin_memory": False})],
+    "pad.default": [
+        ((X, [1, 0]), {}),
+        ((X, [1, 1, 2, 2], "reflect"), {}),
+        ((X, [0, 1], "constant", 2.0), {}),
+    ],
     "permute.default": [((X, [0, 2, 3, 1]), {})],
     "relu.default": [((X,), {})],
+    "repeat.default": [((V, [2, 3]), {}), ((X, [1, 2, 1, 1]), {})],
     "reshape.default": [((X, [2, -1]), {}), ((X.transpose(1, 2), [8, 36]), {})],
     "rsqrt.default": [((V,), {})],
     "scaled_dot_product_attention.default": [
@@ -69,7 +86,10 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "transpose.int": [((X, 1, 2), {}), ((X, -2, -1), {})],
     "unbind.int": [((X,), {}), ((X, 1), {})],
     "unsqueeze.default": [((X, 0), {}), ((X, -1), {})],
+    **{f"upsample_{mode}2d.vec": [((X, [8, 9], False, None), {})] for mode in ("bilinear", "bicubic")},
+    "upsample_nearest2d.vec": [((X, [8, 9], None), {}), ((X, None, [2.0, 2.0]), {})],
     "view.default": [((X, [2, -1]), {})],
+    "zeros.default": [(([2, 3],), {"dtype": torch.float64, "device": CPU, "pin_memory": False})],
 }
 
 
@@ -108,6 +128,25 @@ def test_a_spelling_calls_the_very_operator(operator: str) -> None:
         ours, theirs = _by_path(SPELT[operator])(*args, **kwargs), by_name(*args, **kwargs)
         assert type(ours) is type(theirs) or isinstance(ours, (tuple, list))
         torch.testing.assert_close(ours, type(ours)(theirs) if isinstance(ours, tuple) else theirs)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "spelt_out"),
+    [
+        ((2, 0, 3), (2, 0, 3)),
+        ((1, 1, _END), (1, 1, _END)),
+        ((3, 2), (3, 2, _END)),
+        ((2, None, 2), (2, 0, 2)),
+        ((3, -3, _END, 2), (3, -3, _END, 2)),
+        ((0, 0, _END), (0, 0, _END)),
+    ],
+)
+def test_an_index_calls_the_very_slice(bounds: tuple[Any, ...], spelt_out: tuple[Any, ...]) -> None:
+    graph = fx.Graph()
+    graph.output(graph.call_function(aten.slice.Tensor, (graph.placeholder("x"), *bounds)))
+    module = FoldedGraph(nn.Module(), graph)
+    assert ("slice.Tensor" in module.code) == (bounds == (0, 0, _END))
+    assert _dispatched(module, (X,), {}) == _dispatched(aten.slice.Tensor, (X, *spelt_out), {})
 
 
 def _block(channels: int = 4) -> nn.Module:
