@@ -72,7 +72,7 @@ def placed(reason: str, standing: Mapping[str, tuple[str, str, str]]) -> str:
     """The reason, told with what the finished network has in place of captured operators.
 
     `standing` says of a captured node its operator, the operator that has taken its place, and the module
-    that this belongs to ("" for the network itself, where its name stays).
+    that this belongs to, or its name if that is the network itself.
     """
 
     def told(match: re.Match[str]) -> str:
@@ -81,7 +81,7 @@ def placed(reason: str, standing: Mapping[str, tuple[str, str, str]]) -> str:
             return match[0]
         captured, operator, place = standing[name]
         start = "" if word is None else f"{operator if word == captured else word} "
-        return f"{start}{place or name!r}"
+        return f"{start}{place!r}"
 
     return re.sub(r"(?:(\w+) )?'([^']*)'", told, reason)
 

@@ -55,7 +55,7 @@ def test_no_norm_of_a_reference_model_is_told_to_stay(name: str) -> None:
         ("it comes from conv2d 'conv2d_7'", "it comes from conv2d 'stage.3'"),
         ("not exact with batch_norm 'norm_2'", "not exact with conv2d 'stage.reparam_conv'"),
         ("not exact with the sum 'norm_2'", "not exact with the sum 'stage.reparam_conv'"),
-        ("two sources ('add_9', 'mul_1')", "two sources ('stage', 'mul_1')"),
+        ("two sources ('add_9', 'mul_1')", "two sources ('stage', 'mul_tensor')"),
         ("it pads by mode 'reflect'", "it pads by mode 'reflect'"),
         ("not exact with relu 'relu'", "not exact with relu 'relu'"),
     ],
@@ -65,8 +65,8 @@ def test_names_of_nodes_become_the_paths_of_their_modules(reason: str, said: str
         "conv2d_7": ("conv2d", "conv2d", "stage.3"),
         "norm_2": ("batch_norm", "conv2d", "stage.reparam_conv"),
         "add_9": ("add", "add", "stage"),
-        "mul_1": ("mul", "mul", ""),
-        "relu": ("relu", "relu", ""),
+        "mul_1": ("mul", "mul", "mul_tensor"),
+        "relu": ("relu", "relu", "relu"),
     }
     assert placed(reason, standing) == said
 

@@ -187,7 +187,10 @@ class _Standing:
             used = [call for call in calls if surgery.is_used(call)]
             for index in interior(host.nodes, form) if used else ():
                 self._layer.setdefault(index, used[-1])
-        self._names = {node.name: self._told(node) for node in host.nodes}
+        self._names: dict[str, tuple[str, str, str]] = {}
+        for node in host.nodes:
+            captured, operator, place = self._told(node)
+            self._names[node.name] = captured, operator, place or (self._now(node.id) or node).name
 
     def refusal(self, node: Node, reason: str) -> Refusal:
         """Why an operator, or what it has become part of, stays as it is."""
