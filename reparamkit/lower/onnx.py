@@ -71,7 +71,7 @@ def save_onnx(
         OSError: the file cannot be written.
     """
     _require_tensor_outputs(program)
-    require_no_memory(program, "an ONNX file")
+    require_no_memory(program)
     _distinct(input_names, "input")
     _distinct(output_names, "output")
     metadata = entries(None) if metadata is None else metadata

@@ -1,4 +1,4 @@
-"""What a network keeps from one call to the next, which a file without memory forgets.
+"""What a network keeps from one call to the next, which an ONNX file forgets.
 
 A buffer that is written in every call and read before it makes an output depend on the calls before. One that
 is only written, or filled anew before it is read, does not.
@@ -12,11 +12,8 @@ from torch.export import ExportedProgram
 from reparamkit.errors import CannotWrite
 
 
-def require_no_memory(program: ExportedProgram, what: str) -> None:
+def require_no_memory(program: ExportedProgram) -> None:
     """Refuse a program whose outputs depend on what it has written into its buffers in earlier calls.
-
-    Args:
-        what: the kind of file, for the message.
 
     Raises:
         CannotWrite: they do, with the name of a buffer.
@@ -30,8 +27,8 @@ def require_no_memory(program: ExportedProgram, what: str) -> None:
             written |= {lifted[value.name] for value in node.all_input_nodes[:1] if value.name in lifted}
     for name in sorted(written & {lifted.get(node.name, "") for node in _behind_outputs(program)}):
         raise CannotWrite(
-            f"{what} cannot keep what the network writes into {name!r} for the next call, which its outputs "
-            "depend on: take that out of its forward, or make it an input and an output"
+            f"an ONNX file cannot keep what the network writes into {name!r} for the next call, which its "
+            "outputs depend on: take that out of its forward, or make it an input and an output"
         )
 
 
